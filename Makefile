@@ -1,0 +1,41 @@
+# Two commands matter: `make demo` and `make test`. Both set up everything first; a second call installs nothing.
+SHELL := bash
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(not (3,11) <= sys.version_info[:2] < (3,13))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+RUN := $(BIN)/python
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup demo test test-all bench lint format clean
+
+help:  ## what each target does
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: .venv/.stamp  ## build .venv from pyproject.toml and constraints.txt (no-op when nothing changed)
+
+.venv/.stamp: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "LoRe needs Python 3.11 or 3.12 on the PATH; install one, or call make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "setting up .venv with $$($(PYTHON) --version) (about two minutes, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(RUN) -m pip install -q -c constraints.txt -e '.[dev]' 2> >(grep -v 'is ignored: it is neither a file' >&2)
+	@touch $@
+
+demo: setup  ## the whole walk on real Crafter: collect, advise, train two arms, evaluate, report
+	@$(BIN)/lore demo $(ARGS)
+
+test: setup  ## the tests (under 12 minutes)
+	@$(RUN) -m pytest $(ARGS)
+
+test-all: setup  ## everything, slow learning checks included
+	@$(RUN) -m pytest -m '' --timeout 1800 $(ARGS)
+
+bench: setup  ## every benchmark, results as JSON under benchmarks/results
+	@$(RUN) -m benchmarks $(ARGS)
+
+lint: setup  ## what pre-commit and CI check
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports --no-cache && $(BIN)/pyright
+
+format: setup  ## format and fix
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+clean:  ## remove what was built and run (the datasets in runs/ included)
+	@rm -rf .venv runs build *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,83 @@
+"""Crafter 1.8.3 as the contract sees it: words, recipes and base skills (facts read off the game's data.yaml and objects.py)."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+
+from lore_datasets.skills import Skill, parse_skill
+from lore_datasets.vocab import Recipe, Vocab
+
+__all__ = ["KEY_SCHEME", "VOCAB", "base_skills"]
+
+KEY_SCHEME = "crafter/1"
+"""Names the hash of states (see :mod:`lore_datasets.keys`); changes whenever a key would change."""
+
+_GROUND = ("grass", "sand", "path")
+
+
+def _recipes() -> dict[str, tuple[Recipe, ...]]:
+    def make(near: tuple[str, ...], **uses: int) -> tuple[Recipe, ...]:
+        needs = tuple(uses.items())
+        return (Recipe(needs=needs, uses=needs, near=near),)
+
+    table, both = ("table",), ("table", "furnace")
+    do = [Recipe(facing=("tree",)), Recipe(facing=("water",)), Recipe(facing=("grass",))]
+    do += [Recipe(facing=("cow",)), Recipe(facing=("zombie",)), Recipe(facing=("skeleton",)), Recipe(facing=("plant",))]
+    do += [Recipe(needs=(("wood_pickaxe", 1),), facing=("stone", "coal"))]
+    do += [Recipe(needs=(("stone_pickaxe", 1),), facing=("iron",))]
+    do += [Recipe(needs=(("iron_pickaxe", 1),), facing=("diamond",))]
+    stone, wood, furnace, sapling = (("stone", 1),), (("wood", 2),), (("stone", 4),), (("sapling", 1),)
+    return {
+        "do": tuple(do),
+        "place_stone": (Recipe(needs=stone, uses=stone, facing=(*_GROUND, "water", "lava")),),
+        "place_table": (Recipe(needs=wood, uses=wood, facing=_GROUND),),
+        "place_furnace": (Recipe(needs=furnace, uses=furnace, facing=_GROUND),),
+        "place_plant": (Recipe(needs=sapling, uses=sapling, facing=("grass",)),),
+        "make_wood_pickaxe": make(table, wood=1),
+        "make_wood_sword": make(table, wood=1),
+        "make_stone_pickaxe": make(table, wood=1, stone=1),
+        "make_stone_sword": make(table, wood=1, stone=1),
+        "make_iron_pickaxe": make(both, wood=1, coal=1, iron=1),
+        "make_iron_sword": make(both, wood=1, coal=1, iron=1),
+    }
+
+
+VOCAB = Vocab(
+    environment="crafter",
+    actions=(
+        "noop", "move_left", "move_right", "move_up", "move_down", "do", "sleep", "place_stone", "place_table",
+        "place_furnace", "place_plant", "make_wood_pickaxe", "make_stone_pickaxe", "make_iron_pickaxe",
+        "make_wood_sword", "make_stone_sword", "make_iron_sword",
+    ),
+    targets=(
+        "nothing", "water", "grass", "stone", "path", "sand", "tree", "lava", "coal", "iron", "diamond", "table",
+        "furnace", "player", "cow", "zombie", "skeleton", "arrow", "plant",
+    ),
+    items=(
+        "sapling", "wood", "stone", "coal", "iron", "diamond", "wood_pickaxe", "stone_pickaxe", "iron_pickaxe",
+        "wood_sword", "stone_sword", "iron_sword",
+    ),
+    vitals=("health", "food", "drink", "energy"),
+    achievements=(
+        "collect_coal", "collect_diamond", "collect_drink", "collect_iron", "collect_sapling", "collect_stone",
+        "collect_wood", "defeat_skeleton", "defeat_zombie", "eat_cow", "eat_plant", "make_iron_pickaxe",
+        "make_iron_sword", "make_stone_pickaxe", "make_stone_sword", "make_wood_pickaxe", "make_wood_sword",
+        "place_furnace", "place_plant", "place_stone", "place_table", "wake_up",
+    ),
+    directions=(
+        ("left", -1, 0, "move_left"), ("right", 1, 0, "move_right"), ("up", 0, -1, "move_up"),
+        ("down", 0, 1, "move_down"),
+    ),
+    view=(9, 7),
+    walkable=_GROUND,
+    recipes=_recipes(),
+)  # fmt: skip
+
+
+@cache
+def base_skills() -> tuple[Skill, ...]:
+    """The embedded skill library (crafter_skills.json), checked on first use."""
+    text = resources.files(__package__).joinpath("crafter_skills.json").read_text()
+    return tuple(parse_skill(entry, VOCAB) for entry in json.loads(text))

@@ -1,0 +1,377 @@
+"""The skill language: a skill is data, never code, and always ends.
+
+::
+
+    Skill := {version: 1, name, about?, start: Cond, steps: [Step] 1..16, done: Cond, abort?: Cond, max_steps: 1..500}
+    Cond  := {op: "inventory", item, cmp, value}   {op: "vital", name, cmp, value}
+           | {op: "daylight", cmp, value: 0..255}  {op: "flag", name: "sleeping"}
+           | {op: "unlocked", achievement}         {op: "facing", target}
+           | {op: "near", target, within: 1..9}    {op: "reachable", target}
+           | {op: "can", action}                   {op: "all" | "any", of: [Cond] 1..8}
+           | {op: "not", of: Cond}                 {op: "true"}   {op: "false"}
+    Step  := {do: "act", action, times?: 1..50}    {do: "move_toward", target, limit: 1..50}
+           | {do: "flee", target, limit: 1..50}    {do: "explore", limit: 1..50}
+           | {do: "repeat", times: 1..50, body: [Step] 1..8}
+           | {do: "until", cond: Cond, limit: 1..50, body: [Step] 1..8}
+           | {do: "if", cond: Cond, then: [Step] 1..8, otherwise?: [Step] 0..8}
+
+``target`` may be a list of names (any of them). ``near`` is Manhattan distance inside the visible crop, ``reachable``
+means a walkable path inside the crop leads beside it, ``can`` asks the recipe table for a primitive action.
+Termination is by construction: :func:`bound` is finite for every skill that parses. Execution lives in ``lore.options``.
+
+The parser is plain Python so that the learner reads skills on a machine without pydantic; one definition serves the
+artifact, the learner and the JSON schema that is sent to language models (ADR-0002).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from lore_datasets.errors import BadInput, SkillError, shown
+from lore_datasets.vocab import NAME_PATTERN, Vocab
+
+__all__ = [
+    "MAX_BOUND",
+    "MAX_BYTES",
+    "OptionSpec",
+    "Skill",
+    "bound",
+    "from_option_spec",
+    "parse_skill",
+    "skill_json_schema",
+]
+
+MAX_BYTES = 16_384
+MAX_NODES = 64
+MAX_DEPTH = 5
+MAX_BOUND = 10_000
+_CMP = ("<", "<=", "==", ">=", ">", "!=")
+
+
+@dataclass(frozen=True)
+class Skill:
+    """A checked skill: option (initiation ``start``, policy ``steps``, termination ``done`` / ``abort`` / ``max_steps``).
+
+    ``start``, ``done``, ``abort`` and ``steps`` keep the JSON form (dicts with known keys and checked values).
+    """
+
+    name: str
+    start: dict[str, Any]
+    steps: tuple[dict[str, Any], ...]
+    done: dict[str, Any]
+    max_steps: int
+    abort: dict[str, Any] | None = None
+    about: str = ""
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces; ``parse_skill`` of it gives an equal skill."""
+        body: dict[str, Any] = {
+            "version": 1,
+            "name": self.name,
+            "start": self.start,
+            "steps": list(self.steps),
+            "done": self.done,
+            "max_steps": self.max_steps,
+        }
+        if self.about:
+            body["about"] = self.about
+        if self.abort is not None:
+            body["abort"] = self.abort
+        return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+    def __hash__(self) -> int:
+        return hash(self.to_json())
+
+
+@dataclass(frozen=True)
+class OptionSpec:
+    """The original's skill: a fixed list of primitive action ids. Accepted wherever a skill is."""
+
+    option_id: str
+    name: str
+    description: str
+    primitive_actions: list[int] | tuple[int, ...]
+    expected_duration: int
+    confidence: float
+
+
+class _Checker:
+    """Strict reader of one skill; counts nodes and depth so that size is bounded before anything runs."""
+
+    def __init__(self, vocab: Vocab) -> None:
+        self.vocab = vocab
+        self.nodes = 0
+
+    def fail(self, where: str, what: str) -> SkillError:
+        return SkillError(f"skill: {where}: {what}")
+
+    def fields(self, value: Any, where: str, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict:
+        if not isinstance(value, dict):
+            raise self.fail(where, f"expected an object, got {type(value).__name__}")
+        missing = [k for k in required if k not in value]
+        unknown = [shown(k, 20) for k in value if k not in required and k not in optional]
+        if missing or unknown:
+            raise self.fail(where, f"missing {missing}" if missing else f"unknown keys {unknown}")
+        return value
+
+    def integer(self, value: Any, where: str, low: int, high: int) -> int:
+        if type(value) is not int or not low <= value <= high:
+            raise self.fail(where, f"{shown(value)} is not an integer in {low}..{high}")
+        return value
+
+    def word(self, value: Any, where: str, group: str) -> str:
+        if not isinstance(value, str):
+            raise self.fail(where, f"{shown(value)} is not a name")
+        try:
+            self.vocab.index(group, value)
+        except BadInput as error:
+            raise SkillError(f"skill: {where}: {error.message}", hint=error.hint) from None
+        return value
+
+    def targets(self, value: Any, where: str) -> str | list[str]:
+        if isinstance(value, list):
+            if not 1 <= len(value) <= 8:
+                raise self.fail(where, "a target list has 1..8 names")
+            return [self.word(v, where, "targets") for v in value]
+        return self.word(value, where, "targets")
+
+    def node(self, where: str, depth: int) -> None:
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise self.fail(where, f"more than {MAX_NODES} nodes")
+        if depth > MAX_DEPTH:
+            raise self.fail(where, f"deeper than {MAX_DEPTH}")
+
+    def comparison(self, value: dict, where: str, high: int) -> dict:
+        if value["cmp"] not in _CMP:
+            raise self.fail(where, f"cmp {shown(value['cmp'])} is none of {' '.join(_CMP)}")
+        return {"cmp": value["cmp"], "value": self.integer(value["value"], f"{where}.value", 0, high)}
+
+    def cond(self, value: Any, where: str, depth: int) -> dict[str, Any]:
+        self.node(where, depth)
+        op = value.get("op") if isinstance(value, dict) else None
+        if op == "inventory":
+            self.fields(value, where, ("op", "item", "cmp", "value"))
+            return {"op": op, "item": self.word(value["item"], where, "items"), **self.comparison(value, where, 99)}
+        if op == "vital":
+            self.fields(value, where, ("op", "name", "cmp", "value"))
+            return {"op": op, "name": self.word(value["name"], where, "vitals"), **self.comparison(value, where, 99)}
+        if op == "daylight":
+            self.fields(value, where, ("op", "cmp", "value"))
+            return {"op": op, **self.comparison(value, where, 255)}
+        if op == "flag":
+            self.fields(value, where, ("op", "name"))
+            if value["name"] != "sleeping":
+                raise self.fail(where, f"unknown flag {shown(value['name'])}")
+            return {"op": op, "name": "sleeping"}
+        if op == "unlocked":
+            self.fields(value, where, ("op", "achievement"))
+            return {"op": op, "achievement": self.word(value["achievement"], where, "achievements")}
+        if op in ("facing", "reachable"):
+            self.fields(value, where, ("op", "target"))
+            return {"op": op, "target": self.targets(value["target"], where)}
+        if op == "near":
+            self.fields(value, where, ("op", "target", "within"))
+            within = self.integer(value["within"], f"{where}.within", 1, 9)
+            return {"op": op, "target": self.targets(value["target"], where), "within": within}
+        if op == "can":
+            self.fields(value, where, ("op", "action"))
+            return {"op": op, "action": self.word(value["action"], where, "actions")}
+        if op in ("all", "any"):
+            self.fields(value, where, ("op", "of"))
+            if not isinstance(value["of"], list) or not 1 <= len(value["of"]) <= 8:
+                raise self.fail(where, f"{op} needs a list of 1..8 conditions")
+            return {"op": op, "of": [self.cond(v, f"{where}.{op}[{i}]", depth + 1) for i, v in enumerate(value["of"])]}
+        if op == "not":
+            self.fields(value, where, ("op", "of"))
+            return {"op": op, "of": self.cond(value["of"], f"{where}.not", depth + 1)}
+        if op in ("true", "false"):
+            self.fields(value, where, ("op",))
+            return {"op": op}
+        raise self.fail(where, f"unknown condition {shown(op)}")
+
+    def steps(self, value: Any, where: str, depth: int, low: int, high: int) -> list[dict[str, Any]]:
+        if not isinstance(value, list) or not low <= len(value) <= high:
+            raise self.fail(where, f"expected a list of {low}..{high} steps")
+        return [self.step(v, f"{where}[{i}]", depth) for i, v in enumerate(value)]
+
+    def step(self, value: Any, where: str, depth: int) -> dict[str, Any]:
+        self.node(where, depth)
+        do = value.get("do") if isinstance(value, dict) else None
+        if do == "act":
+            self.fields(value, where, ("do", "action"), ("times",))
+            times = self.integer(value.get("times", 1), f"{where}.times", 1, 50)
+            return {"do": do, "action": self.word(value["action"], where, "actions"), "times": times}
+        if do in ("move_toward", "flee"):
+            self.fields(value, where, ("do", "target", "limit"))
+            limit = self.integer(value["limit"], f"{where}.limit", 1, 50)
+            return {"do": do, "target": self.targets(value["target"], where), "limit": limit}
+        if do == "explore":
+            self.fields(value, where, ("do", "limit"))
+            return {"do": do, "limit": self.integer(value["limit"], f"{where}.limit", 1, 50)}
+        if do == "repeat":
+            self.fields(value, where, ("do", "times", "body"))
+            times = self.integer(value["times"], f"{where}.times", 1, 50)
+            return {"do": do, "times": times, "body": self.steps(value["body"], f"{where}.body", depth + 1, 1, 8)}
+        if do == "until":
+            self.fields(value, where, ("do", "cond", "limit", "body"))
+            return {
+                "do": do,
+                "cond": self.cond(value["cond"], f"{where}.cond", depth + 1),
+                "limit": self.integer(value["limit"], f"{where}.limit", 1, 50),
+                "body": self.steps(value["body"], f"{where}.body", depth + 1, 1, 8),
+            }
+        if do == "if":
+            self.fields(value, where, ("do", "cond", "then"), ("otherwise",))
+            return {
+                "do": do,
+                "cond": self.cond(value["cond"], f"{where}.cond", depth + 1),
+                "then": self.steps(value["then"], f"{where}.then", depth + 1, 1, 8),
+                "otherwise": self.steps(value.get("otherwise", []), f"{where}.otherwise", depth + 1, 0, 8),
+            }
+        raise self.fail(where, f"unknown step {shown(do)}")
+
+
+def parse_skill(text: str | bytes | dict[str, Any], vocab: Vocab) -> Skill:
+    """Read one skill strictly: unknown keys, names, types or sizes raise SkillError, nothing is guessed."""
+    if isinstance(text, (str, bytes)):
+        if len(text) > MAX_BYTES:
+            raise SkillError(f"skill of {len(text)} bytes", hint=f"at most {MAX_BYTES} bytes")
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise SkillError(f"skill is not JSON: {shown(error)}") from None
+    else:
+        value = text
+    check = _Checker(vocab)
+    check.fields(value, "skill", ("version", "name", "start", "steps", "done", "max_steps"), ("about", "abort"))
+    check.integer(value["version"], "version", 1, 1)
+    name = value["name"]
+    if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
+        raise check.fail("name", f"{shown(name)} is not a name (a-z, 0-9, _, at most 40)")
+    about = value.get("about", "")
+    if not isinstance(about, str) or len(about) > 200 or not about.isprintable():
+        raise check.fail("about", "expected at most 200 printable characters")
+    skill = Skill(
+        name=name,
+        about=about,
+        start=check.cond(value["start"], "start", 1),
+        steps=tuple(check.steps(value["steps"], "steps", 1, 1, 16)),
+        done=check.cond(value["done"], "done", 1),
+        abort=check.cond(value["abort"], "abort", 1) if value.get("abort") is not None else None,
+        max_steps=check.integer(value["max_steps"], "max_steps", 1, 500),
+    )
+    if static_bound(skill.steps) > MAX_BOUND:
+        raise check.fail("steps", f"could run {static_bound(skill.steps)} actions, at most {MAX_BOUND}")
+    return skill
+
+
+def static_bound(steps: tuple[dict[str, Any], ...] | list[dict[str, Any]]) -> int:
+    """Most interpreter ticks that a list of steps can take (an empty iteration counts one)."""
+    total = 0
+    for step in steps:
+        do = step["do"]
+        if do == "act":
+            total += step["times"]
+        elif do in ("move_toward", "flee", "explore"):
+            total += step["limit"]
+        elif do == "repeat":
+            total += step["times"] * max(1, static_bound(step["body"]))
+        elif do == "until":
+            total += step["limit"] * max(1, static_bound(step["body"]))
+        else:
+            total += max(1, static_bound(step["then"]), static_bound(step["otherwise"]))
+    return total
+
+
+def bound(skill: Skill) -> int:
+    """Most primitive actions the skill can take: ``min(max_steps, static bound)``."""
+    return min(skill.max_steps, static_bound(skill.steps))
+
+
+def from_option_spec(spec: OptionSpec, vocab: Vocab) -> Skill:
+    """The original's fixed action list as a skill: always startable, done when the list has been played."""
+    name = spec.option_id
+    actions = list(spec.primitive_actions)
+    if not 1 <= len(actions) <= 500 or any(type(a) is not int or not 0 <= a < len(vocab.actions) for a in actions):
+        raise SkillError(
+            f"option {shown(name)}: primitive_actions must be 1..500 ids below {len(vocab.actions)}",
+            hint="ids follow the environment's action list",
+        )
+    if not isinstance(spec.confidence, (int, float)) or not math.isfinite(spec.confidence) or not 0 <= spec.confidence <= 1:
+        raise SkillError(f"option {shown(name)}: confidence {shown(spec.confidence)} is not in 0..1")
+    steps: list[dict[str, Any]] = []
+    for action in actions:
+        word = vocab.actions[action]
+        if steps and steps[-1]["action"] == word and steps[-1]["times"] < 50:
+            steps[-1]["times"] += 1
+        else:
+            steps.append({"do": "act", "action": word, "times": 1})
+    while len(steps) > 16:  # nest runs of eight so that long lists stay inside the language
+        steps = [{"do": "repeat", "times": 1, "body": steps[i : i + 8]} for i in range(0, len(steps), 8)]
+    about = "".join(c for c in spec.description if c.isprintable())[:200]
+    body = {"version": 1, "name": name, "about": about, "start": {"op": "true"}, "steps": steps}
+    return parse_skill({**body, "done": {"op": "false"}, "max_steps": len(actions)}, vocab)
+
+
+def skill_json_schema(vocab: Vocab, depth: int = 3) -> dict[str, Any]:
+    """JSON schema of a skill for constrained decoding; recursion is unrolled to ``depth`` levels."""
+    integer = lambda low, high: {"type": "integer", "minimum": low, "maximum": high}  # noqa: E731
+    words = lambda group: {"type": "string", "enum": list(getattr(vocab, group))}  # noqa: E731
+
+    def obj(**properties: Any) -> dict[str, Any]:
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": list(properties),
+            "additionalProperties": False,
+        }
+
+    def const(value: str) -> dict[str, Any]:
+        return {"type": "string", "enum": [value]}
+
+    compare = {"cmp": {"type": "string", "enum": list(_CMP)}, "value": integer(0, 99)}
+
+    def cond(level: int) -> dict[str, Any]:
+        forms = [
+            obj(op=const("inventory"), item=words("items"), **compare),
+            obj(op=const("vital"), name=words("vitals"), **compare),
+            obj(op=const("unlocked"), achievement=words("achievements")),
+            obj(op=const("facing"), target=words("targets")),
+            obj(op=const("near"), target=words("targets"), within=integer(1, 9)),
+            obj(op=const("can"), action=words("actions")),
+            obj(op=const("true")),
+            obj(op=const("false")),
+        ]
+        if level > 1:
+            group = {"type": "array", "items": cond(level - 1), "minItems": 1, "maxItems": 8}
+            forms += [obj(op={"type": "string", "enum": ["all", "any"]}, of=group), obj(op=const("not"), of=cond(level - 1))]
+        return {"anyOf": forms}
+
+    def step(level: int) -> dict[str, Any]:
+        forms = [
+            obj(do=const("act"), action=words("actions"), times=integer(1, 50)),
+            obj(do={"type": "string", "enum": ["move_toward", "flee"]}, target=words("targets"), limit=integer(1, 50)),
+            obj(do=const("explore"), limit=integer(1, 50)),
+        ]
+        if level > 1:
+            body = {"type": "array", "items": step(level - 1), "minItems": 1, "maxItems": 8}
+            forms += [
+                obj(do=const("repeat"), times=integer(1, 50), body=body),
+                obj(do=const("until"), cond=cond(1), limit=integer(1, 50), body=body),
+                obj(do=const("if"), cond=cond(1), then=body, otherwise={**body, "minItems": 0}),
+            ]
+        return {"anyOf": forms}
+
+    return obj(
+        version={"type": "integer", "enum": [1]},
+        name={"type": "string", "pattern": "^[a-z][a-z0-9_]{0,39}$"},
+        start=cond(2),
+        steps={"type": "array", "items": step(depth), "minItems": 1, "maxItems": 16},
+        done=cond(2),
+        abort=cond(2),
+        max_steps=integer(1, 500),
+    )

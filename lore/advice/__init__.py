@@ -1,0 +1,1 @@
+"""Path B: looking stored advice up, and the gate that lets it in."""

@@ -1,0 +1,330 @@
+"""Every knob of the learner, as nested frozen dataclasses; tyro makes the command line from them, Prefect takes them as they are.
+
+``load_config(**overrides)`` builds a :class:`Config`; overrides are dotted names (``{"train.seed": 3}``), or a leaf
+name alone where only one section has it (``seed=3``). Unknown names and values out of range raise ConfigError.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_type_hints
+
+from lore_datasets.errors import ConfigError, shown
+
+__all__ = [
+    "SIZES",
+    "AdviceConfig",
+    "Config",
+    "EnvConfig",
+    "GateConfig",
+    "ModelConfig",
+    "Size",
+    "SyntheticConfig",
+    "TrainConfig",
+    "from_dict",
+    "load_config",
+    "replace",
+    "to_dict",
+]
+
+
+@dataclass(frozen=True)
+class Size:
+    """One row of the model size table; ``deter = 8 * hidden`` and ``depth`` follow danijar/dreamerv3 configs.yaml."""
+
+    deter: int
+    hidden: int
+    classes: int
+    depth: int
+    units: int
+    stoch: int = 32
+    blocks: int = 8
+
+
+SIZES: dict[str, Size] = {
+    "tiny": Size(deter=256, hidden=32, classes=4, depth=4, units=64, stoch=32),
+    "1m": Size(512, 64, 4, 4, 64),
+    "12m": Size(2048, 256, 16, 16, 256),
+    "25m": Size(3072, 384, 24, 24, 384),
+    "50m": Size(4096, 512, 32, 32, 512),
+    "100m": Size(6144, 768, 48, 48, 768),
+    "200m": Size(8192, 1024, 64, 64, 1024),
+    "400m": Size(12288, 1536, 96, 96, 1536),
+}
+
+
+def _check(section: str, obj: Any, ranges: dict[str, tuple[float, float]]) -> None:
+    for name, (low, high) in ranges.items():
+        value = getattr(obj, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high:
+            raise ConfigError.out_of_range(f"{section}.{name}", value, f"{low:g}..{high:g}")
+
+
+_INF = float(2**53)
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Which game, how it is seen, and how many copies run."""
+
+    name: str = "crafter"
+    """Registered environment adapter."""
+    observation: Literal["pixels", "symbolic"] = "pixels"
+    """``pixels``: the 64x64x3 frame (the benchmark). ``symbolic``: the visible crop and inventory; never compared with pixel scores."""
+    num_envs: int = 1
+    """Environments stepped together; updates follow the total number of steps."""
+    area: tuple[int, int] = (64, 64)
+    """World size in cells."""
+    length: int = 10_000
+    """Steps after which an episode is truncated (not terminal)."""
+
+    def __post_init__(self) -> None:
+        _check("env", self, {"num_envs": (1, 1024), "length": (1, _INF)})
+        if self.observation not in ("pixels", "symbolic"):
+            raise ConfigError.out_of_range("env.observation", self.observation, "pixels or symbolic")
+        if len(self.area) != 2 or not all(isinstance(n, int) and 9 <= n <= 512 for n in self.area):
+            raise ConfigError.out_of_range("env.area", self.area, "two integers in 9..512")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The training loop and its optimiser; names follow the original LoRe where it had them."""
+
+    total_frames: int = 1_000_000
+    """Budget in primitive environment steps (``env.step`` calls over all environments)."""
+    seed: int = 0
+    """Seed of networks, sampling, environments and skills."""
+    batch_size: int = 1024
+    """Replayed steps per update = sequences x ``sequence_length`` (DreamerV3: 16 x 64; the original's 256 counted transitions)."""
+    sequence_length: int = 64
+    """Steps per replayed sequence."""
+    learning_rate: float = 4e-5
+    """LaProp step size; DreamerV3's value (the original said 3e-4, which belongs to Adam)."""
+    warmup: int = 1000
+    """Updates over which the step size rises linearly from 0."""
+    train_ratio: float = 512.0
+    """Replayed steps per environment step; updates per environment step = train_ratio / batch_size."""
+    horizon: int = 15
+    """Imagined steps."""
+    entropy: float = 3e-4
+    """Weight of the policy entropy."""
+    replay_capacity: int = 1_000_000
+    """Environment steps kept in replay."""
+    use_llm: bool = False
+    """Path B: mix stored advice into the policy through the gate."""
+    llm_model: str = "gemini-2.5-flash-lite"
+    """Model asked by the offline phase when the backend is ``gemini``; the learner itself never asks."""
+    llm_timeout_s: float = 60.0
+    """Total deadline of one question in the offline phase."""
+    llm_cache_size: int = 2000
+    """Advice look-ups kept by state in memory; 0 switches the cache off."""
+    synthetic_ratio_max: float = 0.25
+    """Path A: highest share of synthetic rows among the actor-critic's starts."""
+    synthetic_execution_prob: float = 0.2
+    """Path A: share of replayed states with a plan whose plan is rolled out in one update."""
+    synthetic_weight_decay: float = 0.95
+    """Path A: factor on the weight of stored synthetic trajectories per refresh of the world model."""
+    option_generation_interval: int = 500
+    """Path C: episodes between two rounds of filling option slots from the skill library."""
+    max_options: int = 8
+    """Path C: slots that may be filled at a time (the network has ``model.max_options``)."""
+    skill_confidence_threshold: float = 0.2
+    """Path C: a skill whose success rate falls below this after enough uses is retired."""
+    log_interval: int = 250
+    """Environment steps between two rows of metrics."""
+    save_interval_s: float = 120.0
+    """Seconds between two checkpoints."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    threads: int = 0
+    """CPU threads of torch; 0 keeps the default."""
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "total_frames": (1, _INF), "seed": (0, 2**31 - 1), "batch_size": (1, 2**20), "sequence_length": (2, 4096),
+            "learning_rate": (0.0, 1.0), "warmup": (0, _INF), "train_ratio": (0.0, 2**20), "horizon": (1, 1000),
+            "entropy": (0.0, 10.0), "replay_capacity": (2, _INF), "llm_timeout_s": (0.001, 86400.0),
+            "llm_cache_size": (0, _INF), "synthetic_ratio_max": (0.0, 1.0), "synthetic_execution_prob": (0.0, 1.0),
+            "synthetic_weight_decay": (0.0, 1.0), "option_generation_interval": (1, _INF), "max_options": (0, 64),
+            "skill_confidence_threshold": (0.0, 1.0), "log_interval": (1, _INF), "save_interval_s": (0.0, _INF),
+            "threads": (0, 1024),
+        }  # fmt: skip
+        _check("train", self, ranges)
+        if self.batch_size % self.sequence_length:
+            raise ConfigError.out_of_range(
+                "train.batch_size", self.batch_size, f"a multiple of sequence_length ({self.sequence_length})"
+            )
+
+    @property
+    def sequences(self) -> int:
+        """Sequences per batch (B)."""
+        return self.batch_size // self.sequence_length
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The agent's networks and the two limits of advice that the original kept here."""
+
+    size: str = "12m"
+    """Row of the size table: tiny, 1m, 12m, 25m, 50m, 100m, 200m, 400m."""
+    beta_max: float = 0.3
+    """Path B: highest weight of advice logits."""
+    delta_target: float = 0.1
+    """Path B: bound on the mean KL(pi_mix || pi_wm) per decision, in nats."""
+    uncertainty_threshold: float = 0.5
+    """Path B: uncertainty (0..1) at which the gate is half open."""
+    enable_hierarchical_options: bool = False
+    """Path C: extend the action space by option slots."""
+    max_options: int = 8
+    """Path C: option slots in the network."""
+    enable_synthetic_replay: bool = False
+    """Path A: roll advised plans out in the world model."""
+    actor_unimix: float = 0.0
+    """Uniform share mixed into the actor; DreamerV3's code applies none."""
+    bf16: bool = False
+    """Autocast to bfloat16 on CUDA devices."""
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise ConfigError.out_of_range("model.size", self.size, f"one of {', '.join(SIZES)}")
+        _check(
+            "model",
+            self,
+            {
+                "beta_max": (0.0, 100.0),
+                "delta_target": (0.0, 100.0),
+                "uncertainty_threshold": (0.0, 1.0),
+                "max_options": (1, 64),
+                "actor_unimix": (0.0, 0.5),
+            },
+        )
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """Path B's gate: how uncertainty becomes beta, and how long a decision holds."""
+
+    hold: int = 10
+    """Steps a decision holds; 1 is the original's per-step form."""
+    temperature: float = 0.1
+    """Softness of the threshold (tau)."""
+    weights: tuple[float, float, float] = (1.0, 0.0, 0.0)
+    """Weights of entropy, value spread and disagreement; normalised to sum 1."""
+    anneal_frames: int = 0
+    """Steps over which beta falls linearly to 0; 0 keeps it."""
+    clip: float = 5.0
+    """Advice logits are centred and clipped to this."""
+
+    def __post_init__(self) -> None:
+        _check("gate", self, {"hold": (1, 1000), "temperature": (1e-4, 10.0), "anneal_frames": (0, _INF), "clip": (0.0, 100.0)})
+        if len(self.weights) != 3 or min(self.weights) < 0 or sum(self.weights) <= 0:
+            raise ConfigError.out_of_range("gate.weights", self.weights, "three numbers >= 0, not all 0")
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """Path A beyond the original's knobs."""
+
+    warmup_updates: int = 200
+    """Updates before the first plan is rolled out."""
+    max_model_error: float = 5.0
+    """Reconstruction loss relative to its best so far above which roll-outs pause."""
+    capacity: int = 4096
+    """Synthetic states kept."""
+    clone_scale: float = 0.1
+    """Weight of the behaviour-cloning term on plan actions that beat the policy's value."""
+
+    def __post_init__(self) -> None:
+        _check(
+            "synthetic",
+            self,
+            {"warmup_updates": (0, _INF), "max_model_error": (0.0, _INF), "capacity": (1, _INF), "clone_scale": (0.0, 100.0)},
+        )
+
+
+@dataclass(frozen=True)
+class AdviceConfig:
+    """Which stored advice the three paths read."""
+
+    dataset: str = ""
+    """``name@vN#digest`` in the datasets folder, or the path of an HDF5 export."""
+    min_agreement: float = 0.0
+    """Advice whose calibrated confidence lies below this counts as none."""
+
+    def __post_init__(self) -> None:
+        _check("advice", self, {"min_agreement": (0.0, 1.0)})
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration of one training run."""
+
+    env: EnvConfig = field(default_factory=EnvConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    advice: AdviceConfig = field(default_factory=AdviceConfig)
+
+    def __post_init__(self) -> None:
+        if self.needs_advice and not self.advice.dataset:
+            raise ConfigError(
+                "advice.dataset is empty, but a path that reads advice is on",
+                hint="give --advice.dataset name@vN or switch the path off",
+            )
+
+    @property
+    def needs_advice(self) -> bool:
+        """True when at least one of the three paths is on."""
+        return self.train.use_llm or self.model.enable_synthetic_replay or self.model.enable_hierarchical_options
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain nested dict of a config (tuples become lists), for JSON."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        return [plain(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """Inverse of :func:`to_dict`; unknown sections or fields raise ConfigError."""
+    flat = {}
+    for section, body in values.items():
+        if not isinstance(body, dict):
+            raise ConfigError(f"config section {shown(section)!r} is not an object")
+        flat.update({f"{section}.{name}": value for name, value in body.items()})
+    return load_config(**flat)
+
+
+def load_config(**overrides: Any) -> Config:
+    """The default configuration with overrides; see the module docstring for their names."""
+    return replace(None, **overrides)
+
+
+def replace(config: Config | None, **overrides: Any) -> Config:
+    """``config`` (default: the defaults) with overrides by dotted or unambiguous leaf name."""
+    sections: dict[str, type] = {name: hint for name, hint in get_type_hints(Config).items()}
+    leaves: dict[str, list[str]] = {}
+    for section, cls in sections.items():
+        for leaf in dataclasses.fields(cls):
+            leaves.setdefault(leaf.name, []).append(section)
+    values: dict[str, dict[str, Any]] = {name: {} for name in sections}
+    if config is not None:
+        values = {name: {f.name: getattr(getattr(config, name), f.name) for f in dataclasses.fields(cls)} for name, cls in sections.items()}
+    for key, value in overrides.items():
+        section, _, leaf = key.rpartition(".")
+        owners = leaves.get(leaf, [])
+        if not section and len(owners) > 1:
+            raise ConfigError(f"{leaf!r} stands in several sections", hint=f"write {' or '.join(f'{o}.{leaf}' for o in owners)}")
+        section = section or (owners[0] if owners else "")
+        if section not in sections or section not in owners:
+            near = [f"{o}.{n}" for n, os in leaves.items() for o in os if leaf and (leaf in n or n in leaf)]
+            raise ConfigError(f"unknown setting {shown(key)!r}", hint=f"did you mean {', '.join(near[:4])}?" if near else "see lore train --help")
+        values[section][leaf] = tuple(value) if isinstance(value, list) else value
+    return Config(**{name: cls(**values[name]) for name, cls in sections.items()})

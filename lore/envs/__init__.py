@@ -1,0 +1,1 @@
+"""Games: one adapter per environment, and the vector of them."""

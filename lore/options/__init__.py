@@ -1,0 +1,1 @@
+"""Path C: executing skills, choosing among them, and learning what they do."""

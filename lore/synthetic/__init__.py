@@ -1,0 +1,1 @@
+"""Path A: advised plans rolled out inside the world model."""
