@@ -1,0 +1,92 @@
+"""The one Protocol between the offline phase and whatever answers its questions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+__all__ = ["KINDS", "LLM", "Prompt", "Response", "request_hash"]
+
+KINDS = ("prior", "plan", "skills")
+"""The three questions: which goal or action now, which plans, which new skills."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question.
+
+    Attributes:
+        kind: one of :data:`KINDS`.
+        system: the shared prefix, byte-equal over all prompts of one kind and environment (so that it can be cached).
+        user: the part that differs: the state, then the options.
+        schema: JSON schema of the answer, None for free text.
+        options: feasible choices in the order in which the prompt letters them (A, B, C, ...); names of goals or actions.
+        template_hash: SHA-256 of the template that rendered it.
+        state: packed SymbolicState (uint8 bytes) beside the text; never sent anywhere, empty where no state is asked about.
+        max_tokens: cap on the answer.
+    """
+
+    kind: str
+    system: str
+    user: str
+    schema: dict[str, Any] | None = None
+    options: tuple[str, ...] = ()
+    template_hash: str = ""
+    state: bytes = field(default=b"", repr=False)
+    max_tokens: int = 512
+
+    @property
+    def text(self) -> str:
+        """Everything that a model reads: system and user part."""
+        return f"{self.system}\n\n{self.user}"
+
+
+@dataclass(frozen=True)
+class Response:
+    """One answer; a failure is a Response with ``error``, never a hole in the list.
+
+    Attributes:
+        text: the answer as it came; empty on failure.
+        model: model and version that answered, as the backend names it.
+        tokens_in, tokens_out: tokens read and written; 0 where unknown.
+        latency_s: seconds from question to answer.
+        price_usd: price of this call; 0 for what runs here.
+        probabilities: one number per option of the prompt (sums to 1), where the backend exposes letter probabilities.
+        finish: ``stop``, ``length``, ``blocked`` or ``error``.
+        error: None, or what went wrong in one line without secrets.
+    """
+
+    text: str
+    model: str = ""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    latency_s: float = 0.0
+    price_usd: float = 0.0
+    probabilities: tuple[float, ...] | None = None
+    finish: str = "stop"
+    error: str | None = None
+
+
+@runtime_checkable
+class LLM(Protocol):
+    """An adviser: ``complete`` answers every prompt, in order, one Response each.
+
+    ``name`` is ``backend`` or ``backend:model`` and goes into provenance. A backend whose answers depend on more than
+    prompt, schema and ``name`` also has ``parameters`` (a JSON-able dict), which then is part of the journal's key.
+    """
+
+    name: str
+
+    def complete(self, prompts: Sequence[Prompt]) -> list[Response]:
+        """One Response per prompt, in order; failures as Responses with ``error``."""
+        ...
+
+
+def request_hash(model: str, prompt: Prompt, parameters: Mapping[str, Any] | None = None) -> str:
+    """SHA-256 (hex) of everything that an answer depends on: model, prompt text, schema, parameters."""
+    body = [model, prompt.kind, prompt.system, prompt.user, prompt.schema, prompt.max_tokens, dict(parameters or {})]
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
