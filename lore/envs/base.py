@@ -1,0 +1,77 @@
+"""What an environment adapter must offer, and how one is made from a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from lore_datasets.errors import NotFound, shown
+
+if TYPE_CHECKING:
+    from lore.config import EnvConfig
+    from lore_datasets.environments import Environment
+
+__all__ = ["ADAPTERS", "Env", "Step", "make_env", "make_env_fns"]
+
+ADAPTERS = {"crafter": "lore.envs.crafter"}
+"""Environment name -> module with ``make(config, seed) -> Env``."""
+
+
+class Step(NamedTuple):
+    """One observation with what led to it.
+
+    ``is_last`` cuts the sequence, ``is_terminal`` (death, never the time limit) sets the bootstrap to 0.
+    """
+
+    state: np.ndarray  # uint8[S] packed SymbolicState
+    image: np.ndarray | None  # uint8[H, W, 3], None when the environment runs without pixels
+    reward: float
+    is_first: bool
+    is_last: bool
+    is_terminal: bool
+    info: dict[str, Any]  # achievements int16[K] counts of this episode, episode (from 1), length (steps so far)
+
+
+@runtime_checkable
+class Env(Protocol):
+    """One game: primitive actions in, packed symbolic states (and frames) out."""
+
+    spec: Environment
+
+    def reset(self, seed: int | None = None) -> Step:
+        """Begin the next episode, or the first one of ``seed``."""
+        ...
+
+    def step(self, action: int) -> Step:
+        """Play one primitive action."""
+        ...
+
+    def render(self) -> np.ndarray:
+        """uint8[H, W, 3] of the present state; never changes the game."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """The whole game as JSON values."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where :meth:`state_dict` was taken."""
+        ...
+
+
+def make_env(config: EnvConfig, seed: int, index: int = 0) -> Env:
+    """Environment number ``index`` of a run; every (seed, index) has a stream of worlds of its own."""
+    if config.name not in ADAPTERS:
+        raise NotFound(f"unknown environment {shown(config.name)!r}", hint=f"one of: {', '.join(sorted(ADAPTERS))}")
+    stream = int(np.random.SeedSequence((seed, index)).generate_state(1)[0] % (2**31 - 1))
+    return import_module(ADAPTERS[config.name]).make(config, stream)
+
+
+def make_env_fns(config: EnvConfig, seed: int) -> list[Callable[[], Env]]:
+    """One picklable factory per environment of a run, for the vector environments."""
+    from functools import partial
+
+    return [partial(make_env, config, seed, index) for index in range(config.num_envs)]
