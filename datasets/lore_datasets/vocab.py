@@ -46,6 +46,7 @@ class Vocab:
         walkable: targets that the player may step onto (lethal ones excluded).
         recipes: action name -> list of alternatives, any of which makes the action effective.
         max_count: inventory and vital values are clamped to this by the environment.
+        hostile: targets that hurt when they come close (an adjacent one changes the goal key).
     """
 
     environment: str
@@ -59,6 +60,8 @@ class Vocab:
     walkable: tuple[str, ...]
     recipes: dict[str, tuple[Recipe, ...]] = field(default_factory=dict)
     max_count: int = 9
+    lethal: tuple[str, ...] = ()
+    hostile: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for group in ("actions", "targets", "items", "vitals", "achievements"):

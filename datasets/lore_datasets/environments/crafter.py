@@ -72,7 +72,9 @@ VOCAB = Vocab(
     ),
     view=(9, 7),
     walkable=_GROUND,
+    lethal=("lava",),
     recipes=_recipes(),
+    hostile=("zombie", "skeleton", "arrow"),
 )  # fmt: skip
 
 

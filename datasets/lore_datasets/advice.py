@@ -1,0 +1,153 @@
+"""Advice as the learner reads it: all rounds of one version side by side, with skills and the attached advice model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from lore_datasets.environments import Environment, get_environment
+from lore_datasets.errors import BadInput, CorruptArtifact, LoreError
+from lore_datasets.keys import check_scheme
+from lore_datasets.manifest import Artifact
+from lore_datasets.schema import KINDS, split_path
+from lore_datasets.skills import Skill, parse_skill
+from lore_datasets.store import Store
+from lore_datasets.types import ArtifactRef, Manifest
+
+__all__ = ["AdviceData", "AdviceRows", "advice_from", "load_advice", "model_name", "newest_model"]
+
+
+@dataclass(frozen=True, eq=False)
+class AdviceRows:
+    """Rows of all rounds, oldest first. N rows, S bytes a state, A actions, K skills, P plans of L steps.
+
+    Rounds that knew fewer skills are padded with columns of mask 0, logit 0, applicable 0.
+    """
+
+    state: np.ndarray  # uint8 [N, S]
+    key_fine: np.ndarray  # int64 [N]
+    key_goal: np.ndarray  # int64 [N]
+    logits: np.ndarray  # float32 [N, A+K]
+    mask: np.ndarray  # uint8 [N, A+K], 1 = known
+    confidence: np.ndarray  # float32 [N]
+    plans: np.ndarray  # int16 [N, P, L], ids over A+K, -1 after the end
+    plan_lengths: np.ndarray  # int16 [N, P]
+    plan_scores: np.ndarray  # float32 [N, P]
+    applicable: np.ndarray  # uint8 [N, K]
+    reason: np.ndarray  # object [N], str
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+
+@dataclass(frozen=True, eq=False)
+class AdviceData:
+    """One advice version, ready for look-up. ``model``: arrays of the attached advice model by path, or None."""
+
+    ref: ArtifactRef
+    manifest: Manifest
+    environment: Environment
+    actions: tuple[str, ...]
+    skills: tuple[Skill, ...]
+    rows: AdviceRows
+    model: dict[str, np.ndarray] | None
+
+
+def model_name(name: str) -> str:
+    """Dataset that holds the advice models of dataset ``name``."""
+    return f"{name}-model"
+
+
+def newest_model(store: Store, ref: ArtifactRef, verify: bool = True) -> Artifact | None:
+    """The newest ``advice_model`` whose parent is ``ref`` (same digest), or None."""
+    name = model_name(ref.name)
+    if name not in store.names():
+        return None
+    for version in reversed(store.versions(name)):
+        manifest = store.manifest(f"{name}@v{version}")
+        digests = [ArtifactRef.parse(parent)[2] or "-" for parent in manifest.parents]
+        if manifest.kind == "advice_model" and any(ref.digest.startswith(d) for d in digests):
+            return store.open(f"{name}@v{version}", verify=verify)
+    return None
+
+
+def load_advice(where: str | ArtifactRef, root: Path | str | None = None) -> AdviceData:
+    """Load ``name[@vN][#digest]`` from the store under ``root``, or an HDF5 export by its path; digests are checked."""
+    if isinstance(where, str) and where.endswith((".h5", ".hdf5")):
+        from lore_datasets.hdf5 import read_hdf5
+
+        artifact = read_hdf5(where, wanted=_needed)
+        return advice_from(artifact, artifact.model)
+    store = Store(root)
+    artifact = store.open(where, wanted=_needed)
+    return advice_from(artifact, newest_model(store, artifact.ref))
+
+
+def _needed(path: str) -> bool:
+    return "/answers/" not in path and "/rejects/" not in path
+
+
+def advice_from(artifact: Artifact, model: Artifact | None = None) -> AdviceData:
+    """Lay the rounds of an opened advice version side by side; BadInput or SchemeMismatch when it is not usable advice."""
+    manifest = artifact.manifest
+    if manifest.kind != "advice":
+        raise BadInput(
+            f"{artifact.ref} is of kind {manifest.kind}, not advice", hint="give the name of an advice dataset"
+        )
+    environment = get_environment(manifest.environment)
+    check_scheme(manifest.key_scheme, environment)
+    rounds: dict[int, dict[str, np.ndarray]] = {}
+    texts: dict[str, str] = {}
+    for path, array in sorted(artifact.arrays.items()):
+        index, group, name = split_path("advice", path)
+        if group == "rows":
+            rounds.setdefault(index, {})[name] = array
+        elif group == "skills" and name == "name":
+            texts.update(zip(array, artifact.arrays[path.removesuffix("name") + "json"], strict=True))
+    return AdviceData(
+        ref=artifact.ref,
+        manifest=manifest,
+        environment=environment,
+        actions=manifest.actions,
+        skills=tuple(_skill(name, texts, environment) for name in manifest.skills),
+        rows=_side_by_side(list(rounds.values()), manifest, environment),
+        model=model.arrays if model else None,
+    )
+
+
+def _skill(name: str, texts: dict[str, str], environment: Environment) -> Skill:
+    known = {skill.name: skill for skill in environment.skills}
+    if name not in texts:
+        if name in known:
+            return known[name]
+        raise CorruptArtifact(f"the version names skill {name} but does not hold it")
+    try:
+        return parse_skill(texts[name], environment.vocab)
+    except LoreError as error:
+        raise CorruptArtifact(f"stored skill {name}: {error.message}") from None
+
+
+def _side_by_side(rounds: list[dict[str, np.ndarray]], manifest: Manifest, environment: Environment) -> AdviceRows:
+    actions, skills = len(manifest.actions), len(manifest.skills)
+    plans = max((r["plans"].shape[1] for r in rounds), default=0)
+    steps = max((r["plans"].shape[2] for r in rounds), default=0)
+    sizes = {"S": environment.layout.size, "E": actions + skills, "K": skills, "P": plans, "L": steps}
+    columns = {}
+    for field in fields(AdviceRows):
+        spec = KINDS["advice"]["rows"][field.name]
+        trailing = tuple(sizes[axis] for axis in spec.axes[1:])
+        parts = [r[field.name] for r in rounds]
+        fill = -1 if field.name == "plans" else 0
+        dtype = object if spec.dtype == "str" else np.dtype(spec.dtype)
+        if len(parts) == 1 and parts[0].shape[1:] == trailing:
+            columns[field.name] = parts[0]
+            continue
+        whole = np.full((sum(map(len, parts)), *trailing), fill, dtype)
+        start = 0
+        for part in parts:
+            whole[(slice(start, start + len(part)), *(slice(0, n) for n in part.shape[1:]))] = part
+            start += len(part)
+        columns[field.name] = whole
+    return AdviceRows(**columns)

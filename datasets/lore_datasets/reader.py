@@ -1,0 +1,86 @@
+"""Read one version out of an Icechunk repository, checked against its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from lore_datasets.environments import get_environment
+from lore_datasets.errors import CorruptArtifact
+from lore_datasets.manifest import Artifact, check_arrays, unsealed
+from lore_datasets.repository import guarded
+from lore_datasets.schema import check_layout
+from lore_datasets.types import Manifest
+
+__all__ = ["open_version", "read_arrays", "read_manifest"]
+
+
+def open_version(repository: Any, name: str, version: int) -> tuple[Any, Manifest]:
+    """The root Zarr group (read-only) and the checked manifest of ``name@vN``."""
+    import zarr
+
+    where = f"{name}@v{version}"
+    with guarded(f"opening {where}", "the other versions"):
+        session = repository.readonly_session(tag=f"v{version}")
+        group = zarr.open_group(session.store, mode="r")
+        stored = dict(group.attrs)
+    manifest = unsealed(stored, where)
+    if (manifest.name, manifest.version) != (name, version):
+        raise CorruptArtifact(
+            f"{where} calls itself {manifest.name}@v{manifest.version}",
+            hint="a repository keeps its name; use export and import to make a renamed copy",
+        )
+    return group, manifest
+
+
+def read_manifest(repository: Any, name: str, version: int) -> Manifest:
+    """The checked manifest of ``name@vN``."""
+    return open_version(repository, name, version)[1]
+
+
+def read_arrays(
+    group: Any, manifest: Manifest, *, verify: bool = True, wanted: Callable[[str], bool] | None = None
+) -> Artifact:
+    """All arrays of an opened version (or those whose path is ``wanted``), each checked against its spec.
+
+    Shapes are compared with the manifest before anything is allocated; with ``verify`` every digest is recomputed.
+    CorruptArtifact names the array.
+    """
+    where = f"{manifest.name}@v{manifest.version}"
+    environment = get_environment(manifest.environment)
+    specs = {path: (spec.shape, spec.dtype) for path, spec in manifest.arrays.items()}
+    check_layout(manifest.kind, specs, environment, len(manifest.actions), len(manifest.skills))
+    if verify:
+        _check_members(group, manifest, where)
+    paths = [path for path in manifest.arrays if wanted is None or wanted(path)]
+
+    def read(path: str) -> np.ndarray:
+        with guarded(f"reading array {path} of {where}", "the other versions"):
+            stored = group[path]
+            shape, dtype = specs[path]
+            found = "str" if stored.dtype.kind == "T" else stored.dtype.newbyteorder("=").name
+            if (stored.shape, found) != (shape, dtype):
+                raise CorruptArtifact(
+                    f"array {path} of {where} is {found}{list(stored.shape)}, stated {dtype}{list(shape)}"
+                )
+            values = np.asarray(stored[...])
+            return values.astype(object) if dtype == "str" else values
+
+    with ThreadPoolExecutor(2) as pool:
+        arrays = dict(zip(paths, pool.map(read, paths), strict=True))
+    if verify:
+        check_arrays(manifest, arrays, where)
+    return Artifact(manifest, arrays)
+
+
+def _check_members(group: Any, manifest: Manifest, where: str) -> None:
+    with guarded(f"listing the arrays of {where}", "the other versions"):
+        present = {path for path, member in group.members(max_depth=None) if hasattr(member, "shape")}
+    if present != set(manifest.arrays):
+        missing, extra = sorted(set(manifest.arrays) - present), sorted(present - set(manifest.arrays))
+        raise CorruptArtifact(
+            f"{where}: array {(missing + extra)[0]} is {'missing' if missing else 'not in the manifest'}"
+        )

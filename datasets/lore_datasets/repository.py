@@ -1,0 +1,159 @@
+"""One Icechunk repository per dataset name: where it lies, who may write, and how its failures are named."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lore_datasets.errors import BadInput, Busy, CorruptArtifact, LoreError, NoSpace, NotFound, shown
+from lore_datasets.types import ArtifactRef
+
+__all__ = [
+    "SUFFIX",
+    "check_space",
+    "guarded",
+    "locked",
+    "open_repository",
+    "repository_path",
+    "stored_names",
+    "tagged_versions",
+]
+
+SUFFIX = ".icechunk"
+_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+_FULL_TEXT = re.compile(r"no space left|file too large|quota exceeded|os error (28|27|122)\b", re.IGNORECASE)
+
+
+def repository_path(root: Path, name: str) -> Path:
+    """Folder of the repository of dataset ``name``; BadInput unless it is a slug, CorruptArtifact on a symbolic link."""
+    if ArtifactRef.parse(name) != (name, None, None) or name.endswith((".", SUFFIX)):
+        raise BadInput(f"{shown(name)!r} is not a dataset name", hint="lower case letters, digits, . _ -, at most 64")
+    path = root / f"{name}{SUFFIX}"
+    if path.is_symlink():
+        raise CorruptArtifact(f"{path} is a symbolic link", hint="put the repository itself there")
+    return path
+
+
+def stored_names(root: Path) -> list[str]:
+    """Names of the repositories under ``root``, sorted; symbolic links and foreign folders are not among them."""
+    if not root.is_dir():
+        return []
+    found = []
+    for entry in os.scandir(root):
+        name = entry.name.removesuffix(SUFFIX)
+        if entry.name.endswith(SUFFIX) and entry.is_dir(follow_symlinks=False) and _is_name(name):
+            found.append(name)
+    return sorted(found)
+
+
+def _is_name(text: str) -> bool:
+    try:
+        return ArtifactRef.parse(text) == (text, None, None)
+    except BadInput:
+        return False
+
+
+def _refuse_links(path: Path) -> None:
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            mode = os.lstat(os.path.join(folder, name)).st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise CorruptArtifact(f"{Path(folder, name)} is a link or special file inside a repository")
+
+
+@contextmanager
+def locked(root: Path, name: str, wait: float) -> Iterator[None]:
+    """Hold the write lock of dataset ``name``; Busy tells who holds it after ``wait`` seconds. Dies with the process."""
+    from filelock import FileLock, Timeout
+
+    folder = root / ".locks"
+    with guarded(f"preparing {root}", "everything"):
+        folder.mkdir(parents=True, exist_ok=True)
+    holder = folder / f"{name}.holder"
+    if folder.is_symlink() or holder.is_symlink() or (folder / f"{name}.lock").is_symlink():
+        raise CorruptArtifact(f"{folder} is or holds a symbolic link", hint="remove the link")
+    lock = FileLock(folder / f"{name}.lock", timeout=wait)
+    try:
+        lock.acquire()
+    except Timeout:
+        who = shown(holder.read_text()) if holder.is_file() else "another process"
+        raise Busy(f"dataset {name} is being written by {who}", hint="wait for it, or stop that process") from None
+    try:
+        with guarded(f"locking {name}", "everything"):
+            holder.write_text(f"process {os.getpid()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
+        yield
+    finally:
+        lock.release()
+
+
+def check_space(root: Path, needed: int, kept: str) -> None:
+    """NoSpace unless the file system of ``root`` has twice ``needed`` bytes free."""
+    free = shutil.disk_usage(root).free
+    if free < 2 * needed + 2**20:
+        raise NoSpace(
+            f"{root} has {free / 2**20:.1f} MiB free, this version may need {2 * needed / 2**20 + 1:.1f} MiB",
+            kept=kept,
+            hint="free some space or set LORE_DATASETS to another disk, then run again",
+        )
+
+
+def open_repository(root: Path, name: str, create: bool = False) -> Any:
+    """The ``icechunk.Repository`` of a dataset; NotFound when it does not exist and ``create`` is false."""
+    path = repository_path(root, name)
+    icechunk = _icechunk()
+    exists = path.is_dir()
+    if not exists and not create:
+        known = stored_names(root)
+        raise NotFound(
+            f"no dataset {name!r} in {root}", hint=f"there is: {', '.join(known)}" if known else "the folder is empty"
+        )
+    if exists:
+        _refuse_links(path)
+    with guarded(f"opening {path}", "the files as they are"):
+        storage = icechunk.local_filesystem_storage(str(path))
+        if not create or (exists and icechunk.Repository.exists(storage)):
+            return icechunk.Repository.open(storage)
+        return icechunk.Repository.create(storage)
+
+
+def tagged_versions(repository: Any) -> list[int]:
+    """Numbers of the committed versions, ascending."""
+    tags = (re.fullmatch(r"v([1-9][0-9]*)", tag) for tag in repository.list_tags())
+    return sorted(int(match[1]) for match in tags if match)
+
+
+def _icechunk() -> Any:
+    os.environ.setdefault("ICECHUNK_LOG", "error")  # read once, when the module is loaded
+    import icechunk
+
+    return icechunk
+
+
+@contextmanager
+def guarded(doing: str, kept: str) -> Iterator[None]:
+    """Turn failures of the storage libraries into NoSpace or CorruptArtifact; LoRe's own errors pass."""
+    try:
+        yield
+    except (LoreError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # a panic in the storage library is a BaseException
+        text = f"{type(error).__name__}: {error}"
+        if getattr(error, "errno", None) in _FULL or _FULL_TEXT.search(text):
+            raise NoSpace(
+                f"no space left while {doing}", kept=kept, hint="free some space or set LORE_DATASETS to another disk"
+            ) from error
+        raise CorruptArtifact(f"failed while {doing}: {shown(_first_line(text), 160)}", kept=kept) from error
+
+
+def _first_line(text: str) -> str:
+    return " ".join(
+        line.strip() for line in text.split("|  context")[0].split("\n  | \n")[0].splitlines() if line.strip()
+    )

@@ -1,0 +1,199 @@
+"""The arrays of each kind of dataset: names, dtypes, shapes and what their values must satisfy.
+
+A path is ``round-NNN/<array>`` for rows, ``round-NNN/<group>/<array>`` for the other groups, and
+``model/<array>`` or ``calibration/<array>`` in an ``advice_model``. Axis letters: N rows of a group, S bytes of a packed
+state, E = actions + skills known to that round, K skills known to that round, P plans, L steps of a plan.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from lore_datasets.environments import Environment
+from lore_datasets.errors import BadInput, CorruptArtifact, shown
+from lore_datasets.keys import fine_keys, goal_keys
+from lore_datasets.types import SymbolicState
+
+__all__ = [
+    "CLIP",
+    "FREE_DTYPES",
+    "KINDS",
+    "SCHEMA",
+    "ArrayField",
+    "array_path",
+    "check_group",
+    "check_layout",
+    "fill_keys",
+    "round_name",
+    "split_path",
+]
+
+SCHEMA = 1
+"""Version of the on-disk format this program writes; it reads this and older ones."""
+CLIP = 5.0
+"""Largest absolute advice logit."""
+MAX_ROUNDS = 1000
+FREE_DTYPES = ("float32", "float64", "int64", "int32", "uint8")
+"""Dtypes allowed in an ``advice_model``."""
+_FREE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}(/[A-Za-z0-9][A-Za-z0-9_.-]{0,99}){0,3}")
+_ROUND = re.compile(r"round-([0-9]{3})")
+
+
+@dataclass(frozen=True)
+class ArrayField:
+    """One array: numpy dtype name (``str`` = text of any length) and axis letters."""
+
+    dtype: str
+    axes: str
+
+
+def _texts(*names: str) -> dict[str, ArrayField]:
+    return {name: ArrayField("str", "N") for name in names}
+
+
+KINDS: dict[str, dict[str, dict[str, ArrayField]]] = {
+    "states": {
+        "rows": {
+            "state": ArrayField("uint8", "NS"),
+            "episode": ArrayField("int32", "N"),
+            "step": ArrayField("int32", "N"),
+            "source": ArrayField("uint8", "N"),
+        }
+    },
+    "advice": {
+        "rows": {
+            "state": ArrayField("uint8", "NS"),
+            "key_fine": ArrayField("int64", "N"),
+            "key_goal": ArrayField("int64", "N"),
+            "logits": ArrayField("float32", "NE"),
+            "mask": ArrayField("uint8", "NE"),
+            "confidence": ArrayField("float32", "N"),
+            "plans": ArrayField("int16", "NPL"),
+            "plan_lengths": ArrayField("int16", "NP"),
+            "plan_scores": ArrayField("float32", "NP"),
+            "applicable": ArrayField("uint8", "NK"),
+            "reason": ArrayField("str", "N"),
+        },
+        "answers": {
+            **_texts("kind", "prompt_hash", "prompt", "response", "model"),
+            "tokens_in": ArrayField("int32", "N"),
+            "tokens_out": ArrayField("int32", "N"),
+            "latency_s": ArrayField("float32", "N"),
+            "price_usd": ArrayField("float32", "N"),
+        },
+        "rejects": _texts("reason", "where", "text"),
+        "skills": _texts("name", "json", "origin"),
+    },
+    "advice_model": {"model": {}, "calibration": {}},
+}
+"""Kind -> group -> array name -> field. Groups without fields take any numeric array of a safe name."""
+
+
+def round_name(index: int) -> str:
+    """Group of round ``index``: ``round-000``, ``round-001``, ..."""
+    return f"round-{index:03d}"
+
+
+def array_path(kind: str, index: int, group: str, name: str) -> str:
+    """Path of one array of round ``index`` inside a version."""
+    if kind == "advice_model":
+        return f"{group}/{name}"
+    return f"{round_name(index)}/{name}" if group == "rows" else f"{round_name(index)}/{group}/{name}"
+
+
+def split_path(kind: str, path: str) -> tuple[int, str, str]:
+    """The inverse of :func:`array_path`: (round, group, array name); CorruptArtifact on an unknown path."""
+    head, _, rest = path.partition("/")
+    if kind == "advice_model":
+        if head in KINDS[kind] and _FREE_NAME.fullmatch(rest):
+            return 0, head, rest
+    elif kind in KINDS and (match := _ROUND.fullmatch(head)):
+        group, _, name = rest.rpartition("/")
+        group = group or "rows"
+        if group in KINDS[kind] and name in KINDS[kind][group] and (group != "rows" or "/" not in rest):
+            return int(match[1]), group, name
+    raise CorruptArtifact(f"unknown array {shown(path)!r} in a dataset of kind {shown(kind)!r}")
+
+
+def check_layout(
+    kind: str, shapes: Mapping[str, tuple[tuple[int, ...], str]], environment: Environment, actions: int, skills: int
+) -> None:
+    """Check declared (shape, dtype) of every path before anything is read; CorruptArtifact names the array."""
+    if kind not in KINDS:
+        raise CorruptArtifact(f"unknown kind {shown(kind)!r}", hint=f"one of: {', '.join(KINDS)}")
+    axes: dict[tuple[int, str], dict[str, int]] = {}
+    present: dict[tuple[int, str], set[str]] = {}
+    for path, (shape, dtype) in shapes.items():
+        index, group, name = split_path(kind, path)
+        present.setdefault((index, group), set()).add(name)
+        if kind == "advice_model":
+            if dtype not in FREE_DTYPES:
+                raise CorruptArtifact(
+                    f"array {path} has dtype {shown(dtype)}", hint=f"one of: {', '.join(FREE_DTYPES)}"
+                )
+            continue
+        field = KINDS[kind][group][name]
+        if dtype != field.dtype or len(shape) != len(field.axes) or min(shape) < 0:
+            raise CorruptArtifact(
+                f"array {path} is {shown(dtype)}{list(shape)}, expected {field.dtype}[{', '.join(field.axes)}]"
+            )
+        known = axes.setdefault((index, group), {"S": environment.layout.size})
+        for axis, size in zip(field.axes, shape, strict=True):
+            if known.setdefault(axis, size) != size:
+                raise CorruptArtifact(
+                    f"array {path} has shape {list(shape)}, axis {axis} is {known[axis]} elsewhere in its round"
+                )
+    for (index, group), names in present.items():
+        missing = sorted(set(KINDS[kind][group]) - names)
+        if missing:
+            raise CorruptArtifact(f"group {group} of {round_name(index)} lacks {', '.join(missing)}")
+        sizes = axes.get((index, group), {})
+        if kind == "advice" and group == "rows" and not (sizes["E"] == actions + sizes["K"] and sizes["K"] <= skills):
+            raise CorruptArtifact(
+                f"{round_name(index)}: logits have {sizes['E']} columns and {sizes['K']} skills, "
+                f"the version names {actions} actions and {skills} skills"
+            )
+    rounds = sorted({index for index, _ in present})
+    if kind != "advice_model" and rounds != list(range(len(rounds))):
+        raise CorruptArtifact(f"rounds {rounds} are not consecutive from 0")
+
+
+def fill_keys(arrays: dict[str, np.ndarray], environment: Environment) -> None:
+    """Add ``key_fine`` and ``key_goal`` of ``arrays["state"]`` where missing; BadInput where given and different."""
+    states = SymbolicState.unpack(arrays["state"], environment.layout)
+    for name, make in (("key_fine", fine_keys), ("key_goal", goal_keys)):
+        right = make(states, environment)
+        if not np.array_equal(arrays.setdefault(name, right), right):
+            raise BadInput(f"{name} does not hold the keys of its states", hint="leave it out: the writer fills it in")
+
+
+def check_group(kind: str, group: str, arrays: Mapping[str, np.ndarray], actions: int, skills: int) -> None:
+    """Check the values of one group before it is written; BadInput names the array, the value and the rule."""
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise BadInput(
+                f"array {group}/{name} holds NaN or infinity", hint="nothing was written; mask what is unknown"
+            )
+    if kind != "advice" or group != "rows":
+        return
+    entries = actions + skills
+    _within(arrays["mask"], "mask", 0, 1)
+    _within(arrays["applicable"], "applicable", 0, 1)
+    _within(arrays["confidence"], "confidence", 0.0, 1.0)
+    _within(arrays["logits"], "logits", -CLIP, CLIP)
+    _within(arrays["plans"], "plans", -1, entries - 1)
+    _within(arrays["plan_lengths"], "plan_lengths", 0, arrays["plans"].shape[-1])
+    if (arrays["logits"][arrays["mask"] == 0] != 0).any():
+        raise BadInput("array rows/logits is not 0 where mask is 0")
+    inside = np.arange(arrays["plans"].shape[-1]) < arrays["plan_lengths"][..., None]
+    if ((arrays["plans"] >= 0) != inside).any():
+        raise BadInput("array rows/plans must hold ids up to plan_lengths and -1 after it")
+
+
+def _within(array: np.ndarray, name: str, low: float, high: float) -> None:
+    if array.size and (array.min() < low or array.max() > high):
+        raise BadInput(f"array rows/{name} holds {array.min():g}..{array.max():g}, allowed {low:g}..{high:g}")
