@@ -1,0 +1,194 @@
+"""Checkpoints: one safetensors file with JSON meta data and a SHA-256 over everything in it.
+
+A save writes a temporary file, fsyncs it, keeps the file it replaces as ``<name>.previous`` and renames. At any moment
+a whole checkpoint stands at the path or at its previous name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lore_datasets.errors import CorruptArtifact, NewerSchema, NoSpace, NotFound, SchemeMismatch, shown
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["SCHEMA", "load", "prefixed", "previous_path", "restore", "save"]
+
+SCHEMA = 1
+"""Version of the file's layout; only grows."""
+
+
+def previous_path(path: str | os.PathLike[str]) -> Path:
+    """Where the checkpoint that a save replaced is kept."""
+    path = Path(path)
+    return path.with_name(path.name + ".previous")
+
+
+def _digest(tensors: Mapping[str, Tensor], meta: str) -> str:
+    import torch
+
+    digest = hashlib.sha256(meta.encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
+        if value.numel():
+            digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _plain(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Contiguous CPU tensors, none of them sharing memory."""
+    import torch
+
+    out: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, value in tensors.items():
+        if isinstance(value, np.ndarray):
+            value = np.ascontiguousarray(value)
+            value = torch.from_numpy(value if value.flags.writeable else value.copy())
+        value = value.detach().cpu().contiguous()
+        if value.numel() and value.untyped_storage().data_ptr() in seen:
+            value = value.clone()
+        seen.add(value.untyped_storage().data_ptr())
+        out[name] = value
+    return out
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _keep_previous(path: Path) -> None:
+    """Give the present file a second name; the rename that follows then takes only its first one away."""
+    kept = previous_path(path)
+    spare = kept.with_name(kept.name + ".tmp")
+    spare.unlink(missing_ok=True)
+    try:
+        os.link(path, spare)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, spare)
+        _fsync(spare)
+    os.replace(spare, kept)
+
+
+def save(path: str | os.PathLike[str], tensors: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
+    """Write tensors (torch or numpy) and JSON-able ``meta`` to ``path``; returns the SHA-256. NoSpace when the disk is full."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain = _plain(tensors)
+    text = json.dumps({"schema": SCHEMA, **meta}, sort_keys=True)
+    digest = _digest(plain, text)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(plain, temporary, metadata={"lore": text, "sha256": digest})
+        _fsync(temporary)
+        if path.exists():
+            _keep_previous(path)
+        os.replace(temporary, path)
+        _fsync(path.parent)
+    except (OSError, SafetensorError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+            raise NoSpace(
+                f"no space for checkpoint {shown(path.name)}",
+                kept="the checkpoint before it",
+                hint="free some disk space",
+            ) from error
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return digest
+
+
+def load(
+    path: str | os.PathLike[str], expect: Mapping[str, Any] | None = None, *, fall_back: bool = False
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read (tensors, meta) of a checkpoint.
+
+    NotFound; CorruptArtifact when the file is cut or changed; NewerSchema; SchemeMismatch when ``meta`` differs from
+    ``expect`` in one of its entries. With ``fall_back`` a missing or corrupt file is replaced by the one before it.
+    """
+    path = Path(path)
+    try:
+        return _read(path, expect)
+    except NewerSchema:
+        raise
+    except (CorruptArtifact, NotFound) as error:
+        kept = previous_path(path)
+        if fall_back and kept.exists():
+            return _read(kept, expect)
+        if kept.exists():
+            error.kept, error.hint = kept.name, error.hint or "resume from the one before it"
+        raise
+
+
+def _read(path: Path, expect: Mapping[str, Any] | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise NotFound(f"no checkpoint at {shown(path)}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            meta = json.loads(header["lore"])
+            schema = meta.pop("schema")
+            if isinstance(schema, int) and schema > SCHEMA:
+                raise NewerSchema(
+                    f"checkpoint {shown(path.name)} has schema {schema}, this LoRe reads up to {SCHEMA}",
+                    hint="update LoRe",
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        same = _digest(tensors, header["lore"]) == header["sha256"]
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptArtifact(f"checkpoint {shown(path.name)} cannot be read: {shown(error)}") from error
+    if not same:
+        raise CorruptArtifact(f"checkpoint {shown(path.name)} does not match its SHA-256")
+    differing = [name for name, value in (expect or {}).items() if meta.get(name) != value]
+    if differing:
+        assert expect is not None
+        raise SchemeMismatch(
+            f"checkpoint {shown(path.name)} is for "
+            + ", ".join(f"{name} {shown(meta.get(name))}" for name in differing)
+            + "; this run has "
+            + ", ".join(f"{name} {shown(expect[name])}" for name in differing),
+            kept="the checkpoint",
+            hint="it fits " + ", ".join(f"{name} {shown(meta.get(name))}" for name in expect),
+        )
+    return tensors, meta
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The same tensors under ``prefix.<name>``."""
+    return {f"{prefix}.{name}": value for name, value in tensors.items()}
+
+
+def restore(tensors: Mapping[str, Tensor], prefix: str, module: nn.Module | None = None) -> dict[str, Tensor]:
+    """Entries under ``prefix.`` without it; with ``module`` they are loaded into it, SchemeMismatch when they do not fit."""
+    part = {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(prefix + ".")}
+    if module is not None:
+        own = module.state_dict()
+        wrong = sorted(set(own) ^ set(part)) or [name for name in own if own[name].shape != part[name].shape]
+        if wrong:
+            raise SchemeMismatch(
+                f"checkpoint does not fit {prefix}: {', '.join(map(shown, wrong[:3]))}", kept=f"{prefix} as it was"
+            )
+        module.load_state_dict(part)
+    return part

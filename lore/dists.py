@@ -1,0 +1,158 @@
+"""Distributions of the learner as pure functions on logits: unimixed categoricals, symexp two-hot, masked policies.
+
+All of them work in float32 whatever dtype they are given; sampling takes uniform numbers or a torch.Generator.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "BINS",
+    "categorical_entropy",
+    "categorical_kl",
+    "policy_entropy",
+    "policy_log_probs",
+    "sample_index",
+    "straight_through",
+    "symexp",
+    "symlog",
+    "twohot_bins",
+    "twohot_loss",
+    "twohot_mean",
+    "twohot_spread",
+    "twohot_weights",
+    "unimix_probs",
+]
+
+BINS = 255
+"""Bins of every two-hot head."""
+
+_FORBIDDEN = -1e9
+
+
+def symlog(x: Tensor) -> Tensor:
+    """sign(x) * ln(1 + |x|), elementwise."""
+    return torch.sign(x) * torch.log1p(torch.abs(x))
+
+
+def symexp(x: Tensor) -> Tensor:
+    """Inverse of :func:`symlog`."""
+    return torch.sign(x) * torch.expm1(torch.abs(x))
+
+
+# ---------------------------------------------------------------------------------------------------- categoricals
+def unimix_probs(logits: Tensor, unimix: float = 0.01) -> Tensor:
+    """(1 - unimix) * softmax(logits) + unimix / K over the last axis, float32."""
+    probs = logits.float().softmax(-1)
+    return probs if unimix == 0.0 else (1.0 - unimix) * probs + unimix / logits.shape[-1]
+
+
+def sample_index(probs: Tensor, uniform: Tensor) -> Tensor:
+    """Inverse CDF: probs [..., K] and uniform [...] in [0, 1) -> int64 [...]; entries of probability 0 are never drawn."""
+    cdf = probs.cumsum(-1)
+    # Scaling by the last partial sum keeps rounding of the sum from ever pointing past the last possible entry.
+    return (cdf <= uniform.unsqueeze(-1) * cdf[..., -1:]).sum(-1)
+
+
+def straight_through(probs: Tensor, uniform: Tensor) -> Tensor:
+    """One-hot sample [..., K] of probs [..., K] whose gradient is that of probs."""
+    index = sample_index(probs.detach(), uniform)
+    classes = torch.arange(probs.shape[-1], device=probs.device)
+    onehot = (index.unsqueeze(-1) == classes).to(probs.dtype)
+    return onehot + (probs - probs.detach()) if probs.requires_grad else onehot
+
+
+def categorical_entropy(probs: Tensor) -> Tensor:
+    """Entropy in nats of probs [..., S, K], summed over S: [...]."""
+    return -torch.special.xlogy(probs, probs).sum((-2, -1))
+
+
+def categorical_kl(probs: Tensor, other: Tensor) -> Tensor:
+    """KL(probs || other) in nats of [..., S, K], summed over the S categoricals: [...]; both must be positive."""
+    return (probs * (probs.log() - other.log())).sum((-2, -1))
+
+
+# ---------------------------------------------------------------------------------------------------- policies
+def policy_log_probs(logits: Tensor, mask: Tensor | None = None, unimix: float = 0.0) -> Tensor:
+    """Log-probabilities [..., A] of a policy; mask (bool [..., A], True = allowed) and unimix over the allowed entries."""
+    logits = logits.float()
+    if mask is not None:
+        logits = logits.masked_fill(~mask, _FORBIDDEN)
+    log_probs = logits.log_softmax(-1)
+    if unimix == 0.0:
+        return log_probs
+    probs = (1.0 - unimix) * log_probs.exp()
+    if mask is None:
+        return (probs + unimix / logits.shape[-1]).log()
+    share = unimix / mask.sum(-1, keepdim=True).clamp(min=1)
+    return torch.where(mask, (probs + share).clamp(min=1e-38).log(), logits.new_tensor(_FORBIDDEN))
+
+
+def policy_entropy(log_probs: Tensor) -> Tensor:
+    """Entropy in nats [...] of log-probabilities [..., A]; forbidden entries count 0."""
+    return -(log_probs.exp() * log_probs).sum(-1)
+
+
+# ---------------------------------------------------------------------------------------------------- symexp two-hot
+def twohot_bins(device: torch.device | str | None = None, bins: int = BINS) -> Tensor:
+    """Bin values float32 [bins]: symexp-spaced over +-symexp(20), exactly antisymmetric, 0 in the centre."""
+    half = symexp(torch.linspace(-20.0, 0.0, (bins - 1) // 2 + 1, device=device))
+    return torch.cat([half, -half[:-1].flip(0)])
+
+
+def twohot_mean(logits: Tensor, bins: Tensor) -> Tensor:
+    """Expected value [...] of logits [..., 255], summed in antisymmetric pairs so that uniform logits give exactly 0."""
+    probs = logits.float().softmax(-1)
+    middle = bins.shape[0] // 2
+    # A product and a sum, not a matmul: autocast would run that in bfloat16.
+    return ((probs[..., middle + 1 :] - probs[..., :middle].flip(-1)) * bins[middle + 1 :]).sum(-1)
+
+
+def twohot_spread(logits: Tensor, bins: Tensor) -> Tensor:
+    """Standard deviation [...] of the two-hot distribution in symlog units (raw values would be all tail)."""
+    probs, values = logits.float().softmax(-1), symlog(bins)
+    mean = (probs * values).sum(-1, keepdim=True)
+    return (probs * (values - mean).square()).sum(-1).sqrt()
+
+
+def twohot_weights(value: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
+    """Lower bin (int64 [...]) and weight of the bin above it (float32 [...]): linear in raw value, clipped to the ends."""
+    value = value.float().clamp(bins[0], bins[-1])
+    below = (torch.searchsorted(bins, value, right=True) - 1).clamp(0, bins.shape[0] - 2)
+    low = bins[below]
+    return below, (value - low) / (bins[below + 1] - low)
+
+
+class _TwoHotLoss(torch.autograd.Function):
+    """Sum of two-hot cross-entropies of one set of logits to several targets; one softmax forward, one backward."""
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, bins: Tensor, *targets: Tensor) -> Tensor:
+        logits = logits.float()
+        total = torch.logsumexp(logits, -1)
+        loss, saved = len(targets) * total, []
+        for target in targets:
+            below, weight = twohot_weights(target, bins)
+            pair = torch.stack([below, below + 1], -1)
+            weights = torch.stack([1.0 - weight, weight], -1)
+            loss = loss - (logits.gather(-1, pair) * weights).sum(-1)
+            saved += [pair, weights]
+        ctx.save_for_backward(logits, total, *saved)
+        return loss
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # type: ignore[override]
+        logits, total, *saved = ctx.saved_tensors
+        out = (logits - total.unsqueeze(-1)).exp_()
+        grad = grad.unsqueeze(-1)
+        out.mul_(grad * (len(saved) // 2))
+        for pair, weights in zip(saved[0::2], saved[1::2], strict=True):
+            out.scatter_add_(-1, pair, -grad * weights)
+        return (out, None) + (None,) * (len(saved) // 2)
+
+
+def twohot_loss(logits: Tensor, bins: Tensor, *targets: Tensor) -> Tensor:
+    """Sum over targets [...] of the cross-entropy of logits [..., 255] to each two-hot target: float32 [...]."""
+    return _TwoHotLoss.apply(logits, bins, *(target.detach() for target in targets))

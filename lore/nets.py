@@ -1,0 +1,212 @@
+"""Layers, encoders and decoders (danijar/dreamerv3 nets.py, rssm.py): they own parameters and nothing else.
+
+Every constructor takes the torch.Generator that draws its initial weights (None = torch's global one).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod, sqrt
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+__all__ = [
+    "MLP",
+    "BlockLinear",
+    "Conv",
+    "Head",
+    "ImageDecoder",
+    "ImageEncoder",
+    "Linear",
+    "NormAct",
+    "count_parameters",
+    "init_weight",
+]
+
+NORM_EPS = 1e-4
+_TRUNCATED = 1.1368  # std of a unit normal cut at two sigma is 1 / 1.1368
+
+
+def init_weight(weight: Tensor, fan_in: int, generator: Generator | None, outscale: float = 1.0) -> None:
+    """Fill with a normal truncated at two sigma whose standard deviation is outscale / sqrt(fan_in)."""
+    if weight.is_meta:
+        return
+    if outscale == 0.0:
+        nn.init.zeros_(weight)
+        return
+    std = outscale * _TRUNCATED / sqrt(fan_in)
+    nn.init.trunc_normal_(weight, 0.0, std, -2.0 * std, 2.0 * std, generator=generator)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of scalars in a module's parameters."""
+    return sum(p.numel() for p in module.parameters())
+
+
+class Linear(nn.Linear):
+    """Dense layer with the truncated normal start and bias 0."""
+
+    def __init__(self, inputs: int, outputs: int, generator: Generator | None = None, outscale: float = 1.0) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = inputs, outputs
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        init_weight(self.weight, inputs, generator, outscale)
+
+
+class BlockLinear(nn.Module):
+    """Block-diagonal dense layer: input chunk i -> output chunk i; the start's fan-in is the whole input."""
+
+    def __init__(self, inputs: int, outputs: int, blocks: int, generator: Generator | None = None) -> None:
+        super().__init__()
+        assert inputs % blocks == 0 and outputs % blocks == 0, (inputs, outputs, blocks)
+        self.blocks = blocks
+        self.weight = nn.Parameter(torch.empty(blocks, inputs // blocks, outputs // blocks))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        init_weight(self.weight, inputs, generator)
+
+    def by_block(self, x: Tensor) -> Tensor:
+        """Block-major form: [g, N, in/g] -> [g, N, out/g]."""
+        return torch.baddbmm(self.bias.view(self.blocks, 1, -1), x, self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in] -> [N, out]."""
+        rows = x.shape[0]
+        return self.by_block(x.view(rows, self.blocks, -1).transpose(0, 1)).transpose(0, 1).reshape(rows, -1)
+
+
+class NormAct(nn.Module):
+    """silu(rms_norm(x)) over the last axis: eps 1e-4, learned scale, no shift, computed in float32."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., C] -> [..., C]."""
+        return F.silu(F.rms_norm(x.float(), self.scale.shape, self.scale, NORM_EPS)).to(x.dtype)
+
+
+class MLP(nn.Module):
+    """``layers`` times linear -> rms norm -> silu, all of width ``units``."""
+
+    def __init__(self, inputs: int, layers: int, units: int, generator: Generator | None = None) -> None:
+        super().__init__()
+        sizes = [inputs] + [units] * layers
+        self.linears = nn.ModuleList(Linear(a, b, generator) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.norms = nn.ModuleList(NormAct(units) for _ in range(layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., inputs] -> [..., units]."""
+        for linear, norm in zip(self.linears, self.norms, strict=True):
+            x = norm(linear(x))
+        return x
+
+
+class Head(nn.Module):
+    """MLP plus one linear layer; logits leave in float32."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        layers: int,
+        units: int,
+        generator: Generator | None = None,
+        outscale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.mlp = MLP(inputs, layers, units, generator)
+        self.out = Linear(units, outputs, generator, outscale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., inputs] -> float32 [..., outputs]."""
+        return self.out(self.mlp(x)).float()
+
+
+class Conv(nn.Module):
+    """5x5 convolution, stride 1, same padding, bias; with ``upsample`` the input is doubled (nearest) before it."""
+
+    def __init__(self, inputs: int, outputs: int, generator: Generator | None = None, upsample: bool = False) -> None:
+        super().__init__()
+        self.upsample = upsample
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, 5, 5))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        init_weight(self.weight, inputs * 25, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, outputs, H, W], or twice the size with ``upsample``."""
+        if self.upsample:
+            x = F.interpolate(x, scale_factor=2, mode="nearest")
+        return F.conv2d(x, self.weight, self.bias, padding=2)
+
+
+def _norm_channels(norm: NormAct, x: Tensor) -> Tensor:
+    """Norm over the channels at every pixel of a channels-last map [N, C, H, W]."""
+    return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ImageEncoder(nn.Module):
+    """Frames -> tokens: per stage conv5x5 -> 2x2 max-pool -> rms norm -> silu, then flattened."""
+
+    def __init__(self, depth: int, image_size: int, mults: Sequence[int], generator: Generator | None = None) -> None:
+        super().__init__()
+        channels = [3, *(depth * m for m in mults)]
+        assert image_size % 2 ** len(mults) == 0, (image_size, mults)
+        self.convs = nn.ModuleList(Conv(a, b, generator) for a, b in zip(channels[:-1], channels[1:], strict=True))
+        self.norms = nn.ModuleList(NormAct(c) for c in channels[1:])
+        self.tokens = (image_size // 2 ** len(mults)) ** 2 * channels[-1]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """uint8 [..., size, size, 3] -> float [..., tokens]."""
+        lead = image.shape[:-3]
+        x = image.reshape(-1, *image.shape[-3:]).permute(0, 3, 1, 2).float() / 255.0 - 0.5
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = _norm_channels(norm, F.max_pool2d(conv(x), 2))
+        return x.permute(0, 2, 3, 1).reshape(*lead, -1)
+
+
+class ImageDecoder(nn.Module):
+    """Latent -> frame in [0, 1]: block-linear from deter plus MLP from stoch, then upsampling convolutions."""
+
+    def __init__(
+        self,
+        deter: int,
+        stoch: int,
+        depth: int,
+        units: int,
+        blocks: int,
+        image_size: int,
+        mults: Sequence[int],
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.side = image_size // 2 ** len(mults)
+        self.blocks, self.channels = blocks, depth * mults[-1]
+        flat = self.side**2 * self.channels
+        self.from_deter = BlockLinear(deter, flat, blocks, generator)
+        self.from_stoch = Head(stoch, flat, 1, 2 * units, generator)
+        self.norm = NormAct(self.channels)
+        channels = [self.channels, *(depth * m for m in reversed(mults[:-1]))]
+        self.convs = nn.ModuleList(
+            Conv(a, b, generator, upsample=True) for a, b in zip(channels[:-1], channels[1:], strict=True)
+        )
+        self.norms = nn.ModuleList(NormAct(c) for c in channels[1:])
+        self.out = Conv(channels[-1], 3, generator, upsample=True)
+
+    def forward(self, deter: Tensor, stoch: Tensor) -> Tensor:
+        """deter [..., D], stoch [..., S*K] -> float32 [..., size, size, 3]."""
+        lead, side = deter.shape[:-1], self.side
+        rows = prod(lead)
+        # Each block holds its own [side, side, c/g] map; the maps are laid side by side along the channels.
+        spread = self.from_deter(deter.reshape(rows, -1)).view(rows, self.blocks, side * side, -1)
+        x = spread.transpose(1, 2).reshape(rows, side, side, -1)
+        x = x + self.from_stoch(stoch.reshape(rows, -1)).view(rows, side, side, -1)
+        x = self.norm(x).permute(0, 3, 1, 2)
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = _norm_channels(norm, conv(x))
+        return (
+            self.out(x).float().sigmoid().permute(0, 2, 3, 1).reshape(*lead, 2 ** (len(self.convs) + 1) * side, -1, 3)
+        )

@@ -1,0 +1,207 @@
+"""Replay: one numpy ring per stream, windows of consecutive records, stored latents that training refreshes.
+
+A stream is the endless sequence of one environment's records; episodes simply follow each other in it. A window is
+any run of consecutive records of one stream: it crosses episode ends and never the write seam.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lore_datasets.errors import BadInput, SchemeMismatch
+
+__all__ = ["Replay", "latent_fields", "pack_latent"]
+
+
+def latent_fields(deter: int, stoch: int) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Fields of the stored latents: deter float16 [D] (its values lie in -1..1) and stoch class indices uint8 [S]."""
+    return {"deter": ((deter,), np.float16), "stoch": ((stoch,), np.uint8)}
+
+
+def pack_latent(deter: Any, stoch: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Latents as stored: deter [..., D] and one-hot stoch [..., S, K] tensors -> float16 [..., D], uint8 [..., S]."""
+    import torch
+
+    return deter.detach().half().cpu().numpy(), stoch.detach().argmax(-1).to(torch.uint8).cpu().numpy()
+
+
+class Replay:
+    """Uniform replay over the valid window starts of all streams.
+
+    Args:
+        fields: name -> (shape, dtype) of one record.
+        capacity: records kept in all streams together.
+        streams: number of streams (environments).
+        seed: seeds the generator used where :meth:`sample` is given none.
+        length: window length that the online queue hands out (context record + trained steps).
+        online: put every ``length``-th new window of a stream in a queue that is sampled first, once.
+    """
+
+    def __init__(
+        self,
+        fields: Mapping[str, tuple[tuple[int, ...], Any]],
+        capacity: int,
+        streams: int = 1,
+        seed: int = 0,
+        *,
+        length: int = 65,
+        online: bool = True,
+    ) -> None:
+        self.slots = capacity // streams
+        if self.slots < length:
+            raise BadInput(
+                f"replay of {capacity} records in {streams} streams does not hold one window of {length}",
+                hint=f"a capacity of at least {length * streams}",
+            )
+        self.fields = {name: (tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in fields.items()}
+        # Zero pages are only backed by memory once written, so a large capacity costs nothing at first.
+        self.arrays = {name: np.zeros((streams, self.slots, *s), d) for name, (s, d) in self.fields.items()}
+        self.streams, self.length, self.online = streams, length, online
+        self.written = np.zeros(streams, np.int64)  # records ever added; slot of record i = i % slots
+        self.queue: deque[tuple[int, int]] = deque()
+        self.rng = np.random.default_rng(seed)
+        self._buffers: list[dict[str, np.ndarray]] = [{}, {}]
+        self._turn = 0
+
+    def __len__(self) -> int:
+        return int(np.minimum(self.written, self.slots).sum())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the records held (not of the capacity)."""
+        return len(self) * sum(int(np.prod(s, dtype=np.int64)) * d.itemsize for s, d in self.fields.values())
+
+    def items(self, length: int | None = None) -> int:
+        """Number of windows that can be sampled now."""
+        return int(self._starts(length or self.length).sum())
+
+    def _starts(self, length: int) -> np.ndarray:
+        return np.maximum(0, np.minimum(self.written, self.slots) - length + 1)
+
+    def add(self, stream: int, record: Mapping[str, Any]) -> None:
+        """Append one record (every field) to a stream; the oldest one is overwritten when the ring is full."""
+        index = int(self.written[stream])
+        for name, array in self.arrays.items():
+            array[stream, index % self.slots] = record[name]
+        self.written[stream] = index + 1
+        start = index + 1 - self.length
+        if self.online and start >= 0 and start % self.length == 0:
+            self.queue.append((stream, start))
+
+    def end_stream(self, stream: int) -> None:
+        """Mark the newest record as last (not terminal): what follows comes from another episode."""
+        if self.written[stream]:
+            self.arrays["is_last"][stream, (int(self.written[stream]) - 1) % self.slots] = True
+
+    def _draw(self, batch: int, length: int, rng: np.random.Generator) -> np.ndarray:
+        """int64 [batch, 2]: stream and number of the first record of each window."""
+        starts = self._starts(length)
+        total = int(starts.sum())
+        if total == 0:
+            raise BadInput(f"replay holds no window of {length} records yet", hint=f"{len(self)} records were added")
+        out = np.empty((batch, 2), np.int64)
+        row = 0
+        while self.queue and row < batch and length == self.length:
+            stream, start = self.queue.popleft()
+            if start >= self.written[stream] - self.slots:  # not overwritten meanwhile
+                out[row] = stream, start
+                row += 1
+        at = rng.integers(total, size=batch - row)
+        ends = np.cumsum(starts)
+        stream = np.searchsorted(ends, at, side="right")
+        oldest = np.maximum(0, self.written - self.slots)
+        out[row:, 0] = stream
+        out[row:, 1] = oldest[stream] + at - (ends - starts)[stream]
+        return out
+
+    def sample(
+        self,
+        batch: int,
+        length: int | None = None,
+        rng: np.random.Generator | None = None,
+        *,
+        only: Sequence[str] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Windows as arrays [batch, length, ...] by field, and ``indices`` int64 [batch, 2] for :meth:`write_back`.
+
+        The arrays are one of two buffers used in turn: they stay valid until the call after the next one.
+        """
+        length = length or self.length
+        windows = self._draw(batch, length, rng or self.rng)
+        names = tuple(self.arrays) if only is None else tuple(only)
+        self._turn ^= 1
+        buffers, out = self._buffers[self._turn], {}
+        for name in names:
+            shape, dtype = self.fields[name]
+            target = buffers.get(name)
+            if target is None or target.shape[:2] != (batch, length):
+                target = buffers[name] = np.empty((batch, length, *shape), dtype)
+            out[name] = target
+        for row, (stream, start) in enumerate(windows.tolist()):
+            slot = start % self.slots
+            head = min(length, self.slots - slot)
+            for name, target in out.items():
+                source = self.arrays[name][stream]
+                target[row, :head] = source[slot : slot + head]
+                if head < length:
+                    target[row, head:] = source[: length - head]
+        return out | {"indices": windows}
+
+    def write_back(self, indices: np.ndarray, deter: Any, stoch: Any, *, offset: int = 1) -> None:
+        """Overwrite the stored latents of the sampled windows from their record ``offset`` on.
+
+        deter [batch, T, D] and stoch (one-hot [batch, T, S, K]) as tensors, or both already packed as numpy arrays;
+        records that were overwritten since the windows were sampled are left alone.
+        """
+        if not isinstance(deter, np.ndarray):
+            deter, stoch = pack_latent(deter, stoch)
+        steps = deter.shape[1]
+        for row, (stream, start) in enumerate(np.asarray(indices).tolist()):
+            first = start + offset
+            gone = min(steps, max(0, int(self.written[stream]) - self.slots - first))
+            slot = (first + gone) % self.slots
+            head = min(steps - gone, self.slots - slot)
+            for name, value in (("deter", deter), ("stoch", stoch)):
+                ring = self.arrays[name][stream]
+                ring[slot : slot + head] = value[row, gone : gone + head]
+                ring[: steps - gone - head] = value[row, gone + head :]
+
+    def state_dict(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays ``<stream>/<field>`` (views of what is held, in slot order) and cursors as plain JSON values."""
+        held = np.minimum(self.written, self.slots)
+        arrays = {
+            f"{stream}/{name}": array[stream, : held[stream]]
+            for name, array in self.arrays.items()
+            for stream in range(self.streams)
+        }
+        cursors = {
+            "written": self.written.tolist(),
+            "slots": self.slots,
+            "length": self.length,
+            "queue": [list(entry) for entry in self.queue],
+            "rng": self.rng.bit_generator.state,
+        }
+        return arrays, cursors
+
+    def load_state_dict(self, arrays: Mapping[str, np.ndarray], cursors: Mapping[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`; SchemeMismatch when streams, capacity or fields differ."""
+        held = [min(n, self.slots) for n in cursors["written"]]
+        want = {f"{i}/{name}": (n, *shape) for i, n in enumerate(held) for name, (shape, _) in self.fields.items()}
+        found = {name: tuple(value.shape) for name, value in arrays.items()}
+        if len(held) != self.streams or cursors["slots"] != self.slots or found != want:
+            wrong = sorted(set(want.items()) ^ set(found.items()))
+            raise SchemeMismatch(
+                f"stored replay has {len(held)} streams of {cursors['slots']} records, this one {self.streams} of {self.slots}"
+                + (f"; differing: {wrong[0][0]}" if wrong else ""),
+                kept="the replay as it was",
+            )
+        for i, n in enumerate(held):
+            for name, array in self.arrays.items():
+                array[i, :n] = np.asarray(arrays[f"{i}/{name}"])
+        self.written[:] = cursors["written"]
+        self.queue = deque((int(stream), int(start)) for stream, start in cursors["queue"])
+        self.rng.bit_generator.state = cursors["rng"]
