@@ -1,0 +1,243 @@
+"""``lore datasets ...``: each verb is one call into the store, printed."""
+
+from __future__ import annotations
+
+import json as _json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from lore_datasets.errors import UsageError
+
+if TYPE_CHECKING:
+    from lore_datasets.store import Store
+    from lore_datasets.types import ArtifactRef, Manifest
+
+__all__ = ["diff", "export", "gc", "import_file", "lineage", "list_datasets", "show", "tag", "verify"]
+
+Name = Annotated[str, tyro.conf.Positional]
+File = Annotated[Path, tyro.conf.Positional]
+
+
+def _store(root: Path | None) -> Store:
+    from lore_datasets.store import Store
+
+    return Store(root)
+
+
+def _dump(value: Any) -> None:
+    print(_json.dumps(value, indent=2, sort_keys=True))
+
+
+def _safe(text: object) -> str:
+    """Text of an artifact without control characters: what is stored must not steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in str(text))
+
+
+def _rows(manifest: Manifest) -> int:
+    return sum(spec.shape[0] for path, spec in manifest.arrays.items() if path.endswith("/state") and spec.shape)
+
+
+def _adviser(manifest: Manifest) -> str:
+    return _safe(manifest.provenance.get("adviser") or manifest.provenance.get("backend") or "")
+
+
+def list_datasets(root: Path | None = None, json: bool = False) -> int:
+    """List every dataset version: kind, rows, adviser, date.
+
+    Args:
+        root: Folder of datasets; default $LORE_DATASETS or runs/datasets.
+        json: Print JSON.
+    """
+    store = _store(root)
+    found = []
+    for name in store.names():
+        for version in store.versions(name):
+            manifest = store.manifest(f"{name}@v{version}")
+            from lore_datasets.manifest import ref_of
+
+            found.append({
+                "ref": str(ref_of(manifest)), "kind": manifest.kind, "rows": _rows(manifest),
+                "adviser": _adviser(manifest), "created": manifest.created[:19], "message": manifest.message,
+            })  # fmt: skip
+    if json:
+        _dump(found)
+        return 0
+    if not found:
+        print(f"no datasets in {store.root}; make one: lore demo, or lore collect")
+        return 0
+    width = max(len(row["ref"]) for row in found)
+    print(f"{'dataset':<{width}}  {'kind':<13}{'rows':>8}  {'adviser':<10}made")
+    for row in found:
+        made = _safe(row["created"]).replace("T", " ")
+        print(f"{row['ref']:<{width}}  {row['kind']:<13}{row['rows']:>8,}  {row['adviser'][:9]:<10}{made}")
+    return 0
+
+
+def show(ref: Name, root: Path | None = None, json: bool = False) -> int:
+    """Show what one version holds, where it came from and what it cost.
+
+    Args:
+        ref: name, name@vN, name@label or name@vN#digest.
+        root: Folder of datasets.
+        json: Print the whole manifest as JSON.
+    """
+    store = _store(root)
+    found = store.show(ref)
+    if json:
+        _dump(found)
+        return 0
+    manifest = found["manifest"]
+    lines = {
+        "dataset": found["ref"],
+        "labels": ", ".join(found["labels"]) or "none",
+        "kind": f"{manifest['kind']} (schema {manifest['schema']})",
+        "environment": f"{manifest['environment']}, keys {manifest['key_scheme']}",
+        "made": f"{_safe(manifest['created'][:19]).replace('T', ' ')}  {_safe(manifest['message'])}",
+        "parents": ", ".join(manifest["parents"]) or "none",
+        "actions": f"{len(manifest['actions'])} primitive, {len(manifest['skills'])} skills",
+        "skills": ", ".join(manifest["skills"]) or "none",
+    }
+    for title in ("counts", "cost", "provenance", "config"):
+        lines[title] = ", ".join(f"{k} {_short(v)}" for k, v in _flat(manifest[title]).items()) or "none"
+    for title, text in lines.items():
+        print(f"{title:<12} {text}")
+    print("arrays")
+    width = max((len(path) for path in manifest["arrays"]), default=0)
+    for path, spec in sorted(manifest["arrays"].items()):
+        shape = "x".join(map(str, spec["shape"])) or "scalar"
+        print(f"  {path:<{width}}  {spec['dtype']:<8} {shape:<14} sha256 {spec['sha256'][:12]}")
+    print(f"\nnext: lore datasets verify {found['ref']}")
+    return 0
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, dict):
+            out.update(_flat(item, f"{prefix}{key}."))
+        else:
+            out[f"{prefix}{key}"] = item
+    return out
+
+
+def _short(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else _safe(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def verify(ref: Name, root: Path | None = None) -> int:
+    """Recompute every digest of a version and compare it with the manifest.
+
+    Args:
+        ref: name, name@vN or name@vN#digest.
+        root: Folder of datasets.
+    """
+    store = _store(root)
+    full = store.verify(ref)
+    print(f"{full}: {len(store.manifest(full).arrays)} arrays, every digest holds")
+    return 0
+
+
+def diff(a: Name, b: Name, root: Path | None = None, json: bool = False) -> int:
+    """Say what changed between two versions.
+
+    Args:
+        a: The older version.
+        b: The newer one.
+        root: Folder of datasets.
+        json: Print JSON.
+    """
+    found = _store(root).diff(a, b)
+    if json:
+        _dump(found)
+        return 0
+    changes = {key: value for key, value in _flat(found).items() if value not in ([], None, "")}
+    for key, value in changes.items():
+        print(f"{key:<32} {_short(value)}")
+    if not changes:
+        print("no difference")
+    return 0
+
+
+def lineage(ref: Name, root: Path | None = None, mermaid: bool = False) -> int:
+    """Show the versions that a version was made from.
+
+    Args:
+        ref: name, name@vN or name@vN#digest.
+        root: Folder of datasets.
+        mermaid: Print a Mermaid diagram.
+    """
+    from lore_datasets import lineage as _lineage
+
+    store = _store(root)
+    full = store.resolve(ref)
+    if mermaid:
+        print(_lineage.mermaid(store, full))
+        return 0
+    for each, manifest, depth in _lineage.lineage(store, full):
+        about = f"{manifest.kind}  {_safe(manifest.message)}" if manifest else "not in this store"
+        print(f"{'  ' * depth}{each}  {about}")
+    return 0
+
+
+def export(ref: Name, path: File, root: Path | None = None) -> int:
+    """Write a version, with its advice model, into a single HDF5 file that the learner reads without a store.
+
+    Args:
+        ref: name, name@vN or name@vN#digest.
+        path: The file to write, ending in .h5.
+        root: Folder of datasets.
+    """
+    from lore_datasets.hdf5 import export_hdf5
+
+    if path.suffix not in (".h5", ".hdf5"):
+        raise UsageError(f"{path} does not end in .h5", hint="the learner tells an export from a name by its ending")
+    store = _store(root)
+    full: ArtifactRef = store.resolve(ref)
+    export_hdf5(store, full, path)
+    print(
+        f"{full} -> {path} ({path.stat().st_size / 1e6:.1f} MB)\nnext: lore train --advice.dataset {path} --train.use_llm"
+    )
+    return 0
+
+
+def import_file(path: File, name: str = "", root: Path | None = None) -> int:
+    """Bring an exported HDF5 file into the store as a new version; its digest is checked and stays the same.
+
+    Args:
+        path: The HDF5 file.
+        name: Name in this store; default the one in the file.
+        root: Folder of datasets.
+    """
+    from lore_datasets.hdf5 import import_hdf5
+
+    full = import_hdf5(path, _store(root), name or None)
+    print(f"{path} -> {full}\nnext: lore datasets show {full}")
+    return 0
+
+
+def tag(ref: Name, label: Name, root: Path | None = None) -> int:
+    """Point a label at a version; labels move, versions never change.
+
+    Args:
+        ref: name@vN or name@vN#digest.
+        label: Lower case word such as good.
+        root: Folder of datasets.
+    """
+    full = _store(root).tag(ref, label)
+    print(f"{full.name}@{label} -> {full}")
+    return 0
+
+
+def gc(name: Annotated[str, tyro.conf.Positional] = "", root: Path | None = None) -> int:
+    """Delete files that no version needs, such as those of killed writers.
+
+    Args:
+        name: One dataset; default all.
+        root: Folder of datasets.
+    """
+    for each, freed in _store(root).gc(name or None).items():
+        print(f"{each}: {freed / 1e6:.2f} MB freed, every version kept")
+    return 0

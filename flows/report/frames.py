@@ -1,0 +1,131 @@
+"""Sample frames: the visible crop as coloured tiles, and what the advice said about it."""
+
+from __future__ import annotations
+
+import colorsys
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lore_datasets.types import SymbolicState
+from lore_datasets.vocab import Vocab
+
+__all__ = ["Frame", "Tile", "sample_frames", "tile_colour"]
+
+_COLOURS = {
+    "nothing": "#1b1d23", "water": "#4a90d9", "grass": "#6aa84f", "stone": "#8d9199", "path": "#c8b38e", "sand": "#e6d79b",
+    "tree": "#2f6b34", "lava": "#e2552c", "coal": "#3c3f45", "iron": "#d8a07a", "diamond": "#bdf0f5", "table": "#8a5a2b",
+    "furnace": "#5b5f68", "player": "#f7f7f7", "cow": "#a9745b", "zombie": "#3f7d5a", "skeleton": "#dcdcd2",
+    "arrow": "#f0e68c", "plant": "#9ed36a",
+}  # fmt: skip
+_MARKS = {
+    "player": "@",
+    "cow": "c",
+    "zombie": "z",
+    "skeleton": "s",
+    "arrow": "-",
+    "plant": "p",
+    "table": "T",
+    "furnace": "F",
+}
+
+
+def tile_colour(name: str) -> str:
+    """Colour of a kind of cell; words without one of their own get a stable hue from their name."""
+    if name in _COLOURS:
+        return _COLOURS[name]
+    red, green, blue = colorsys.hsv_to_rgb(zlib.crc32(name.encode()) / 2**32, 0.45, 0.75)
+    return f"#{int(red * 255):02x}{int(green * 255):02x}{int(blue * 255):02x}"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One cell of a drawn frame."""
+
+    x: int
+    y: int
+    colour: str
+    mark: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One sample: tiles, the state in words, and the advice for it."""
+
+    width: int
+    height: int
+    tiles: tuple[Tile, ...]
+    facing: str
+    carries: str
+    vitals: str
+    unlocked: int
+    choices: tuple[tuple[str, float], ...]
+    confidence: float
+    plan: str
+    reason: str
+
+
+def _counts(names: tuple[str, ...], values: np.ndarray) -> str:
+    return ", ".join(f"{name} {int(v)}" for name, v in zip(names, values, strict=True) if v) or "nothing"
+
+
+def _frame(state: SymbolicState, vocab: Vocab, names: tuple[str, ...], rows: Any, row: int) -> Frame:
+    height, width = state.view.shape
+    centre = (height // 2, width // 2)
+    tiles = []
+    for y in range(height):
+        for x in range(width):
+            name = "player" if (y, x) == centre else vocab.targets[int(state.view[y, x])]
+            tiles.append(Tile(x, y, tile_colour(name), _MARKS.get(name, ""), name))
+    logits = np.where(np.asarray(rows.mask[row], bool), np.asarray(rows.logits[row], float), -np.inf)
+    known = np.isfinite(logits)
+    chosen: list[tuple[str, float]] = []
+    if known.any():
+        p = np.exp(logits - logits[known].max())
+        p /= p.sum()
+        chosen = [(names[i], float(p[i])) for i in np.argsort(-p, kind="stable")[:4] if p[i] > 0.01]
+    plan = ""
+    if np.asarray(rows.plan_lengths[row]).max(initial=0) > 0:
+        best = int(np.argmax(np.where(np.asarray(rows.plan_lengths[row]) > 0, np.asarray(rows.plan_scores[row]), -1.0)))
+        ids = rows.plans[row][best][: int(rows.plan_lengths[row][best])]
+        plan = _folded([names[int(i)] for i in ids if i >= 0])
+    return Frame(
+        width=width,
+        height=height,
+        tiles=tuple(tiles),
+        facing=vocab.directions[int(state.facing)][0],
+        carries=_counts(vocab.items, state.inventory),
+        vitals=_counts(vocab.vitals, state.vitals),
+        unlocked=int(np.count_nonzero(state.unlocked)),
+        choices=tuple(chosen),
+        confidence=float(rows.confidence[row]),
+        plan=plan,
+        reason=str(rows.reason[row]),
+    )
+
+
+def _folded(words: list[str]) -> str:
+    """``a a b`` -> ``a x2, b``."""
+    out: list[list[Any]] = []
+    for word in words:
+        if out and out[-1][0] == word:
+            out[-1][1] += 1
+        else:
+            out.append([word, 1])
+    return ", ".join(word if n == 1 else f"{word} x{n}" for word, n in out)
+
+
+def sample_frames(data: Any, count: int = 6) -> list[Frame]:
+    """``count`` rows of an ``AdviceData``, spread over how far their episodes had come (achievements unlocked)."""
+    rows, environment = data.rows, data.environment
+    total = len(rows.state)
+    if not total:
+        return []
+    states = SymbolicState.unpack(np.asarray(rows.state), environment.layout)
+    order = np.lexsort((np.arange(total), np.count_nonzero(states.unlocked, axis=-1)))
+    picks = order[np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))]
+    names = (*data.actions, *(skill.name for skill in data.skills))
+    return [_frame(states[int(i)], environment.vocab, names, rows, int(i)) for i in picks]

@@ -1,0 +1,129 @@
+"""The files of a training run, read back: metrics, episodes, configuration, final evaluation."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lore_datasets.errors import BadInput, NotFound
+
+__all__ = ["RunData", "json_lines", "read_run", "success_rates"]
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What one run folder says.
+
+    Attributes:
+        name: label of the run in the page.
+        path: its folder.
+        config: ``config.json``.
+        series: tag -> (steps, values) of ``metrics.jsonl``, steps strictly rising.
+        episodes: rows of ``episodes.jsonl`` in step order.
+        evaluation: ``evaluation.json`` or None.
+        progress: last row of ``progress.jsonl`` or None.
+    """
+
+    name: str
+    path: Path
+    config: dict[str, Any] = field(default_factory=dict)
+    series: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
+    episodes: tuple[dict[str, Any], ...] = ()
+    evaluation: dict[str, Any] | None = None
+    progress: dict[str, Any] | None = None
+
+    def last(self, tag: str) -> float | None:
+        """Newest value of a tag, None when it was never written."""
+        return self.series[tag][1][-1] if tag in self.series else None
+
+    def mean(self, tag: str) -> float | None:
+        """Mean over all rows of a tag, None when it was never written."""
+        values = self.series[tag][1] if tag in self.series else []
+        return math.fsum(values) / len(values) if values else None
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """Objects of a JSON-lines file, [] when there is none; a torn last line (a killed writer) is left out.
+
+    A run that resumed from a checkpoint wrote some steps twice: of rows with a ``step``, the later writing wins.
+    """
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            if number == len(lines):
+                break
+            raise BadInput(f"{path.name} line {number} is not JSON", hint=f"look at {path}") from None
+        if not isinstance(row, dict):
+            raise BadInput(f"{path.name} line {number} is not an object", hint=f"look at {path}")
+        step = row.get("step")
+        if isinstance(step, int) and rows and rows[-1].get("step", -1) > step:
+            while rows and rows[-1].get("step", -1) >= step:
+                rows.pop()
+        if not rows or rows[-1] != row:
+            rows.append(row)
+    return rows
+
+
+def _json(path: Path) -> Any:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise BadInput(f"{path.name} is not JSON", hint=f"look at {path}") from None
+
+
+def read_run(path: Path, name: str = "") -> RunData:
+    """Everything a run folder holds; NotFound when it is no run folder."""
+    config = _json(path / "config.json")
+    if config is None:
+        raise NotFound(f"{path} is not a training run (no config.json)", hint="give the folder that --log_dir named")
+    series: dict[str, tuple[list[int], list[float]]] = {}
+    for row in json_lines(path / "metrics.jsonl"):
+        for tag, value in row.items():
+            if (
+                tag == "step"
+                or isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not math.isfinite(value)
+            ):
+                continue
+            steps, values = series.setdefault(tag, ([], []))
+            if steps and steps[-1] == row["step"]:
+                values[-1] = float(value)
+            else:
+                steps.append(int(row["step"]))
+                values.append(float(value))
+    progress = json_lines(path / "progress.jsonl")
+    return RunData(
+        name=name or path.name,
+        path=path,
+        config=config,
+        series=series,
+        episodes=tuple(json_lines(path / "episodes.jsonl")),
+        evaluation=_json(path / "evaluation.json"),
+        progress=progress[-1] if progress else None,
+    )
+
+
+def success_rates(episodes: Sequence[dict[str, Any]], achievements: Sequence[str]) -> dict[str, float]:
+    """Share of episodes (0..1) in which each achievement was unlocked at least once."""
+    counts = dict.fromkeys(achievements, 0)
+    for episode in episodes:
+        found = episode.get("achievements") or {}
+        pairs = found.items() if isinstance(found, dict) else zip(achievements, found, strict=False)
+        for name, count in pairs:
+            if name in counts and count:
+                counts[name] += 1
+    return {name: n / max(1, len(episodes)) for name, n in counts.items()}
