@@ -29,7 +29,7 @@ class PolicyStep(Protocol):
     def __call__(
         self, features: Tensor, carry: Any, generator: Generator | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Any]:
-        """features [N, F] -> action int64 [N], decision int64 [N], is_decision bool [N], mask bool [N, A+M] | None, carry."""
+        """features [N, F] -> action, decision int64 [N], is_decision bool [N], mask bool [N, A+M] or None, carry."""
         ...
 
 

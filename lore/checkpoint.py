@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
 from lore_datasets.errors import CorruptArtifact, NewerSchema, NoSpace, NotFound, SchemeMismatch, shown
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def _digest(tensors: Mapping[str, Tensor], meta: str) -> str:
         value = tensors[name]
         digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
         if value.numel():
-            digest.update(value.reshape(-1).view(torch.uint8).numpy())
+            digest.update(memoryview(value.reshape(-1).view(torch.uint8).numpy()))
     return digest.hexdigest()
 
 
@@ -87,7 +86,7 @@ def _keep_previous(path: Path) -> None:
 
 
 def save(path: str | os.PathLike[str], tensors: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
-    """Write tensors (torch or numpy) and JSON-able ``meta`` to ``path``; returns the SHA-256. NoSpace when the disk is full."""
+    """Write torch or numpy tensors and JSON-able ``meta`` to ``path``; returns the SHA-256; NoSpace on a full disk."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -181,7 +180,7 @@ def prefixed(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def restore(tensors: Mapping[str, Tensor], prefix: str, module: nn.Module | None = None) -> dict[str, Tensor]:
-    """Entries under ``prefix.`` without it; with ``module`` they are loaded into it, SchemeMismatch when they do not fit."""
+    """Entries under ``prefix.`` without it; a ``module`` is given them, SchemeMismatch when they do not fit it."""
     part = {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(prefix + ".")}
     if module is not None:
         own = module.state_dict()

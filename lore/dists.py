@@ -50,7 +50,7 @@ def unimix_probs(logits: Tensor, unimix: float = 0.01) -> Tensor:
 
 
 def sample_index(probs: Tensor, uniform: Tensor) -> Tensor:
-    """Inverse CDF: probs [..., K] and uniform [...] in [0, 1) -> int64 [...]; entries of probability 0 are never drawn."""
+    """Inverse CDF: probs [..., K], uniform [...] in [0, 1) -> int64 [...]; probability 0 is never drawn."""
     cdf = probs.cumsum(-1)
     # Scaling by the last partial sum keeps rounding of the sum from ever pointing past the last possible entry.
     return (cdf <= uniform.unsqueeze(-1) * cdf[..., -1:]).sum(-1)
@@ -76,7 +76,7 @@ def categorical_kl(probs: Tensor, other: Tensor) -> Tensor:
 
 # ---------------------------------------------------------------------------------------------------- policies
 def policy_log_probs(logits: Tensor, mask: Tensor | None = None, unimix: float = 0.0) -> Tensor:
-    """Log-probabilities [..., A] of a policy; mask (bool [..., A], True = allowed) and unimix over the allowed entries."""
+    """Log-probabilities [..., A] of a policy; mask bool [..., A] (True = allowed), unimix over allowed entries."""
     logits = logits.float()
     if mask is not None:
         logits = logits.masked_fill(~mask, _FORBIDDEN)
@@ -103,7 +103,7 @@ def twohot_bins(device: torch.device | str | None = None, bins: int = BINS) -> T
 
 
 def twohot_mean(logits: Tensor, bins: Tensor) -> Tensor:
-    """Expected value [...] of logits [..., 255], summed in antisymmetric pairs so that uniform logits give exactly 0."""
+    """Expected value [...] of logits [..., 255], summed in antisymmetric pairs: uniform logits give exactly 0."""
     probs = logits.float().softmax(-1)
     middle = bins.shape[0] // 2
     # A product and a sum, not a matmul: autocast would run that in bfloat16.
@@ -118,7 +118,7 @@ def twohot_spread(logits: Tensor, bins: Tensor) -> Tensor:
 
 
 def twohot_weights(value: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
-    """Lower bin (int64 [...]) and weight of the bin above it (float32 [...]): linear in raw value, clipped to the ends."""
+    """Lower bin (int64 [...]) and weight of the bin above (float32 [...]): linear in raw value, clipped to the ends."""
     value = value.float().clamp(bins[0], bins[-1])
     below = (torch.searchsorted(bins, value, right=True) - 1).clamp(0, bins.shape[0] - 2)
     low = bins[below]

@@ -6,6 +6,7 @@ Every constructor takes the torch.Generator that draws its initial weights (None
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod, sqrt
 
 import torch
@@ -95,7 +96,7 @@ class MLP(nn.Module):
     def __init__(self, inputs: int, layers: int, units: int, generator: Generator | None = None) -> None:
         super().__init__()
         sizes = [inputs] + [units] * layers
-        self.linears = nn.ModuleList(Linear(a, b, generator) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.linears = nn.ModuleList(Linear(a, b, generator) for a, b in pairwise(sizes))
         self.norms = nn.ModuleList(NormAct(units) for _ in range(layers))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -143,7 +144,7 @@ class Conv(nn.Module):
         return F.conv2d(x, self.weight, self.bias, padding=2)
 
 
-def _norm_channels(norm: NormAct, x: Tensor) -> Tensor:
+def _norm_channels(norm: nn.Module, x: Tensor) -> Tensor:
     """Norm over the channels at every pixel of a channels-last map [N, C, H, W]."""
     return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
@@ -155,7 +156,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         channels = [3, *(depth * m for m in mults)]
         assert image_size % 2 ** len(mults) == 0, (image_size, mults)
-        self.convs = nn.ModuleList(Conv(a, b, generator) for a, b in zip(channels[:-1], channels[1:], strict=True))
+        self.convs = nn.ModuleList(Conv(a, b, generator) for a, b in pairwise(channels))
         self.norms = nn.ModuleList(NormAct(c) for c in channels[1:])
         self.tokens = (image_size // 2 ** len(mults)) ** 2 * channels[-1]
 
@@ -190,9 +191,7 @@ class ImageDecoder(nn.Module):
         self.from_stoch = Head(stoch, flat, 1, 2 * units, generator)
         self.norm = NormAct(self.channels)
         channels = [self.channels, *(depth * m for m in reversed(mults[:-1]))]
-        self.convs = nn.ModuleList(
-            Conv(a, b, generator, upsample=True) for a, b in zip(channels[:-1], channels[1:], strict=True)
-        )
+        self.convs = nn.ModuleList(Conv(a, b, generator, upsample=True) for a, b in pairwise(channels))
         self.norms = nn.ModuleList(NormAct(c) for c in channels[1:])
         self.out = Conv(channels[-1], 3, generator, upsample=True)
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor, nn
-
 from lore_datasets.errors import SchemeMismatch
+from torch import Tensor, nn
 
 __all__ = ["LaProp"]
 
@@ -27,7 +26,7 @@ class LaProp:
         beta1, beta2, eps: momentum, RMS decay, and what keeps 0 / 0 at 0.
 
     Attributes:
-        finite: 0-d bool tensor, whether the last update's gradients were all finite. If not, the update changed nothing.
+        finite: 0-d bool tensor, whether the last update's gradients were all finite; if not, it changed nothing.
         bad: 0-d int64 tensor, non-finite updates in a row.
         grad_norm: 0-d tensor, global norm of the last gradients before clipping.
     """
@@ -45,7 +44,8 @@ class LaProp:
         eps: float = 1e-20,
     ) -> None:
         pairs = [(name, p) for name, p in named if p.requires_grad]
-        self.names, self.params = [name for name, _ in pairs], [p for _, p in pairs]
+        self.names = [name for name, _ in pairs]
+        self.params: list[Tensor] = [p for _, p in pairs]
         assert self.params and len(set(self.names)) == len(self.names), "parameters with distinct names are needed"
         self.lr, self.warmup, self.agc, self.floor = lr, warmup, agc, floor
         self.beta1, self.beta2, self.eps = beta1, beta2, eps

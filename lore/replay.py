@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-
 from lore_datasets.errors import BadInput, SchemeMismatch
 
 __all__ = ["Replay", "latent_fields", "pack_latent"]
@@ -190,18 +189,19 @@ class Replay:
     def load_state_dict(self, arrays: Mapping[str, np.ndarray], cursors: Mapping[str, Any]) -> None:
         """Inverse of :meth:`state_dict`; SchemeMismatch when streams, capacity or fields differ."""
         held = [min(n, self.slots) for n in cursors["written"]]
-        want = {f"{i}/{name}": (n, *shape) for i, n in enumerate(held) for name, (shape, _) in self.fields.items()}
-        found = {name: tuple(value.shape) for name, value in arrays.items()}
+        want = {f"{i}/{name}": ((n, *s), d) for i, n in enumerate(held) for name, (s, d) in self.fields.items()}
+        arrays = {name: np.asarray(value) for name, value in arrays.items()}
+        found = {name: (value.shape, value.dtype) for name, value in arrays.items()}
         if len(held) != self.streams or cursors["slots"] != self.slots or found != want:
-            wrong = sorted(set(want.items()) ^ set(found.items()))
+            wrong = sorted(name for name in want.keys() | found.keys() if want.get(name) != found.get(name))
             raise SchemeMismatch(
-                f"stored replay has {len(held)} streams of {cursors['slots']} records, this one {self.streams} of {self.slots}"
-                + (f"; differing: {wrong[0][0]}" if wrong else ""),
+                f"stored replay has {len(held)} streams of {cursors['slots']} records, "
+                f"this one {self.streams} of {self.slots}" + (f"; differing: {wrong[0]}" if wrong else ""),
                 kept="the replay as it was",
             )
         for i, n in enumerate(held):
             for name, array in self.arrays.items():
-                array[i, :n] = np.asarray(arrays[f"{i}/{name}"])
+                array[i, :n] = arrays[f"{i}/{name}"]
         self.written[:] = cursors["written"]
         self.queue = deque((int(stream), int(start)) for stream, start in cursors["queue"])
         self.rng.bit_generator.state = cursors["rng"]

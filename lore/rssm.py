@@ -37,7 +37,8 @@ class RSSM(nn.Module):
         self.mix = BlockLinear(deter + size.blocks * 3 * hidden, deter, size.blocks, generator)
         self.mix_norm = NormAct(deter)
         self.gates = BlockLinear(deter, 3 * deter, size.blocks, generator)
-        self.posterior = Head(deter + tokens, flat, 1, hidden, generator)
+        self.post_in, self.post_norm = Linear(deter + tokens, hidden, generator), NormAct(hidden)
+        self.post_out = Linear(hidden, flat, generator)
         self.prior_net = Head(deter, flat, 2, hidden, generator)
 
     def initial(self, batch: int, device: torch.device | None = None) -> Latent:
@@ -78,6 +79,9 @@ class RSSM(nn.Module):
     def _logits(self, flat: Tensor) -> Tensor:
         return flat.unflatten(-1, (self.size.stoch, self.size.classes))
 
+    def _posterior(self, hidden: Tensor) -> Tensor:
+        return self._logits(self.post_out(self.post_norm(hidden)).float())
+
     def prior(self, deter: Tensor) -> Tensor:
         """Prior logits float32 [..., S, K] of deter [..., D]."""
         return self._logits(self.prior_net(deter))
@@ -95,15 +99,14 @@ class RSSM(nn.Module):
         actions = self.project_action(prev_action, keep).unbind(1)
         uniform = self._uniform((steps, batch), prev_action.device, generator)
         # Everything of the posterior's first layer that does not depend on the state, for all steps at once.
-        linear, norm = self.posterior.mlp.linears[0], self.posterior.mlp.norms[0]
-        width = self.size.deter
-        seen = F.linear(tokens, linear.weight[:, width:], linear.bias).unbind(1)
-        weight = linear.weight[:, :width]
+        weight, width = self.post_in.weight, self.size.deter
+        seen = F.linear(tokens, weight[:, width:], self.post_in.bias).unbind(1)
+        weight = weight[:, :width]
         deter, stoch = start.deter.float(), start.stoch.float()
         deters, stochs, logits = [], [], []
         for t, kept in enumerate(keep.unbind(1)):
             deter = self.core(deter * kept, stoch * kept.unsqueeze(-1), actions[t])
-            post = self._logits(self.posterior.out(norm(F.linear(deter, weight) + seen[t])).float())
+            post = self._posterior(F.linear(deter, weight) + seen[t])
             stoch = self._sample(post, uniform[t])
             deters.append(deter)
             stochs.append(stoch)
@@ -118,7 +121,7 @@ class RSSM(nn.Module):
         keep = (~is_first).float().unsqueeze(-1)
         action = self.project_action(prev_action, keep)
         deter = self.core(latent.deter.float() * keep, latent.stoch.float() * keep.unsqueeze(-1), action)
-        post = self._logits(self.posterior(torch.cat([deter, tokens.to(deter.dtype)], -1)))
+        post = self._posterior(self.post_in(torch.cat([deter, tokens.to(deter.dtype)], -1)))
         return Latent(deter, self._sample(post, self._uniform(deter.shape[:1], deter.device, generator)))
 
     def imagine_step(self, latent: Latent, action: Tensor, generator: Generator | None = None) -> Latent:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from lore_datasets.environments import Environment
 from torch import Generator, Tensor, nn
 
 from lore.dists import symlog
 from lore.nets import MLP, Head, NormAct, init_weight
-from lore_datasets.environments import Environment
 
 __all__ = ["StateCodec", "SymbolicDecoder", "SymbolicEncoder"]
 
@@ -104,19 +104,18 @@ class SymbolicDecoder(nn.Module):
         self.head = Head(features, sum(self.split), 3, units, generator)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """features [..., F] -> cell logits [..., cells, targets], facing logits [..., 4], scalars in symlog [..., V]."""
+        """features [..., F] -> logits of cells [..., H*W, targets] and facing [..., 4], symlog scalars [..., V]."""
         cells, facing, scalars = self.head(features).split(self.split, -1)
         return cells.unflatten(-1, (self.codec.cells, self.codec.targets)), facing, scalars
 
     def loss(self, features: Tensor, state: Tensor) -> Tensor:
-        """Reconstruction loss [...] of packed states: cross-entropies of cells and facing plus symlog squared errors."""
+        """Loss [...] against packed states: cross-entropies of cells and facing plus symlog squared errors."""
         cells, facing, scalars = self(features)
         lead = state.shape[:-1]
         ids = self.codec.cell_ids(state)
         view = F.cross_entropy(cells.flatten(0, -2), ids.flatten(), reduction="none").view(*lead, -1).sum(-1)
-        turn = F.cross_entropy(facing.flatten(0, -2), self.codec.facing_id(state).flatten(), reduction="none").view(
-            lead
-        )
+        turned = self.codec.facing_id(state).flatten()
+        turn = F.cross_entropy(facing.flatten(0, -2), turned, reduction="none").view(lead)
         return view + turn + (scalars - symlog(self.codec.scalars(state))).square().sum(-1)
 
     def reconstruct(self, features: Tensor) -> Tensor:
