@@ -90,7 +90,7 @@ def _needed(path: str) -> bool:
 
 
 def advice_from(artifact: Artifact, model: Artifact | None = None) -> AdviceData:
-    """Lay the rounds of an opened advice version side by side; BadInput or SchemeMismatch when it is not usable advice."""
+    """Lay the rounds of an opened version side by side; BadInput or SchemeMismatch when it is not usable advice."""
     manifest = artifact.manifest
     if manifest.kind != "advice":
         raise BadInput(

@@ -41,7 +41,7 @@ def fine_keys(states: SymbolicState, env: Environment) -> np.ndarray:
 
 
 def goal_keys(states: SymbolicState, env: Environment) -> np.ndarray:
-    """int64[N] hash of what decides a goal: things in view, faced thing, clipped counts, low vitals, stations, danger."""
+    """int64[N] hash of what decides a goal: things in view and faced, clipped counts, low vitals, stations, danger."""
     vocab = env.vocab
     _check(states, vocab)
     view, lead = states.view, states.batch_shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -119,15 +119,15 @@ def from_dict(body: Any) -> Manifest:
     values: dict[str, Any] = dict(body)
     for name, kind in kinds.items():
         expected = {"int": int, "str": str}.get(kind, list if kind.startswith("tuple") else dict)
-        if type(values[name]) is not expected or (
-            expected is list and not all(isinstance(v, str) for v in values[name])
-        ):
+        texts = values[name] if expected is list else []
+        if type(values[name]) is not expected or not all(isinstance(v, str) for v in texts):
             raise CorruptArtifact(f"manifest field {name} is not of the form {kind}")
         if expected is list:
             values[name] = tuple(values[name])
     values["arrays"] = {path: _spec(path, spec) for path, spec in values["arrays"].items()}
     try:
-        ArtifactRef.parse(values["name"])
+        for text in (values["name"], *values["parents"]):
+            ArtifactRef.parse(text)
     except LoreError as error:
         raise CorruptArtifact(f"manifest: {error.message}") from None
     return Manifest(**values)
@@ -135,13 +135,9 @@ def from_dict(body: Any) -> Manifest:
 
 def _spec(path: str, spec: Any) -> ArraySpec:
     if isinstance(spec, dict) and set(spec) == {"shape", "dtype", "sha256"} and isinstance(spec["shape"], list):
-        shape = tuple(spec["shape"])
-        if (
-            all(type(n) is int and 0 <= n < 2**48 for n in shape)
-            and isinstance(spec["dtype"], str)
-            and isinstance(spec["sha256"], str)
-        ):
-            return ArraySpec(shape, spec["dtype"], spec["sha256"])
+        shape, texts = tuple(spec["shape"]), (spec["dtype"], spec["sha256"])
+        if all(type(n) is int and 0 <= n < 2**48 for n in shape) and all(isinstance(t, str) for t in texts):
+            return ArraySpec(shape, *texts)
     raise CorruptArtifact(f"manifest: malformed description of array {shown(path)}")
 
 
@@ -161,7 +157,7 @@ def unsealed(stored: Any, where: str) -> Manifest:
     intact = hashlib.sha256(canonical_json(body).encode()).hexdigest() == seal
     try:
         if intact or (type(schema) is int and schema > SCHEMA):
-            return replace(from_dict(body))
+            return from_dict(body)
     except LoreError as error:
         raise type(error)(f"{where}: {error.message}", hint=error.hint) from None
     raise CorruptArtifact(f"the manifest of {where} does not have its digest")

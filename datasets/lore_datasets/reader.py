@@ -11,6 +11,7 @@ import numpy as np
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import CorruptArtifact
 from lore_datasets.manifest import Artifact, check_arrays, unsealed
+from lore_datasets.migrate import migrated
 from lore_datasets.repository import guarded
 from lore_datasets.schema import check_layout
 from lore_datasets.types import Manifest
@@ -27,7 +28,7 @@ def open_version(repository: Any, name: str, version: int) -> tuple[Any, Manifes
         session = repository.readonly_session(tag=f"v{version}")
         group = zarr.open_group(session.store, mode="r")
         stored = dict(group.attrs)
-    manifest = unsealed(stored, where)
+    manifest = unsealed(migrated(stored, where), where)
     if (manifest.name, manifest.version) != (name, version):
         raise CorruptArtifact(
             f"{where} calls itself {manifest.name}@v{manifest.version}",

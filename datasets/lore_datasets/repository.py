@@ -33,7 +33,7 @@ _FULL_TEXT = re.compile(r"no space left|file too large|quota exceeded|os error (
 
 
 def repository_path(root: Path, name: str) -> Path:
-    """Folder of the repository of dataset ``name``; BadInput unless it is a slug, CorruptArtifact on a symbolic link."""
+    """Folder of the repository of ``name``; BadInput unless it is a slug, CorruptArtifact on a symbolic link."""
     if ArtifactRef.parse(name) != (name, None, None) or name.endswith((".", SUFFIX)):
         raise BadInput(f"{shown(name)!r} is not a dataset name", hint="lower case letters, digits, . _ -, at most 64")
     path = root / f"{name}{SUFFIX}"
@@ -71,7 +71,7 @@ def _refuse_links(path: Path) -> None:
 
 @contextmanager
 def locked(root: Path, name: str, wait: float) -> Iterator[None]:
-    """Hold the write lock of dataset ``name``; Busy tells who holds it after ``wait`` seconds. Dies with the process."""
+    """Hold the write lock of ``name``; Busy tells who holds it after ``wait`` seconds. It dies with the process."""
     from filelock import FileLock, Timeout
 
     folder = root / ".locks"

@@ -1,8 +1,8 @@
 """The arrays of each kind of dataset: names, dtypes, shapes and what their values must satisfy.
 
 A path is ``round-NNN/<array>`` for rows, ``round-NNN/<group>/<array>`` for the other groups, and
-``model/<array>`` or ``calibration/<array>`` in an ``advice_model``. Axis letters: N rows of a group, S bytes of a packed
-state, E = actions + skills known to that round, K skills known to that round, P plans, L steps of a plan.
+``model/<array>`` or ``calibration/<array>`` in an ``advice_model``. Axis letters: N rows of a group, S bytes of a
+packed state, E = actions + skills known to that round, K skills known to that round, P plans, L steps of a plan.
 """
 
 from __future__ import annotations

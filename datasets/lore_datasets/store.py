@@ -50,7 +50,7 @@ class Store:
         return self._versions(self._open(name), name)
 
     def resolve(self, text: str | ArtifactRef) -> ArtifactRef:
-        """The full reference of ``name[@vN|@label][#digest]`` (default: the newest version); NotFound lists what exists."""
+        """The full reference of ``name[@vN|@label][#digest]`` (default: newest version); NotFound lists what exists."""
         return ref_of(self._find(text)[1])
 
     def manifest(self, ref: str | ArtifactRef) -> Manifest:
@@ -60,7 +60,7 @@ class Store:
     def open(
         self, ref: str | ArtifactRef, verify: bool = True, wanted: Callable[[str], bool] | None = None
     ) -> Artifact:
-        """Manifest and arrays of a version (or the arrays whose path is ``wanted``); CorruptArtifact names the array."""
+        """Manifest and arrays of a version (or those whose path is ``wanted``); CorruptArtifact names the array."""
         group, manifest = self._find(ref)
         return read_arrays(group, manifest, verify=verify, wanted=wanted)
 
@@ -69,7 +69,7 @@ class Store:
         return self.open(text).ref
 
     def show(self, ref: str | ArtifactRef) -> dict[str, Any]:
-        """Everything a version says of itself as plain JSON: reference, labels, manifest, bytes per array as declared."""
+        """Everything a version says of itself as plain JSON: reference, digest, labels, manifest."""
         manifest = self.manifest(ref)
         full = ref_of(manifest)
         labels = sorted(label for label, version in self.labels(full.name).items() if version == full.version)
@@ -127,7 +127,7 @@ class Store:
         return full
 
     def diff(self, a: str | ArtifactRef, b: str | ArtifactRef) -> dict[str, Any]:
-        """What changed from ``a`` to ``b``: manifest fields, arrays, rows; see :func:`lore_datasets.diff.diff_artifacts`."""
+        """What changed from ``a`` to ``b`` as plain JSON; see :func:`lore_datasets.diff.diff_artifacts`."""
         from lore_datasets.diff import diff_artifacts
 
         return diff_artifacts(self.open(a), self.open(b))

@@ -24,7 +24,6 @@ from lore_datasets.schema import (
     check_group,
     check_layout,
     fill_keys,
-    round_name,
     split_path,
 )
 from lore_datasets.skills import Skill, parse_skill
@@ -33,7 +32,7 @@ from lore_datasets.types import ArtifactRef, Manifest
 if TYPE_CHECKING:
     from lore_datasets.store import Store
 
-__all__ = ["Writer", "commit_version"]
+__all__ = ["Writer", "check_copy", "commit_version"]
 
 _CHUNK_BYTES = 4 * 2**20
 _TEXT_CHUNK = 8192
@@ -133,7 +132,7 @@ class Writer:
             earlier.append(array)
 
     def count(self, **counts: Any) -> None:
-        """Add to the manifest's counts; numbers are summed, objects merged. Rows per group are counted by themselves."""
+        """Add to the manifest's counts; numbers are summed, objects merged. Rows per group count themselves."""
         _add(self._counts, _plain(counts))
 
     def spent(self, **cost: Any) -> None:
@@ -163,13 +162,35 @@ class Writer:
         given = self._groups.get("skills", {})
         names = [n for chunk in given.get("name", []) for n in chunk]
         texts = [t for chunk in given.get("json", []) for t in chunk]
-        for name, text in zip(names, texts, strict=True):
-            if parse_skill(text, self.environment.vocab).name != name or name not in self._base.skills:
-                raise BadInput(f"skill {shown(name)!r} is not among the version's skills, or its JSON has another name")
+        _check_skills(names, texts, self._base)
         missing = [n for n in self._base.skills if n not in names and n in self._known]
         if missing:
             texts = [self._known[n].to_json() for n in missing]
             self.append("skills", name=missing, json=texts, origin=["library"] * len(missing))
+
+
+def _check_skills(names: Sequence[str], texts: Sequence[str], manifest: Manifest) -> None:
+    vocab = get_environment(manifest.environment).vocab
+    for name, text in zip(names, texts, strict=True):
+        if parse_skill(text, vocab).name != name or name not in manifest.skills:
+            raise BadInput(f"skill {shown(name)!r} is not among the version's skills, or its JSON has another name")
+
+
+def check_copy(manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> None:
+    """Hold arrays from elsewhere to the rules of :meth:`Writer.append`; BadInput or SkillError."""
+    environment = get_environment(manifest.environment)
+    check_scheme(manifest.key_scheme, environment)
+    groups: dict[tuple[int, str], dict[str, np.ndarray]] = {}
+    for path, array in arrays.items():
+        index, group, name = split_path(manifest.kind, path)
+        groups.setdefault((index, group), {})[name] = array
+    for (_, group), columns in groups.items():
+        skills = columns["applicable"].shape[1] if "applicable" in columns else 0
+        check_group(manifest.kind, group, columns, len(manifest.actions), skills)
+        if group == "rows" and manifest.kind == "advice":
+            fill_keys(columns, environment)
+        elif group == "skills":
+            _check_skills(columns["name"], columns["json"], manifest)
 
 
 def commit_version(
@@ -184,6 +205,8 @@ def commit_version(
 
     A copy (``version`` given) replaces the whole tree and takes that number when it is free, else the next one.
     """
+    if version is not None:
+        check_copy(draft, {str(path): array for path, array in arrays.items()})
     needed = sum(a.nbytes if a.dtype != object else 16 * a.size + sum(map(len, a.ravel())) for a in arrays.values())
     with locked(root, draft.name, wait):
         kept = f"every committed version of {draft.name}"
