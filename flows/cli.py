@@ -1,4 +1,4 @@
-"""The ``lore`` command: finds the verb, runs it, and turns errors into one line and an exit code. Only this layer prints."""
+"""The ``lore`` command: finds the verb, runs it, turns errors into one line and a code. Only this layer prints."""
 
 from __future__ import annotations
 

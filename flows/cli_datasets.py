@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-
 from lore_datasets.errors import UsageError
 
 if TYPE_CHECKING:
@@ -198,7 +197,8 @@ def export(ref: Name, path: File, root: Path | None = None) -> int:
     full: ArtifactRef = store.resolve(ref)
     export_hdf5(store, full, path)
     print(
-        f"{full} -> {path} ({path.stat().st_size / 1e6:.1f} MB)\nnext: lore train --advice.dataset {path} --train.use_llm"
+        f"{full} -> {path} ({path.stat().st_size / 1e6:.1f} MB)\n"
+        f"next: lore train --advice.dataset {path} --train.use_llm"
     )
     return 0
 

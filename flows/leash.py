@@ -38,7 +38,7 @@ def spawn(
 
 
 def stop(process: subprocess.Popen[bytes], seconds: float = 10.0) -> int:
-    """End a leashed child: SIGTERM, then after ``seconds`` close the leash (SIGKILL for its group); returns its code."""
+    """End a leashed child: SIGTERM, SIGKILL after ``seconds``; returns its code."""
     if process.poll() is None:
         process.terminate()
         try:

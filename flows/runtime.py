@@ -1,4 +1,4 @@
-"""Where Prefect keeps its things, and the embedded server: loopback, SQLite under the run's folder, ends with the process."""
+"""Where Prefect keeps its things, and the embedded server: loopback, SQLite under the run's folder, no orphan."""
 
 from __future__ import annotations
 

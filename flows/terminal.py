@@ -1,4 +1,4 @@
-"""What the user sees while a job runs: lines, and progress bars with the time left. Silent unless the command line turns it on."""
+"""What the user sees while a job runs: lines, and bars with the time left. Silent unless the command line speaks."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class _PlainBar:
         if self.total:
             parts.append(f"{100 * done / self.total:3.0f} %  {done:,.0f}/{self.total:,.0f}")
             gained = done - (self.first or 0)
-            if 0 < gained and done < self.total:
+            if gained > 0 and done < self.total:
                 parts.append(f"left {clock((now - self.began) / gained * (self.total - done))}")
         parts.append(note)
         self.say("  ".join(p for p in parts if p))

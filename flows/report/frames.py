@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
 from lore_datasets.types import SymbolicState
 from lore_datasets.vocab import Vocab
 
 __all__ = ["Frame", "Tile", "sample_frames", "tile_colour"]
 
 _COLOURS = {
-    "nothing": "#1b1d23", "water": "#4a90d9", "grass": "#6aa84f", "stone": "#8d9199", "path": "#c8b38e", "sand": "#e6d79b",
-    "tree": "#2f6b34", "lava": "#e2552c", "coal": "#3c3f45", "iron": "#d8a07a", "diamond": "#bdf0f5", "table": "#8a5a2b",
-    "furnace": "#5b5f68", "player": "#f7f7f7", "cow": "#a9745b", "zombie": "#3f7d5a", "skeleton": "#dcdcd2",
-    "arrow": "#f0e68c", "plant": "#9ed36a",
+    "nothing": "#1b1d23", "water": "#4a90d9", "grass": "#6aa84f", "stone": "#8d9199", "path": "#c8b38e",
+    "sand": "#e6d79b", "tree": "#2f6b34", "lava": "#e2552c", "coal": "#3c3f45", "iron": "#d8a07a",
+    "diamond": "#bdf0f5", "table": "#8a5a2b", "furnace": "#5b5f68", "player": "#f7f7f7", "cow": "#a9745b",
+    "zombie": "#3f7d5a", "skeleton": "#dcdcd2", "arrow": "#f0e68c", "plant": "#9ed36a",
 }  # fmt: skip
 _MARKS = {
     "player": "@",

@@ -81,7 +81,7 @@ def score_over_time(runs: Sequence[RunData], achievements: Sequence[str]) -> str
     from flows.report.read import success_rates
     from lore.metrics import crafter_score
 
-    if not any(run.episodes for run in runs):
+    if not achievements or not any(run.episodes for run in runs):
         return None
 
     def percent(episodes: Sequence[dict[str, Any]]) -> np.ndarray:

@@ -1,0 +1,131 @@
+"""The HTML report, made from files alone."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from flows.report.build import build_report, render
+from flows.report.read import json_lines, read_run, success_rates
+from lore.config import load_config, to_dict
+from lore_datasets.advice import load_advice
+from lore_datasets.environments import get_environment
+from lore_datasets.errors import BadInput, NotFound
+from lore_datasets.testing import small_advice
+
+
+def write_run(folder, config, *, episodes=20, seed=0, gated=True):
+    """A run folder as the learner writes it."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(to_dict(config)))
+    names = get_environment("crafter").vocab.achievements
+    with (folder / "episodes.jsonl").open("w") as file:
+        for i in range(episodes):
+            unlocked = {name: int(rng.integers(0, 3)) for name in names[: 3 + i % 5]}
+            row = {"step": 100 * (i + 1), "length": 100, "return": float(i % 4), "achievements": unlocked}
+            file.write(json.dumps(row) + "\n")
+    with (folder / "metrics.jsonl").open("w") as file:
+        for step in range(250, 2001, 250):
+            row = {"step": step, "env/episode_return": step / 1000, "loss/policy": -0.1}
+            if gated:
+                shares = {"row": 0.1, "goal": 0.5, "model": 0.3, "none": 0.1}
+                row |= {f"llm_adapter/coverage_{k}": v for k, v in shares.items()}
+                row |= {"uncertainty_gate/beta": 0.2, "uncertainty_gate/avg_kl": 0.09, "synthetic/ratio": 0.2}
+                row |= {"options/avg_success_rate": 0.5, "options/collect_wood/success_rate": 0.75}
+            file.write(json.dumps(row) + "\n")
+    (folder / "progress.jsonl").write_text(json.dumps({"step": 2000, "total": 2000, "updates": 90}) + "\n")
+    mode = {"episodes": 2, "returns": [1.0, 3.0], "return_mean": 2.0, "crafter_score": 3.25, "length_mean": 120.0}
+    (folder / "evaluation.json").write_text(json.dumps({"as_trained": mode, "alone": {**mode, "return_mean": 1.5}}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def advice(tmp_path_factory):
+    """A small advice version in a store."""
+    root = tmp_path_factory.mktemp("store")
+    return load_advice(str(small_advice(root, get_environment("crafter"), n=32)), root)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory, advice):
+    """A report about two runs."""
+    base = tmp_path_factory.mktemp("runs")
+    on = {"train.use_llm": True, "model.enable_synthetic_replay": True, "model.enable_hierarchical_options": True}
+    folders = {
+        "none": write_run(base / "none", load_config(observation="symbolic"), gated=False),
+        "A+B+C": write_run(base / "abc", load_config(observation="symbolic", dataset=str(advice.ref), **on), seed=1),
+    }
+    out = build_report(folders, base / "report.html", title="Two arms", advice=advice, commands=["lore demo --seed 3"])
+    return out.read_text()
+
+
+def test_the_page_loads_nothing_from_anywhere(page):
+    assert "default-src 'none'" in page
+    assert not re.search(r"""(?:src|href)\s*=\s*["'](?!#|data:)""", page)
+    assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
+    assert "<script" not in page
+
+
+def test_the_two_protocols_stand_in_two_tables(page):
+    training, final = page.split("<h2>Final policy</h2>")
+    assert "Training-time score" in training and "as trained" not in training.split("<tbody>")[1].split("</tbody>")[0]
+    rows = re.findall(r"<td>(as trained|alone)</td><td>2</td><td>([\d.]+)</td>", final)
+    assert rows == [("as trained", "2.00"), ("alone", "1.50")] * 2
+
+
+def test_the_page_says_which_paths_each_run_used_and_which_advice(page, advice):
+    assert "A + B + C" in page and str(advice.ref) in page
+    assert page.count("data:image/svg+xml;base64,") >= 6
+    assert "collect_wood" in page and "lore demo --seed 3" in page
+
+
+def test_the_same_files_give_the_same_bytes(tmp_path, advice):
+    run = write_run(tmp_path / "a", load_config())
+    pages = [render([read_run(run, "a")], title="t", advice=advice) for _ in range(2)]
+    assert pages[0] == pages[1]
+
+
+def test_foreign_text_is_shown_and_never_obeyed(tmp_path):
+    run = write_run(tmp_path / "a", load_config())
+    (run / "config.json").write_text(json.dumps({"env": {"name": "<script>alert(1)</script>"}, "train": {"seed": "<b>"}}))
+    text = render([read_run(run, "<img src=x onerror=alert(1)>")], title="</title><script>1</script>")
+    assert "<script" not in text and "<img src=x" not in text and "&lt;script&gt;" in text
+
+
+def test_a_run_without_a_finished_episode_still_makes_a_page(tmp_path):
+    folder = tmp_path / "young"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(to_dict(load_config())))
+    text = render([read_run(folder)], title="young")
+    assert "No episode has finished yet" in text and "Final policy" not in text
+
+
+def test_a_torn_last_line_is_left_out_and_a_torn_middle_is_refused(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert [row["step"] for row in json_lines(path)] == [1, 2]
+    path.write_text('{"step": 1}\n{"st\n{"step": 2}\n')
+    with pytest.raises(BadInput, match="line 2"):
+        json_lines(path)
+
+
+def test_steps_written_again_after_a_resume_replace_the_first_writing(tmp_path):
+    path = tmp_path / "episodes.jsonl"
+    rows = [{"step": s, "return": 0} for s in (10, 20, 30)] + [{"step": s, "return": 1} for s in (20, 30, 40)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [(row["step"], row["return"]) for row in json_lines(path)] == [(10, 0), (20, 1), (30, 1), (40, 1)]
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(NotFound, match=r"no config\.json"):
+        read_run(tmp_path)
+
+
+def test_success_rates_take_counts_by_name_or_by_position():
+    by_name = [{"achievements": {"a": 2}}, {"achievements": {"a": 0, "b": 1}}]
+    by_position = [{"achievements": [2, 0]}, {"achievements": [0, 1]}]
+    assert success_rates(by_name, ("a", "b")) == success_rates(by_position, ("a", "b")) == {"a": 0.5, "b": 0.5}
