@@ -58,7 +58,12 @@ SIZES: dict[str, Size] = {
 def _check(section: str, obj: Any, ranges: dict[str, tuple[float, float]]) -> None:
     for name, (low, high) in ranges.items():
         value = getattr(obj, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not math.isfinite(value)
+            or not low <= value <= high
+        ):
             raise ConfigError.out_of_range(f"{section}.{name}", value, f"{low:g}..{high:g}")
 
 
@@ -218,7 +223,11 @@ class GateConfig:
     """Advice logits are centred and clipped to this."""
 
     def __post_init__(self) -> None:
-        _check("gate", self, {"hold": (1, 1000), "temperature": (1e-4, 10.0), "anneal_frames": (0, _INF), "clip": (0.0, 100.0)})
+        _check(
+            "gate",
+            self,
+            {"hold": (1, 1000), "temperature": (1e-4, 10.0), "anneal_frames": (0, _INF), "clip": (0.0, 100.0)},
+        )
         if len(self.weights) != 3 or min(self.weights) < 0 or sum(self.weights) <= 0:
             raise ConfigError.out_of_range("gate.weights", self.weights, "three numbers >= 0, not all 0")
 
@@ -233,6 +242,8 @@ class SyntheticConfig:
     """Reconstruction loss relative to its best so far above which roll-outs pause."""
     capacity: int = 4096
     """Synthetic states kept."""
+    refresh_updates: int = 20
+    """Updates after which stored trajectories lose ``train.synthetic_weight_decay`` of their weight."""
     clone_scale: float = 0.1
     """Weight of the behaviour-cloning term on plan actions that beat the policy's value."""
 
@@ -240,7 +251,13 @@ class SyntheticConfig:
         _check(
             "synthetic",
             self,
-            {"warmup_updates": (0, _INF), "max_model_error": (0.0, _INF), "capacity": (1, _INF), "clone_scale": (0.0, 100.0)},
+            {
+                "warmup_updates": (0, _INF),
+                "max_model_error": (0.0, _INF),
+                "capacity": (1, _INF),
+                "refresh_updates": (1, _INF),
+                "clone_scale": (0.0, 100.0),
+            },
         )
 
 
@@ -316,15 +333,23 @@ def replace(config: Config | None, **overrides: Any) -> Config:
             leaves.setdefault(leaf.name, []).append(section)
     values: dict[str, dict[str, Any]] = {name: {} for name in sections}
     if config is not None:
-        values = {name: {f.name: getattr(getattr(config, name), f.name) for f in dataclasses.fields(cls)} for name, cls in sections.items()}
+        values = {
+            name: {f.name: getattr(getattr(config, name), f.name) for f in dataclasses.fields(cls)}
+            for name, cls in sections.items()
+        }
     for key, value in overrides.items():
         section, _, leaf = key.rpartition(".")
         owners = leaves.get(leaf, [])
         if not section and len(owners) > 1:
-            raise ConfigError(f"{leaf!r} stands in several sections", hint=f"write {' or '.join(f'{o}.{leaf}' for o in owners)}")
+            raise ConfigError(
+                f"{leaf!r} stands in several sections", hint=f"write {' or '.join(f'{o}.{leaf}' for o in owners)}"
+            )
         section = section or (owners[0] if owners else "")
         if section not in sections or section not in owners:
             near = [f"{o}.{n}" for n, os in leaves.items() for o in os if leaf and (leaf in n or n in leaf)]
-            raise ConfigError(f"unknown setting {shown(key)!r}", hint=f"did you mean {', '.join(near[:4])}?" if near else "see lore train --help")
+            raise ConfigError(
+                f"unknown setting {shown(key)!r}",
+                hint=f"did you mean {', '.join(near[:4])}?" if near else "see lore train --help",
+            )
         values[section][leaf] = tuple(value) if isinstance(value, list) else value
     return Config(**{name: cls(**values[name]) for name, cls in sections.items()})

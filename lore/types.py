@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 __all__ = ["AdviceBatch", "Imagined", "Latent", "Observed", "SOURCES"]
@@ -49,9 +50,10 @@ class Imagined(NamedTuple):
 
 
 class AdviceBatch(NamedTuple):
-    """Advice looked up for a batch of states."""
+    """Advice looked up for a batch of states, on the host: acting decides there."""
 
-    logits: Tensor  # float32 [B, A+K] centred and clipped, over primitives + skills of the dataset
-    confidence: Tensor  # float32 [B], 0 where there is no advice
-    source: Tensor  # int64 [B], index into SOURCES
-    row: Tensor  # int64 [B], row of the table, -1 where the source is not the table
+    logits: np.ndarray  # float32 [B, A+K] centred and clipped, over primitives + skills of the dataset
+    known: np.ndarray  # bool [B, A+K] entries that the advice speaks about
+    confidence: np.ndarray  # float32 [B], 0 where there is no advice
+    source: np.ndarray  # int64 [B], index into SOURCES
+    row: np.ndarray  # int64 [B], row of the table, -1 where the source is not the table

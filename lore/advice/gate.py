@@ -1,0 +1,148 @@
+"""The gate of path B: how much of the advice enters a decision, under a KL budget.
+
+``beta(s) = beta_max * confidence(s) * sigmoid((u - threshold) / tau) * kappa``, 0 where there is no advice, with
+``u = w . (entropy, value spread, disagreement)``. ``kappa`` is a controller that keeps the running mean of
+KL(pi_mix || pi_wm) per decision at or under ``delta_target``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from lore.config import GateConfig, ModelConfig
+
+__all__ = ["Gate", "RunningPercentile", "advice_distribution", "advice_logits", "kl", "softmax"]
+
+FLOOR = 0.01
+"""Share of the uniform distribution mixed into advice before its logarithm: bounds what one answer can say."""
+
+
+def softmax(logits: np.ndarray, allowed: np.ndarray | None = None) -> np.ndarray:
+    """Probabilities float64[...] along the last axis; entries that are not ``allowed`` get exactly 0."""
+    x = np.asarray(logits, np.float64)
+    if allowed is not None:
+        x = np.where(allowed, x, -np.inf)
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def kl(p: np.ndarray, q: np.ndarray) -> float:
+    """KL(p || q) in nats; entries with p = 0 count 0."""
+    at = p > 0
+    return float(np.sum(p[at] * (np.log(p[at]) - np.log(np.maximum(q[at], 1e-300)))))
+
+
+def advice_distribution(
+    logits: np.ndarray, known: np.ndarray, proposals: np.ndarray, slots: np.ndarray, num_actions: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Advice over A+K entries as a distribution over what the policy can choose, A primitives + M slots.
+
+    A skill that sits in a slot gives its mass to the slot; any other feasible skill gives it to its next primitive
+    action: p(a|s) = sum_g p(g|s) pi_g(a|s).
+
+    Args:
+        logits: float[A+K]. known: bool[A+K]. proposals: int[K], next action of each skill or -1.
+        slots: int[M], skill of each slot or -1 (M may be 0).
+
+    Returns:
+        (p over A+M, p over A+K feasible entries); both all 0 when nothing that is known is feasible.
+    """
+    feasible = known.copy()
+    feasible[num_actions:] &= proposals >= 0
+    policy = np.zeros(num_actions + len(slots))
+    if not feasible.any():
+        return policy, np.zeros(len(logits))
+    p = softmax(logits, feasible)
+    policy[:num_actions] = p[:num_actions]
+    slot_of = {int(skill): m for m, skill in enumerate(slots) if skill >= 0}
+    for g in np.flatnonzero(p[num_actions:] > 0):
+        policy[num_actions + slot_of[g] if g in slot_of else proposals[g]] += p[num_actions + g]
+    return policy, p
+
+
+def advice_logits(distribution: np.ndarray, allowed: np.ndarray, clip: float) -> np.ndarray:
+    """log of the floored distribution over allowed entries, centred and clipped to +-clip; float64[A+M]."""
+    count = int(allowed.sum())
+    floored = (1 - FLOOR) * distribution + FLOOR / max(1, count)
+    logits = np.log(np.where(allowed, floored, 1.0))
+    logits -= logits[allowed].mean()
+    return np.where(allowed, np.clip(logits, -clip, clip), 0.0)
+
+
+class RunningPercentile:
+    """Maps a signal to [0, 1] by running 5th and 95th percentiles of a window."""
+
+    def __init__(self, window: int = 1000) -> None:
+        self.values: list[float] = []
+        self.window = window
+        self.low, self.high = 0.0, 1.0
+
+    def __call__(self, value: float) -> float:
+        """Normalised value; the percentiles are refreshed every 50 values."""
+        self.values.append(float(value))
+        if len(self.values) > self.window:
+            del self.values[: len(self.values) - self.window]
+        if len(self.values) < 10 or len(self.values) % 50 == 0:
+            self.low, self.high = (float(v) for v in np.percentile(self.values, [5, 95]))
+        return float(np.clip((value - self.low) / max(self.high - self.low, 1e-6), 0.0, 1.0))
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able state."""
+        return {"values": self.values, "low": self.low, "high": self.high}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`."""
+        self.values, self.low, self.high = list(state["values"]), state["low"], state["high"]
+
+
+class Gate:
+    """beta for each decision, and the controller that keeps the mean KL under the budget."""
+
+    RATE = 0.02
+
+    def __init__(self, config: GateConfig, model: ModelConfig) -> None:
+        self.config = config
+        self.beta_max = model.beta_max
+        self.delta_target = model.delta_target
+        self.threshold = model.uncertainty_threshold
+        weights = np.array(config.weights, np.float64)
+        self.weights = weights / weights.sum()
+        self.spread, self.disagreement = RunningPercentile(), RunningPercentile()
+        self.kappa = 1.0
+        self.kl_mean = 0.0
+        self.decisions = 0
+
+    def uncertainty(self, entropy: float, spread: float, disagreement: float) -> tuple[float, np.ndarray]:
+        """(u, the three normalised signals). Entropy is already policy entropy / ln A, so only the others are rescaled."""
+        signals = np.array([min(max(entropy, 0.0), 1.0), self.spread(spread), self.disagreement(disagreement)])
+        return float(self.weights @ signals), signals
+
+    def beta(self, u: float, confidence: float, frame: int) -> float:
+        """The weight of the advice logits; ``confidence`` 0 means no advice."""
+        x = (u - self.threshold) / self.config.temperature
+        gate = 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, x))))
+        anneal = max(0.0, 1.0 - frame / self.config.anneal_frames) if self.config.anneal_frames else 1.0
+        return self.beta_max * confidence * gate * self.kappa * anneal
+
+    def observe(self, divergence: float) -> None:
+        """Account one decision's KL(pi_mix || pi_wm) and move kappa; a mean over the budget shrinks it faster than it grew."""
+        self.decisions += 1
+        rate = max(self.RATE, 1.0 / self.decisions)
+        self.kl_mean += rate * (divergence - self.kl_mean)
+        error = 1.0 - self.kl_mean / max(self.delta_target, 1e-9)
+        step = 0.02 * error if error > 0 else 0.1 * max(error, -5.0)
+        self.kappa = float(np.clip(self.kappa * math.exp(step), 1e-6, 1.0))
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able state."""
+        own = {"kappa": self.kappa, "kl_mean": self.kl_mean, "decisions": self.decisions}
+        return own | {"spread": self.spread.state_dict(), "disagreement": self.disagreement.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`."""
+        self.kappa, self.kl_mean, self.decisions = state["kappa"], state["kl_mean"], state["decisions"]
+        self.spread.load_state_dict(state["spread"])
+        self.disagreement.load_state_dict(state["disagreement"])

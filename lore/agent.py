@@ -1,0 +1,60 @@
+"""The agent: world model, actor-critic and, with options on, the heads that imitate skills. It owns parameters, nothing else."""
+
+from __future__ import annotations
+
+import torch
+from lore_datasets.environments import Environment
+from torch import Generator, nn
+
+from lore.actor_critic import ActorCritic
+from lore.config import SIZES, Config
+from lore.options.heads import OptionHeads
+from lore.world_model import WorldModel
+
+__all__ = ["Agent", "resolve_device"]
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` -> cuda when there is one, else cpu."""
+    from lore_datasets.errors import ConfigError
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError.out_of_range("train.device", name, "auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("train.device = cuda, but this machine has no CUDA device", hint="use --train.device cpu")
+    return device
+
+
+class Agent(nn.Module):
+    """All networks of one run.
+
+    Args:
+        config: sizes, observation, slots. environment: vocabulary and layout. num_skills: K of the advice version (0 = none).
+        generator: draws the initial weights.
+    """
+
+    heads: OptionHeads | None
+
+    def __init__(
+        self, config: Config, environment: Environment, num_skills: int, generator: Generator | None = None
+    ) -> None:
+        super().__init__()
+        size = SIZES[config.model.size]
+        self.observation = config.env.observation
+        self.num_actions = len(environment.vocab.actions)
+        self.world_model = WorldModel(config.env.observation, environment, size, generator=generator)
+        features = self.world_model.features
+        with_options = config.model.enable_hierarchical_options
+        entries = self.num_actions + (config.model.max_options if with_options else 0)
+        self.actor_critic = ActorCritic(features, entries, size, unimix=config.model.actor_unimix, generator=generator)
+        self.heads = (
+            OptionHeads(features, self.num_actions, num_skills, size.units, generator) if with_options else None
+        )
+
+    def trainable(self) -> list[tuple[str, nn.Parameter]]:
+        """Named parameters that the optimiser moves: all but the slow critic's."""
+        return [(name, p) for name, p in self.named_parameters() if ".slow_critic." not in name]

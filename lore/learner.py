@@ -1,0 +1,125 @@
+"""One update: replayed records -> world-model losses -> imagination -> actor-critic losses -> one optimiser step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from lore.actor_critic import imagination_loss, imagine, replay_loss
+from lore.agent import Agent
+from lore.config import Config
+from lore.losses import SCALES, total_loss
+from lore.optim import LaProp
+from lore.options.heads import OptionPolicy
+from lore.synthetic.path import SyntheticPath
+from lore.types import Latent
+
+__all__ = ["Learner"]
+
+
+class Learner:
+    """Owns the optimiser and everything that changes with an update.
+
+    Args:
+        agent: networks, trained in place. plans: (int64 [N, L] primitive actions, int64 [N] lengths) of the advice rows.
+        generator: of all sampling inside updates.
+    """
+
+    def __init__(
+        self, agent: Agent, config: Config, generator: Generator, device: torch.device,
+        plans: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> None:  # fmt: skip
+        self.agent, self.config, self.generator, self.device = agent, config, generator, device
+        train = config.train
+        self.optimiser = LaProp(agent.trainable(), train.learning_rate, warmup=train.warmup)
+        self.synthetic = SyntheticPath(agent, config, plans, device) if plans is not None else None
+        self.slots = torch.full((config.model.max_options,), -1, dtype=torch.int64, device=device)
+        self.updates = 0
+
+    def set_slots(self, skills: np.ndarray) -> None:
+        """Which skill sits in each option slot from the next update on."""
+        self.slots = torch.from_numpy(skills.copy()).to(self.device)
+
+    def update(self, records: dict[str, np.ndarray]) -> tuple[Latent, dict[str, Tensor]]:
+        """One gradient step on records [B, 1+T, ...]; returns the fresh posterior latents [B, T, ...] and 0-d metrics."""
+        agent, config = self.agent, self.config
+        tensors = {k: torch.from_numpy(v).to(self.device) for k, v in records.items() if k != "indices"}
+        batch, start = agent.world_model.split_context(tensors)
+        losses, seen, metrics = agent.world_model.loss(batch, start, self.generator)
+        features = seen.latent.features()
+        posterior = Latent(seen.latent.deter.detach(), seen.latent.stoch.detach())
+        starts = Latent(posterior.deter.flatten(0, 1), posterior.stoch.flatten(0, 1))
+        losses["policy"], losses["value"], boot, more = self._imagined_losses(starts, batch, losses)
+        metrics |= more
+        losses |= replay_loss(agent.actor_critic, features, boot.view(batch["reward"].shape), batch)
+        scales = dict(SCALES)
+        if agent.heads is not None:
+            losses["options"], clone = agent.heads.loss(features.flatten(0, 1), batch["proposals"].flatten(0, 1).long())
+            scales["options"] = 1.0
+            metrics |= clone
+        if self.synthetic is not None:
+            term = self.synthetic.clone_loss(agent.actor_critic)
+            if term is not None:
+                losses["clone"], scales["clone"] = term, config.synthetic.clone_scale
+            metrics |= self.synthetic.metrics()
+        total = total_loss(losses, scales)
+        self.optimiser.zero_grad()
+        total.backward()
+        self.optimiser.step()
+        agent.actor_critic.update_slow()
+        self.updates += 1
+        metrics |= {f"loss/{name}": value.detach().mean() for name, value in losses.items()}
+        metrics |= {"opt/loss": total.detach(), "opt/grad_norm": self.optimiser.grad_norm}
+        return posterior, metrics
+
+    def _imagined_losses(
+        self, starts: Latent, batch: dict[str, Tensor], losses: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """(policy loss, value loss, return of each real start [N], metrics) of imagination from real and synthetic starts."""
+        agent, config = self.agent, self.config
+        model, critic = agent.world_model, agent.actor_critic
+        real, weight = len(starts.deter), None
+        if self.synthetic is not None:
+            error = losses["state" if agent.observation == "symbolic" else "image"].detach().mean()
+            starts, weight = self.synthetic.extend(starts, batch["row"].flatten(), error, self.updates, self.generator)
+        policy = critic.policy_step
+        if agent.heads is not None:
+            policy = OptionPolicy(critic.actor, agent.heads, self.slots, critic.unimix)
+        imagined = imagine(model, policy, starts, config.train.horizon, self.generator)
+        with torch.no_grad():
+            reward, cont = model.predict(imagined.features)
+        terms, returns, metrics = imagination_loss(
+            critic, imagined, reward, cont, entropy=config.train.entropy,
+            weight=None if weight is None else weight[:, None],
+        )  # fmt: skip
+        return terms["policy"], terms["value"], returns[:real, 0], metrics
+
+    @property
+    def bad_updates(self) -> int:
+        """Non-finite updates in a row."""
+        return int(self.optimiser.bad)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything an exact resume needs besides the agent's own state."""
+        out = {f"optimiser/{k}": v for k, v in self.optimiser.state_dict().items()}
+        if self.synthetic is not None:
+            out |= {f"synthetic/{k}": v for k, v in self.synthetic.buffer.tensors().items()}
+        return out | {"generator": self.generator.get_state()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able part of the state."""
+        return {"updates": self.updates, "synthetic": self.synthetic.state_dict() if self.synthetic else None}
+
+    def load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Inverse of :meth:`tensors` and :meth:`state_dict`."""
+        self.optimiser.load_state_dict(
+            {k.removeprefix("optimiser/"): v for k, v in tensors.items() if k.startswith("optimiser/")}
+        )
+        self.generator.set_state(tensors["generator"].cpu())
+        self.updates = state["updates"]
+        if self.synthetic is not None and state["synthetic"] is not None:
+            buffers = {k.removeprefix("synthetic/"): v for k, v in tensors.items() if k.startswith("synthetic/")}
+            self.synthetic.load(buffers, state["synthetic"])

@@ -1,0 +1,91 @@
+"""``python -m lore.main``: the learner alone, with the original's flags beside every dotted setting."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+
+from lore.config import AdviceConfig, Config, EnvConfig, GateConfig, ModelConfig, SyntheticConfig, TrainConfig
+
+__all__ = ["Flags", "dotted", "main", "parse"]
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Train DreamerV3 with stored advice; continues where it was when the folder holds a checkpoint."""
+
+    log_dir: str = "runs/train"
+    """Folder of the run: configuration, checkpoint, metrics, TensorBoard events."""
+    quiet: bool = False
+    """Print nothing but errors."""
+    env: EnvConfig = field(default_factory=EnvConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    advice: AdviceConfig = field(default_factory=AdviceConfig)
+
+    def config(self) -> Config:
+        """The sections as one checked configuration."""
+        return Config(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Config)})
+
+
+def dotted(words: list[str]) -> list[str]:
+    """Give bare setting names their section: ``--total_frames`` -> ``--train.total_frames``; others stay as they are."""
+    owners: dict[str, list[str]] = {}
+    for section in dataclasses.fields(Config):
+        for leaf in dataclasses.fields(section.default_factory):  # type: ignore[arg-type]
+            owners.setdefault(leaf.name, []).append(section.name)
+    out = []
+    for word in words:
+        name, equals, value = word.removeprefix("--").partition("=")
+        leaf = name.replace("-", "_")
+        if word.startswith("--") and len(owners.get(leaf, [])) == 1:
+            word = f"--{owners[leaf][0]}.{leaf}{equals}{value}"
+        out.append(word)
+    return out
+
+
+def parse(words: list[str]) -> Flags:
+    """Command line -> flags; UsageError names the missing package when tyro is not installed."""
+    try:
+        import tyro
+    except ImportError:
+        from lore_datasets.errors import UsageError
+
+        raise UsageError(
+            "the command line needs tyro", hint="pip install tyro, or call lore.loop.train(config, dir)"
+        ) from None
+    return tyro.cli(Flags, args=dotted(words), prog="python -m lore.main")
+
+
+def _show(row: dict) -> None:
+    mean = "-" if row["episode_return"] is None else f"{row['episode_return']:.2f}"
+    eta = "-" if row["eta_s"] is None else f"{row['eta_s']:.0f} s"
+    line = f"{row['phase']} {row['step']}/{row['total']} steps, {row['updates']} updates, return {mean}, {row['fps']:.0f} steps/s, ETA {eta}"
+    print(line, flush=True)
+
+
+def main(words: list[str] | None = None) -> int:
+    """Entry point: prints progress, or one line per error on stderr; returns the exit code."""
+    from lore_datasets.errors import LoreError
+
+    from lore.loop import train
+
+    try:
+        flags = parse(sys.argv[1:] if words is None else words)
+        summary = train(flags.config(), flags.log_dir, None if flags.quiet else _show)
+    except LoreError as error:
+        print(f"lore: {error}", file=sys.stderr)
+        return error.exit_code
+    if summary["interrupted"]:
+        print(f"lore: stopped at step {summary['step']}; the same command goes on from there", file=sys.stderr)
+        return 130
+    if not flags.quiet:
+        print(f"done: {flags.log_dir}; next: tensorboard --logdir {flags.log_dir}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,325 @@
+"""Who acts now: the policy alone, a held piece of advice (path B), an option (path C) or a plan under test (path A).
+
+One :class:`Controller` serves all environments of a run. At a decision point it mixes advice into the policy's logits,
+samples, and puts somebody in charge; in between, whoever is in charge acts until it ends, is interrupted, or its hold is over.
+The seed's formula ``logits_mix = logits_wm + beta * logits_llm`` holds exactly at decisions; a sampled action belongs to the
+advice with probability (pi_mix - pi_wm)+ / pi_mix, the share of its mass that the advice added.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from lore_datasets.geometry import StateView
+from lore_datasets.types import SymbolicState
+
+from lore.advice.gate import Gate, advice_distribution, advice_logits, kl, softmax
+from lore.options.interpreter import Outcome, SkillRun, propose
+
+if TYPE_CHECKING:
+    from lore.advice.table import AdviceSource
+    from lore.config import Config
+    from lore.options.slots import Slots
+
+__all__ = ["Charge", "Choice", "Controller", "Signals"]
+
+POLICY, ADVICE, OPTION, PLAN = "policy", "advice", "option", "plan"
+
+
+class Signals(NamedTuple):
+    """What the agent knows about its own certainty in one state."""
+
+    entropy: float  # policy entropy / ln A
+    spread: float  # standard deviation of the critic's distribution
+    disagreement: float  # of the one-step heads; 0 where there are none
+
+
+class Choice(NamedTuple):
+    """What was done in one state, and what replay keeps of it."""
+
+    action: int
+    proposals: np.ndarray  # int8[K], next action of each skill here, -1 where it cannot start
+    skill: int  # skill in charge (option or held advice), -1 = none
+    row: int  # row of the advice table, -1 = none
+
+
+@dataclass
+class Charge:
+    """Who is in charge in one environment, and since when."""
+
+    kind: str = POLICY
+    left: int = 0
+    skill: int = -1
+    run: SkillRun | None = None
+    plan: list[int] = field(default_factory=list)
+    foretold: bool = False
+    steps: int = 0
+    reward: float = 0.0
+    health: int = 0
+
+
+class Controller:
+    """Decides actions on the host; all of its state is in :meth:`state_dict`."""
+
+    def __init__(
+        self, config: Config, source: AdviceSource | None, slots: Slots | None, num_envs: int, num_actions: int,
+        rng: np.random.Generator,
+    ) -> None:  # fmt: skip
+        self.config = config
+        self.source = source
+        self.slots = slots
+        self.num_actions = num_actions
+        self.rng = rng
+        self.gate = Gate(config.gate, config.model) if config.train.use_llm else None
+        self.skills = source.data.skills if source else ()
+        self.charges = [Charge() for _ in range(num_envs)]
+        self.totals: dict[str, float] = {}
+        self.appeal = np.zeros(len(self.skills))  # running mean of the advice's own probability per skill
+        self.plan_probe = None  # set by path A: (env index, plan) -> did the world model foretell an unlock?
+
+    def start_probability(self) -> float:
+        """Share of decisions with a plan at which the plan is executed for real to check the world model's promise."""
+        return 0.05 if self.plan_probe is not None else 0.0
+
+    def act(
+        self, env: int, state: np.ndarray, reward: float, logits: np.ndarray, signals: Signals, frame: int
+    ) -> Choice:
+        """One environment's action.
+
+        Args:
+            env: its index. state: uint8[S] packed. reward: reward that arrived with the state.
+            logits: float[A+M] of the policy. frame: environment steps so far.
+        """
+        if self.source is None:
+            return Choice(self._sample(softmax(logits)), np.zeros(0, np.int8), -1, -1)
+        view = StateView(SymbolicState.unpack(state, self.source.environment.layout), self.source.environment.vocab)
+        proposals = np.asarray(propose(self.skills, view), np.int8)
+        advice = self.source.lookup(state[None])
+        row = int(advice.row[0])
+        charge = self.charges[env]
+        charge.reward += reward
+        allowed = self._allowed(proposals)
+        policy = softmax(logits, allowed)
+        action = self._continue(env, view, policy)
+        if action is None:
+            action = self._decide(env, view, state, logits, policy, allowed, proposals, advice, signals, frame)
+        elif self.charges[env].kind == ADVICE and self.gate is not None:
+            # A held step is one-hot: its divergence from the policy is -ln pi_wm(a).
+            self._add("kl_step", -float(np.log(max(policy[action], 1e-12))))
+        charge = self.charges[env]
+        charge.steps += 1
+        charge.health = view.vital(self.source.environment.vocab.vitals[0])
+        self._add("steps", 1.0)
+        self._add(f"steps_{charge.kind}", 1.0)
+        return Choice(action, proposals, charge.skill, row)
+
+    def idle(self, state: np.ndarray) -> Choice:
+        """The record of a terminal frame: action 0, but the proposals and the advice of its state are kept."""
+        if self.source is None:
+            return Choice(0, np.zeros(0, np.int8), -1, -1)
+        view = StateView(SymbolicState.unpack(state, self.source.environment.layout), self.source.environment.vocab)
+        return Choice(0, np.asarray(propose(self.skills, view), np.int8), -1, -1)
+
+    def reset(self, env: int, reward: float = 0.0) -> None:
+        """The episode of ``env`` ended: whoever was in charge is accounted and leaves."""
+        self.charges[env].reward += reward
+        self._finish(env, "episode_end")
+        self.charges[env] = Charge()
+
+    # -- between decisions ------------------------------------------------------------------------------------------
+
+    def _continue(self, env: int, view: StateView, policy: np.ndarray) -> int | None:
+        """Next action of whoever is in charge, or None when a decision is due."""
+        charge = self.charges[env]
+        hurt = charge.steps > 0 and view.vital(view.vocab.vitals[0]) < charge.health
+        if charge.kind == PLAN:
+            if charge.plan and not hurt:
+                return charge.plan.pop(0)
+            self._finish(env, "done" if not charge.plan else "interrupted")
+            return None
+        if charge.run is not None:
+            if hurt:
+                self._finish(env, "interrupted")
+                return None
+            if charge.kind == ADVICE and charge.left <= 0:
+                self._finish(env, "hold_over")
+                return None
+            charge.left -= 1
+            step = charge.run.next_action(view)
+            if isinstance(step, Outcome):
+                self._finish(env, self._outcome_name(charge.skill, step))
+                return None
+            return int(step)
+        if charge.left > 0:
+            charge.left -= 1
+            return self._choose(env, view, policy)
+        return None
+
+    def _outcome_name(self, skill: int, outcome: Outcome) -> str:
+        """A skill without a goal of its own (done = false) succeeds by playing its steps to the end."""
+        endless = self.skills[skill].done["op"] == "false"
+        return "done" if endless and outcome is Outcome.exhausted else outcome.name
+
+    def _finish(self, env: int, outcome: str) -> None:
+        charge = self.charges[env]
+        if charge.kind == OPTION and self.slots is not None and charge.skill >= 0:
+            self.slots.statistics[charge.skill].record(outcome, charge.steps, charge.reward)
+        if charge.kind == PLAN:
+            came = charge.reward >= 0.95
+            self._add("plans_executed", 1.0)
+            self._add("plans_foretold", float(charge.foretold))
+            self._add("plans_false", float(charge.foretold and not came))
+        self.charges[env] = Charge()
+
+    # -- decisions --------------------------------------------------------------------------------------------------
+
+    def _decide(self, env, view, state, logits, policy, allowed, proposals, advice, signals, frame) -> int:
+        slots = self.slots.skill if self.slots is not None else np.zeros(0, np.int64)
+        hint, extended = advice_distribution(advice.logits[0], advice.known[0], proposals, slots, self.num_actions)
+        covered = bool(extended.sum() > 0) and advice.confidence[0] > 0
+        if covered and len(self.appeal):
+            self.appeal += 0.01 * (extended[self.num_actions :] - self.appeal)
+        plan = self._plan_to_test(env, int(advice.row[0]))
+        if plan is not None:
+            return plan
+        hold = self.config.gate.hold
+        if self.gate is None or not covered:
+            # With no advice the next state may have some: ask again there instead of holding.
+            return self._choose(env, view, policy)
+        u, normal = self.gate.uncertainty(*signals)
+        beta = self.gate.beta(u, float(advice.confidence[0]), frame)
+        mixed = softmax(logits + beta * advice_logits(hint, allowed, self.config.gate.clip), allowed)
+        divergence = kl(mixed, policy)
+        self.gate.observe(divergence)
+        for name, value in zip(("entropy", "value_spread", "disagreement"), normal, strict=True):
+            self._add(name, float(value))
+        self._add("kl", divergence)
+        self._add("kl_step", divergence)
+        self._add("beta", beta)
+        self._add("decisions", 1.0)
+        entry = self._sample(mixed)
+        added = max(0.0, mixed[entry] - policy[entry]) / mixed[entry]
+        self.charges[env] = Charge(left=hold - 1)
+        if entry >= self.num_actions:
+            return self._start(env, view, int(slots[entry - self.num_actions]), OPTION, 0, policy)
+        if self.rng.random() < added:
+            goal = self._goal_behind(entry, extended, proposals, slots)
+            if goal >= 0 and hold > 1:
+                return self._start(env, view, goal, ADVICE, hold - 1, policy)
+        return entry
+
+    def _choose(self, env: int, view: StateView, policy: np.ndarray) -> int:
+        """Sample the policy alone; an option slot puts its skill in charge."""
+        entry = self._sample(policy)
+        if entry < self.num_actions:
+            return entry
+        assert self.slots is not None
+        return self._start(env, view, int(self.slots.skill[entry - self.num_actions]), OPTION, 0, policy)
+
+    def _start(self, env: int, view: StateView, skill: int, kind: str, left: int, policy: np.ndarray) -> int:
+        run = SkillRun(self.skills[skill], self.source.environment.vocab, self.rng)
+        step = run.next_action(view)
+        if isinstance(step, Outcome):  # the start condition held, yet nothing to do: fall back to a primitive
+            primitive = policy[: self.num_actions]
+            return self._sample(primitive / primitive.sum())
+        self.charges[env] = Charge(kind=kind, left=left, skill=skill, run=run)
+        return int(step)
+
+    def _goal_behind(self, action: int, extended: np.ndarray, proposals: np.ndarray, slots: np.ndarray) -> int:
+        """The goal that an advised primitive stands for, drawn by p(g|s) pi_g(a|s); -1 = the primitive itself."""
+        goals = extended[self.num_actions :] * (proposals == action)
+        goals[[int(s) for s in slots if s >= 0]] = 0.0
+        weights = np.append(goals, extended[action])
+        if weights.sum() <= 0:
+            return -1
+        pick = self._sample(weights / weights.sum())
+        return pick if pick < len(goals) else -1
+
+    def _plan_to_test(self, env: int, row: int) -> int | None:
+        if row < 0 or self.rng.random() >= self.start_probability():
+            return None
+        plan = [int(a) for a in self.source.plan(row)[0]]
+        plan = plan[: next((i for i, a in enumerate(plan) if a >= self.num_actions), len(plan))]
+        if len(plan) < 2:
+            return None
+        self.charges[env] = Charge(kind=PLAN, plan=plan[1:], foretold=bool(self.plan_probe(env, plan)))
+        return plan[0]
+
+    def _allowed(self, proposals: np.ndarray) -> np.ndarray:
+        """bool[A+M]: primitives always, a slot only when it is filled and its skill can start."""
+        if self.slots is None:
+            return np.ones(self.num_actions, bool)
+        skill = self.slots.skill
+        return np.concatenate([np.ones(self.num_actions, bool), (skill >= 0) & (proposals[np.maximum(skill, 0)] >= 0)])
+
+    def _sample(self, p: np.ndarray) -> int:
+        return min(int(np.searchsorted(np.cumsum(p), self.rng.random() * p.sum(), side="right")), len(p) - 1)
+
+    # -- figures ----------------------------------------------------------------------------------------------------
+
+    def _add(self, name: str, value: float) -> None:
+        self.totals[name] = self.totals.get(name, 0.0) + value
+
+    def metrics(self) -> dict[str, float]:
+        """Tags since the last call: ``uncertainty_gate/*``, ``options/*``, ``llm_adapter/*``, ``synthetic/false_unlock_rate``."""
+        out: dict[str, float] = {}
+        t, self.totals = self.totals, {}
+        if self.gate is not None:
+            n = max(1.0, t.get("decisions", 0.0))
+            out = {
+                f"uncertainty_gate/{k}": t.get(k, 0.0) / n for k in ("beta", "entropy", "value_spread", "disagreement")
+            }
+            out["uncertainty_gate/avg_kl"] = t.get("kl", 0.0) / n
+            out["uncertainty_gate/kl_running"] = self.gate.kl_mean
+            out["uncertainty_gate/kl_per_step"] = t.get("kl_step", 0.0) / max(1.0, t.get("steps", 0.0))
+            out["uncertainty_gate/kappa"] = self.gate.kappa
+            out["uncertainty_gate/held_share"] = t.get(f"steps_{ADVICE}", 0.0) / max(1.0, t.get("steps", 0.0))
+        if self.slots is not None:
+            out |= self.slots.metrics()
+            out["options/step_share"] = t.get(f"steps_{OPTION}", 0.0) / max(1.0, t.get("steps", 0.0))
+        if self.source is not None:
+            out |= {f"llm_adapter/coverage_{k}": v for k, v in self.source.coverage().items()}
+            out["llm_adapter/cache_hit_rate"] = self.source.hits / max(1, self.source.lookups)
+            self.source.reset_counts()
+        if self.plan_probe is not None:
+            out["synthetic/false_unlock_rate"] = t.get("plans_false", 0.0) / max(1.0, t.get("plans_foretold", 0.0))
+            out["synthetic/plans_executed"] = t.get("plans_executed", 0.0)
+        return out
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able state: gate, slots, who is in charge, totals, random generator."""
+
+        def plain(c: Charge) -> dict[str, Any]:
+            body = {
+                k: getattr(c, k) for k in ("kind", "left", "skill", "plan", "foretold", "steps", "reward", "health")
+            }
+            return body | {"run": c.run.state_dict() if c.run is not None else None}
+
+        return {
+            "gate": self.gate.state_dict() if self.gate else None,
+            "slots": self.slots.state_dict() if self.slots else None,
+            "charges": [plain(c) for c in self.charges],
+            "totals": self.totals,
+            "appeal": self.appeal.tolist(),
+            "rng": self.rng.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`."""
+        if self.gate and state["gate"]:
+            self.gate.load_state_dict(state["gate"])
+        if self.slots and state["slots"]:
+            self.slots.load_state_dict(state["slots"])
+        self.charges = []
+        for body in state["charges"]:
+            run_state = body.pop("run")
+            charge = Charge(**body)
+            if run_state is not None:
+                charge.run = SkillRun(self.skills[charge.skill], self.source.environment.vocab, self.rng)
+                charge.run.load_state_dict(run_state)
+            self.charges.append(charge)
+        self.totals = dict(state["totals"])
+        self.appeal = np.array(state["appeal"])
+        self.rng.bit_generator.state = state["rng"]

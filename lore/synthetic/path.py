@@ -1,0 +1,132 @@
+"""Path A as the learner sees it: when to roll plans out, which synthetic states join an update, and what they may weigh."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from lore.config import Config
+from lore.synthetic.buffer import SyntheticBatch, SyntheticBuffer
+from lore.synthetic.rollout import capped_share, roll_out
+from lore.types import Latent
+
+if TYPE_CHECKING:
+    from lore.actor_critic import ActorCritic
+    from lore.agent import Agent
+
+__all__ = ["SyntheticPath"]
+
+MAX_ROLLOUTS = 64
+"""Plans rolled out in one refresh at most."""
+
+
+class SyntheticPath:
+    """Rolls stored plans out in the world model and lends the states they reach to the actor-critic.
+
+    World-model losses never see these states. A row weighs ``w = (1 - is_synth) + is_synth * w_synth``, and synthetic rows
+    are at most ``synthetic_ratio_max`` of the starts.
+
+    Args:
+        plans: int64 [N, L] primitive actions and int64 [N] lengths of the advice rows (0 = no plan).
+    """
+
+    def __init__(
+        self, agent: Agent, config: Config, plans: tuple[np.ndarray, np.ndarray], device: torch.device
+    ) -> None:
+        self.agent, self.config = agent, config
+        self.actions = torch.from_numpy(plans[0]).to(device)
+        self.lengths = torch.from_numpy(plans[1]).to(device)
+        size = agent.world_model.size
+        self.buffer = SyntheticBuffer(config.synthetic.capacity, size.deter, size.stoch, size.classes, device)
+        self.batch: SyntheticBatch | None = None
+        self.best_error = float("inf")
+        self.error = float("inf")
+        self.rollouts = 0
+        self.share = 0.0
+
+    def ready(self, updates: int) -> bool:
+        """After the warm-up, and only while the model reconstructs about as well as it ever did."""
+        config = self.config.synthetic
+        return updates >= config.warmup_updates and self.error <= config.max_model_error * self.best_error
+
+    def extend(
+        self, starts: Latent, rows: Tensor, error: Tensor, updates: int, generator: Generator | None
+    ) -> tuple[Latent, Tensor | None]:
+        """Real starts [N, ...] with synthetic ones appended, and the weight of each (None when there are none).
+
+        Args:
+            rows: int64 [N], advice row of each real start or -1. error: 0-d reconstruction loss of this update.
+        """
+        train = self.config.train
+        self.batch, self.share = None, 0.0
+        self.error = float(error) if self.error == float("inf") else 0.95 * self.error + 0.05 * float(error)
+        self.best_error = min(self.best_error, self.error)
+        if not self.ready(updates):
+            return starts, None
+        if updates % self.config.synthetic.refresh_updates == 0:
+            self.buffer.decay(train.synthetic_weight_decay)
+        self._roll_out(starts, rows, generator)
+        real = len(starts.deter)
+        n = min(capped_share(real, train.synthetic_ratio_max), self.buffer.size)
+        if n == 0:
+            return starts, None
+        self.batch = self.buffer.sample(n, generator)
+        self.share = n / (n + real)
+        both = Latent(
+            torch.cat([starts.deter, self.batch.latent.deter]), torch.cat([starts.stoch, self.batch.latent.stoch])
+        )
+        return both, torch.cat([both.deter.new_ones(real), self.batch.weight])
+
+    def _roll_out(self, starts: Latent, rows: Tensor, generator: Generator | None) -> None:
+        has_plan = (rows >= 0) & (self.lengths[rows.clamp(min=0).long()] > 0)
+        chance = torch.rand(len(rows), device=rows.device, generator=generator)
+        at = torch.nonzero(has_plan & (chance < self.config.train.synthetic_execution_prob))[:MAX_ROLLOUTS, 0]
+        if len(at) == 0:
+            return
+        plan = rows[at].long()
+        start = Latent(starts.deter[at], starts.stoch[at])
+        critic = self.agent.actor_critic
+        states = roll_out(
+            self.agent.world_model, critic.value, start, self.actions[plan], self.lengths[plan], generator
+        )
+        self.rollouts += len(at)
+        self.buffer.add(states)
+
+    def clone_loss(self, critic: ActorCritic) -> Tensor | None:
+        """-ln pi(plan action) [R] where the plan's predicted return beats the policy's value there, weighted; None = no rows."""
+        if self.batch is None:
+            return None
+        features = self.batch.latent.features()
+        log_probs = critic.log_probs(features).gather(-1, self.batch.action[:, None])[:, 0]
+        with torch.no_grad():
+            better = (self.batch.plan_return > critic.value(features)).float()
+        return -log_probs * better * self.batch.weight
+
+    def metrics(self) -> dict[str, Tensor | float]:
+        """``synthetic/ratio`` (measured share of this update's starts), ``synthetic/weight`` and counts."""
+        weight = float(self.batch.weight.mean()) if self.batch is not None else 0.0
+        return {
+            "synthetic/ratio": self.share,
+            "synthetic/weight": weight,
+            "synthetic/states": float(self.buffer.size),
+            "synthetic/rollouts": float(self.rollouts),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able state (infinities as None)."""
+        known = self.error != float("inf")
+        return self.buffer.state_dict() | {
+            "rollouts": self.rollouts,
+            "error": self.error if known else None,
+            "best_error": self.best_error if known else None,
+        }
+
+    def load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state_dict` and the buffer's tensors."""
+        self.buffer.load(tensors, state)
+        self.rollouts = state["rollouts"]
+        self.error = float("inf") if state["error"] is None else state["error"]
+        self.best_error = float("inf") if state["best_error"] is None else state["best_error"]
