@@ -1,7 +1,8 @@
-"""One symbolic state seen as a small map: what is near, what can be reached, which step leads there, which action can have an effect.
+"""One symbolic state seen as a small map: what is near, what can be reached, which step leads there, which action can
+have an effect.
 
-Everything is answered from the visible crop alone. One breadth-first search per state is shared by all questions, and nothing here
-ever proposes a step onto a lethal cell.
+Everything is answered from the visible crop alone. One breadth-first search per state is shared by all questions, and
+nothing here ever proposes a step onto a lethal cell.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class _Tables:
         ]
         self.ahead = ahead
         n = len(self.deltas)
-        # per facing: neighbours of each cell, ahead first, then sideways, then back: paths run straight where they can, and a turn
+        # per facing: neighbours of each cell, ahead first, then sideways, then back: paths run straight where they
+        # can, and a turn
         # onto free ground keeps what was ahead within the 3x3 block
         self.neighbours = []
         for fx, fy in self.deltas:
@@ -89,21 +91,30 @@ def _tables(vocab: Vocab) -> _Tables:
 class StateView:
     """A single :class:`SymbolicState` with its questions; BadInput for a batch or a state of another layout.
 
-    Directions are indices into ``vocab.directions``; actions are primitive action ids; places are (dx, dy) from the player.
+    Directions are indices into ``vocab.directions``; actions are primitive action ids; places are (dx, dy) from the
+    player.
     """
 
-    __slots__ = ("_approach", "_distance", "_first", "_kinds", "_parent", "_tables", "_order", "cells", "counts", "daylight",
-                 "facing_direction", "flags", "sleeping", "vocab", "vital_values")  # fmt: skip
+    __slots__ = (
+        "_approach", "_distance", "_first", "_kinds", "_order", "_parent", "_tables", "cells", "counts", "daylight",
+        "facing_direction", "flags", "sleeping", "vital_values", "vocab",
+    )  # fmt: skip
 
     def __init__(self, state: SymbolicState | np.ndarray | bytes, vocab: Vocab) -> None:
         tables = _tables(vocab)
-        raw = state if isinstance(state, bytes) else (state.pack() if isinstance(state, SymbolicState) else state).tobytes()
+        raw = (
+            state
+            if isinstance(state, bytes)
+            else (state.pack() if isinstance(state, SymbolicState) else state).tobytes()
+        )
         if len(raw) != tables.layout.size:
             raise BadInput(f"a view needs one packed state of {tables.layout.size} bytes, got {len(raw)}")
         self.vocab, self._tables = vocab, tables
         view, counts, vitals, facing, sleeping, daylight, flags = (raw[a:b] for a, b in tables.offsets)
         if facing[0] >= len(tables.deltas) or max(view) >= len(vocab.targets):
-            raise BadInput(f"state of another environment than {vocab.environment}: a facing or cell id is out of range")
+            raise BadInput(
+                f"state of another environment than {vocab.environment}: a facing or cell id is out of range"
+            )
         self.cells: bytes = view
         self.counts: bytes = counts
         self.vital_values: bytes = vitals
@@ -168,7 +179,11 @@ class StateView:
     def nearest(self, targets: Targets) -> tuple[int, int, int] | None:
         """(dx, dy, Manhattan distance) of the nearest such cell, reachable or not; None when none is in view."""
         ids, tables = self._tables.resolve(targets), self._tables
-        found = [(tables.distance[cell], cell) for cell, kind in enumerate(self.cells) if kind in ids and cell != tables.center]
+        found = [
+            (tables.distance[cell], cell)
+            for cell, kind in enumerate(self.cells)
+            if kind in ids and cell != tables.center
+        ]
         if not found:
             return None
         distance, cell = min(found)
@@ -184,7 +199,9 @@ class StateView:
         return self._kinds
 
     def _search(self) -> None:
-        """Breadth-first search over walkable cells: distances, first directions, and the first place beside each kind of cell."""
+        """Breadth-first search over walkable cells: distances, first directions, and the first place beside each kind
+        of cell.
+        """
         tables = self._tables
         cells, walkable, neighbours = self.cells, tables.walkable, tables.neighbours[self.facing_direction]
         distance = [-1] * len(cells)
@@ -269,7 +286,9 @@ class StateView:
         return [tables.moves[d] for d in directions]
 
     def step_away(self, targets: Targets) -> int | None:
-        """The move that gains most distance (Manhattan) to the nearest such cell; None when none is in view or no move helps."""
+        """The move that gains most distance (Manhattan) to the nearest such cell; None when none is in view or no
+        move helps.
+        """
         return self.step_away_ids(self._tables.resolve(targets))
 
     def step_away_ids(self, ids: Sequence[int]) -> int | None:
@@ -289,7 +308,9 @@ class StateView:
         return None if best is None else tables.moves[best[2]]
 
     def step_along(self, direction: int) -> int | None:
-        """First move towards the reachable cell that lies farthest in a direction, round obstacles; None when it is blocked."""
+        """First move towards the reachable cell that lies farthest in a direction, round obstacles; None when it is
+        blocked.
+        """
         if self._distance is None:
             self._search()
         dx, dy = self._tables.deltas[direction]
@@ -308,9 +329,11 @@ class StateView:
         return not self.free_directions()
 
     def can(self, action: str) -> bool:
-        """Whether a primitive action would have its effect now: a walkable cell ahead for a move, a recipe met for the rest.
+        """Whether a primitive action would have its effect now: a walkable cell ahead for a move, a recipe met for
+        the rest.
 
-        Actions without a recipe can always be played. The 3x3 block has nothing near when it is cut off by the map's border.
+        Actions without a recipe can always be played. The 3x3 block has nothing near when it is cut off by the map's
+        border.
         """
         tables = self._tables
         direction = tables.move_of.get(action)
@@ -332,7 +355,9 @@ class StateView:
         return near <= around and 0 not in around
 
     def feasible_actions(self) -> np.ndarray:
-        """bool[A]: actions worth trying. As :meth:`can`, but a move also counts when it only turns; never one onto a lethal cell."""
+        """bool[A]: actions worth trying. As :meth:`can`, but a move also counts when it only turns; never one onto a
+        lethal cell.
+        """
         tables = self._tables
         out = np.zeros(len(self.vocab.actions), bool)
         for i, name in enumerate(self.vocab.actions):

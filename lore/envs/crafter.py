@@ -1,8 +1,10 @@
-"""The Crafter adapter: danijar's game (package ``crafter`` 1.8.3), reproducible, with the symbolic view beside the frame.
+"""The Crafter adapter: danijar's game (package ``crafter`` 1.8.3), reproducible, with the symbolic view beside the
+frame.
 
-The state is made in one place (:meth:`CrafterEnv._observe`) from the visible 9x7 crop alone; it never holds the hidden map, a plant's
-age or a creature's health. Differences from the stock package: creatures of a chunk are visited in insertion order, and frames
-come from a cached painter; frames, rewards and draws are otherwise those of the package.
+The state is made in one place (:meth:`CrafterEnv._observe`) from the visible 9x7 crop alone; it never holds the
+hidden map, a plant's age or a creature's health. Differences from the stock package: creatures of a chunk are visited
+in insertion order, and frames come from a cached painter; frames, rewards and draws are otherwise those of the
+package.
 """
 
 from __future__ import annotations
@@ -12,11 +14,11 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from lore_datasets.environments import get_environment
+from lore_datasets.errors import BadInput, ConfigError, CorruptArtifact, UsageError
 
 from lore.envs.base import Step
 from lore.envs.crafter_frame import CELLS, Painter, draw_noise
-from lore_datasets.environments import get_environment
-from lore_datasets.errors import BadInput, ConfigError, CorruptArtifact, UsageError
 
 if TYPE_CHECKING:
     from lore.config import EnvConfig
@@ -38,7 +40,9 @@ class CrafterEnv:
         pixels: paint frames; without, ``Step.image`` is None and the game runs the very same course.
     """
 
-    def __init__(self, seed: int = 0, area: tuple[int, int] = (64, 64), length: int = 10_000, pixels: bool = True) -> None:
+    def __init__(
+        self, seed: int = 0, area: tuple[int, int] = (64, 64), length: int = 10_000, pixels: bool = True
+    ) -> None:
         from crafter import constants
 
         from lore.envs.crafter_world import KINDS, OrderedWorld
@@ -50,7 +54,9 @@ class CrafterEnv:
         items = tuple(constants.items)
         names = ("nothing", *constants.materials, *(cls.__name__.lower() for cls in KINDS))
         if vocab.targets != names or vocab.actions != tuple(constants.actions) or vocab.vitals + vocab.items != items:
-            raise BadInput("the installed crafter package has other words than the contract", hint="install crafter 1.8.3")
+            raise BadInput(
+                "the installed crafter package has other words than the contract", hint="install crafter 1.8.3"
+            )
         self.pixels = pixels
         self._seed, self._episode, self._length = int(seed), 0, int(length)
         self._ids = {cls: len(constants.materials) + 1 + i for i, cls in enumerate(KINDS)}
@@ -157,7 +163,9 @@ class CrafterEnv:
             if image is None and self.pixels:
                 image = self._paint(*self._crop())
             first, last, terminal = (bool(flag) for flag in state["flags"])
-            self._last = Step(packed, image if self.pixels else None, state["reward"], first, last, terminal, self._info())
+            self._last = Step(
+                packed, image if self.pixels else None, state["reward"], first, last, terminal, self._info()
+            )
         except (KeyError, TypeError, ValueError, zlib.error) as error:
             raise CorruptArtifact(f"game snapshot cannot be read: {type(error).__name__}: {error}") from error
 
@@ -172,7 +180,9 @@ class CrafterEnv:
         return {"achievements": self._counts(), "episode": self._episode, "length": self._steps}
 
     def _crop(self) -> tuple[np.ndarray, list[tuple[int, int, Any]]]:
-        """The visible crop: material ids uint8[9, 7] indexed [x, y] (0 = outside) and the objects in it with their place."""
+        """The visible crop: material ids uint8[9, 7] indexed [x, y] (0 = outside) and the objects in it with their
+        place.
+        """
         world, (width, height) = self._world, CELLS
         left, top = int(self._player.pos[0]) - width // 2, int(self._player.pos[1]) - height // 2
         x0, y0 = max(0, left), max(0, top)
@@ -181,7 +191,8 @@ class CrafterEnv:
         ground[x0 - left : x1 - left, y0 - top : y1 - top] = world._mat_map[x0:x1, y0:y1]
         numbers = world._obj_map[x0:x1, y0:y1]
         things = [
-            (x + x0 - left, y + y0 - top, world._objects[numbers[x, y]]) for x, y in zip(*np.nonzero(numbers), strict=True)
+            (x + x0 - left, y + y0 - top, world._objects[numbers[x, y]])
+            for x, y in zip(*np.nonzero(numbers), strict=True)
         ]
         return ground, things
 

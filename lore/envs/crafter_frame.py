@@ -1,7 +1,8 @@
 """Crafter's 64x64 frame, equal to the stock renderer's byte for byte, painted from cached tiles.
 
-The stock renderer draws its night noise from the world's random stream while it paints. Here the noise is an argument, so that
-painting is a pure function of what is seen, and a game without pixels makes the very same draws (:func:`draw_noise`).
+The stock renderer draws its night noise from the world's random stream while it paints. Here the noise is an
+argument, so that painting is a pure function of what is seen, and a game without pixels makes the very same draws
+(:func:`draw_noise`).
 """
 
 from __future__ import annotations
@@ -97,7 +98,9 @@ class Painter:
         sleeping: bool,
         noise: np.ndarray | None,
     ) -> np.ndarray:
-        """uint8[64, 64, 3]; ``ground`` uint8[9, 7] material ids (0 = outside), ``things`` (x, y, texture) in the crop."""
+        """uint8[64, 64, 3]; ``ground`` uint8[9, 7] material ids (0 = outside), ``things`` (x, y, texture) in the
+        crop.
+        """
         day = self._day[ground]  # [9, 7, 7, 7, 3]
         dark = self._dark[ground] if noise is None else None
         for x, y, texture in things:

@@ -1,7 +1,7 @@
 """Crafter's world made reproducible: chunks that keep insertion order, and a snapshot of everything hidden.
 
-Stock Crafter keeps the creatures of a chunk in a ``set`` hashed by address, so that the same seed and actions part ways between
-processes. Ordered chunks change nothing else: the draws and their meaning stay those of the package.
+Stock Crafter keeps the creatures of a chunk in a ``set`` hashed by address, so that the same seed and actions part
+ways between processes. Ordered chunks change nothing else: the draws and their meaning stay those of the package.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from crafter import constants, engine, objects
-
 from lore_datasets.errors import CorruptArtifact
 
 __all__ = ["KINDS", "OrderedWorld", "balance", "load_world", "save_world", "update_objects"]
@@ -52,8 +51,8 @@ class OrderedWorld(engine.World):
 def update_objects(world: OrderedWorld, player: objects.Player, reach: int) -> None:
     """Update the player, then all objects closer than ``reach`` (L1), in the order of the object list.
 
-    The player is the first object and the only one whose move changes a distance to the player, so looking the neighbours up
-    once after its update gives the same calls as the stock loop over all objects.
+    The player is the first object and the only one whose move changes a distance to the player, so looking the
+    neighbours up once after its update gives the same calls as the stock loop over all objects.
     """
     before = len(world._objects)
     player.update()

@@ -1,19 +1,21 @@
-"""Several environments stepped together: in this process (the default), or one process each with frames in shared memory.
+"""Several environments stepped together: in this process (the default), or one process each with frames in shared
+memory.
 
-Both share one rule: after a step with ``is_last`` the next ``step`` ignores that environment's action and returns the reset frame
-(``is_first``, reward 0), so that the terminal frame is never lost.
+Both share one rule: after a step with ``is_last`` the next ``step`` ignores that environment's action and returns the
+reset frame (``is_first``, reward 0), so that the terminal frame is never lost.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from multiprocessing import get_context, shared_memory
 from typing import Any
 
 import numpy as np
+from lore_datasets.errors import BadInput, LoreError, UsageError, shown
 
 from lore.envs.base import Env, Step
-from lore_datasets.errors import BadInput, LoreError, UsageError, shown
 
 __all__ = ["ProcessVectorEnv", "VectorEnv", "WorkerDied"]
 
@@ -29,7 +31,9 @@ def _advance(env: Env, ended: bool, action: int) -> Step:
 
 
 class VectorEnv:
-    """Environments in this process, one after the other; deterministic and, with a fast game, the fastest on few cores."""
+    """Environments in this process, one after the other; deterministic and, with a fast game, the fastest on few
+    cores.
+    """
 
     def __init__(self, make_fns: Sequence[Callable[[], Env]]) -> None:
         if not make_fns:
@@ -109,18 +113,20 @@ def _work(pipe: Any, make: Callable[[], Env], memory: str) -> None:
     except (EOFError, KeyboardInterrupt):
         pass
     except Exception as error:  # the parent raises it by name
-        try:
+        with contextlib.suppress(BrokenPipeError, OSError):
             pipe.send(("error", f"{type(error).__name__}: {error}"))
-        except (BrokenPipeError, OSError):
-            pass
     finally:
         shared.close()
 
 
 class ProcessVectorEnv:
-    """The same in one spawned process each; frames (up to ``frame_bytes``) cross in shared memory. Use as a context manager."""
+    """The same in one spawned process each; frames (up to ``frame_bytes``) cross in shared memory. Use as a context
+    manager.
+    """
 
-    def __init__(self, make_fns: Sequence[Callable[[], Env]], frame_bytes: int = 64 * 64 * 3, timeout_s: float = 120.0) -> None:
+    def __init__(
+        self, make_fns: Sequence[Callable[[], Env]], frame_bytes: int = 64 * 64 * 3, timeout_s: float = 120.0
+    ) -> None:
         if not make_fns:
             raise BadInput("a vector of no environments")
         self._timeout = timeout_s
@@ -192,10 +198,8 @@ class ProcessVectorEnv:
     def close(self) -> None:
         """End the processes and give the shared memory back; may be called again."""
         for pipe in self._pipes:
-            try:
+            with contextlib.suppress(BrokenPipeError, OSError):
                 pipe.send(("close", None))
-            except (BrokenPipeError, OSError):
-                pass
             pipe.close()
         for worker in self._workers:
             worker.join(5)
@@ -218,14 +222,21 @@ class ProcessVectorEnv:
     def _receive(self, i: int, expected: str) -> Any:
         try:
             if not self._pipes[i].poll(self._timeout):
-                raise WorkerDied(f"environment {i} did not answer within {self._timeout:g} s", hint="the vector must be closed")
+                raise WorkerDied(
+                    f"environment {i} did not answer within {self._timeout:g} s", hint="the vector must be closed"
+                )
             what, value = self._pipes[i].recv()
         except (EOFError, ConnectionResetError):
             self._workers[i].join(5)
             code = self._workers[i].exitcode
-            raise WorkerDied(f"environment {i}: its process ended with code {code}", hint="close the vector; resume from a checkpoint") from None
+            raise WorkerDied(
+                f"environment {i}: its process ended with code {code}",
+                hint="close the vector; resume from a checkpoint",
+            ) from None
         if what != expected:
-            raise WorkerDied(f"environment {i} failed: {shown(value, 300)}", hint="close the vector; resume from a checkpoint")
+            raise WorkerDied(
+                f"environment {i} failed: {shown(value, 300)}", hint="close the vector; resume from a checkpoint"
+            )
         return value
 
     def _step_of(self, i: int) -> Step:

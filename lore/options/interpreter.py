@@ -1,7 +1,8 @@
 """Runs skills: one primitive action at a time, with every end honoured before the next one.
 
-Before each action the ends are read in this order: done, abort, interruption (health fell), time, lack of progress. A run never
-calls the game; it is given views and answers with actions, so that it works on live games and on stored states alike.
+Before each action the ends are read in this order: done, abort, interruption (health fell), time, lack of progress. A
+run never calls the game; it is given views and answers with actions, so that it works on live games and on stored
+states alike.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
-
-from lore.options.program import Program, StepNode, compile_skill
 from lore_datasets.errors import BadInput
 from lore_datasets.geometry import StateView
 from lore_datasets.skills import MAX_BOUND, Skill
 from lore_datasets.vocab import Vocab
+
+from lore.options.program import Program, StepNode, compile_skill
 
 __all__ = ["PATIENCE", "Outcome", "SkillRun", "propose"]
 
@@ -27,12 +28,12 @@ PATIENCE = 8
 class Outcome(Enum):
     """How a run ended."""
 
-    DONE = "done"
-    ABORTED = "aborted"
-    EXHAUSTED = "exhausted"
-    TIMEOUT = "timeout"
-    STUCK = "stuck"
-    INTERRUPTED = "interrupted"
+    done = "done"
+    aborted = "aborted"
+    exhausted = "exhausted"
+    timeout = "timeout"
+    stuck = "stuck"
+    interrupted = "interrupted"
 
 
 def _signature(view: StateView) -> tuple[bytes, bytes, int] | None:
@@ -41,7 +42,9 @@ def _signature(view: StateView) -> tuple[bytes, bytes, int] | None:
 
 
 def _heading(view: StateView, rng: np.random.Generator | None) -> int:
-    """A heading for exploration: keep the facing direction if free (four times in five with an rng), else another free one."""
+    """A heading for exploration: keep the facing direction if free (four times in five with an rng), else another
+    free one.
+    """
     free = [d for d in range(len(view.vocab.directions)) if view.step_along(d) is not None]
     facing = view.facing_direction
     if not free:
@@ -64,7 +67,9 @@ class SkillRun:
         interruptible: end the run (``interrupted``) when health fell since the last action.
     """
 
-    def __init__(self, skill: Skill, vocab: Vocab, rng: np.random.Generator | None = None, interruptible: bool = True) -> None:
+    def __init__(
+        self, skill: Skill, vocab: Vocab, rng: np.random.Generator | None = None, interruptible: bool = True
+    ) -> None:
         self.program: Program = compile_skill(skill, vocab)
         self.rng = rng
         self.interruptible = interruptible
@@ -90,24 +95,24 @@ class SkillRun:
             if action is not None:
                 self.elapsed += 1
                 return action
-            self.outcome = Outcome.EXHAUSTED
+            self.outcome = Outcome.exhausted
         return self.outcome
 
     def _end(self, view: StateView) -> Outcome | None:
         health, before = (view.vital("health") if "health" in view.vocab.vitals else 0), self._health
         self._health = health
         if self.program.done(view):
-            return Outcome.DONE
+            return Outcome.done
         if self.program.abort is not None and self.program.abort(view):
-            return Outcome.ABORTED
+            return Outcome.aborted
         if self.interruptible and before is not None and health < before:
-            return Outcome.INTERRUPTED
+            return Outcome.interrupted
         if self.elapsed >= self.skill.max_steps:
-            return Outcome.TIMEOUT
+            return Outcome.timeout
         signature = _signature(view)
         self._still = self._still + 1 if signature is not None and signature == self._signature else 0
         self._signature = signature
-        return Outcome.STUCK if self._still >= PATIENCE else None
+        return Outcome.stuck if self._still >= PATIENCE else None
 
     def _advance(self, view: StateView) -> int | None:
         """Walk the stack to the next action; None when the steps are used up. Ticks bound the silent work."""
@@ -185,6 +190,8 @@ def _first(program: Program, view: StateView, rng: np.random.Generator | None) -
 
 
 def propose(skills: Sequence[Skill], view: StateView, rng: np.random.Generator | None = None) -> np.ndarray:
-    """int16[K]: the first action each skill would take here; -1 where it cannot start, has nothing to do or would abort."""
+    """int16[K]: the first action each skill would take here; -1 where it cannot start, has nothing to do or would
+    abort.
+    """
     programs = [compile_skill(skill, view.vocab) for skill in skills]
     return np.array([_first(program, view, rng) for program in programs], np.int16)

@@ -1,27 +1,20 @@
 """Skills made ready to run: conditions as closures over a view, steps as numbered blocks.
 
-A block is a list of steps; nested bodies are blocks of their own, so that a place inside a skill is three small integers (block,
-step, ticks spent in it) and a running skill can be saved as JSON.
+A block is a list of steps; nested bodies are blocks of their own, so that a place inside a skill is three small
+integers (block, step, ticks spent in it) and a running skill can be saved as JSON.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lore_datasets.geometry import StateView
+from lore_datasets.conditions import Condition, compile_condition, target_ids
 from lore_datasets.skills import Skill
 from lore_datasets.vocab import Vocab
 
-__all__ = ["Condition", "Program", "StepNode", "compile_condition", "compile_skill"]
-
-Condition = Callable[[StateView], bool]
-
-_COMPARE = {
-    "<": operator.lt, "<=": operator.le, "==": operator.eq, ">=": operator.ge, ">": operator.gt, "!=": operator.ne,
-}  # fmt: skip
+__all__ = ["Program", "StepNode", "compile_skill"]
 
 
 @dataclass(frozen=True)
@@ -48,55 +41,6 @@ class Program:
     blocks: tuple[tuple[StepNode, ...], ...]
 
 
-def _targets(value: str | list[str], vocab: Vocab) -> tuple[int, ...]:
-    names = [value] if isinstance(value, str) else value
-    return tuple(vocab.target(name) for name in names)
-
-
-def compile_condition(cond: dict[str, Any], vocab: Vocab) -> Condition:
-    """A closure that evaluates a checked condition on a view."""
-    op = cond["op"]
-    if op in ("true", "false"):
-        truth = op == "true"
-        return lambda view: truth
-    if op == "not":
-        inner = compile_condition(cond["of"], vocab)
-        return lambda view: not inner(view)
-    if op in ("all", "any"):
-        parts = tuple(compile_condition(part, vocab) for part in cond["of"])
-        if op == "all":
-            return lambda view: all(part(view) for part in parts)
-        return lambda view: any(part(view) for part in parts)
-    if op in ("inventory", "vital", "daylight"):
-        return _comparison(cond, vocab)
-    if op == "flag":
-        return lambda view: view.sleeping
-    if op == "unlocked":
-        index = vocab.index("achievements", cond["achievement"])
-        return lambda view: view.flags[index] > 0
-    if op == "can":
-        action = cond["action"]
-        return lambda view: view.can(action)
-    ids = _targets(cond["target"], vocab)
-    if op == "facing":
-        return lambda view: view.facing_id in ids
-    if op == "reachable":
-        return lambda view: view.reachable_ids(ids)
-    within = cond["within"]
-    return lambda view: view.near_ids(ids, within)
-
-
-def _comparison(cond: dict[str, Any], vocab: Vocab) -> Condition:
-    compare, value = _COMPARE[cond["cmp"]], cond["value"]
-    if cond["op"] == "inventory":
-        item = vocab.index("items", cond["item"])
-        return lambda view: compare(view.counts[item], value)
-    if cond["op"] == "vital":
-        vital = vocab.index("vitals", cond["name"])
-        return lambda view: compare(view.vital_values[vital], value)
-    return lambda view: compare(view.daylight, value)
-
-
 def _compile_block(steps: Sequence[dict[str, Any]], vocab: Vocab, blocks: list[tuple[StepNode, ...]]) -> int:
     """Append the block of ``steps`` and all nested ones; returns its number."""
     number = len(blocks)
@@ -107,7 +51,7 @@ def _compile_block(steps: Sequence[dict[str, Any]], vocab: Vocab, blocks: list[t
         if do == "act":
             nodes.append(StepNode(do, step["times"], action=vocab.action(step["action"])))
         elif do in ("move_toward", "flee"):
-            nodes.append(StepNode(do, step["limit"], targets=_targets(step["target"], vocab)))
+            nodes.append(StepNode(do, step["limit"], targets=target_ids(step["target"], vocab)))
         elif do == "explore":
             nodes.append(StepNode(do, step["limit"]))
         elif do == "repeat":
@@ -136,7 +80,9 @@ def compile_skill(skill: Skill, vocab: Vocab) -> Program:
     blocks: list[tuple[StepNode, ...]] = []
     _compile_block(skill.steps, vocab, blocks)
     abort = None if skill.abort is None else compile_condition(skill.abort, vocab)
-    program = Program(skill, compile_condition(skill.start, vocab), compile_condition(skill.done, vocab), abort, tuple(blocks))
+    program = Program(
+        skill, compile_condition(skill.start, vocab), compile_condition(skill.done, vocab), abort, tuple(blocks)
+    )
     if len(_CACHE) >= _CACHE_SIZE:
         _CACHE.clear()
     _CACHE[id(skill)] = (vocab, program)

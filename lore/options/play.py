@@ -1,0 +1,82 @@
+"""A player that follows advice about goals: choose a skill, hold it for some steps or until it ends, choose again. No
+map memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from lore_datasets.errors import ConfigError
+from lore_datasets.geometry import StateView
+from lore_datasets.skills import Skill
+from lore_datasets.vocab import Vocab
+
+from lore.options.interpreter import Outcome, SkillRun
+
+__all__ = ["GoalPlayer", "Ranking"]
+
+Ranking = list[tuple[str, float]]
+"""Names of skills (or primitive actions) with weights, best first."""
+
+
+class GoalPlayer:
+    """Plays by ``choose(view) -> Ranking``: the best entry that can act is held for ``hold`` steps or until it ends.
+
+    A skill that just failed (stuck, aborted, nothing to do) is passed over once, so that the next best gets its turn.
+    Primitive action names in a ranking are played for one step. ``decisions`` counts the choices made, ``outcomes``
+    how runs ended.
+    """
+
+    def __init__(
+        self, choose: Callable[[StateView], Ranking], skills: Sequence[Skill], vocab: Vocab, hold: int = 12
+    ) -> None:
+        if hold < 1:
+            raise ConfigError.out_of_range("hold", hold, "1 or more")
+        self.choose, self.vocab, self.hold = choose, vocab, hold
+        self.skills = {skill.name: skill for skill in skills}
+        self.decisions = 0
+        self.outcomes: dict[tuple[str, str], int] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the running skill; call it when an episode begins."""
+        self._run: SkillRun | None = None
+        self._failed: str | None = None
+
+    @property
+    def goal(self) -> str | None:
+        """Name of the skill that is being played."""
+        return None if self._run is None else self._run.skill.name
+
+    def __call__(self, view: StateView, rng: np.random.Generator) -> int:
+        """The next primitive action id in the state that ``view`` shows."""
+        if self._run is not None and self._run.elapsed < self.hold:
+            action = self._run.next_action(view)
+            if not isinstance(action, Outcome):
+                return action
+            self._note(action)
+        return self._decide(view, rng)
+
+    def _note(self, outcome: Outcome) -> None:
+        name = self._run.skill.name
+        self.outcomes[name, outcome.value] = self.outcomes.get((name, outcome.value), 0) + 1
+        self._failed = name if outcome in (Outcome.stuck, Outcome.aborted) else None
+        self._run = None
+
+    def _decide(self, view: StateView, rng: np.random.Generator) -> int:
+        self.decisions += 1
+        ranked = [name for name, _ in self.choose(view)]
+        if self._failed in ranked:
+            ranked.remove(self._failed)
+            ranked.append(self._failed)
+        self._failed, self._run = None, None
+        for name in ranked:
+            if name not in self.skills:
+                return self.vocab.action(name)
+            run = SkillRun(self.skills[name], self.vocab, rng)
+            action = run.next_action(view) if run.program.start(view) else Outcome.aborted
+            if not isinstance(action, Outcome):
+                self._run = run
+                return action
+        return int(rng.integers(len(self.vocab.actions)))

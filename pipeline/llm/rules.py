@@ -1,0 +1,301 @@
+"""The rule book for Crafter: a deterministic priority list over what is in view. It is no language model and is never
+called one.
+
+:func:`rank_goals` sees one :class:`StateView` only: no map memory, no hidden state. :class:`RulesAdviser` puts it
+behind the adviser's Protocol and answers with the JSON text that a model would give, so that the whole offline phase
+runs without a model or network.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from lore_datasets.environments import Environment, get_environment
+from lore_datasets.errors import BadInput
+from lore_datasets.geometry import StateView
+
+from pipeline.llm.base import Prompt, Response
+
+__all__ = ["RulesAdviser", "rank_goals"]
+
+_GROUND = ("grass", "sand", "path")
+_MAKES = {
+    "make_wood_pickaxe": ("wood_pickaxe", {"wood": 1}, ("table",), 84.0),
+    "make_stone_pickaxe": ("stone_pickaxe", {"wood": 1, "stone": 1}, ("table",), 83.0),
+    "make_iron_pickaxe": ("iron_pickaxe", {"wood": 1, "coal": 1, "iron": 1}, ("table", "furnace"), 82.0),
+    "make_wood_sword": ("wood_sword", {"wood": 1}, ("table",), 81.0),
+    "make_stone_sword": ("stone_sword", {"wood": 1, "stone": 1}, ("table",), 80.0),
+    "make_iron_sword": ("iron_sword", {"wood": 1, "coal": 1, "iron": 1}, ("table", "furnace"), 79.0),
+}
+
+_TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "collect_wood": (("tree",), ("do",)),
+    "collect_stone": (("stone",), ("do",)),
+    "collect_coal": (("coal",), ("do",)),
+    "collect_iron": (("iron",), ("do",)),
+    "collect_diamond": (("diamond",), ("do",)),
+    "collect_drink": (("water",), ("do",) * 4),
+    "collect_sapling": (("grass",), ("do",) * 8),
+    "eat_cow": (("cow",), ("do",) * 3),
+    "eat_plant": (("plant",), ("do",)),
+    "defeat_zombie": (("zombie",), ("do",) * 3),
+    "defeat_skeleton": (("skeleton",), ("do",) * 2),
+    "place_plant": (("grass",), ("place_plant",)),
+    "place_stone": ((*_GROUND, "water"), ("place_stone",)),
+    "place_table": (_GROUND, ("place_table",)),
+    "place_furnace": (_GROUND, ("place_furnace",)),
+}
+"""Goal -> what to stand before, and what to do there."""
+
+_COMPOSITES = (
+    ("wood_tools_on_the_spot", {"wood": 4}, ("place_table", "make_wood_pickaxe", "make_wood_sword"), "wood_sword"),
+    (
+        "stone_tools_on_the_spot",
+        {"wood": 4, "stone": 2},
+        ("place_table", "make_stone_pickaxe", "make_stone_sword"),
+        "stone_sword",
+    ),
+)
+"""Skills of the rule book's own: name, needs, actions in order, tool that ends it."""
+
+
+class _Book:
+    """One state's advice while it is written: goal -> weight, the highest wins."""
+
+    def __init__(self, view: StateView) -> None:
+        self.view = view
+        self.weights: dict[str, float] = {}
+        self.has = {item: view.inventory(item) for item in view.vocab.items}
+        self.health, self.food = view.vital("health"), view.vital("food")
+        self.drink, self.energy = view.vital("drink"), view.vital("energy")
+        self.new = {name for name in view.vocab.achievements if not view.unlocked(name)}
+
+    def say(self, goal: str, weight: float, when: bool = True) -> None:
+        if when and weight > self.weights.get(goal, 0.0):
+            self.weights[goal] = weight
+
+    def todo(self, kind: str) -> list[str]:
+        """Tools of one material (wood, stone, iron) that are still to be made."""
+        return [t for t in (f"{kind}_pickaxe", f"{kind}_sword") if not self.has[t]]
+
+
+def _fight(book: _Book) -> None:
+    view, health = book.view, book.health
+    armed = book.has["wood_sword"] + book.has["stone_sword"] + book.has["iron_sword"]
+    if view.reachable("zombie"):
+        close = view.near("zombie", 2)
+        book.say("defeat_zombie", 95, close and (health >= 4 or (armed > 0 and health >= 3)))
+        book.say("defeat_zombie", 66, "defeat_zombie" in book.new and health >= 5)
+        book.say("defeat_zombie", 40, view.near("zombie", 4) and health >= 5)
+    book.say("flee", 94, view.near("zombie", 3) and health <= 3)
+    if view.reachable("skeleton"):
+        book.say("defeat_skeleton", 72, "defeat_skeleton" in book.new and health >= 5)
+        book.say("defeat_skeleton", 86, view.near("skeleton", 1) and health >= 4)
+    book.say("flee", 87, view.near(("skeleton", "arrow"), 4) and health <= 4)
+
+
+def _live(book: _Book) -> None:
+    view = book.view
+    enemies = view.near(("zombie", "skeleton", "arrow"), 9)
+    if view.reachable("water"):
+        book.say("collect_drink", 92 if book.drink <= 2 else 70 if book.drink <= 4 else 36, book.drink <= 6)
+        book.say("collect_drink", 60, "collect_drink" in book.new)
+    if view.reachable("cow"):
+        book.say("eat_cow", 90 if book.food <= 2 else 69 if book.food <= 4 else 35, book.food <= 5)
+        book.say("eat_cow", 58, "eat_cow" in book.new)
+    if view.reachable("plant"):
+        book.say("eat_plant", 89, book.food <= 1)
+    bright = view.daylight >= 140
+    if book.energy < 9 and not enemies:
+        book.say("sleep", 67, "wake_up" in book.new and bright)
+        book.say("sleep", 88, book.energy <= 1)
+        book.say("sleep", 68, book.energy <= 4 and bright)
+
+
+def _build(book: _Book) -> None:
+    view, has = book.view, book.has
+    table, furnace = view.reachable("table"), view.reachable("furnace")
+    for goal, (tool, uses, near, weight) in _MAKES.items():
+        ready = not has[tool] and all(has[item] >= n for item, n in uses.items())
+        book.say(goal, weight, ready and all(view.reachable(place) for place in near))
+    if view.reachable("grass") and has["sapling"]:
+        book.say("place_plant", 78, "place_plant" in book.new)
+    if not view.reachable((*_GROUND, "water")):
+        return
+    book.say("place_stone", 77, has["stone"] >= 1 and "place_stone" in book.new)
+    iron_ready = has["iron"] >= 1 and has["coal"] >= 1 and bool(book.todo("iron"))
+    if not table and view.reachable(_GROUND):
+        wood = has["wood"]
+        first = bool(book.todo("wood")) and wood >= 4
+        second = has["wood_pickaxe"] and has["stone"] >= 1 and bool(book.todo("stone")) and wood >= 3
+        book.say("place_table", 76, first or second or (iron_ready and wood >= 3))
+    if view.reachable(_GROUND) and has["stone"] >= 4 and not furnace:
+        book.say("place_furnace", 75, "place_furnace" in book.new and (not book.todo("stone") or has["stone"] >= 6))
+        book.say("place_furnace", 78, iron_ready and table and has["wood"] >= 1)
+
+
+def _gather(book: _Book) -> None:
+    view, has = book.view, book.has
+    tools = len(book.todo("wood")) + len(book.todo("stone")) + len(book.todo("iron"))
+    need_wood = tools + (2 if tools else 0)
+    if view.reachable("tree"):
+        early = bool(book.todo("wood"))
+        book.say("collect_wood", 52 if early else 44, has["wood"] < min(need_wood, 6))
+        book.say("collect_wood", 62, "collect_wood" in book.new)
+    if view.reachable("grass"):
+        book.say("collect_sapling", 50, "collect_sapling" in book.new and has["sapling"] == 0)
+    if has["wood_pickaxe"]:
+        if view.reachable("stone"):
+            short = has["stone"] < len(book.todo("stone")) + 5
+            book.say("collect_stone", 56, short)
+            book.say("collect_stone", 63, "collect_stone" in book.new)
+        if view.reachable("coal"):
+            book.say("collect_coal", 64 if "collect_coal" in book.new else 57, has["coal"] < len(book.todo("iron")))
+            book.say("collect_coal", 64, "collect_coal" in book.new)
+    if has["stone_pickaxe"] and view.reachable("iron"):
+        book.say("collect_iron", 71, has["iron"] < len(book.todo("iron")) or "collect_iron" in book.new)
+    if has["iron_pickaxe"] and view.reachable("diamond"):
+        book.say("collect_diamond", 73, has["diamond"] < 1)
+
+
+def rank_goals(view: StateView) -> list[tuple[str, float]]:
+    """Goals worth pursuing in this state with positive weights (0..100), best first; ``explore`` is always among
+    them.
+    """
+    if view.sleeping:
+        return [("sleep", 100.0), ("explore", 5.0)]
+    book = _Book(view)
+    book.say("explore", 10)
+    _fight(book)
+    _live(book)
+    _build(book)
+    _gather(book)
+    return sorted(book.weights.items(), key=lambda entry: (-entry[1], entry[0]))
+
+
+def _plan(goal: str, view: StateView) -> list[str]:
+    """One goal as primitive action names over the crop as it stands; empty where it has no such form."""
+    names = view.vocab.actions
+    if goal == "sleep":
+        return ["sleep"] * 12
+    if goal == "explore":
+        step = view.step_along(view.facing_direction)
+        return [] if step is None else [names[step]] * 4
+    if goal in _MAKES:
+        return [*(names[a] for a in ([] if view.can(goal) else view.path_to("table"))), goal]
+    if goal not in _TARGETS:
+        return []
+    targets, last = _TARGETS[goal]
+    steps = [*(names[a] for a in view.path_to(targets)), *last]
+    if goal == "place_table":
+        wood = view.inventory("wood") - 2
+        todo = [t for t in ("make_wood_pickaxe", "make_wood_sword") if not view.inventory(t.removeprefix("make_"))]
+        steps += todo[: max(0, wood)]
+    return steps
+
+
+def _runs(names: Sequence[str], limit: int = 12) -> list[dict[str, Any]]:
+    """Action names as at most ``limit`` plan steps with repeat counts."""
+    steps: list[dict[str, Any]] = []
+    for name in names:
+        if steps and steps[-1]["do"] == name and steps[-1]["times"] < 20:
+            steps[-1]["times"] += 1
+        elif len(steps) == limit:
+            break
+        else:
+            steps.append({"do": name, "times": 1})
+    return steps
+
+
+def _composite(name: str, needs: dict[str, int], actions: Sequence[str], tool: str) -> dict[str, Any]:
+    have = [{"op": "inventory", "item": item, "cmp": ">=", "value": n} for item, n in needs.items()]
+    done = {"op": "inventory", "item": tool, "cmp": ">=", "value": 1}
+    if "stone" in needs:
+        have.append({"op": "inventory", "item": "wood_pickaxe", "cmp": ">=", "value": 1})
+    return {
+        "version": 1,
+        "name": name,
+        "about": "place a table here and make both tools at once",
+        "start": {"op": "all", "of": [*have, {"op": "not", "of": done}, {"op": "reachable", "target": list(_GROUND)}]},
+        "steps": [
+            {"do": "move_toward", "target": list(_GROUND), "limit": 6},
+            *({"do": "act", "action": action, "times": 1} for action in actions),
+        ],
+        "done": done,
+        "max_steps": 12,
+    }
+
+
+class RulesAdviser:
+    """The rule book behind the adviser's Protocol; reads the packed state beside each prompt, never its text.
+
+    Answers are the JSON (or, for a one-token question, the letter) that a model would write. They are not timed and
+    cost nothing, so that the same questions give the same bytes.
+    """
+
+    name = "rules"
+
+    def __init__(self, environment: Environment | str = "crafter") -> None:
+        self.environment = get_environment(environment) if isinstance(environment, str) else environment
+        if self.environment.name != "crafter":
+            raise BadInput(f"the rule book knows crafter only, not {self.environment.name}")
+
+    def complete(self, prompts: Sequence[Prompt]) -> list[Response]:
+        """One Response per prompt, in order; a prompt without a readable state gets a Response with ``error``."""
+        return [self._answer(prompt) for prompt in prompts]
+
+    def _answer(self, prompt: Prompt) -> Response:
+        try:
+            if prompt.kind == "skills":
+                return Response(json.dumps(self._skills(prompt)), self.name)
+            view = StateView(bytes(prompt.state), self.environment.vocab)
+            if prompt.kind == "plan":
+                return Response(json.dumps(self._plans(prompt, view)), self.name)
+            if prompt.kind == "prior":
+                return Response(self._prior(prompt, view), self.name)
+        except BadInput as error:
+            return Response("", self.name, finish="error", error=str(error))
+        return Response("", self.name, finish="error", error=f"the rule book has no answer to {prompt.kind!r}")
+
+    @staticmethod
+    def _ranked(prompt: Prompt, view: StateView) -> tuple[list[tuple[str, float]], float]:
+        """The advised options with their weights, and a confidence in 0.5..1 that grows with the lead of the first."""
+        allowed = set(prompt.options)
+        ranked = [(goal, weight) for goal, weight in rank_goals(view) if not allowed or goal in allowed]
+        if not ranked:
+            return [(prompt.options[0], 0.0)], 0.0
+        lead = ranked[0][1] - (ranked[1][1] if len(ranked) > 1 else 0.0)
+        return ranked, round(1.0 - 0.5 * math.exp(-lead / 10), 3)
+
+    def _prior(self, prompt: Prompt, view: StateView) -> str:
+        ranked, confidence = self._ranked(prompt, view)
+        if prompt.schema is None and prompt.max_tokens <= 8:
+            from pipeline.prompts import LETTERS
+
+            return LETTERS[prompt.options.index(ranked[0][0])]
+        reason = "rule book: " + ", ".join(f"{goal} {weight:g}" for goal, weight in ranked[:3])
+        return json.dumps({"ranked": [goal for goal, _ in ranked[:6]], "confidence": confidence, "reason": reason})
+
+    def _plans(self, prompt: Prompt, view: StateView) -> dict[str, Any]:
+        ranked, confidence = self._ranked(prompt, view)
+        feasible = view.feasible_actions()
+        plans = []
+        for goal, _ in ranked[:3]:
+            steps = _runs(_plan(goal, view))
+            if not steps or not feasible[view.vocab.action(steps[0]["do"])]:
+                steps = [{"do": goal, "times": 1}]
+            plans.append({"steps": steps, "score": round(confidence * 0.6 ** len(plans), 3)})
+        return {"plans": plans}
+
+    def _skills(self, prompt: Prompt) -> dict[str, Any]:
+        """Skills of the base library and of the rule book that the question does not list as known already."""
+        known = {line[2:].partition(":")[0].strip() for line in prompt.system.splitlines() if line.startswith("- ")}
+        limit = 8
+        if prompt.schema is not None:
+            limit = min(limit, prompt.schema.get("properties", {}).get("skills", {}).get("maxItems", limit))
+        library = [json.loads(skill.to_json()) for skill in self.environment.skills]
+        library += [_composite(*entry) for entry in _COMPOSITES]
+        return {"skills": [skill for skill in library if skill["name"] not in known][:limit]}
