@@ -29,7 +29,7 @@ def fine_keys(states: SymbolicState, env: Environment) -> np.ndarray:
     """int64[N] hash of all that is visible; vitals in 5 buckets, daylight in 4."""
     _check(states, env.vocab)
     parts = [
-        states.view.reshape(*states.batch_shape, -1),
+        states.view.reshape(*states.batch_shape, env.vocab.view[0] * env.vocab.view[1]),
         states.inventory,
         _buckets(states.vitals, _VITAL_EDGES * env.vocab.max_count),
         _column(states.facing),

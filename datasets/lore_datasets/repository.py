@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -124,10 +124,21 @@ def open_repository(root: Path, name: str, create: bool = False) -> Any:
         return icechunk.Repository.create(storage)
 
 
-def tagged_versions(repository: Any) -> list[int]:
-    """Numbers of the committed versions, ascending."""
-    tags = (re.fullmatch(r"v([1-9][0-9]*)", tag) for tag in repository.list_tags())
-    return sorted(int(match[1]) for match in tags if match)
+def tagged_versions(repository: Any, root: Path, name: str) -> list[int]:
+    """Numbers of the committed versions, ascending; CorruptArtifact when the file of a tag cannot be read.
+
+    Icechunk leaves unreadable tags out of its list, which would make an older version look like the newest.
+    """
+    found = _version_numbers(repository.list_tags())
+    on_disk = [ref.parent.name.removeprefix("tag.") for ref in (root / f"{name}{SUFFIX}").glob("refs/tag.*/ref.json")]
+    if lost := sorted(set(_version_numbers(on_disk)) - set(found)):
+        raise CorruptArtifact(f"the tag of {name}@v{lost[0]} cannot be read", kept="the other versions")
+    return found
+
+
+def _version_numbers(tags: Iterable[str]) -> list[int]:
+    matches = (re.fullmatch(r"v([1-9][0-9]*)", tag) for tag in tags)
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def _icechunk() -> Any:

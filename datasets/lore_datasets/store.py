@@ -104,7 +104,7 @@ class Store:
         """Label -> version of the labels that :meth:`tag` has set."""
         repository = self._open(name)
         with guarded(f"reading the labels of {name}", "the versions"):
-            by_snapshot = {repository.lookup_tag(f"v{n}"): n for n in tagged_versions(repository)}
+            by_snapshot = {repository.lookup_tag(f"v{n}"): n for n in tagged_versions(repository, self.root, name)}
             branches = [b for b in repository.list_branches() if b.startswith(_BRANCH)]
             pairs = {b.removeprefix(_BRANCH): by_snapshot.get(repository.lookup_branch(b)) for b in branches}
         return {label: version for label, version in sorted(pairs.items()) if version is not None}
@@ -139,7 +139,7 @@ class Store:
             with locked(self.root, each, self.wait):
                 repository = self._open(each)
                 with guarded(f"collecting garbage in {each}", "the versions"):
-                    versions = tagged_versions(repository)
+                    versions = tagged_versions(repository, self.root, each)
                     root = list(repository.ancestry(branch="main"))[-1].id
                     repository.reset_branch("main", repository.lookup_tag(f"v{versions[-1]}") if versions else root)
                     summary = repository.garbage_collect(datetime.now(UTC))
@@ -151,7 +151,7 @@ class Store:
 
     def _versions(self, repository: Any, name: str) -> list[int]:
         with guarded(f"listing the versions of {name}", "the files as they are"):
-            return tagged_versions(repository)
+            return tagged_versions(repository, self.root, name)
 
     def _find(self, text: str | ArtifactRef) -> tuple[Any, Manifest]:
         """The opened Zarr group and manifest that a reference means."""

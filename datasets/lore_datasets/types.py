@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -186,8 +187,8 @@ class SymbolicState:
     def pack(self) -> np.ndarray:
         """All fields side by side: uint8[..., layout.size]."""
         lead = self.batch_shape
-        parts = [np.asarray(getattr(self, f.name), np.uint8).reshape(*lead, -1) for f in fields(self)]
-        return np.concatenate(parts, axis=-1)
+        parts = [np.asarray(getattr(self, f.name), np.uint8) for f in fields(self)]
+        return np.concatenate([p.reshape(*lead, math.prod(p.shape[len(lead) :])) for p in parts], axis=-1)
 
     @staticmethod
     def unpack(packed: np.ndarray, layout: StateLayout) -> SymbolicState:

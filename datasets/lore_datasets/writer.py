@@ -213,7 +213,7 @@ def commit_version(
         check_space(root, needed, kept)
         repository = open_repository(root, draft.name, create=True)
         with guarded(f"writing {draft.name}", kept):
-            existing = tagged_versions(repository)
+            existing = tagged_versions(repository, root, draft.name)
         last = read_manifest(repository, draft.name, existing[-1]) if existing else None
         if last and last.kind != draft.kind:
             raise BadInput(f"{draft.name} is a dataset of kind {last.kind}, not {draft.kind}", hint="take another name")
