@@ -168,7 +168,8 @@ def _update(run: Run) -> None:
         return
     run.replay.write_back(records["indices"], posterior.deter, posterior.stoch)
     if run.learner.updates % 10 == 0:
-        run.means.add({k: float(v) for k, v in metrics.items()})
+        tags = ("loss/", "opt/", "options/", "synthetic/")
+        run.means.add({k if k.startswith(tags) else f"train/{k}": float(v) for k, v in metrics.items()})
 
 
 def _dump_batch(run: Run, records: dict[str, np.ndarray]) -> None:
@@ -183,8 +184,6 @@ def _dump_batch(run: Run, records: dict[str, np.ndarray]) -> None:
 
 def _metrics(run: Run, clock: _Clock) -> dict[str, float]:
     values = run.means.take()
-    if "loss/value" in values:
-        values["loss/total"] = values.get("opt/loss", 0.0)
     values |= run.controller.metrics()
     if run.recent:
         values["env/return_mean20"] = float(np.mean(run.recent))

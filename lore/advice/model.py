@@ -75,9 +75,9 @@ class AdviceModel:
         return logits.astype(np.float32), np.ones(p.shape, bool), p.max(-1).astype(np.float32)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Weights as ``model/<member>/<parameter>``."""
+        """Weights as ``model/<member>.<parameter>``."""
         return {
-            f"model/{i}/{name}": value.detach().numpy().astype(np.float32)
+            f"model/{i}.{name}": value.detach().numpy().astype(np.float32)
             for i, member in enumerate(self.members)
             for name, value in member.state_dict().items()
         }
@@ -85,13 +85,14 @@ class AdviceModel:
     @staticmethod
     def from_arrays(arrays: dict[str, np.ndarray], environment: Environment) -> AdviceModel:
         """Inverse of :meth:`to_arrays`; BadInput when the weights do not fit the environment."""
-        count = len({name.split("/")[1] for name in arrays if name.startswith("model/")})
+        count = len({name.split("/")[1].split(".")[0] for name in arrays if name.startswith("model/")})
         members = []
         for i in range(count):
+            prefix = f"model/{i}."
             weights = {
-                n.split("/", 2)[2]: torch.from_numpy(np.array(v))
-                for n, v in arrays.items()
-                if n.startswith(f"model/{i}/")
+                name.removeprefix(prefix): torch.from_numpy(np.array(value))
+                for name, value in arrays.items()
+                if name.startswith(prefix)
             }
             if "out.bias" not in weights:
                 raise BadInput(

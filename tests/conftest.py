@@ -1,0 +1,32 @@
+"""For all tests: one thread, loopback only, and no dataset folder but the test's own."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+os.environ.setdefault("ICECHUNK_LOG", "error")
+os.environ["DO_NOT_TRACK"] = "1"
+
+import socket
+from pathlib import Path
+
+import pytest
+
+_connect = socket.socket.connect
+
+
+def _loopback_only(self, address):
+    host = address[0] if isinstance(address, tuple) else ""
+    if host not in ("", "localhost", "::1") and not str(host).startswith("127."):
+        raise AssertionError(f"a test tried to reach {host}")
+    return _connect(self, address)
+
+
+socket.socket.connect = _loopback_only
+
+
+@pytest.fixture(autouse=True)
+def own_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A datasets folder of the test's own, for everything that reads LORE_DATASETS."""
+    monkeypatch.setenv("LORE_DATASETS", str(tmp_path / "datasets"))
+    return tmp_path / "datasets"

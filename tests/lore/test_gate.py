@@ -1,0 +1,120 @@
+"""The gate: beta, the KL budget, and what becomes of advice over goals."""
+
+import numpy as np
+import pytest
+
+from lore.advice.gate import Gate, RunningPercentile, advice_distribution, advice_logits, kl, softmax
+from lore.config import GateConfig, ModelConfig
+
+A = 5
+
+
+def gate(**overrides) -> Gate:
+    model = {k: v for k, v in overrides.items() if k in ("beta_max", "delta_target", "uncertainty_threshold")}
+    return Gate(GateConfig(**{k: v for k, v in overrides.items() if k not in model}), ModelConfig(**model))
+
+
+def test_no_advice_means_beta_zero():
+    assert gate().beta(1.0, 0.0, 0) == 0.0
+
+
+def test_beta_follows_its_formula():
+    g = gate(beta_max=0.4, uncertainty_threshold=0.5, temperature=0.1)
+    assert g.beta(0.5, 0.8, 0) == pytest.approx(0.4 * 0.8 * 0.5)
+    assert g.beta(0.7, 0.8, 0) == pytest.approx(0.4 * 0.8 / (1 + np.exp(-2.0)))
+    assert g.beta(0.0, 1.0, 0) < 0.01 * g.beta(1.0, 1.0, 0)
+
+
+def test_beta_anneals_to_zero_when_asked():
+    g = gate(anneal_frames=100)
+    full = g.beta(1.0, 1.0, 0)
+    assert g.beta(1.0, 1.0, 50) == pytest.approx(full / 2)
+    assert g.beta(1.0, 1.0, 200) == 0.0
+
+
+def test_controller_keeps_the_mean_divergence_under_the_target():
+    rng = np.random.default_rng(0)
+    g = gate(beta_max=3.0, delta_target=0.1)
+    history = []
+    for _ in range(4000):
+        logits, hint = rng.normal(0, 0.3, A), np.where(np.arange(A) == rng.integers(A), 4.0, -1.0)
+        policy = softmax(logits)
+        divergence = kl(softmax(logits + g.beta(1.0, 1.0, 0) * hint), policy)
+        g.observe(divergence)
+        history.append(divergence)
+    assert np.mean(history[:5]) > 0.5  # far over budget before the controller acts
+    assert np.mean(history[1000:]) <= 0.1 * 1.05
+    assert np.mean(history[1000:]) > 0.05  # and the budget is used
+
+
+def test_kappa_recovers_when_advice_becomes_harmless():
+    g = gate(delta_target=0.1)
+    for _ in range(200):
+        g.observe(2.0)
+    low = g.kappa
+    for _ in range(2000):
+        g.observe(0.0)
+    assert low < 0.01
+    assert g.kappa == pytest.approx(1.0)
+
+
+def test_goal_mass_reaches_primitives_through_the_skills_next_actions():
+    logits = np.array([0, 0, 0, 0, 0, 2.0, 1.0, 5.0])
+    known = np.ones(8, bool)
+    proposals = np.array([1, 3, -1])  # the third skill cannot start
+    policy, p = advice_distribution(logits, known, proposals, np.zeros(0, np.int64), A)
+    assert p[7] == 0.0
+    assert policy.sum() == pytest.approx(1.0)
+    assert policy[1] == pytest.approx(p[1] + p[5])
+    assert policy[3] == pytest.approx(p[3] + p[6])
+
+
+def test_a_skill_in_a_slot_gets_its_mass_on_the_slot():
+    logits = np.array([0, 0, 0, 0, 0, 2.0, 1.0])
+    policy, p = advice_distribution(logits, np.ones(7, bool), np.array([1, 3]), np.array([-1, 0]), A)
+    assert len(policy) == A + 2
+    assert policy[A + 1] == pytest.approx(p[5])
+    assert policy[A] == 0.0
+
+
+def test_unknown_entries_say_nothing_and_no_known_entry_means_no_advice():
+    logits = np.array([0, 9.0, 0, 0, 0, 2.0])
+    known = np.array([0, 0, 0, 0, 0, 1], bool)
+    policy, _ = advice_distribution(logits, known, np.array([2]), np.zeros(0, np.int64), A)
+    assert policy[2] == pytest.approx(1.0)
+    none, extended = advice_distribution(logits, known, np.array([-1]), np.zeros(0, np.int64), A)
+    assert none.sum() == 0 == extended.sum()
+
+
+def test_advice_logits_are_centred_clipped_and_silent_where_forbidden():
+    allowed = np.array([True, True, True, False])
+    logits = advice_logits(np.array([1.0, 0, 0, 0]), allowed, 2.0)
+    assert logits[3] == 0.0
+    assert np.abs(logits).max() <= 2.0
+    wide = advice_logits(np.array([1.0, 0, 0, 0]), allowed, 50.0)
+    assert wide[allowed].mean() == pytest.approx(0.0, abs=1e-9)
+
+
+def test_divergence_of_equal_distributions_is_zero_and_masked_softmax_gives_exact_zeros():
+    p = softmax(np.array([1.0, 2.0, 3.0]), np.array([True, False, True]))
+    assert p[1] == 0.0
+    assert kl(p, p) == 0.0
+    assert kl(np.array([1.0, 0.0]), np.array([0.5, 0.5])) == pytest.approx(np.log(2))
+
+
+def test_running_percentile_maps_to_unit_range_and_survives_saving():
+    signal = RunningPercentile()
+    values = [signal(v) for v in np.random.default_rng(0).normal(10, 3, 500)]
+    assert min(values) == 0.0 and max(values) == 1.0 and 0.3 < np.mean(values[50:]) < 0.7
+    copy = RunningPercentile()
+    copy.load_state_dict(signal.state_dict())
+    assert copy(11.0) == signal(11.0)
+
+
+def test_gate_state_round_trips():
+    g, h = gate(), gate()
+    for v in (0.3, 0.2, 0.9):
+        g.observe(v)
+        g.uncertainty(0.5, v, v)
+    h.load_state_dict(g.state_dict())
+    assert h.state_dict() == g.state_dict()

@@ -1,0 +1,112 @@
+"""Option slots and the heads that imitate skills inside imagination."""
+
+import numpy as np
+import torch
+
+from lore.options.heads import MAX_HELD, OptionHeads, OptionPolicy
+from lore.options.slots import MIN_USES, Slots
+
+NAMES = ("a", "b", "c", "d")
+
+
+def test_slots_take_the_best_fitting_skills_and_no_more_than_allowed():
+    slots = Slots(3, NAMES, active=2, threshold=0.5)
+    assert slots.fill(np.array([0.1, 0.9, 0.0, 0.5])) == [0, 1]
+    assert slots.skill.tolist() == [1, 3, -1]
+    assert slots.fill(np.array([9.0, 9.0, 9.0, 9.0])) == []
+
+
+def test_a_skill_that_nothing_speaks_for_gets_no_slot():
+    slots = Slots(3, NAMES, active=3, threshold=0.5)
+    slots.fill(np.array([0.0, 0.0, 0.2, 0.0]))
+    assert slots.skill.tolist() == [2, -1, -1]
+
+
+def test_a_failing_skill_is_retired_after_enough_uses_and_never_returns():
+    slots = Slots(2, NAMES, active=2, threshold=0.5)
+    fit = np.array([0.4, 0.3, 0.2, 0.1])
+    slots.fill(fit)
+    for i in range(MIN_USES):
+        slots.statistics[0].record("timeout" if i % 3 else "done", 4, -0.1)
+        slots.statistics[1].record("done", 2, 1.0)
+        if i < MIN_USES - 1:
+            assert slots.retire() == []
+    assert slots.retire() == ["a"]
+    slots.fill(fit)
+    assert slots.skill.tolist() == [2, 1]
+    assert slots.metrics()["options/b/success_rate"] == 1.0
+    assert slots.metrics()["options/retired"] == 1.0
+
+
+def test_slots_state_round_trips():
+    slots, other = Slots(2, NAMES, 2, 0.5), Slots(2, NAMES, 2, 0.5)
+    slots.fill(np.ones(4))
+    slots.statistics[0].record("done", 3, 0.5)
+    other.load_state_dict(slots.state_dict())
+    assert other.state_dict() == slots.state_dict()
+
+
+def make_heads(features: int = 6, actions: int = 3, skills: int = 2) -> OptionHeads:
+    return OptionHeads(features, actions, skills, 16, torch.Generator().manual_seed(0))
+
+
+def test_heads_learn_what_the_interpreters_do_and_give_no_gradient_to_the_features():
+    heads, generator = make_heads(), torch.Generator().manual_seed(1)
+    features = torch.randn(256, 6, generator=generator, requires_grad=True)
+    sign = features.detach()[:, 0] > 0
+    proposals = torch.stack([torch.where(sign, 2, -1), torch.where(sign, 0, 1)], -1)
+    optimiser = torch.optim.Adam(heads.parameters(), lr=1e-2)
+    for _ in range(150):
+        loss, metrics = heads.loss(features, proposals)
+        optimiser.zero_grad()
+        loss.mean().backward()
+        optimiser.step()
+    assert features.grad is None
+    assert metrics["options/clone_agreement"] > 0.97
+    assert metrics["options/start_agreement"] > 0.95
+
+
+class Fixed:
+    """An actor with fixed logits."""
+
+    def __init__(self, logits):
+        self.logits = torch.tensor(logits)
+
+    def __call__(self, features):
+        return self.logits.expand(len(features), -1)
+
+
+def force(heads: OptionHeads, ready: list[float], action: int) -> None:
+    with torch.no_grad():
+        heads.ready.weight.zero_()
+        heads.ready.bias.copy_(torch.tensor(ready))
+        heads.action.weight.zero_()
+        heads.action.bias.copy_(torch.nn.functional.one_hot(torch.tensor([action] * 2), 3).float().flatten() * 50)
+
+
+def test_an_imagined_option_stays_in_charge_until_it_cannot_act():
+    heads = make_heads()
+    force(heads, [9.0, -9.0], 2)
+    policy = OptionPolicy(Fixed([0.0, 0.0, 0.0, 50.0, 50.0]), heads, torch.tensor([0, 1]))
+    features, generator = torch.zeros(8, 6), torch.Generator().manual_seed(0)
+    action, decision, is_decision, mask, carry = policy(features, None, generator)
+    assert is_decision.all() and (decision == 3).all() and (action == 2).all()
+    assert mask[0].tolist() == [True, True, True, True, False]  # skill 1 cannot start: its slot is masked
+    for _ in range(MAX_HELD):
+        action, _, is_decision, _, carry = policy(features, carry, generator)
+        assert not is_decision.any() and (action == 2).all()
+    assert policy(features, carry, generator)[2].all()  # control comes back
+    force(heads, [-9.0, -9.0], 2)
+    _, decision, is_decision, _, _ = policy(
+        features, (torch.zeros(8, dtype=torch.int64), torch.zeros(8, dtype=torch.int64)), generator
+    )
+    assert is_decision.all() and (decision < 3).all()
+
+
+def test_empty_slots_are_never_chosen():
+    heads = make_heads()
+    force(heads, [9.0, 9.0], 1)
+    policy = OptionPolicy(Fixed([0.0, 0.0, 0.0, 50.0, 50.0]), heads, torch.tensor([-1, -1]))
+    action, decision, _, mask, _ = policy(torch.zeros(64, 6), None, torch.Generator().manual_seed(0))
+    assert (decision < 3).all() and (action == decision).all()
+    assert not mask[:, 3:].any()

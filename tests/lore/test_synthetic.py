@@ -1,0 +1,100 @@
+"""Path A: the share cap, plan tables, roll-outs, the buffer, and what the world model foretells."""
+
+import numpy as np
+import pytest
+import torch
+
+from lore.synthetic.buffer import SyntheticBatch, SyntheticBuffer
+from lore.synthetic.rollout import capped_share, foretells_unlock, plan_table, roll_out
+from lore.types import Latent
+
+
+class Counter:
+    """A world whose deter counts steps: reward 1 on reaching 3, death (continue 0) on reaching ``dies``."""
+
+    def __init__(self, dies: float = 99.0, unlock_at: float = 3.0) -> None:
+        self.rssm, self.dies, self.unlock_at = self, dies, unlock_at
+
+    def imagine_step(self, latent, action, generator):
+        return Latent(latent.deter + action[:, None].float(), latent.stoch)
+
+    def predict(self, features):
+        at = features[:, 0]
+        return (at == self.unlock_at).float(), (at < self.dies).float() * 0.9
+
+
+def start(n: int) -> Latent:
+    return Latent(torch.zeros(n, 1), torch.nn.functional.one_hot(torch.zeros(n, 2).long(), 3).float())
+
+
+def value(features):
+    return torch.full((len(features),), 10.0)
+
+
+@pytest.mark.parametrize("maximum", [0.0, 0.1, 0.25, 0.5, 0.9])
+def test_the_share_never_exceeds_its_cap_and_comes_close(maximum):
+    for real in (1, 7, 100, 1024):
+        n = capped_share(real, maximum)
+        assert n / (real + n) <= maximum + 1e-12
+        assert (n + 1) / (real + n + 1) > maximum
+
+
+def test_plan_table_takes_the_best_plan_up_to_its_first_macro():
+    plans = np.array([[[1, 2, -1], [3, 20, 1]], [[4, 4, 4], [-1, -1, -1]], [[30, 1, 1], [-1, -1, -1]]])
+    lengths = np.array([[2, 3], [3, 0], [3, 0]])
+    scores = np.array([[0.1, 0.9], [0.5, 0.99], [1.0, 0.0]])
+    actions, length = plan_table(plans, lengths, scores, num_actions=17)
+    assert length.tolist() == [1, 3, 0]
+    assert actions[0, 0] == 3 and actions[1].tolist() == [4, 4, 4]
+
+
+def test_roll_out_returns_are_the_discounted_rest_of_the_plan():
+    actions, lengths = torch.ones(1, 4, dtype=torch.int64), torch.tensor([4])
+    out = roll_out(Counter(), value, start(1), actions, lengths, None)
+    assert out.latent.deter[:, 0].tolist() == [0, 1, 2, 3]
+    tail = 0.9 * 10.0
+    expected = [0.9**2 * (1 + 0.9 * tail), 0.9 * (1 + 0.9 * tail), 1 + 0.9 * tail, tail]
+    np.testing.assert_allclose(out.plan_return.numpy(), expected, rtol=1e-6)
+
+
+def test_roll_outs_stop_where_the_model_predicts_death_and_at_each_plans_own_length():
+    actions = torch.ones(2, 4, dtype=torch.int64)
+    out = roll_out(Counter(dies=2.0), value, start(2), actions, torch.tensor([4, 1]), None)
+    # plan 0 lives through states 0 and 1 (its second action leads to death), plan 1 is one action long
+    assert sorted(out.latent.deter[:, 0].tolist()) == [0, 0, 1]
+    assert out.plan_return.min() == 0.0  # dying pays nothing afterwards
+
+
+def test_no_plan_gives_no_states():
+    out = roll_out(
+        Counter(), value, start(3), torch.ones(3, 2, dtype=torch.int64), torch.zeros(3, dtype=torch.int64), None
+    )
+    assert len(out.action) == 0
+
+
+def test_the_model_foretells_an_unlock_only_where_it_predicts_one():
+    assert foretells_unlock(Counter(), start(1), [1, 1, 1, 1], None)
+    assert not foretells_unlock(Counter(), start(1), [1, 1], None)
+    assert not foretells_unlock(Counter(dies=2.0), start(1), [1, 1, 1, 1], None)  # dead before it
+
+
+def test_buffer_overwrites_the_oldest_decays_and_survives_saving():
+    buffer = SyntheticBuffer(4, 1, 2, 3)
+    for k in range(3):
+        n = 2
+        stoch = torch.nn.functional.one_hot(torch.full((n, 2), k), 3).float()
+        buffer.add(
+            SyntheticBatch(
+                Latent(torch.full((n, 1), float(k)), stoch), torch.full((n,), k), torch.ones(n), torch.ones(n)
+            )
+        )
+    assert buffer.size == 4 and sorted(buffer.action.tolist()) == [1, 1, 2, 2]
+    buffer.decay(0.5)
+    generator = torch.Generator().manual_seed(0)
+    batch = buffer.sample(50, generator)
+    assert set(batch.action.tolist()) == {1, 2} and (batch.weight == 0.5).all()
+    assert (batch.latent.stoch.argmax(-1)[:, 0] == batch.action).all()
+    copy = SyntheticBuffer(4, 1, 2, 3)
+    copy.load({k: v.clone() for k, v in buffer.tensors().items()}, buffer.state_dict())
+    again = copy.sample(50, torch.Generator().manual_seed(0))
+    assert torch.equal(again.action, batch.action) and torch.equal(again.weight, batch.weight)
