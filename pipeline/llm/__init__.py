@@ -1,1 +1,69 @@
-"""."""
+"""Advisers behind one Protocol: the rule book, services, local models, controls. Nothing here touches a network at import."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from lore_datasets.errors import ConfigError, UsageError, shown
+
+if TYPE_CHECKING:
+    from pipeline.llm.base import LLM
+
+__all__ = ["BACKENDS", "get_backend"]
+
+BACKENDS = {
+    "rules": "a deterministic rule book; not a language model",
+    "gemini": "Google Gemini through google-genai; key in GEMINI_API_KEY or GOOGLE_API_KEY",
+    "openai": "any OpenAI-compatible server; key, where it needs one, in OPENAI_API_KEY",
+    "local": "a GGUF model in this process through xllamacpp",
+    "replay": "answers of a stored journal",
+    "blind": "control: a fixed order that never looks at the state",
+    "random": "control: uniformly random feasible choices",
+    "degraded": "control: the rule book with a share of answers dropped or wrong",
+}
+"""Backend name -> what it is."""
+
+_EXTRAS = {"gemini": "google-genai", "openai": "httpx", "local": "xllamacpp"}
+
+
+def get_backend(name: str, **options: Any) -> LLM:
+    """The adviser of that name; ``options`` are its constructor's.
+
+    ConfigError lists the known names, UsageError names the package that a backend lacks or an option it does not have.
+    ``degraded`` takes ``inner`` (an adviser, default the rule book); ``replay`` takes ``journal``; ``gemini``, ``openai`` and
+    ``local`` take ``model``.
+    """
+    if name not in BACKENDS:
+        raise ConfigError(f"unknown backend {shown(name)!r}", hint=f"one of: {', '.join(BACKENDS)}")
+    try:
+        return _make(name, options)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("pipeline", "lore_datasets"):
+            raise
+        package = _EXTRAS.get(name, missing)
+        raise UsageError(f"backend {name} needs the package {package}", hint=f"pip install {package}") from None
+
+
+def _make(name: str, options: dict[str, Any]) -> LLM:
+    homes = {
+        "rules": ("pipeline.llm.rules", "RulesAdviser"),
+        "gemini": ("pipeline.llm.gemini", "Gemini"),
+        "openai": ("pipeline.llm.openai", "OpenAI"),
+        "local": ("pipeline.llm.local", "Local"),
+        "replay": ("pipeline.llm.controls", "Replay"),
+        "blind": ("pipeline.llm.controls", "Blind"),
+        "random": ("pipeline.llm.controls", "RandomAdviser"),
+        "degraded": ("pipeline.llm.controls", "Degraded"),
+    }
+    if name == "degraded" and "inner" not in options:
+        options = {"inner": get_backend("rules"), **options}
+    module, attribute = homes[name]
+    make = getattr(import_module(module), attribute)
+    try:
+        return make(**options)
+    except TypeError as error:
+        if "argument" not in str(error):
+            raise
+        raise UsageError(f"backend {name}: {shown(error, 160)}", hint="see its class for the options it has") from None

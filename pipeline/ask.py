@@ -1,0 +1,99 @@
+"""Questions to one adviser through the journal: asked, asked again where the answer cannot be used, counted, kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from lore_datasets.errors import AnswerError, shown
+
+from pipeline.check import Rejected
+from pipeline.llm.base import LLM, Prompt, Response
+from pipeline.llm.journal import Budget, Journal, JournalStats
+from pipeline.parse import MAX_ANSWER, Advice, clean_text, parse
+from pipeline.rows import Row
+
+__all__ = ["Asked", "ShardResult", "ask", "storable"]
+
+_AGAIN = "\n\nYour last answer to this question could not be used (attempt {n}). Answer exactly in the form asked for."
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question with what came of it; ``advice`` is None when no answer could be used. ``where`` names it in rejects."""
+
+    where: str
+    prompt: Prompt
+    advice: Advice | None
+
+
+@dataclass
+class ShardResult:
+    """What one shard of questions gave.
+
+    Attributes:
+        rows: states with usable advice.
+        answers: (request hash, prompt, response) of everything that was answered or failed, in order.
+        rejects: what was refused, with reasons.
+        counts: dotted name -> number.
+        stats: journal hits, questions asked, tokens, dollars, seconds.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    answers: list[tuple[str, Prompt, Response]] = field(default_factory=list)
+    rejects: list[Rejected] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    stats: JournalStats = field(default_factory=JournalStats)
+
+
+def ask(
+    llm: LLM,
+    prompts: Sequence[Prompt],
+    names: Sequence[str] | frozenset[str],
+    result: ShardResult,
+    *,
+    journal: Journal,
+    budget: Budget | None = None,
+    retries: int = 0,
+) -> list[Asked]:
+    """Ask, parse, and ask again what failed or could not be used, at most ``retries`` times; one Asked per prompt, in order.
+
+    ``names``: all goals and actions that an answer may name. Answers, rejects, counts and costs are added to ``result``.
+    """
+    out: list[Asked | None] = [None] * len(prompts)
+    todo = list(range(len(prompts)))
+    again = 0 if getattr(llm, "answers_once", False) else retries
+    for attempt in range(again + 1):
+        asked = [_again(prompts[i], attempt, out[i]) for i in todo]
+        keys = journal.keys(llm, asked)
+        responses = journal.ask(llm, asked, budget=budget, stats=result.stats, keys=keys)
+        result.counts.update(f"questions.{prompt.kind}" for prompt in asked)
+        left = []
+        for i, key, prompt, response in zip(todo, keys, asked, responses, strict=True):
+            result.answers.append((key, prompt, response))
+            where = f"{prompt.kind} {key[:12]}"
+            try:
+                out[i] = Asked(where, prompt, parse(response, prompt, names))
+            except AnswerError as error:
+                out[i] = Asked(where, prompt, None)
+                left.append(i)
+                reason = "failed" if response.error else "blocked" if response.finish == "blocked" else "malformed"
+                result.counts[f"{reason}.{prompt.kind}"] += 1
+                result.rejects.append(Rejected(reason, where, clean_text(shown(error, 160))))
+        todo = left
+        if not todo:
+            break
+    return [a for a in out if a is not None]
+
+
+def _again(prompt: Prompt, attempt: int, before: Asked | None) -> Prompt:
+    """The question for this attempt; only fixed words are added, nothing of the answer."""
+    if attempt == 0 or before is None:
+        return prompt
+    return replace(prompt, user=prompt.user + _AGAIN.format(n=attempt))
+
+
+def storable(text: str) -> str:
+    """Foreign text as the store takes it: valid Unicode, no NUL, at most 64 kB."""
+    return text[:MAX_ANSWER].encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")

@@ -1,0 +1,167 @@
+"""Configuration of the offline phase: one frozen dataclass per step, each value checked when it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from lore_datasets.errors import ConfigError
+
+__all__ = ["AdviseConfig", "AskConfig", "CollectConfig", "PipelineConfig", "SelectConfig", "to_dict"]
+
+_INF = float(2**53)
+_SEED = (0, 2**31 - 1)
+
+
+def _check(section: str, config: Any, ranges: dict[str, tuple[float, float]]) -> None:
+    for name, (low, high) in ranges.items():
+        value = getattr(config, name)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        default = type(config).__dataclass_fields__[name].default
+        if not number or not low <= value <= high or (type(default) is int and type(value) is not int):
+            raise ConfigError.out_of_range(f"{section}.{name}", value, f"{low:g}..{high:g}")
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """Which game states are gathered, and by whom."""
+
+    environment: str = "crafter"
+    """Environment adapter to play."""
+    budget: int = 4000
+    """States to gather over all players."""
+    stride: int = 5
+    """One state in this many steps is kept, at random steps: neighbours in time say nearly the same."""
+    max_steps: int = 2000
+    """Steps after which an episode is left for a fresh world."""
+    seed: int = 0
+    """Seed of worlds and players."""
+
+    def __post_init__(self) -> None:
+        _check(
+            "collect",
+            self,
+            {"budget": (1, 10_000_000), "stride": (1, 1000), "max_steps": (1, _INF), "seed": _SEED},
+        )
+
+
+@dataclass(frozen=True)
+class SelectConfig:
+    """Which of the gathered states are worth a question."""
+
+    budget: int = 2000
+    """States to ask about; fewer when there are fewer distinct ones."""
+    novelty: float = 0.5
+    """Share picked by rarity of the goal key; the rest is drawn by source weight alone."""
+    competent_weight: float = 2.0
+    """How much likelier a state of competent play (rules, half-and-half) is drawn than a random player's."""
+    seed: int = 0
+    """Seed of the draw."""
+
+    def __post_init__(self) -> None:
+        ranges = {"budget": (1, 10_000_000), "novelty": (0.0, 1.0), "competent_weight": (0.0, 1000.0), "seed": _SEED}
+        _check("select", self, ranges)
+
+
+@dataclass(frozen=True)
+class AskConfig:
+    """Who is asked, how often, and for how much."""
+
+    backend: str = "rules"
+    """rules, gemini, openai, local, replay, or a control: blind, random, degraded."""
+    model: str = ""
+    """Model name for the backends that have several; empty takes the backend's default."""
+    base_url: str = ""
+    """Server of the ``openai`` and ``gemini`` backends; empty takes the public one. Plain http only on loopback."""
+    max_cost: float = 0.0
+    """Stop before the question that could exceed this many US dollars in all; 0 sets no limit."""
+    max_requests: int = 0
+    """Stop before one request more than this; 0 sets no limit. Answers from the journal do not count."""
+    shard: int = 256
+    """States asked about together; a flow runs one task per shard."""
+    timeout_s: float = 60.0
+    """Total deadline of one question."""
+    concurrency: int = 8
+    """Questions in flight at a time, for the backends that wait on a network."""
+    retries: int = 2
+    """Times a question is asked again after a failure or an answer that cannot be used."""
+    allow_mixed_models: bool = False
+    """Let answers of several model versions into one dataset version."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", self.backend):
+            raise ConfigError.out_of_range("ask.backend", self.backend, "a backend name such as rules")
+        _check(
+            "ask",
+            self,
+            {
+                "max_cost": (0.0, 1e6),
+                "max_requests": (0, _INF),
+                "shard": (1, 100_000),
+                "timeout_s": (0.001, 86400.0),
+                "concurrency": (1, 256),
+                "retries": (0, 10),
+            },
+        )
+
+
+@dataclass(frozen=True)
+class AdviseConfig:
+    """What is asked for and how answers become rows."""
+
+    plans: int = 3
+    """Plans kept per state (P)."""
+    plan_length: int = 12
+    """Entries of one plan (L); longer plans are cut to their first L entries."""
+    plan_share: float = 1.0
+    """Share of the states that are also asked for plans."""
+    skill_questions: int = 1
+    """Questions for new skills per version; 0 asks for none."""
+    max_new_skills: int = 8
+    """New skills that may enter one version."""
+    orders: int = 1
+    """Times each state is asked, each with another order of the options; agreement then scales confidence."""
+    clip: float = 5.0
+    """Logits are centred and lie within plus or minus this; also their whole range in nats."""
+    gap: float = 1.0
+    """Nats by which an infeasible entry lies at least under the least likely feasible one."""
+    floor: float = 1e-3
+    """Least probability that advice leaves to the feasible choices together."""
+    seed: int = 0
+    """Seed of the option orders and of which states are asked for plans."""
+
+    def __post_init__(self) -> None:
+        _check(
+            "advise",
+            self,
+            {
+                "plans": (1, 16),
+                "plan_length": (1, 64),
+                "plan_share": (0.0, 1.0),
+                "skill_questions": (0, 64),
+                "max_new_skills": (0, 64),
+                "orders": (1, 16),
+                "clip": (0.1, 5.0),
+                "gap": (0.0, self.clip),
+                "floor": (1e-6, 0.5),
+                "seed": _SEED,
+            },
+        )
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """The whole offline phase."""
+
+    collect: CollectConfig = field(default_factory=CollectConfig)
+    select: SelectConfig = field(default_factory=SelectConfig)
+    ask: AskConfig = field(default_factory=AskConfig)
+    advise: AdviseConfig = field(default_factory=AdviseConfig)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain nested dict of a config, for manifests."""
+    return dataclasses.asdict(config)

@@ -1,0 +1,366 @@
+"""Every question and answer in one SQLite file, written before it is used: the same question is never paid twice.
+
+The key of an answer is the SHA-256 of model, prompt, schema and parameters (:func:`pipeline.llm.base.request_hash`).
+Failures are kept beside the answers, for the record, and are never served.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lore_datasets.errors import BadInput, Busy, CorruptArtifact, NewerSchema, NoSpace, ServiceError, shown
+
+from pipeline.llm.base import LLM, Prompt, Response, request_hash
+
+__all__ = ["MAX_FAILURES", "Budget", "Journal", "JournalStats", "question_hash"]
+
+VERSION = 1
+MAX_FAILURES = 5
+"""Failures in a row after which asking stops."""
+_CHUNK = 16
+_TABLES = """
+CREATE TABLE IF NOT EXISTS answer (
+    hash TEXT PRIMARY KEY, question TEXT NOT NULL, kind TEXT NOT NULL, adviser TEXT NOT NULL, parameters TEXT NOT NULL,
+    system TEXT NOT NULL, user TEXT NOT NULL, response TEXT NOT NULL, created REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS answer_question ON answer (question);
+CREATE TABLE IF NOT EXISTS failure (
+    hash TEXT NOT NULL, kind TEXT NOT NULL, adviser TEXT NOT NULL, response TEXT NOT NULL, created REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS prefix (sha256 TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batch (name TEXT PRIMARY KEY, adviser TEXT NOT NULL, hashes TEXT NOT NULL, state TEXT NOT NULL,
+    created REAL NOT NULL) WITHOUT ROWID;
+"""
+
+
+def question_hash(prompt: Prompt) -> str:
+    """SHA-256 of the question alone, whoever is asked."""
+    return request_hash("", prompt)
+
+
+@dataclass
+class JournalStats:
+    """What one run of questions did: served from the journal, asked, failed; tokens, dollars and seconds of what was asked."""
+
+    served: int = 0
+    asked: int = 0
+    failed: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    price_usd: float = 0.0
+    latency_s: float = 0.0
+    failed_in_a_row: int = 0
+    last_error: str = ""
+
+    def add(self, other: JournalStats) -> None:
+        """Sum ``other`` into this."""
+        for name in ("served", "asked", "failed", "tokens_in", "tokens_out", "price_usd", "latency_s"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+class Budget:
+    """Limits on what may still be asked; 0 means no limit. Shared by all shards of a run, safe with threads."""
+
+    def __init__(
+        self, max_requests: int = 0, max_cost: float = 0.0, estimate: Callable[[Prompt], float] | None = None
+    ) -> None:
+        self.max_requests, self.max_cost = max_requests, max_cost
+        self.estimate = estimate or (lambda prompt: 0.0)
+        self.requests, self.cost = 0, 0.0
+        self._lock = threading.Lock()
+
+    def reserve(self, prompts: Sequence[Prompt]) -> int:
+        """How many of ``prompts``, from the first on, may be asked now; they count as asked from here on."""
+        with self._lock:
+            taken = 0
+            for prompt in prompts:
+                price = self.estimate(prompt)
+                over_requests = self.max_requests and self.requests + 1 > self.max_requests
+                over_cost = self.max_cost and self.cost + price > self.max_cost
+                if over_requests or over_cost:
+                    break
+                self.requests += 1
+                self.cost += price
+                taken += 1
+            return taken
+
+    def settle(self, prompt: Prompt, response: Response) -> None:
+        """Replace the estimate of one asked question by its real price."""
+        with self._lock:
+            self.cost += response.price_usd - self.estimate(prompt)
+
+
+class Journal:
+    """The answers of one file (``:memory:`` for none); one instance may be shared by threads, one file by processes."""
+
+    def __init__(self, path: Path | str = ":memory:") -> None:
+        self.path = str(path)
+        if self.path != ":memory:":
+            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()
+        self._done = threading.Condition()
+        self._asking: set[str] = set()
+        self._prefixes: set[str] = set()
+        try:
+            self._db = sqlite3.connect(self.path, timeout=60.0, check_same_thread=False, isolation_level=None)
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version > VERSION:
+                raise NewerSchema(f"journal {self.path} has version {version}, this program reads up to {VERSION}",
+                                  hint="install a newer LoRe")  # fmt: skip
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_TABLES)
+            self._db.execute(f"PRAGMA user_version={VERSION}")
+        except sqlite3.Error as error:
+            raise self._named(error) from None
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return self._query("SELECT COUNT(*) FROM answer")[0][0]
+
+    def close(self) -> None:
+        """Close the file; the journal cannot be used after it."""
+        with self._lock:
+            self._db.close()
+
+    def get(self, key: str) -> Response | None:
+        """The answer to the request ``key``, None when it was never answered."""
+        rows = self._query("SELECT response FROM answer WHERE hash = ?", (key,))
+        return _loaded(rows[0][0], self.path) if rows else None
+
+    def by_question(self, prompt: Prompt, adviser: str = "") -> Response | None:
+        """The answer that ``adviser`` (default: anybody) gave to the question of ``prompt``, whatever its parameters."""
+        sql = (
+            "SELECT response FROM answer WHERE question = ?"
+            + (" AND adviser = ?" if adviser else "")
+            + " ORDER BY hash"
+        )
+        rows = self._query(sql, (question_hash(prompt), adviser) if adviser else (question_hash(prompt),))
+        return _loaded(rows[0][0], self.path) if rows else None
+
+    def advisers(self) -> list[tuple[str, str]]:
+        """(name, parameters as JSON) of every adviser with an answer here, sorted."""
+        return sorted(self._query("SELECT DISTINCT adviser, parameters FROM answer"))
+
+    def failures(self) -> list[tuple[str, Response]]:
+        """(request hash, response) of everything that failed, oldest first."""
+        return [
+            (h, _loaded(r, self.path)) for h, r in self._query("SELECT hash, response FROM failure ORDER BY created")
+        ]
+
+    @staticmethod
+    def keys(llm: LLM, prompts: Sequence[Prompt]) -> list[str]:
+        """Request hash of each prompt when ``llm`` is asked."""
+        parameters = dict(getattr(llm, "parameters", {}))
+        return [_key(llm, prompt, parameters) for prompt in prompts]
+
+    def put(self, entries: Iterable[tuple[str, Prompt, Response]], llm: LLM) -> None:
+        """Write answers and failures in one transaction; an answer that is there already stays as it is."""
+        parameters = _dump(dict(getattr(llm, "parameters", {})))
+        now, answers, failures, prefixes = time.time(), [], [], {}
+        for key, prompt, response in entries:
+            text = _dump(asdict(response))
+            if response.error is not None:
+                failures.append((key, prompt.kind, llm.name, text, now))
+                continue
+            prefix = _sha(prompt.system)
+            if prefix not in self._prefixes:
+                prefixes[prefix] = prompt.system
+            answers.append(
+                (key, question_hash(prompt), prompt.kind, llm.name, parameters, prefix, prompt.user, text, now)
+            )
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.executemany("INSERT OR IGNORE INTO prefix VALUES (?, ?)", prefixes.items())
+                self._db.executemany("INSERT OR IGNORE INTO answer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", answers)
+                self._db.executemany("INSERT INTO failure VALUES (?, ?, ?, ?, ?)", failures)
+                self._db.execute("COMMIT")
+            except BaseException as error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    raise self._named(error) from None
+                raise
+            self._prefixes.update(prefixes)
+
+    def ask(
+        self,
+        llm: LLM,
+        prompts: Sequence[Prompt],
+        *,
+        budget: Budget | None = None,
+        stats: JournalStats | None = None,
+        on_answer: Callable[[int], None] | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> list[Response]:
+        """Answers to all ``prompts`` in order; only what the journal lacks is asked, each distinct question once.
+
+        Every answer is written before it is returned. ServiceError, resumable by the same call, when the budget is used up
+        or when the last :data:`MAX_FAILURES` questions asked have all failed. ``keys`` are those of :meth:`keys`, if made.
+        """
+        stats = stats if stats is not None else JournalStats()
+        keys = self.keys(llm, prompts) if keys is None else keys
+        found: dict[str, Response] = {}
+        missing: dict[str, Prompt] = {}
+        for key, prompt in zip(keys, prompts, strict=True):
+            if key not in found and key not in missing:
+                response = self.get(key)
+                if response is None:
+                    missing[key] = prompt
+                else:
+                    found[key] = response
+        stats.served += len(found)
+        if on_answer and found:
+            on_answer(sum(key in found for key in keys))
+        todo = list(missing.items())
+        size = max(1, int(getattr(llm, "chunk", _CHUNK)))
+        while todo:
+            chunk, todo = self._claim(todo[:size]), todo[size:]
+            if chunk:
+                found.update(self._ask_chunk(llm, chunk, budget, stats, on_answer))
+            for key, prompt in missing.items():  # asked by another thread meanwhile
+                if not todo and key not in found:
+                    self._wait(key)
+                    response = self.get(key)
+                    if response is not None:
+                        found[key] = response
+                        stats.served += 1
+                    else:
+                        todo.append((key, prompt))
+        return [found[key] for key in keys]
+
+    def _claim(self, entries: list[tuple[str, Prompt]]) -> list[tuple[str, Prompt]]:
+        with self._done:
+            mine = [(key, prompt) for key, prompt in entries if key not in self._asking]
+            self._asking.update(key for key, _ in mine)
+        return mine
+
+    def _wait(self, key: str) -> None:
+        with self._done:
+            self._done.wait_for(lambda: key not in self._asking)
+
+    def _ask_chunk(
+        self,
+        llm: LLM,
+        chunk: list[tuple[str, Prompt]],
+        budget: Budget | None,
+        stats: JournalStats,
+        on_answer: Callable[[int], None] | None,
+    ) -> dict[str, Response]:
+        found: dict[str, Response] = {}
+        try:
+            fresh = []
+            for key, prompt in chunk:  # a thread may have written it between our look and our claim
+                response = self.get(key)
+                if response is None:
+                    fresh.append((key, prompt))
+                else:
+                    found[key] = response
+                    stats.served += 1
+            allowed = len(fresh) if budget is None else budget.reserve([prompt for _, prompt in fresh])
+            if allowed:
+                found.update(self._complete(llm, fresh[:allowed], budget, stats))
+            if on_answer:
+                on_answer(len(found))
+            if stats.failed_in_a_row >= MAX_FAILURES:
+                raise ServiceError(
+                    f"partial: {stats.failed_in_a_row} questions in a row failed, the last with: {shown(stats.last_error)}",
+                    kept=f"{len(self)} answers in {self.path}",
+                    hint="run the same command again later; nothing is asked twice",
+                )
+            if allowed < len(fresh):
+                raise ServiceError(
+                    "partial: the limit on cost or requests is reached before all questions were asked",
+                    kept=f"{len(self)} answers in {self.path}",
+                    hint="run the same command with a higher limit; nothing is asked twice",
+                )
+        finally:
+            with self._done:
+                self._asking.difference_update(key for key, _ in chunk)
+                self._done.notify_all()
+        return found
+
+    def _complete(
+        self, llm: LLM, entries: list[tuple[str, Prompt]], budget: Budget | None, stats: JournalStats
+    ) -> dict[str, Response]:
+        """Ask one chunk; a backend with ``stream`` hands answers over one by one, and each is written at once."""
+        found: dict[str, Response] = {}
+        prompts = [prompt for _, prompt in entries]
+        stream = getattr(llm, "stream", None)
+        parts = (
+            ([pair] for pair in stream(prompts)) if stream else (list(enumerate(llm.complete(prompts))) for _ in (0,))
+        )
+        for part in parts:
+            done = [(*entries[i], response) for i, response in part]
+            self.put(done, llm)
+            for key, prompt, response in done:
+                found[key] = response
+                stats.asked += 1
+                stats.failed += response.error is not None
+                stats.failed_in_a_row = stats.failed_in_a_row + 1 if response.error is not None else 0
+                stats.last_error = response.error or stats.last_error
+                stats.tokens_in += response.tokens_in
+                stats.tokens_out += response.tokens_out
+                stats.price_usd += response.price_usd
+                stats.latency_s += response.latency_s
+                if budget is not None:
+                    budget.settle(prompt, response)
+        if len(found) != len(entries):
+            raise ServiceError(f"backend {shown(llm.name)} answered {len(found)} of {len(entries)} questions",
+                               kept=f"{len(self)} answers in {self.path}")  # fmt: skip
+        return found
+
+    def _query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple]:
+        with self._lock:
+            try:
+                return self._db.execute(sql, values).fetchall()
+            except sqlite3.Error as error:
+                raise self._named(error) from None
+
+    def _named(self, error: sqlite3.Error) -> Exception:
+        text = str(error)
+        where, kept = f"journal {self.path}: {shown(text)}", "every answer written before"
+        if "locked" in text or "busy" in text:
+            return Busy(where, kept=kept, hint="another run is writing; try again when it is done")
+        if "full" in text:
+            return NoSpace(where, kept=kept, hint="free some space and run again")
+        if "malformed" in text or "not a database" in text:
+            return CorruptArtifact(where, hint="move the file away, or restore it from a copy")
+        return BadInput(where, kept=kept)
+
+
+def _key(llm: LLM, prompt: Prompt, parameters: dict[str, Any]) -> str:
+    if getattr(llm, "reads_state", False):
+        parameters = {**parameters, "state": prompt.state.hex()}
+    return request_hash(llm.name, prompt, parameters)
+
+
+def _sha(text: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def _loaded(text: str, where: str) -> Response:
+    try:
+        body = json.loads(text)
+        if body.get("probabilities") is not None:
+            body["probabilities"] = tuple(body["probabilities"])
+        return Response(**body)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CorruptArtifact(f"journal {where}: an answer does not read: {shown(error)}") from None

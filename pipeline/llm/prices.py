@@ -1,0 +1,41 @@
+"""What a question costs, from the dated list ``prices.json``."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+
+from lore_datasets.errors import ConfigError, shown
+
+from pipeline.llm.base import Prompt
+
+__all__ = ["estimate_tokens", "price", "price_date"]
+
+_CHARACTERS_PER_TOKEN = 3.5
+
+
+@cache
+def _table() -> dict:
+    return json.loads(resources.files(__package__).joinpath("prices.json").read_text(encoding="utf-8"))
+
+
+def price_date() -> str:
+    """The day the list was made (ISO date)."""
+    return _table()["as_of"]
+
+
+def price(model: str, tokens_in: int, tokens_out: int, *, batch: bool = False) -> float:
+    """US dollars for one question to ``model`` (a listed name, or that with a version suffix); ConfigError when unlisted."""
+    models = _table()["models"]
+    listed = [name for name in models if model == name or model.startswith((f"{name}-", f"{name}@"))]
+    if not listed:
+        raise ConfigError(f"no price is known for model {shown(model)!r}", hint=f"listed: {', '.join(models)}")
+    row = models[max(listed, key=len)]
+    dollars = (tokens_in * row["in"] + tokens_out * row["out"]) / 1e6
+    return dollars / 2 if batch else dollars
+
+
+def estimate_tokens(prompt: Prompt) -> tuple[int, int]:
+    """(tokens read, most tokens written) of a question, from its characters and its cap; a rough upper figure."""
+    return int(len(prompt.text) / _CHARACTERS_PER_TOKEN) + 1, prompt.max_tokens

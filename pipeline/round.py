@@ -1,0 +1,174 @@
+"""What the shards of one round of questions share: states, skills, adviser, journal, budget. New skills come first."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from lore_datasets.environments import Environment
+from lore_datasets.errors import BadInput
+from lore_datasets.geometry import StateView
+from lore_datasets.skills import Skill, parse_skill
+from lore_datasets.store import Store
+from lore_datasets.types import SymbolicState
+
+from pipeline.ask import Asked, ShardResult, ask
+from pipeline.check import Feasible, GoalCheck, check_skills
+from pipeline.config import PipelineConfig
+from pipeline.llm.base import LLM, Prompt
+from pipeline.llm.journal import Budget, Journal
+from pipeline.prompts import Renderer
+
+__all__ = ["Round", "prepare", "sample_views", "skill_prompts"]
+
+_SAMPLE = 256
+
+
+@dataclass
+class Round:
+    """What the shards of one round share; made by :func:`prepare`.
+
+    Attributes:
+        packed: uint8[N, S] states that are asked about.
+        skills: skills of the version before, then the new ones, in the order of the extended action space.
+        feasible: goals that can start in a state.
+        new_skills: (skill, origin) of this round.
+        first: answers, rejects and counts of the questions for skills.
+    """
+
+    packed: np.ndarray
+    environment: Environment
+    llm: LLM
+    config: PipelineConfig
+    journal: Journal
+    budget: Budget
+    skills: tuple[Skill, ...]
+    renderer: Renderer
+    feasible: Feasible
+    new_skills: list[tuple[Skill, str]] = field(default_factory=list)
+    first: ShardResult = field(default_factory=ShardResult)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def shards(self) -> list[range]:
+        """Ranges of state indices, one per shard."""
+        size = self.config.ask.shard
+        return [range(i, min(i + size, len(self.packed))) for i in range(0, len(self.packed), size)]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All goals and actions that an answer may name."""
+        return frozenset((*self.environment.vocab.actions, *(s.name for s in self.skills)))
+
+    def view(self, index: int) -> StateView:
+        """State ``index`` with its questions."""
+        return StateView(self.packed[index].tobytes(), self.environment.vocab)
+
+    def ask(self, prompts: Sequence[Prompt], result: ShardResult) -> list[Asked]:
+        """:func:`pipeline.ask.ask` with this round's adviser, journal and budget."""
+        retries = self.config.ask.retries
+        return ask(self.llm, prompts, self.names, result, journal=self.journal, budget=self.budget, retries=retries)
+
+
+def prepare(
+    states: SymbolicState | np.ndarray,
+    environment: Environment,
+    llm: LLM,
+    store: Store,
+    name: str,
+    config: PipelineConfig | None = None,
+    journal: Journal | None = None,
+    *,
+    feasible: Feasible | None = None,
+    ask_skills: bool = True,
+) -> Round:
+    """Begin a round: take over the skills of the version before, ask for new ones, and make the question renderer."""
+    config = config or PipelineConfig()
+    packed = states.pack() if isinstance(states, SymbolicState) else np.asarray(states)
+    SymbolicState.unpack(packed, environment.layout)  # BadInput when it is another environment's
+    if packed.ndim != 2 or not len(packed):
+        raise BadInput(f"states of shape {list(packed.shape)}, expected [N, {environment.layout.size}] with N >= 1")
+    skills = _known_skills(store, name, environment)
+    now = Round(
+        packed=packed,
+        environment=environment,
+        llm=llm,
+        config=config,
+        journal=Journal() if journal is None else journal,
+        budget=Budget(config.ask.max_requests, config.ask.max_cost, getattr(llm, "estimate", None)),
+        skills=skills,
+        renderer=Renderer(environment, skills, seed=config.advise.seed),
+        feasible=_all_goals(feasible, skills, environment),
+    )
+    if ask_skills and config.advise.skill_questions and config.advise.max_new_skills:
+        _add_skills(now, feasible)
+    return now
+
+
+def _known_skills(store: Store, name: str, environment: Environment) -> tuple[Skill, ...]:
+    """Skills of the newest version of ``name``, in its order; the environment's where there is none yet."""
+    if name not in store.names() or not store.versions(name):
+        return environment.skills
+    found = store.open(name, wanted=lambda path: "/skills/" in path)
+    texts: dict[str, str] = {}
+    for path, names in found.arrays.items():
+        if path.endswith("/skills/name"):
+            texts.update(zip(names, found.arrays[path.removesuffix("name") + "json"], strict=True))
+    shipped = {skill.name: skill for skill in environment.skills}
+    return tuple(parse_skill(texts[n], environment.vocab) if n in texts else shipped[n] for n in found.manifest.skills)
+
+
+def _all_goals(feasible: Feasible | None, skills: Sequence[Skill], environment: Environment) -> Feasible:
+    """``feasible`` for the shipped skills (default: their conditions), conditions for all later ones."""
+    if feasible is None:
+        return GoalCheck(skills, environment.vocab)
+    shipped = {skill.name for skill in environment.skills}
+    later = GoalCheck([s for s in skills if s.name not in shipped], environment.vocab)
+    return (lambda view: [*feasible(view), *later(view)]) if later.tests else feasible
+
+
+def skill_prompts(now: Round, sample: Sequence[StateView]) -> list[Prompt]:
+    """The questions for new skills, equal ones once; each sums up another part of the sampled states."""
+    config = now.config.advise
+    parts = [sample[i :: config.skill_questions] or sample for i in range(config.skill_questions)]
+    prompts = [now.renderer.new_skills(_summary(part, now), min(8, config.max_new_skills)) for part in parts]
+    return list({prompt.user: prompt for prompt in prompts}.values())
+
+
+def sample_views(now: Round) -> list[StateView]:
+    """At most 256 of the round's states, evenly spread."""
+    return [now.view(int(i)) for i in np.linspace(0, len(now.packed) - 1, min(_SAMPLE, len(now.packed)))]
+
+
+def _add_skills(now: Round, feasible: Feasible | None) -> None:
+    """Ask for new skills and extend the round by those that hold."""
+    config, result, sample = now.config.advise, now.first, sample_views(now)
+    asked = now.ask(skill_prompts(now, sample), result)
+    offered = [(body, a.where) for a in asked if a.advice for body in a.advice.skills]
+    taken = [skill.name for skill in now.skills]
+    now.new_skills, rejected = check_skills(offered, now.environment.vocab, taken, sample, config.max_new_skills)
+    result.rejects += rejected
+    result.counts["new_skills.offered"] += len(offered)
+    result.counts["new_skills.kept"] += len(now.new_skills)
+    if now.new_skills:
+        now.skills = (*now.skills, *(skill for skill, _ in now.new_skills))
+        now.renderer = Renderer(now.environment, now.skills, seed=config.seed)
+        now.feasible = _all_goals(feasible, now.skills, now.environment)
+
+
+def _summary(views: Sequence[StateView], now: Round) -> str:
+    """Where the player tends to be: shares of states in which goals can start, things are in view, achievements are had."""
+    vocab, n = now.environment.vocab, len(views)
+    starts = Counter(name for view in views for name in now.feasible(view))
+    seen = Counter(name for view in views for name in view.in_view() if name not in ("nothing", "player"))
+    had = Counter(a for view in views for a, on in zip(vocab.achievements, view.flags, strict=True) if on)
+
+    def shares(counts: Counter[str]) -> str:
+        ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+        return ", ".join(f"{name} {round(100 * c / n)} %" for name, c in ordered) or "none"
+
+    starting = f"Share of {n} visited states in which a goal can start: {shares(starts)}."
+    return f"{starting}\nIn view: {shares(seen)}.\nAchieved already: {shares(had)}."
