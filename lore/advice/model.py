@@ -19,38 +19,54 @@ if TYPE_CHECKING:
 
 __all__ = ["AdviceModel", "Member", "distil", "fit", "train_arrays"]
 
-EMBED, CHANNELS, HIDDEN = 8, 16, 96
+EMBED, CHANNELS, PICTURE, HIDDEN = 8, 16, 32, 96
 
 
 class Member(nn.Module):
-    """One network of the ensemble: cell embedding, two 3x3 convolutions, two dense layers -> logits [B, A+K]."""
+    """One network of the ensemble -> logits [B, A+K].
+
+    It reads the view twice: where things are (cell embedding, two 3x3 convolutions, one dense layer) and what is there at
+    all (presence of each kind in the crop and in the 3x3 block around the player), which is what most goals hang on.
+    """
 
     def __init__(self, environment: Environment, width: int) -> None:
         super().__init__()
         layout, vocab = environment.layout, environment.vocab
         self.at = layout.offsets()
-        self.height, self.width = layout.height, layout.width
-        self.cell = nn.Embedding(len(vocab.targets), EMBED)
+        self.height, self.width, self.kinds = layout.height, layout.width, len(vocab.targets)
+        self.cell = nn.Embedding(self.kinds, EMBED)
         self.conv1 = nn.Conv2d(EMBED, CHANNELS, 3, padding=1)
         self.conv2 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
+        self.picture = nn.Linear(CHANNELS * self.height * self.width, PICTURE)
         self.directions = len(vocab.directions)
-        scalars = layout.items + layout.vitals + layout.achievements + self.directions + 2
-        self.dense1 = nn.Linear(CHANNELS * self.height * self.width + scalars, HIDDEN)
+        steps = torch.tensor([dy * self.width + dx for _, dx, dy, _ in vocab.directions])
+        self.register_buffer("ahead", steps + (self.height // 2) * self.width + self.width // 2, persistent=False)
+        counts = layout.items + layout.vitals
+        scalars = 2 * counts + layout.achievements + self.directions + 2 + 3 * self.kinds
+        self.dense1 = nn.Linear(PICTURE + scalars, HIDDEN)
         self.dense2 = nn.Linear(HIDDEN, HIDDEN)
         self.out = nn.Linear(HIDDEN, width)
 
     def forward(self, states: Tensor) -> Tensor:
         """Packed states uint8[B, S] -> logits float32[B, A+K]."""
-        cells = (
-            self.cell(states[:, self.at["view"]].long()).view(-1, self.height, self.width, EMBED).permute(0, 3, 1, 2)
-        )
-        picture = F.silu(self.conv2(F.silu(self.conv1(cells)))).flatten(1)
+        ids = states[:, self.at["view"]].long()
+        cells = self.cell(ids).view(-1, self.height, self.width, EMBED).permute(0, 3, 1, 2)
+        picture = F.silu(self.picture(F.silu(self.conv2(F.silu(self.conv1(cells)))).flatten(1)))
+        grid = ids.view(-1, self.height, self.width)
+        y, x = self.height // 2, self.width // 2
+        around = self._presence(grid[:, y - 1 : y + 2, x - 1 : x + 2].flatten(1))
+        facing = states[:, self.at["facing"]].long()
+        front = F.one_hot(ids.gather(1, self.ahead[facing]).squeeze(-1), self.kinds).float()
         scalar = states.float()
-        facing = F.one_hot(states[:, self.at["facing"]].long().squeeze(-1), self.directions).float()
-        counts = scalar[:, self.at["inventory"].start : self.at["vitals"].stop] / 9.0
-        flags = torch.cat([scalar[:, self.at["sleeping"]], scalar[:, self.at["daylight"]] / 255.0], -1)
-        x = torch.cat([picture, counts, facing, flags, scalar[:, self.at["unlocked"]]], -1)
-        return self.out(F.silu(self.dense2(F.silu(self.dense1(x)))))
+        counts = scalar[:, self.at["inventory"].start : self.at["vitals"].stop]
+        parts = [picture, self._presence(ids), around, front, counts / 9.0, (counts > 0).float()]
+        parts += [F.one_hot(facing.squeeze(-1), self.directions).float(), scalar[:, self.at["sleeping"]]]
+        parts += [scalar[:, self.at["daylight"]] / 255.0, scalar[:, self.at["unlocked"]]]
+        return self.out(F.silu(self.dense2(F.silu(self.dense1(torch.cat(parts, -1))))))
+
+    def _presence(self, ids: Tensor) -> Tensor:
+        """Which kinds occur among ids int64 [B, n]: float32 [B, kinds]."""
+        return torch.zeros(len(ids), self.kinds).scatter_(1, ids, 1.0)
 
 
 class AdviceModel:
