@@ -76,7 +76,7 @@ class VectorEnv:
 
 def _checked(actions: Sequence[int] | np.ndarray, count: int, ended: list[bool] | None) -> list[int]:
     if ended is None:
-        raise UsageError("the vector has not been reset")
+        raise UsageError("the vector has not been reset, or has been closed")
     actions = [int(a) for a in actions]
     if len(actions) != count:
         raise BadInput(f"{len(actions)} actions for {count} environments")
@@ -164,6 +164,8 @@ class ProcessVectorEnv:
 
     def reset(self) -> list[Step]:
         """Begin an episode everywhere."""
+        if not self._workers:
+            raise UsageError("the vector has been closed")
         self._ended = [False] * len(self)
         for i in range(len(self)):
             self._send(i, "reset")
@@ -209,15 +211,13 @@ class ProcessVectorEnv:
         for memory in self._memory:
             memory.close()
             memory.unlink()
-        self._pipes, self._workers, self._memory = [], [], []
+        self._pipes, self._workers, self._memory, self._ended = [], [], [], None
 
     def _send(self, i: int, what: str, value: Any = None) -> None:
         try:
             self._pipes[i].send((what, value))
         except (BrokenPipeError, ConnectionResetError):
             self._receive(i, "")  # reads the worker's last words, or raises for it
-        except IndexError:
-            raise UsageError("the vector has been closed") from None
 
     def _receive(self, i: int, expected: str) -> Any:
         try:
