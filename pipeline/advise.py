@@ -99,7 +99,7 @@ def advise_shard(now: Round, shard: Sequence[int]) -> ShardResult:
                 result.counts["choices.infeasible"] += len(rejected)
                 priors += [checked] if checked is not None else []
             else:
-                row.plans, rejected = check_plans(answer.advice, row.goals, view, answer.where)
+                row.plans, rejected = check_plans(answer.advice, each[-1].options, view, answer.where)
                 result.counts["plans.offered"] += len(answer.advice.plans)
                 result.counts["plans.kept"] += len(row.plans)
             result.rejects += rejected

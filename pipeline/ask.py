@@ -21,7 +21,7 @@ _AGAIN = "\n\nYour last answer to this question could not be used (attempt {n}).
 
 @dataclass(frozen=True)
 class Asked:
-    """One question with what came of it; ``advice`` is None when no answer could be used. ``where`` names it in rejects."""
+    """One question and what came of it; ``advice`` is None when no answer could be used."""
 
     where: str
     prompt: Prompt
@@ -57,9 +57,9 @@ def ask(
     budget: Budget | None = None,
     retries: int = 0,
 ) -> list[Asked]:
-    """Ask, parse, and ask again what failed or could not be used, at most ``retries`` times; one Asked per prompt, in order.
+    """Ask, parse, and ask again what failed or could not be used (``retries`` times); one Asked per prompt, in order.
 
-    ``names``: all goals and actions that an answer may name. Answers, rejects, counts and costs are added to ``result``.
+    ``names`` are all goals and actions that an answer may name. Answers, rejects and counts are added to ``result``.
     """
     out: list[Asked | None] = [None] * len(prompts)
     todo = list(range(len(prompts)))

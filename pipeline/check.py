@@ -1,4 +1,4 @@
-"""Advice against the state it was given for: recipe table, start conditions, lethal steps. What fails is kept with its reason."""
+"""Advice against its state: recipes, start conditions, lethal steps. What fails is kept with its reason."""
 
 from __future__ import annotations
 
@@ -127,11 +127,16 @@ def check_prior(
     return replace(advice, choices=choices, confidence=advice.confidence * mass, weight=advice.weight * mass), rejected
 
 
-def check_plans(advice: Advice, goals: Sequence[str], view: StateView, where: str) -> tuple[list[Plan], list[Rejected]]:
-    """Plans whose first step can start here, whose leading moves miss lava, and whose items can be there in time."""
+def check_plans(
+    advice: Advice, choices: Sequence[str], view: StateView, where: str
+) -> tuple[list[Plan], list[Rejected]]:
+    """Plans that start with one of ``choices``, whose leading moves miss lava, and whose items can be there in time.
+
+    ``choices``: goals and primitive actions that can start in this state.
+    """
     kept, rejected = [], []
     for plan in advice.plans:
-        reason = _plan_fault(plan, goals, view)
+        reason = _plan_fault(plan, choices, view)
         if reason:
             text = " ".join(f"{name}*{times}" for name, times in plan.steps)
             rejected.append(Rejected(reason, where, text[:200]))
@@ -140,13 +145,8 @@ def check_plans(advice: Advice, goals: Sequence[str], view: StateView, where: st
     return sorted(kept, key=lambda plan: -plan.score), rejected
 
 
-def _plan_fault(plan: Plan, goals: Sequence[str], view: StateView) -> str:
-    vocab = view.vocab
-    first = plan.steps[0][0]
-    if first in vocab.actions:
-        if first not in feasible_actions(view):
-            return "infeasible"
-    elif first not in goals:
+def _plan_fault(plan: Plan, choices: Sequence[str], view: StateView) -> str:
+    if plan.steps[0][0] not in choices:
         return "infeasible"
     return "lethal" if _walks_into_death(plan, view) else ("impossible" if _lacks_items(plan, view) else "")
 
@@ -202,8 +202,8 @@ def check_skills(
 ) -> tuple[list[tuple[Skill, str]], list[Rejected]]:
     """Parse and lint new skills: (skill, origin) pairs that may enter, at most ``limit``, and what was refused.
 
-    A skill is refused when it does not parse, bears a taken name, can run no action, is done wherever it could start, or
-    can start in none of ``states``.
+    A skill is refused when it does not parse, bears a taken name, can run no action, is done wherever it could start,
+    or can start in none of ``states``.
     """
     kept: list[tuple[Skill, str]] = []
     rejected, names = [], {*taken, *vocab.actions}

@@ -1,7 +1,7 @@
 """Play, and keep what was seen: states of random, competent and half-and-half play, in one batch.
 
-The environment and the players come from outside; an environment has ``reset(seed) -> step`` and ``step(action) -> step``
-with ``step.state`` (packed uint8[S]) and ``step.is_last``.
+The environment and the players come from outside; an environment has ``reset(seed) -> step`` and
+``step(action) -> step`` with ``step.state`` (packed uint8[S]) and ``step.is_last``.
 """
 
 from __future__ import annotations

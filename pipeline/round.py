@@ -160,7 +160,7 @@ def _add_skills(now: Round, feasible: Feasible | None) -> None:
 
 
 def _summary(views: Sequence[StateView], now: Round) -> str:
-    """Where the player tends to be: shares of states in which goals can start, things are in view, achievements are had."""
+    """Where the player tends to be: share of states in which goals can start, things are seen, achievements are had."""
     vocab, n = now.environment.vocab, len(views)
     starts = Counter(name for view in views for name in now.feasible(view))
     seen = Counter(name for view in views for name in view.in_view() if name not in ("nothing", "player"))

@@ -63,8 +63,8 @@ def row_arrays(
     """Arrays of the ``rows`` group (keys left to the writer) for ``rows``; ``packed`` is uint8[states, S].
 
     With weight w, choices p and F feasible entries: ``q = (1 - floor) (w p + (1 - w) / F) + floor / F``. Logits are
-    log q, at most ``clip - gap`` nats under the best; known infeasible skills lie ``clip`` nats under the best; then all
-    known are centred, which keeps them inside ``+-clip``. A primitive is known only where the adviser named it.
+    log q, at most ``clip - gap`` nats under the best; known infeasible skills lie ``clip`` nats under the best; then
+    all known are centred, which keeps them inside ``+-clip``. A primitive is known only where the adviser named it.
     """
     n, a, entries = len(rows), len(actions), len(actions) + len(skills)
     ids = {name: i for i, name in enumerate((*actions, *skills))}

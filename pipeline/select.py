@@ -28,9 +28,9 @@ def select(
 ) -> np.ndarray:
     """int64 indices, ascending, of at most ``budget`` states with distinct fine keys.
 
-    ``novelty`` of the budget goes to one state of each goal key, rarest keys first, then a second of each, and so on; the
-    rest is drawn without replacement by weight: ``competent_weight`` for sources in ``competent``, 1 for others, times
-    ``weight`` (such as a learner's uncertainty, >= 0). Fine keys in ``known`` (already advised) are left out.
+    ``novelty`` of the budget goes to one state of each goal key, rarest keys first, then a second of each, and so on;
+    the rest is drawn without replacement by weight: ``competent_weight`` for sources in ``competent``, 1 for others,
+    times ``weight`` (such as a learner's uncertainty, >= 0). Fine keys in ``known`` (already advised) are left out.
     """
     if budget < 1 or not 0 <= novelty <= 1 or competent_weight < 0:
         raise BadInput(f"select: budget {budget}, novelty {novelty}, competent_weight {competent_weight} out of range")

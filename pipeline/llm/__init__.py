@@ -1,4 +1,4 @@
-"""Advisers behind one Protocol: the rule book, services, local models, controls. Nothing here touches a network at import."""
+"""Advisers behind one Protocol: rule book, services, local models, controls. Nothing touches a network at import."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from lore_datasets.errors import ConfigError, UsageError, shown
 
 if TYPE_CHECKING:
+    from pipeline.config import AskConfig
     from pipeline.llm.base import LLM
 
-__all__ = ["BACKENDS", "get_backend"]
+__all__ = ["BACKENDS", "backend_from", "get_backend"]
 
 BACKENDS = {
     "rules": "a deterministic rule book; not a language model",
@@ -31,7 +32,7 @@ def get_backend(name: str, **options: Any) -> LLM:
     """The adviser of that name; ``options`` are its constructor's.
 
     ConfigError lists the known names, UsageError names the package that a backend lacks or an option it does not have.
-    ``degraded`` takes ``inner`` (an adviser, default the rule book); ``replay`` takes ``journal``; ``gemini``, ``openai`` and
+    ``degraded`` takes ``inner`` (default: the rule book), ``replay`` takes ``journal``; ``gemini``, ``openai`` and
     ``local`` take ``model``.
     """
     if name not in BACKENDS:
@@ -44,6 +45,19 @@ def get_backend(name: str, **options: Any) -> LLM:
             raise
         package = _EXTRAS.get(name, missing)
         raise UsageError(f"backend {name} needs the package {package}", hint=f"pip install {package}") from None
+
+
+def backend_from(ask: AskConfig, **options: Any) -> LLM:
+    """The adviser that an :class:`pipeline.config.AskConfig` names; ``options`` are further ones of its constructor."""
+    wanted: dict[str, Any] = {}
+    if ask.backend in ("gemini", "openai", "local"):
+        wanted = {"timeout_s": ask.timeout_s}
+        wanted |= {"model": ask.model} if ask.model else {}
+    if ask.backend in ("gemini", "openai"):
+        wanted |= {"concurrency": ask.concurrency} | ({"base_url": ask.base_url} if ask.base_url else {})
+    if ask.backend == "replay":
+        wanted = {"adviser": ask.model}
+    return get_backend(ask.backend, **wanted, **options)
 
 
 def _make(name: str, options: dict[str, Any]) -> LLM:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 __all__ = ["KINDS", "LLM", "Prompt", "Response", "request_hash"]
@@ -23,9 +24,9 @@ class Prompt:
         system: the shared prefix, byte-equal over all prompts of one kind and environment (so that it can be cached).
         user: the part that differs: the state, then the options.
         schema: JSON schema of the answer, None for free text.
-        options: feasible choices in the order in which the prompt letters them (A, B, C, ...); names of goals or actions.
+        options: feasible choices (goals or actions) in the order in which the prompt letters them (A, B, C, ...).
         template_hash: SHA-256 of the template that rendered it.
-        state: packed SymbolicState (uint8 bytes) beside the text; never sent anywhere, empty where no state is asked about.
+        state: packed SymbolicState (uint8 bytes) beside the text; never sent, empty where no state is asked about.
         max_tokens: cap on the answer.
     """
 
@@ -42,6 +43,12 @@ class Prompt:
     def text(self) -> str:
         """Everything that a model reads: system and user part."""
         return f"{self.system}\n\n{self.user}"
+
+    @cached_property
+    def question(self) -> str:
+        """SHA-256 (hex) of the question, whoever is asked: kind, text, schema, length limit."""
+        body = [self.kind, _sha256(self.system), self.user, self.schema, self.max_tokens]
+        return hashlib.sha256(_canonical(body).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -74,8 +81,16 @@ class Response:
 class LLM(Protocol):
     """An adviser: ``complete`` answers every prompt, in order, one Response each.
 
-    ``name`` is ``backend`` or ``backend:model`` and goes into provenance. A backend whose answers depend on more than
-    prompt, schema and ``name`` also has ``parameters`` (a JSON-able dict), which then is part of the journal's key.
+    ``name`` is ``backend`` or ``backend:model`` and goes into provenance. What a backend may have besides:
+
+    - ``parameters``: JSON-able dict of all else that answers depend on; part of the journal's key.
+    - ``reads_state``: True when answers depend on ``Prompt.state``, which then is part of the key too.
+    - ``answers_once``: True when asking again is pointless (deterministic advisers).
+    - ``letters``: True to be asked for one letter, answered with ``Response.probabilities``.
+    - ``chunk``: questions per ``complete`` call, written to the journal together.
+    - ``stream(prompts)``: yields (index, Response) as answers come in; each is written at once.
+    - ``estimate(prompt)``: highest price of a question in US dollars, for limits on cost.
+    - ``seconds_per_question``, ``concurrency``: for the estimate of a dry run.
     """
 
     name: str
@@ -87,6 +102,13 @@ class LLM(Protocol):
 
 def request_hash(model: str, prompt: Prompt, parameters: Mapping[str, Any] | None = None) -> str:
     """SHA-256 (hex) of everything that an answer depends on: model, prompt text, schema, parameters."""
-    body = [model, prompt.kind, prompt.system, prompt.user, prompt.schema, prompt.max_tokens, dict(parameters or {})]
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_canonical([model, prompt.question, dict(parameters or {})]).encode()).hexdigest()
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+@lru_cache(maxsize=64)
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

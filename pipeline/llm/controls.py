@@ -1,6 +1,6 @@
 """Advisers that are no models: controls without which no claim that advice helped can be made, and replay.
 
-None of them is a language model, and none is labelled one. All are deterministic: the same prompt gives the same answer.
+None of them is a language model or is labelled one. All are deterministic: the same prompt gives the same answer.
 """
 
 from __future__ import annotations

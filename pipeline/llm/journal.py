@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from lore_datasets.errors import BadInput, Busy, CorruptArtifact, NewerSchema, N
 
 from pipeline.llm.base import LLM, Prompt, Response, request_hash
 
-__all__ = ["MAX_FAILURES", "Budget", "Journal", "JournalStats", "question_hash"]
+__all__ = ["MAX_FAILURES", "Budget", "Journal", "JournalStats"]
 
 VERSION = 1
 MAX_FAILURES = 5
@@ -33,19 +33,15 @@ CREATE INDEX IF NOT EXISTS answer_question ON answer (question);
 CREATE TABLE IF NOT EXISTS failure (
     hash TEXT NOT NULL, kind TEXT NOT NULL, adviser TEXT NOT NULL, response TEXT NOT NULL, created REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS prefix (sha256 TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS batch (name TEXT PRIMARY KEY, adviser TEXT NOT NULL, hashes TEXT NOT NULL, state TEXT NOT NULL,
-    created REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batch (
+    name TEXT PRIMARY KEY, adviser TEXT NOT NULL, hashes TEXT NOT NULL, state TEXT NOT NULL, created REAL NOT NULL)
+    WITHOUT ROWID;
 """
-
-
-def question_hash(prompt: Prompt) -> str:
-    """SHA-256 of the question alone, whoever is asked."""
-    return request_hash("", prompt)
 
 
 @dataclass
 class JournalStats:
-    """What one run of questions did: served from the journal, asked, failed; tokens, dollars and seconds of what was asked."""
+    """What one run of questions did; tokens, dollars and seconds are those of what was asked."""
 
     served: int = 0
     asked: int = 0
@@ -138,14 +134,24 @@ class Journal:
         rows = self._query("SELECT response FROM answer WHERE hash = ?", (key,))
         return _loaded(rows[0][0], self.path) if rows else None
 
+    def get_many(self, keys: Iterable[str]) -> dict[str, Response]:
+        """The answers among ``keys`` that are there."""
+        wanted, found = list(dict.fromkeys(keys)), {}
+        for i in range(0, len(wanted), 500):
+            part = wanted[i : i + 500]
+            marks = ",".join("?" * len(part))
+            rows = self._query(f"SELECT hash, response FROM answer WHERE hash IN ({marks})", part)
+            found.update((key, _loaded(text, self.path)) for key, text in rows)
+        return found
+
     def by_question(self, prompt: Prompt, adviser: str = "") -> Response | None:
-        """The answer that ``adviser`` (default: anybody) gave to the question of ``prompt``, whatever its parameters."""
+        """The answer that ``adviser`` (default: anybody) gave to the question, whatever its parameters."""
         sql = (
             "SELECT response FROM answer WHERE question = ?"
             + (" AND adviser = ?" if adviser else "")
             + " ORDER BY hash"
         )
-        rows = self._query(sql, (question_hash(prompt), adviser) if adviser else (question_hash(prompt),))
+        rows = self._query(sql, (prompt.question, adviser) if adviser else (prompt.question,))
         return _loaded(rows[0][0], self.path) if rows else None
 
     def advisers(self) -> list[tuple[str, str]]:
@@ -169,7 +175,7 @@ class Journal:
         parameters = _dump(dict(getattr(llm, "parameters", {})))
         now, answers, failures, prefixes = time.time(), [], [], {}
         for key, prompt, response in entries:
-            text = _dump(asdict(response))
+            text = _dump(vars(response))
             if response.error is not None:
                 failures.append((key, prompt.kind, llm.name, text, now))
                 continue
@@ -177,7 +183,7 @@ class Journal:
             if prefix not in self._prefixes:
                 prefixes[prefix] = prompt.system
             answers.append(
-                (key, question_hash(prompt), prompt.kind, llm.name, parameters, prefix, prompt.user, text, now)
+                (key, prompt.question, prompt.kind, llm.name, parameters, prefix, prompt.user, text, now)
             )
         with self._lock:
             try:
@@ -206,20 +212,13 @@ class Journal:
     ) -> list[Response]:
         """Answers to all ``prompts`` in order; only what the journal lacks is asked, each distinct question once.
 
-        Every answer is written before it is returned. ServiceError, resumable by the same call, when the budget is used up
-        or when the last :data:`MAX_FAILURES` questions asked have all failed. ``keys`` are those of :meth:`keys`, if made.
+        Every answer is written before it is returned. ServiceError, resumable by the same call, when the budget is
+        used up or the last :data:`MAX_FAILURES` questions asked have all failed. ``keys``: those of :meth:`keys`.
         """
         stats = stats if stats is not None else JournalStats()
         keys = self.keys(llm, prompts) if keys is None else keys
-        found: dict[str, Response] = {}
-        missing: dict[str, Prompt] = {}
-        for key, prompt in zip(keys, prompts, strict=True):
-            if key not in found and key not in missing:
-                response = self.get(key)
-                if response is None:
-                    missing[key] = prompt
-                else:
-                    found[key] = response
+        found = self.get_many(keys)
+        missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in found}
         stats.served += len(found)
         if on_answer and found:
             on_answer(sum(key in found for key in keys))
@@ -260,14 +259,9 @@ class Journal:
     ) -> dict[str, Response]:
         found: dict[str, Response] = {}
         try:
-            fresh = []
-            for key, prompt in chunk:  # a thread may have written it between our look and our claim
-                response = self.get(key)
-                if response is None:
-                    fresh.append((key, prompt))
-                else:
-                    found[key] = response
-                    stats.served += 1
+            found = self.get_many([key for key, _ in chunk])  # written by a thread between our look and our claim
+            stats.served += len(found)
+            fresh = [(key, prompt) for key, prompt in chunk if key not in found]
             allowed = len(fresh) if budget is None else budget.reserve([prompt for _, prompt in fresh])
             if allowed:
                 found.update(self._complete(llm, fresh[:allowed], budget, stats))
@@ -275,7 +269,7 @@ class Journal:
                 on_answer(len(found))
             if stats.failed_in_a_row >= MAX_FAILURES:
                 raise ServiceError(
-                    f"partial: {stats.failed_in_a_row} questions in a row failed, the last with: {shown(stats.last_error)}",
+                    f"partial: {stats.failed_in_a_row} questions in a row failed: {shown(stats.last_error)}",
                     kept=f"{len(self)} answers in {self.path}",
                     hint="run the same command again later; nothing is asked twice",
                 )

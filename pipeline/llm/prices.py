@@ -26,7 +26,7 @@ def price_date() -> str:
 
 
 def price(model: str, tokens_in: int, tokens_out: int, *, batch: bool = False) -> float:
-    """US dollars for one question to ``model`` (a listed name, or that with a version suffix); ConfigError when unlisted."""
+    """US dollars for one question to ``model`` (a listed name, version suffix allowed); ConfigError when unlisted."""
     models = _table()["models"]
     listed = [name for name in models if model == name or model.startswith((f"{name}-", f"{name}@"))]
     if not listed:

@@ -8,9 +8,12 @@ runs without a model or network.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from lore_datasets.environments import Environment, get_environment
@@ -229,6 +232,12 @@ def _composite(name: str, needs: dict[str, int], actions: Sequence[str], tool: s
     }
 
 
+@cache
+def _book_digest() -> str:
+    """Names this edition of the rule book, so that a journal never serves the answers of another."""
+    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+
+
 class RulesAdviser:
     """The rule book behind the adviser's Protocol; reads the packed state beside each prompt, never its text.
 
@@ -237,8 +246,12 @@ class RulesAdviser:
     """
 
     name = "rules"
+    reads_state = True
+    answers_once = True
+    chunk = 256
 
     def __init__(self, environment: Environment | str = "crafter") -> None:
+        self.parameters = {"book": _book_digest()}
         self.environment = get_environment(environment) if isinstance(environment, str) else environment
         if self.environment.name != "crafter":
             raise BadInput(f"the rule book knows crafter only, not {self.environment.name}")
