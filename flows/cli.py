@@ -122,13 +122,13 @@ def _dispatch(arguments: list[str]) -> int:
 def _run(target: str, prog: str, arguments: list[str]) -> int:
     module, _, name = target.partition(":")
     function: Callable[..., int | None] = getattr(import_module(module), name)
-    if getattr(function, "takes_arguments", False):
-        return function(arguments) or 0
-    import tyro
-
     from flows.terminal import open_terminal, use
 
     with use(open_terminal()):
+        if getattr(function, "takes_arguments", False):
+            return function(arguments) or 0
+        import tyro
+
         return tyro.cli(function, args=arguments, prog=prog, config=(tyro.conf.FlagCreatePairsOff,)) or 0
 
 

@@ -47,7 +47,7 @@ def dotted(words: list[str]) -> list[str]:
     return out
 
 
-def parse(words: list[str]) -> Flags:
+def parse(words: list[str], prog: str = "python -m lore.main") -> Flags:
     """Command line -> flags; UsageError names the missing package when tyro is not installed."""
     try:
         import tyro
@@ -57,7 +57,7 @@ def parse(words: list[str]) -> Flags:
         raise UsageError(
             "the command line needs tyro", hint="pip install tyro, or call lore.loop.train(config, dir)"
         ) from None
-    return tyro.cli(Flags, args=dotted(words), prog="python -m lore.main")
+    return tyro.cli(Flags, args=dotted(words), prog=prog)
 
 
 def _show(row: dict) -> None:

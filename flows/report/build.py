@@ -14,14 +14,14 @@ import numpy as np
 from flows.report import plots
 from flows.report.frames import sample_frames
 from flows.report.read import RunData, read_run, success_rates
-from lore.metrics import bootstrap_interval, crafter_score
+from lore.metrics import crafter_score
 
 if TYPE_CHECKING:
     from lore_datasets.advice import AdviceData
 
 __all__ = ["build_report", "render"]
 
-_MODES = {"as_trained": "as trained", "alone": "alone"}
+_MODES = {"as_trained": "as trained", "agent_alone": "alone"}
 _SHORT_RUN = 100_000
 
 
@@ -137,20 +137,20 @@ def _summary(run: RunData, colour: str, names: Sequence[str]) -> dict[str, Any]:
 def _evaluations(runs: Sequence[RunData]) -> list[dict[str, Any]]:
     rows = []
     for run, colour in zip(runs, _cycle(len(runs)), strict=True):
-        for mode, found in (run.evaluation or {}).items():
-            if not isinstance(found, dict) or "return_mean" not in found:
+        for mode, found in (run.evaluation or {}).get("final_policy", {}).items():
+            if not found.get("episodes"):
                 continue
-            low, high = found.get("return_interval") or bootstrap_interval(np.asarray(found.get("returns", []), float))
+            low, high = found["return_interval"]
             rows.append(
                 {
                     "name": run.name,
                     "colour": colour,
                     "mode": _MODES.get(mode, mode.replace("_", " ")),
-                    "episodes": found.get("episodes", len(found.get("returns", []))),
+                    "episodes": found["episodes"],
                     "return_mean": _number(found["return_mean"]),
                     "interval": f"{_number(low)} to {_number(high)}",
-                    "score": _number(found.get("crafter_score")),
-                    "length": _number(found.get("length_mean"), 0),
+                    "score": _number(found["score"]),
+                    "length": _number(found["length_mean"], 0),
                 }
             )
     return rows

@@ -21,7 +21,7 @@ class RunData:
     Attributes:
         name: label of the run in the page.
         path: its folder.
-        config: ``config.json``.
+        config: the resolved settings in ``config.json``.
         series: tag -> (steps, values) of ``metrics.jsonl``, steps strictly rising.
         episodes: rows of ``episodes.jsonl`` in step order.
         evaluation: ``evaluation.json`` or None.
@@ -109,7 +109,7 @@ def read_run(path: Path, name: str = "") -> RunData:
     return RunData(
         name=name or path.name,
         path=path,
-        config=config,
+        config=config.get("config", config),
         series=series,
         episodes=tuple(json_lines(path / "episodes.jsonl")),
         evaluation=_json(path / "evaluation.json"),

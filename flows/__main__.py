@@ -1,0 +1,10 @@
+"""``python -m flows`` is ``lore``."""
+
+import sys
+
+from flows.cli import main
+
+__all__: list[str] = []
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""The flow ``advice-batch``: ask in shards, store the checked answers, distil the advice model."""
+
+from typing import Any
+
+from lore_datasets.types import ArtifactRef
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.config import AdviceJob
+from flows.tasks import advise_states, distil_model
+
+__all__ = ["advise"]
+
+
+@task(name="ask about a shard", task_run_name="ask about states {first} to {last}", cache_policy=NO_CACHE)
+def _ask(now: Any, shard: range, first: int, last: int) -> Any:
+    from pipeline.advise import advise_shard
+
+    return advise_shard(now, shard)
+
+
+@task(name="distil the advice model", task_run_name="distil {ref}", cache_policy=NO_CACHE)
+def _distil(ref: ArtifactRef, epochs: int, seed: int) -> str:
+    return str(distil_model(ref, epochs, seed))
+
+
+@flow(name="advice-batch", flow_run_name="advise {job.states} -> {job.name}, {job.ask.backend}", persist_result=False)
+def advise(job: AdviceJob, epochs: int = 30) -> dict[str, str]:
+    """Advise stored states; returns references ``advice`` and ``model``. After a restart nothing is asked twice."""
+    ref = advise_states(job, lambda now, shard: _ask(now, shard, shard[0], shard[-1]))
+    made = {"advice": str(ref)}
+    if job.distil:
+        made["model"] = _distil(ref, epochs, job.advise.seed)
+    return made

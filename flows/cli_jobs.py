@@ -1,0 +1,236 @@
+"""The verbs that do work: ``lore demo | collect | advise | train | eval | report``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from lore_datasets.errors import NotFound, UsageError
+
+from flows.config import AdviceJob, CollectJob, DemoJob
+from flows.terminal import clock, current
+
+if TYPE_CHECKING:
+    from lore.main import Flags
+
+__all__ = ["advise", "collect", "demo", "evaluate", "report", "train"]
+
+_HOME = Path("runs", "prefect")
+Collect = Annotated[tyro.conf.OmitArgPrefixes[CollectJob], tyro.conf.arg(name="")]
+Advice = Annotated[AdviceJob, tyro.conf.arg(name="")]
+Demo = Annotated[DemoJob, tyro.conf.arg(name="")]
+
+
+def _through(prefect: bool, flow: Callable[[], Any], plain: Callable[[], Any]) -> Any:
+    """Run as a Prefect flow (on PREFECT_API_URL, else on an embedded server) or as the plain function."""
+    if not prefect:
+        return plain()
+    from flows.runtime import embedded_server
+
+    with embedded_server(_HOME):
+        return flow()
+
+
+def collect(job: Collect, prefect: bool = False) -> int:
+    """Play, and store the states worth asking about as the next version of a dataset.
+
+    Args:
+        job: What to do.
+        prefect: Run as a Prefect flow.
+    """
+
+    def flow() -> str:
+        from flows.collect import collect as run
+
+        return run(job)
+
+    def plain() -> str:
+        from flows.tasks import play_states
+
+        return str(play_states(job))
+
+    ref = _through(prefect, flow, plain)
+    print(f"{ref}\nnext: lore advise --states '{ref}' --name NAME")
+    return 0
+
+
+def advise(job: Advice, dry_run: bool = False, prefect: bool = False) -> int:
+    """Ask an adviser about stored states, store the checked answers as the next version, distil its advice model.
+
+    Args:
+        job: What to do.
+        dry_run: Only say how many questions, tokens and dollars it would take.
+        prefect: Run as a Prefect flow.
+    """
+    from flows import tasks
+
+    if dry_run:
+        found = tasks.estimate(job)
+        price = "unknown price" if found.price_usd is None else f"{found.price_usd:.2f} USD"
+        print(
+            f"{found.adviser}: {found.questions:,} questions, {found.new:,} not asked before: at most "
+            f"{found.tokens_in:,} tokens in, {found.tokens_out:,} out, {price}, about {clock(found.seconds)}"
+        )
+        return 0
+
+    def flow() -> dict[str, str]:
+        from flows.advise import advise as run
+
+        return run(job)
+
+    def plain() -> dict[str, str]:
+        ref = tasks.advise_states(job)
+        return {
+            "advice": str(ref),
+            **({"model": str(tasks.distil_model(ref, seed=job.advise.seed))} if job.distil else {}),
+        }
+
+    made = _through(prefect, flow, plain)
+    for kind, ref in made.items():
+        print(f"{kind:<8}{ref}")
+    print(f"next: lore datasets show '{made['advice']}', or lore train --use_llm --advice.dataset '{made['advice']}'")
+    return 0
+
+
+def train(words: Sequence[str]) -> int:
+    """Train an agent; the same flags and the same function as ``python -m lore.main``."""
+    from lore.loop import train as run
+    from lore.main import parse
+
+    flags: Flags = parse(list(words), prog="lore train")
+    config = flags.config()
+    total = config.train.total_frames
+    with nullcontext() if flags.quiet else current().bar("train", total) as bar:
+
+        def show(row: dict[str, Any]) -> None:
+            if bar is not None:
+                mean = "" if row["episode_return"] is None else f"return {row['episode_return']:.2f}, "
+                bar.update(row["step"], row["total"], f"{mean}{row['updates']:,} updates, {row['fps']:.0f} steps/s")
+
+        summary = run(config, flags.log_dir, show)
+    if summary["interrupted"]:
+        print(
+            f"lore: stopped at step {summary['step']:,}, saved; next: the same command goes on from there",
+            file=sys.stderr,
+        )
+        return 130
+    if not flags.quiet:
+        score = summary.get("training_score")
+        print(
+            f"{flags.log_dir}: {summary['step']:,} steps, {summary['episodes']} episodes, "
+            f"training-time score {'-' if score is None else f'{score:.2f} %'}\n"
+            f"next: lore eval {flags.log_dir}; lore report {flags.log_dir}; tensorboard --logdir {flags.log_dir}"
+        )
+    return 0
+
+
+train.takes_arguments = True  # type: ignore[attr-defined]
+
+
+def evaluate(
+    folder: Annotated[Path, tyro.conf.Positional], episodes: int = 10, seed: int = 10_000, progress: Path | None = None
+) -> int:
+    """Play fresh episodes with a trained agent: as trained, and alone (the advice switched off).
+
+    Args:
+        folder: The run.
+        episodes: Episodes per mode.
+        seed: Seed of the worlds, apart from training's.
+        progress: Also write progress rows to this file.
+    """
+    from flows.config import EvaluateJob
+    from lore.evaluate import evaluate as run
+    from lore.run import read_config
+
+    job = EvaluateJob(str(folder), episodes, seed)
+    modes = 2 if read_config(folder).train.use_llm else 1
+    done: dict[str, int] = {}
+    with current().bar("evaluate", job.episodes * modes) as bar:
+
+        def show(mode: str, count: int) -> None:
+            done[mode] = count
+            bar.update(sum(done.values()), note=mode)
+            if progress is not None:
+                with progress.open("a") as file:
+                    file.write(json.dumps({"step": sum(done.values()), "total": job.episodes * modes}) + "\n")
+
+        found = run(folder, job.episodes, seed=job.seed, on_progress=show)
+    for mode, result in found["final_policy"].items():
+        low, high = result["return_interval"]
+        print(
+            f"{mode.replace('_', ' '):<12} return {result['return_mean']:6.2f} ({low:.2f} to {high:.2f}), "
+            f"score {result['score']:6.2f} %, {result['episodes']} episodes"
+        )
+    print(f"written to {folder / 'evaluation.json'}; next: lore report {folder}")
+    return 0
+
+
+def report(
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional], out: Path | None = None, dataset: str = ""
+) -> int:
+    """Write one self-contained HTML page about one or more runs.
+
+    Args:
+        folders: The runs to show.
+        out: File to write; default report.html in the first run's folder.
+        dataset: Advice dataset to show; default the one that the runs name.
+    """
+    from flows.report.build import build_report
+    from flows.tasks import report_advice
+
+    if not folders:
+        raise UsageError("lore report needs at least one run folder", hint="lore report runs/train")
+    missing = [str(path) for path in folders if not path.is_dir()]
+    if missing:
+        raise NotFound(f"no folder {missing[0]}", hint="give the folder that --log_dir named")
+    named = {path.name if len({p.name for p in folders}) == len(folders) else str(path): path for path in folders}
+    path = build_report(named, out or folders[0] / "report.html", advice=report_advice(named, dataset))
+    print(f"report: {path.resolve()}")
+    return 0
+
+
+def demo(job: Demo) -> int:
+    """The whole walk on the real game: collect, advise, train two arms side by side, evaluate, report.
+
+    A stop at any moment (Ctrl-C, a kill, a power cut) loses little: run it again and it goes on.
+
+    Args:
+        job: What to do.
+    """
+    from flows.phases import Phases, hold
+    from flows.runtime import embedded_server, prepare
+
+    job = job.resolved()
+    folder = Path(job.folder)
+    home = folder / "prefect"
+    terminal = current()
+    with hold(folder):
+        if job.fresh:
+            Phases.forget(folder)
+        prepare(home)
+        terminal.say(
+            "LoRe demo: advice is bought once, stored, and learned from. Starting the embedded Prefect server ..."
+        )
+        with embedded_server(home):
+            from flows.demo import demo as run
+
+            made = run(job)
+    for arm, found in made["evaluations"].items():
+        for mode, result in found["final_policy"].items():
+            if arm == "none" and mode != "as_trained":
+                continue
+            terminal.say(
+                f"  {arm:<5} {mode.replace('_', ' '):<12} final policy: return {result['return_mean']:.2f}, "
+                f"score {result['score']:.2f} % over {result['episodes']} episodes"
+            )
+    terminal.say(f"\nreport: {Path(made['report']).resolve()}")
+    terminal.say(f"next:   lore datasets show '{made['advice']}'")
+    terminal.say(f"        lore datasets export '{made['advice']}' advice.h5")
+    terminal.say(f"        tensorboard --logdir {folder}")
+    terminal.say(f"        lore train --log_dir runs/mine --use_llm --advice.dataset '{made['advice']}'")
+    return 0

@@ -1,0 +1,113 @@
+"""What the flows are asked to do: one frozen dataclass each; the command line and Prefect's forms are made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from lore_datasets.errors import ConfigError
+
+from lore.config import Config
+from pipeline.config import AdviseConfig, AskConfig, CollectConfig, SelectConfig
+
+__all__ = ["AdviceJob", "CollectJob", "DemoJob", "EvaluateJob", "TrainJob"]
+
+
+@dataclass(frozen=True)
+class CollectJob:
+    """Play, and store the states as the next version of a dataset."""
+
+    name: str = "states"
+    """Dataset to write."""
+    collect: CollectConfig = field(default_factory=CollectConfig)
+    """How to play."""
+
+
+@dataclass(frozen=True)
+class AdviceJob:
+    """Ask an adviser about stored states, store the checked answers, distil the advice model."""
+
+    states: str = "states"
+    """Dataset of states: name, name@vN or name@vN#digest."""
+    name: str = "advice"
+    """Dataset to write."""
+    select: SelectConfig = field(default_factory=SelectConfig)
+    """Which states."""
+    ask: AskConfig = field(default_factory=AskConfig)
+    """Whom."""
+    advise: AdviseConfig = field(default_factory=AdviseConfig)
+    """What for."""
+    journal: str = ""
+    """File of all questions and answers; default journal.sqlite beside the datasets."""
+    distil: bool = True
+    """Train the version's advice model afterwards (the learner's look-up of last resort)."""
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """One training run."""
+
+    folder: str = "runs/train"
+    """Folder of the run."""
+    config: Config = field(default_factory=Config)
+    """Settings of the learner; ``advice.dataset`` pins a version."""
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """Fresh episodes with a trained agent."""
+
+    folder: str = "runs/train"
+    """Folder of the run."""
+    episodes: int = 10
+    """Episodes per mode."""
+    seed: int = 10_000
+    """Seed of the worlds, apart from training's."""
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise ConfigError.out_of_range("episodes", self.episodes, "1 or more")
+
+
+_FULL = {"states": 3000, "rows": 2000, "frames": 4000, "episodes": 6, "epochs": 30}
+_QUICK = {"states": 600, "rows": 400, "frames": 500, "episodes": 1, "epochs": 8}
+
+
+@dataclass(frozen=True)
+class DemoJob:
+    """The whole walk: collect, advise, train two arms side by side, evaluate, report. After a stop: run it again."""
+
+    quick: bool = False
+    """A short walk (under 3 minutes) that shows every part working; its numbers mean nothing."""
+    fresh: bool = False
+    """Start over instead of going on: forget the runs of this demo. Dataset versions stay, new ones are added."""
+    folder: str = ""
+    """Where runs and report go; default runs/demo, or runs/demo-quick."""
+    name: str = ""
+    """Name of the advice dataset; default crafter-demo, or crafter-demo-quick."""
+    seed: int = 0
+    """Seed of play, selection, networks and worlds."""
+    states: int = 0
+    """Game states to collect; 0 takes 3000 (quick: 600)."""
+    rows: int = 0
+    """States to ask about; 0 takes 2000 (quick: 400)."""
+    frames: int = 0
+    """Training steps per arm; 0 takes 4000 (quick: 500)."""
+    episodes: int = 0
+    """Evaluation episodes per arm and mode; 0 takes 6 (quick: 1)."""
+    epochs: int = 0
+    """Passes of the advice model over the rows; 0 takes 30 (quick: 8)."""
+
+    def __post_init__(self) -> None:
+        for name in ("seed", "states", "rows", "frames", "episodes", "epochs"):
+            value = getattr(self, name)
+            if type(value) is not int or not 0 <= value < 2**31:
+                raise ConfigError.out_of_range(name, value, "0 or more")
+
+    def resolved(self) -> DemoJob:
+        """The same job with every default filled in."""
+        preset = _QUICK if self.quick else _FULL
+        tail = "-quick" if self.quick else ""
+        filled = {name: getattr(self, name) or value for name, value in preset.items()}
+        return replace(
+            self, folder=self.folder or f"runs/demo{tail}", name=self.name or f"crafter-demo{tail}", **filled
+        )

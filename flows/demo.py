@@ -1,0 +1,24 @@
+"""The flow ``demo``: the whole walk as sub-flows, on the embedded server of :func:`flows.runtime.embedded_server`."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.advise import advise
+from flows.collect import collect
+from flows.config import DemoJob
+from flows.evaluate import evaluate
+from flows.train import train
+from flows.walk import Steps, walk, write_report
+
+__all__ = ["demo"]
+
+_report = task(name="write the report", cache_policy=NO_CACHE)(write_report)
+
+
+@flow(name="demo", flow_run_name="demo {job.name}, seed {job.seed}", persist_result=False)
+def demo(job: DemoJob) -> dict[str, Any]:
+    """Collect, advise, train two arms, evaluate both, report; finished phases are skipped. ``job`` must be resolved."""
+    return walk(job, Path(job.folder), Steps(collect, advise, train, evaluate, _report))

@@ -1,0 +1,113 @@
+"""Phases of a long job that a kill cannot undo: a finished phase leaves a small file, and is skipped next time."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lore_datasets.errors import Busy, ConfigError
+
+from flows.terminal import current
+
+__all__ = ["Phases", "hold", "write_json"]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON at once or not at all: temporary file, fsync, rename, fsync of the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with draft.open("w") as file:
+        json.dump(value, file, indent=1, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Have the job's folder to oneself; Busy when another process holds it. The lock dies with the process."""
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=5)
+    except Timeout:
+        raise Busy(f"another process works in {folder}", hint="wait for it, or choose another folder") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class Phases:
+    """Runs named phases in order and remembers the finished ones under ``folder/state``.
+
+    Args:
+        folder: of the job. identity: settings that every phase depends on; a folder begun with others is refused.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        self.state = folder / "state"
+        begun = self._read("begun")
+        if begun is None:
+            write_json(self.state / "begun.json", identity)
+        else:
+            changed = sorted(k for k in identity if begun.get(k) != identity[k])
+            if changed:
+                was = ", ".join(f"{k} {begun.get(k)}" for k in changed)
+                raise ConfigError(
+                    f"{folder} was begun with {was}",
+                    kept="its finished phases",
+                    hint="the same settings go on; --fresh starts over; --folder takes another place",
+                )
+
+    @staticmethod
+    def forget(folder: Path) -> None:
+        """Remove what a job left in ``folder`` (its lock and Prefect's database stay)."""
+        if folder.is_dir():
+            for entry in folder.iterdir():
+                if entry.name in (".lock", "prefect"):
+                    continue
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+    def done(self, name: str, inputs: dict[str, Any]) -> dict[str, Any] | None:
+        """Result of a finished phase with the same inputs, None when it has to run."""
+        found = self._read(name)
+        return found["result"] if found is not None and found["inputs"] == json.loads(json.dumps(inputs)) else None
+
+    def run(
+        self,
+        name: str,
+        inputs: dict[str, Any],
+        work: Callable[[], dict[str, Any]],
+        holds: Callable[[dict[str, Any]], bool] = lambda result: True,
+    ) -> dict[str, Any]:
+        """The phase's result: from its file when ``holds`` confirms that what it made is there, else from ``work``."""
+        before = self.done(name, inputs)
+        if before is not None and holds(before):
+            current().say(f"  {name}: done before, skipped")
+            return before
+        result = work()
+        write_json(self.state / f"{name}.json", {"inputs": inputs, "result": result})
+        return result
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        path = self.state / f"{name}.json"
+        try:
+            return json.loads(path.read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            path.unlink()
+            return None

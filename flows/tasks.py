@@ -1,0 +1,246 @@
+"""The steps of every flow as plain functions: a few calls into pipeline, lore and the store. No Prefect in here.
+
+Heavy imports stand inside the functions, so that a server's worker imports this file quickly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lore_datasets.errors import BadInput, NotFound
+
+from flows.config import AdviceJob, CollectJob
+from flows.terminal import current
+
+if TYPE_CHECKING:
+    from lore_datasets.advice import AdviceData
+    from lore_datasets.environments import Environment
+    from lore_datasets.store import Store
+    from lore_datasets.types import ArtifactRef
+
+    from pipeline.advise import DryRun
+    from pipeline.llm.base import LLM
+    from pipeline.llm.journal import Journal
+
+__all__ = ["adviser", "advise_states", "coverage", "distil_model", "estimate", "play_states", "report_advice"]
+
+
+def _store() -> Store:
+    from lore_datasets.store import Store
+
+    return Store()
+
+
+def play_states(job: CollectJob) -> ArtifactRef:
+    """Collect states with the random player, the rule book and half-and-half; commit them.
+
+    A newest version of the same name that was made with the same settings is taken as it is, an interrupted one is
+    continued. An interrupt commits what there is and is raised again.
+    """
+    import numpy as np
+    from lore_datasets.environments import get_environment
+
+    from lore.config import EnvConfig
+    from lore.envs import make_env
+    from lore.options.play import GoalPlayer
+    from pipeline.collect import HalfAndHalf, RandomPolicy, collect, commit_states
+    from pipeline.config import to_dict
+    from pipeline.llm.rules import rank_goals
+
+    config, store = job.collect, _store()
+    environment = get_environment(config.environment)
+    before, start = _collected(store, job.name, to_dict(config))
+    if before is not None and start is None:
+        current().say(f"  the same play is stored as {before} already")
+        return before
+
+    def rules() -> GoalPlayer:
+        return GoalPlayer(rank_goals, environment.skills, environment.vocab)
+
+    game = EnvConfig(name=config.environment, observation="symbolic")
+    with current().bar("play", config.budget) as bar:
+        found = collect(
+            lambda: make_env(game, config.seed),
+            {"random": RandomPolicy(), "rules": rules(), "half_and_half": HalfAndHalf(rules())},
+            config.budget,
+            np.random.default_rng(config.seed),
+            lambda done, total: bar.update(done, total),
+            stride=config.stride,
+            max_steps=config.max_steps,
+            start=start,
+        )
+        bar.update(len(found), config.budget)
+    if not len(found):
+        raise KeyboardInterrupt
+    ref = commit_states(found, environment, store, job.name, to_dict(config))
+    if not found.complete:
+        current().say(f"  stopped at {len(found)} states, stored as {ref}; the same command goes on from there")
+        raise KeyboardInterrupt
+    return ref
+
+
+def _collected(store: Store, name: str, config: dict[str, Any]) -> tuple[ArtifactRef | None, Any]:
+    """(newest version made with these settings or None, its states when the collection was interrupted or None)."""
+    if name not in store.names() or not store.versions(name):
+        return None, None
+    ref = store.resolve(name)
+    manifest = store.manifest(ref)
+    if manifest.kind != "states" or manifest.config != config:
+        return None, None
+    if manifest.provenance.get("complete", True):
+        return ref, None
+    from pipeline.collect import CollectedStates
+
+    rows = {path.rpartition("/")[2]: array for path, array in store.open(ref).arrays.items()}
+    fields = {key: rows[key] for key in ("state", "episode", "step", "source")}
+    about = manifest.provenance
+    return ref, CollectedStates(**fields, sources=tuple(about["sources"]), seed=int(about["seed"]), complete=False)
+
+
+def adviser(job: AdviceJob, environment: Environment, journal: Path) -> LLM:
+    """The backend that ``job.ask`` names."""
+    from pipeline.llm import get_backend
+
+    ask, options = job.ask, {}
+    if ask.backend == "rules":
+        options = {"environment": environment}
+    elif ask.backend in ("random", "blind", "degraded"):
+        options = {"seed": job.advise.seed}
+    elif ask.backend == "replay":
+        options = {"journal": journal}
+    else:
+        given = {"model": ask.model, "base_url": ask.base_url if ask.backend != "local" else ""}
+        options = {name: value for name, value in given.items() if value}
+    return get_backend(ask.backend, **options)
+
+
+def _asked(job: AdviceJob) -> tuple[Store, ArtifactRef, Environment, Any, Any]:
+    """(store, states version, environment, states to ask about, pipeline settings); known states are left out."""
+    import numpy as np
+    from lore_datasets.environments import get_environment
+    from lore_datasets.keys import fine_keys
+    from lore_datasets.types import SymbolicState
+
+    from pipeline.config import PipelineConfig
+    from pipeline.select import select
+
+    store = _store()
+    source = store.open(job.states)
+    if source.manifest.kind != "states":
+        raise BadInput(f"{source.ref} is of kind {source.manifest.kind}, not states", hint="make one with lore collect")
+    environment = get_environment(source.manifest.environment)
+    rows = {path.rpartition("/")[2]: array for path, array in source.arrays.items()}
+    states = SymbolicState.unpack(rows["state"], environment.layout)
+    wanted = job.select
+    index = select(
+        states,
+        environment,
+        wanted.budget,
+        source=rows["source"],
+        competent_weight=wanted.competent_weight,
+        novelty=wanted.novelty,
+        seed=wanted.seed,
+    )
+    packed = rows["state"][index]
+    if job.name in store.names() and store.versions(job.name):
+        stored = store.open(job.name, wanted=lambda path: path.endswith("/key_fine")).arrays
+        keys = fine_keys(SymbolicState.unpack(packed, environment.layout), environment)
+        packed = packed[~np.isin(keys, np.concatenate(list(stored.values())))]
+    settings = PipelineConfig(select=job.select, ask=job.ask, advise=job.advise)
+    return store, source.ref, environment, packed, settings
+
+
+def _is_made(store: Store, name: str, source: ArtifactRef, settings: Any) -> bool:
+    """True when the newest version of ``name`` came from these states with these settings."""
+    if name not in store.names() or not store.versions(name):
+        return False
+    from pipeline.config import to_dict
+
+    manifest = store.manifest(name)
+    return str(source) in manifest.parents and manifest.config == to_dict(settings)
+
+
+def _journal(job: AdviceJob, store: Store) -> Path:
+    return Path(job.journal) if job.journal else store.root / "journal.sqlite"
+
+
+def advise_states(job: AdviceJob, run_shard: Callable[..., Any] | None = None) -> ArtifactRef:
+    """Ask about the selected states that the dataset does not know yet, commit the next version.
+
+    When all of them are known, the newest version is returned as it is. ``run_shard(round, shard)`` stands in for
+    ``pipeline.advise.advise_shard`` where a flow makes a task of it.
+    """
+    from pipeline.advise import advise_shard, commit_round, prepare
+    from pipeline.llm.journal import Journal
+
+    store, source, environment, states, settings = _asked(job)
+    if not len(states) or _is_made(store, job.name, source, settings):
+        ref = store.resolve(job.name)
+        current().say(f"  every selected state is advised in {ref} already: nothing to ask")
+        return ref
+    path = _journal(job, store)
+    with Journal(path) as journal, current().bar("ask", len(states)) as bar:
+        now = prepare(states, environment, adviser(job, environment, path), store, job.name, settings, journal)
+        results, done = [], 0
+        for shard in now.shards:
+            results.append((run_shard or advise_shard)(now, shard))
+            done += len(shard)
+            bar.update(done, len(states))
+        return commit_round(now, results, store, job.name, parents=[source])
+
+
+def estimate(job: AdviceJob) -> DryRun:
+    """What :func:`advise_states` would ask: questions, tokens, price. Asks nothing, writes nothing."""
+    from pipeline.advise import DryRun, dry_run
+    from pipeline.llm.journal import Journal
+
+    store, _, environment, states, settings = _asked(job)
+    if not len(states):
+        return DryRun(0, 0, 0, 0, 0.0, 0.0, job.ask.backend)
+    path = _journal(job, store)
+    journal: Journal
+    with Journal(path if path.exists() else ":memory:") as journal:
+        llm = adviser(job, environment, path)
+        return dry_run(states, environment, llm, store, job.name, settings, journal)
+
+
+def distil_model(ref: ArtifactRef, epochs: int = 30, seed: int = 0) -> ArtifactRef:
+    """Train the advice model of a version and commit it as its child; one that is there already is taken as it is."""
+    from lore_datasets.advice import newest_model
+
+    store = _store()
+    before = newest_model(store, ref)
+    if before is not None:
+        current().say(f"  {ref} has its advice model {before.ref} already")
+        return before.ref
+    from lore.advice.model import distil
+
+    return distil(ref, store, epochs=epochs, seed=seed)
+
+
+def coverage(ref: ArtifactRef) -> dict[str, float]:
+    """Held-out figures of a version's advice model: agreement of the model, coverage and agreement of goal keys."""
+    from lore_datasets.advice import newest_model
+
+    found = newest_model(_store(), ref, verify=False)
+    about = found.manifest.provenance if found is not None else {}
+    return {k: float(v) for k, v in about.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+
+
+def report_advice(folders: dict[str, Path], dataset: str = "") -> AdviceData | None:
+    """The advice that a report shows: ``dataset``, or what the runs themselves name; None when the store lacks it."""
+    from lore_datasets.advice import load_advice
+
+    if dataset:
+        return load_advice(dataset)
+    from flows.report.read import read_run
+
+    named = [read_run(path).config.get("advice", {}).get("dataset", "") for path in folders.values()]
+    for name in dict.fromkeys(n for n in named if n):
+        try:
+            return load_advice(name)
+        except NotFound:
+            current().say(f"  note: {name} is not in {_store().root}; the report goes without it")
+    return None
