@@ -273,17 +273,20 @@ class StateView:
         if best is None:
             return []
         tables, (_, cell, turn) = self._tables, best
-        target = tables.ahead[cell][turn]
-        directions: list[int] = []
-        while cell != tables.center:
-            before = self._parent[cell]
-            directions.append(tables.ahead[before].index(cell))
-            cell = before
-        directions.reverse()
+        target, directions = tables.ahead[cell][turn], self._walk(cell)
         facing = directions[-1] if directions else self.facing_direction
         if facing != turn and not tables.lethal[self.cells[target]]:
             directions.append(turn)
         return [tables.moves[d] for d in directions]
+
+    def _walk(self, cell: int) -> list[int]:
+        """Directions of the shortest walkable path to a reached cell."""
+        directions: list[int] = []
+        while cell != self._tables.center:
+            before = self._parent[cell]
+            directions.append(self._tables.ahead[before].index(cell))
+            cell = before
+        return directions[::-1]
 
     def step_away(self, targets: Targets) -> int | None:
         """The move that gains most distance (Manhattan) to the nearest such cell; None when none is in view or no
@@ -307,16 +310,24 @@ class StateView:
                 best = (gain, ways, d)
         return None if best is None else tables.moves[best[2]]
 
-    def step_along(self, direction: int) -> int | None:
-        """First move towards the reachable cell that lies farthest in a direction, round obstacles; None when it is
-        blocked.
-        """
+    def _frontier(self, direction: int) -> int | None:
+        """The reachable cell that lies farthest in a direction, the nearest of these; None when nothing is gained."""
         if self._distance is None:
             self._search()
         dx, dy = self._tables.deltas[direction]
         place, distance = self._tables.place, self._distance
         gain, _, _, cell = max((place[c][0] * dx + place[c][1] * dy, -distance[c], -c, c) for c in self._order)
-        return self._tables.moves[self._first[cell]] if gain > 0 else None
+        return cell if gain > 0 else None
+
+    def step_along(self, direction: int) -> int | None:
+        """First move towards the reachable cell farthest in a direction, round obstacles; None when it is blocked."""
+        cell = self._frontier(direction)
+        return None if cell is None else self._tables.moves[self._first[cell]]
+
+    def path_along(self, direction: int) -> list[int]:
+        """Action ids of the walk that :meth:`step_along` begins; empty when the direction is blocked."""
+        cell = self._frontier(direction)
+        return [] if cell is None else [self._tables.moves[d] for d in self._walk(cell)]
 
     def free_directions(self) -> tuple[int, ...]:
         """Directions whose next cell can be walked on."""

@@ -9,10 +9,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-
 from lore_datasets.errors import ConfigError, UsageError
 
-__all__ = ["ID", "LoreCrafter", "register"]
+__all__ = ["ID", "LoreCrafter", "register"]  # noqa: F822 - made on first use
 
 ID = "LoRe/Crafter-v1"
 
@@ -73,7 +72,9 @@ def _environment_class() -> type:
             self.action_space = spaces.Discrete(len(self.game.spec.vocab.actions))
             self._seeded = False
 
-        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        def reset(
+            self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        ) -> tuple[Any, dict[str, Any]]:
             """(observation, info) of the first episode of ``seed``, or of the next one."""
             super().reset(seed=seed)
             fresh = seed is not None or not self._seeded

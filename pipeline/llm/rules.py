@@ -185,8 +185,7 @@ def _plan(goal: str, view: StateView) -> list[str]:
     if goal == "sleep":
         return ["sleep"] * 12
     if goal == "explore":
-        step = view.step_along(view.facing_direction)
-        return [] if step is None else [names[step]] * 4
+        return [names[a] for a in view.path_along(view.facing_direction)]
     if goal in _MAKES:
         return [*(names[a] for a in ([] if view.can(goal) else view.path_to("table"))), goal]
     if goal not in _TARGETS:
@@ -294,11 +293,12 @@ class RulesAdviser:
 
     def _plans(self, prompt: Prompt, view: StateView) -> dict[str, Any]:
         ranked, confidence = self._ranked(prompt, view)
-        feasible = view.feasible_actions()
+        names = view.vocab.actions
+        allowed = set(prompt.options) or {name for name, ok in zip(names, view.feasible_actions(), strict=True) if ok}
         plans = []
         for goal, _ in ranked[:3]:
             steps = _runs(_plan(goal, view))
-            if not steps or not feasible[view.vocab.action(steps[0]["do"])]:
+            if not steps or steps[0]["do"] not in allowed:
                 steps = [{"do": goal, "times": 1}]
             plans.append({"steps": steps, "score": round(confidence * 0.6 ** len(plans), 3)})
         return {"plans": plans}
