@@ -61,10 +61,8 @@ class RSSM(nn.Module):
         """Next deter [N, D] from deter [N, D], stoch [N, S, K] and a projected action [N, h]."""
         rows, blocks = deter.shape[0], self.size.blocks
         inputs = [self.deter_norm(self.deter_in(deter)), self.stoch_norm(self.stoch_in(stoch.flatten(1))), action]
-        shared = torch.cat(inputs, -1).expand(blocks, rows, -1)  # [g, N, 3h], the same for every block
         own = deter.view(rows, blocks, -1).transpose(0, 1)  # [g, N, D/g]
-        mixed = self.mix.by_block(torch.cat([own.to(shared.dtype), shared], -1))
-        mixed = self.mix_norm(mixed.transpose(0, 1).reshape(rows, -1))  # the norm spans all of D
+        mixed = self.mix_norm(self.mix.with_shared(own, torch.cat(inputs, -1)))  # the norm spans all of D
         gates = self.gates.by_block(mixed.view(rows, blocks, -1).transpose(0, 1))  # [g, N, 3 D/g]
         reset, candidate, update = gates.float().chunk(3, -1)  # three slices inside each block
         candidate = torch.tanh(torch.sigmoid(reset) * candidate)

@@ -83,8 +83,32 @@ def test_block_layer_starts_with_the_fan_in_of_its_whole_input():
 def test_block_layer_maps_chunk_to_chunk():
     layer = BlockLinear(16, 24, 8, seeded())
     x = torch.randn(5, 16, generator=seeded(1))
-    dense = torch.block_diag(*layer.weight.detach())
+    dense = torch.block_diag(*layer.weight.detach().transpose(0, 1))
     torch.testing.assert_close(layer(x), x @ dense + layer.bias)
+
+
+def test_an_input_shared_by_all_blocks_equals_its_copy_in_every_block():
+    layer = BlockLinear(40, 24, 8, seeded())
+    torch.nn.init.normal_(layer.bias, generator=seeded(3))
+    own, shared = torch.randn(8, 5, 2, generator=seeded(1)), torch.randn(5, 3, generator=seeded(2))
+    copied = torch.cat([own, shared.expand(8, 5, 3)], -1).transpose(0, 1).reshape(5, 40)
+    torch.testing.assert_close(layer.with_shared(own, shared), layer(copied))
+
+
+@pytest.mark.parametrize("rows", [3, 2000])
+def test_norm_and_its_gradient_equal_the_textbook_form_at_any_size(rows):
+    norm = NormAct(32)
+    torch.nn.init.normal_(norm.scale, generator=seeded())
+    x = torch.randn(rows, 32, generator=seeded(1), requires_grad=True)
+    expected = torch.nn.functional.silu(norm.scale * x / (x.square().mean(-1, keepdim=True) + 1e-4).sqrt())
+    torch.testing.assert_close(norm(x), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(norm(x), expected)
+    grad = torch.randn(rows, 32, generator=seeded(2))
+    ours = torch.autograd.grad(norm(x), [x, norm.scale], grad)
+    theirs = torch.autograd.grad(expected, [x, norm.scale], grad)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_heads_that_start_at_zero_do_and_the_actor_starts_small():

@@ -28,7 +28,6 @@ def oracle():
         "twohot": SymExpTwoHot,
         "dreamer": dreamer_v3,
         "trainers": algorithms,
-        "root": torchrl,
     }
 
 
@@ -71,7 +70,10 @@ def their_prior(oracle, rssm: RSSM) -> torch.nn.Module:
     for name in prior.state_dict():
         layer, kind = name.rsplit(".", 1)
         ours = rssm.get_submodule(PRIOR_NAMES[layer])
-        state[name] = getattr(ours, "scale", None) if hasattr(ours, "scale") else getattr(ours, kind)
+        value = ours.scale if hasattr(ours, "scale") else getattr(ours, kind)
+        state[name] = (
+            value.transpose(0, 1) if value.dim() == 3 else value
+        )  # ours [in/g, g, out/g], theirs [g, in/g, ...]
     prior.load_state_dict(state)
     return prior
 
