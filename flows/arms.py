@@ -16,7 +16,7 @@ from lore_datasets.errors import Busy, LoreError, shown
 
 from flows.config import EvaluateJob, TrainJob
 from flows.leash import spawn, stop
-from flows.terminal import clock, current
+from flows.terminal import current
 from lore.config import Config
 
 __all__ = ["arguments", "evaluate_arm", "follow", "last_row", "stop_all", "train_arm"]
@@ -137,6 +137,4 @@ def _note(row: dict[str, Any]) -> str:
         parts.append(f"return {row['episode_return']:.1f}")
     if row.get("updates"):
         parts.append(f"{row['updates']:,} updates")
-    if row.get("eta_s"):
-        parts.append(f"ETA {clock(row['eta_s'])}")
     return ", ".join(parts)

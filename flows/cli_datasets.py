@@ -172,10 +172,11 @@ def lineage(ref: Name, root: Path | None = None, mermaid: bool = False) -> int:
 
     store = _store(root)
     full = store.resolve(ref)
+    lines = _lineage.lineage(store, full)
     if mermaid:
-        print(_lineage.mermaid(store, full))
+        print(_lineage.mermaid(lines))
         return 0
-    for each, manifest, depth in _lineage.lineage(store, full):
+    for each, manifest, depth in lines:
         about = f"{manifest.kind}  {_safe(manifest.message)}" if manifest else "not in this store"
         print(f"{'  ' * depth}{each}  {about}")
     return 0

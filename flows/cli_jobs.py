@@ -99,11 +99,12 @@ def advise(job: Advice, dry_run: bool = False, prefect: bool = False) -> int:
 
 def train(words: Sequence[str]) -> int:
     """Train an agent; the same flags and the same function as ``python -m lore.main``."""
-    from lore.loop import train as run
     from lore.main import parse
 
     flags: Flags = parse(list(words), prog="lore train")
     config = flags.config()
+    from lore.loop import train as run
+
     total = config.train.total_frames
     with nullcontext() if flags.quiet else current().bar("train", total) as bar:
 

@@ -69,7 +69,7 @@ class EvaluateJob:
 
 
 _FULL = {"states": 3000, "rows": 2000, "frames": 4000, "episodes": 6, "epochs": 30}
-_QUICK = {"states": 600, "rows": 400, "frames": 500, "episodes": 1, "epochs": 8}
+_QUICK = {"states": 600, "rows": 400, "frames": 1000, "episodes": 1, "epochs": 8}
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class DemoJob:
     rows: int = 0
     """States to ask about; 0 takes 2000 (quick: 400)."""
     frames: int = 0
-    """Training steps per arm; 0 takes 4000 (quick: 500)."""
+    """Training steps per arm; 0 takes 4000 (quick: 1000)."""
     episodes: int = 0
     """Evaluation episodes per arm and mode; 0 takes 6 (quick: 1)."""
     epochs: int = 0

@@ -215,9 +215,17 @@ def distil_model(ref: ArtifactRef, epochs: int = 30, seed: int = 0) -> ArtifactR
     if before is not None:
         current().say(f"  {ref} has its advice model {before.ref} already")
         return before.ref
+    import torch
+
     from lore.advice.model import distil
 
-    return distil(ref, store, epochs=epochs, seed=seed)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the same weights, hence the same digest, on machines with other core counts
+    try:
+        with current().bar("distil"):
+            return distil(ref, store, epochs=epochs, seed=seed)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def coverage(ref: ArtifactRef) -> dict[str, float]:

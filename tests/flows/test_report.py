@@ -7,21 +7,21 @@ import re
 
 import numpy as np
 import pytest
-
-from flows.report.build import build_report, render
-from flows.report.read import json_lines, read_run, success_rates
-from lore.config import load_config, to_dict
 from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, NotFound
 from lore_datasets.testing import small_advice
+
+from flows.report.build import build_report, render
+from flows.report.read import json_lines, read_run, success_rates
+from lore.config import load_config, to_dict
 
 
 def write_run(folder, config, *, episodes=20, seed=0, gated=True):
     """A run folder as the learner writes it."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(to_dict(config)))
+    (folder / "config.json").write_text(json.dumps({"config": to_dict(config), "advice": "", "machine": {}}))
     names = get_environment("crafter").vocab.achievements
     with (folder / "episodes.jsonl").open("w") as file:
         for i in range(episodes):
@@ -38,8 +38,9 @@ def write_run(folder, config, *, episodes=20, seed=0, gated=True):
                 row |= {"options/avg_success_rate": 0.5, "options/collect_wood/success_rate": 0.75}
             file.write(json.dumps(row) + "\n")
     (folder / "progress.jsonl").write_text(json.dumps({"step": 2000, "total": 2000, "updates": 90}) + "\n")
-    mode = {"episodes": 2, "returns": [1.0, 3.0], "return_mean": 2.0, "crafter_score": 3.25, "length_mean": 120.0}
-    (folder / "evaluation.json").write_text(json.dumps({"as_trained": mode, "alone": {**mode, "return_mean": 1.5}}))
+    mode = {"episodes": 2, "return_mean": 2.0, "return_interval": [1.0, 3.0], "score": 3.25, "length_mean": 120.0}
+    final = {"as_trained": mode, "agent_alone": {**mode, "return_mean": 1.5}}
+    (folder / "evaluation.json").write_text(json.dumps({"run": folder.name, "final_policy": final}))
     return folder
 
 
@@ -91,7 +92,8 @@ def test_the_same_files_give_the_same_bytes(tmp_path, advice):
 
 def test_foreign_text_is_shown_and_never_obeyed(tmp_path):
     run = write_run(tmp_path / "a", load_config())
-    (run / "config.json").write_text(json.dumps({"env": {"name": "<script>alert(1)</script>"}, "train": {"seed": "<b>"}}))
+    config = {"env": {"name": "<script>alert(1)</script>"}, "train": {"seed": "<b>"}}
+    (run / "config.json").write_text(json.dumps({"config": config}))
     text = render([read_run(run, "<img src=x onerror=alert(1)>")], title="</title><script>1</script>")
     assert "<script" not in text and "<img src=x" not in text and "&lt;script&gt;" in text
 
