@@ -24,7 +24,7 @@ MAX_REASON = 200
 MAX_PLANS, MAX_STEPS, MAX_SKILLS = 3, 12, 8
 
 _FENCE = re.compile(r"```[a-zA-Z]{0,10}[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
-_LETTER = re.compile(r"\(?([A-Za-z])[).:]?")
+_LETTER = re.compile(r"\(?([A-Za-z])\)?[.:]?")
 _ATTEMPTS = 16
 
 

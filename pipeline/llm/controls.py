@@ -138,17 +138,19 @@ class Replay:
             raise NotFound(f"no journal {journal}", hint="give the journal file of an earlier run")
         self._journal = journal if isinstance(journal, Journal) else Journal(journal)
         known = self._journal.advisers()
-        matching = [(name, text) for name, text in known if not adviser or name == adviser]
+        matching = [found for found in known if not adviser or found[0] == adviser]
         if len(matching) != 1:
-            listed = ", ".join(sorted({name for name, _ in known})) or "nobody"
+            listed = ", ".join(sorted({found[0] for found in known})) or "nobody"
             raise BadInput(
                 f"journal {self._journal.path} holds answers of {len(matching)} matching advisers",
                 hint=f"name one of: {listed}",
             )
-        self.name, parameters = matching[0]
+        self.name, parameters, self.reads_state = matching[0]
         self.parameters: dict[str, Any] = json.loads(parameters)
 
     def complete(self, prompts: Sequence[Prompt]) -> list[Response]:
         """The stored answer per prompt, or a Response with ``error`` where there is none."""
         missing = Response("", model=self.name, finish="error", error="this question is not in the journal")
-        return [self._journal.by_question(prompt, self.name) or missing for prompt in prompts]
+        keys = self._journal.keys(self, prompts)
+        found = self._journal.get_many(keys)
+        return [found.get(key, missing) for key in keys]

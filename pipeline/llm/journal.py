@@ -27,9 +27,8 @@ MAX_FAILURES = 5
 _CHUNK = 16
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answer (
-    hash TEXT PRIMARY KEY, question TEXT NOT NULL, kind TEXT NOT NULL, adviser TEXT NOT NULL, parameters TEXT NOT NULL,
-    system TEXT NOT NULL, user TEXT NOT NULL, response TEXT NOT NULL, created REAL NOT NULL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS answer_question ON answer (question);
+    hash TEXT PRIMARY KEY, kind TEXT NOT NULL, adviser TEXT NOT NULL, parameters TEXT NOT NULL,
+    reads_state INTEGER NOT NULL, system TEXT NOT NULL, user TEXT NOT NULL, response TEXT NOT NULL, created REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS failure (
     hash TEXT NOT NULL, kind TEXT NOT NULL, adviser TEXT NOT NULL, response TEXT NOT NULL, created REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS prefix (sha256 TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
@@ -144,19 +143,10 @@ class Journal:
             found.update((key, _loaded(text, self.path)) for key, text in rows)
         return found
 
-    def by_question(self, prompt: Prompt, adviser: str = "") -> Response | None:
-        """The answer that ``adviser`` (default: anybody) gave to the question, whatever its parameters."""
-        sql = (
-            "SELECT response FROM answer WHERE question = ?"
-            + (" AND adviser = ?" if adviser else "")
-            + " ORDER BY hash"
-        )
-        rows = self._query(sql, (prompt.question, adviser) if adviser else (prompt.question,))
-        return _loaded(rows[0][0], self.path) if rows else None
-
-    def advisers(self) -> list[tuple[str, str]]:
-        """(name, parameters as JSON) of every adviser with an answer here, sorted."""
-        return sorted(self._query("SELECT DISTINCT adviser, parameters FROM answer"))
+    def advisers(self) -> list[tuple[str, str, bool]]:
+        """(name, parameters as JSON, reads the state) of every adviser with an answer here, sorted."""
+        rows = self._query("SELECT DISTINCT adviser, parameters, reads_state FROM answer")
+        return sorted((name, parameters, bool(reads)) for name, parameters, reads in rows)
 
     def failures(self) -> list[tuple[str, Response]]:
         """(request hash, response) of everything that failed, oldest first."""
@@ -172,7 +162,7 @@ class Journal:
 
     def put(self, entries: Iterable[tuple[str, Prompt, Response]], llm: LLM) -> None:
         """Write answers and failures in one transaction; an answer that is there already stays as it is."""
-        parameters = _dump(dict(getattr(llm, "parameters", {})))
+        parameters, reads = _dump(dict(getattr(llm, "parameters", {}))), int(getattr(llm, "reads_state", False))
         now, answers, failures, prefixes = time.time(), [], [], {}
         for key, prompt, response in entries:
             text = _dump(vars(response))
@@ -182,9 +172,8 @@ class Journal:
             prefix = _sha(prompt.system)
             if prefix not in self._prefixes:
                 prefixes[prefix] = prompt.system
-            answers.append(
-                (key, prompt.question, prompt.kind, llm.name, parameters, prefix, prompt.user, text, now)
-            )
+            row = (key, prompt.kind, llm.name, parameters, reads, prefix, prompt.user, text, now)
+            answers.append(row)
         with self._lock:
             try:
                 self._db.execute("BEGIN IMMEDIATE")

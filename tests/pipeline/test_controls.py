@@ -1,0 +1,95 @@
+"""Controls and replay: deterministic, usable, and each really what its name says."""
+
+import json
+
+import pytest
+from lore_datasets.errors import BadInput, ConfigError, NotFound, UsageError
+
+from pipeline.config import AskConfig
+from pipeline.llm import BACKENDS, backend_from, get_backend
+from pipeline.llm.base import LLM
+from pipeline.llm.journal import Journal
+from pipeline.parse import parse
+from pipeline.prompts import Renderer
+
+
+@pytest.fixture
+def prompts(env, states):
+    renderer, options = Renderer(env), [s.name for s in env.skills]
+    return [renderer.prior(states[i], options) for i in range(32)]
+
+
+def ranked(response):
+    return json.loads(response.text)["ranked"]
+
+
+@pytest.mark.parametrize("name", ["random", "blind", "degraded", "rules"])
+def test_offline_advisers_answer_every_kind_of_question_in_the_form_asked_for(name, env, states):
+    llm, renderer = get_backend(name), Renderer(env)
+    names = [*env.vocab.actions, *(s.name for s in env.skills)]
+    asked = [renderer.prior(states[0], ["explore", "flee"]), renderer.plan(states[0], ["explore", "noop"]),
+             renderer.new_skills("Share of states.", 2)]  # fmt: skip
+    assert isinstance(llm, LLM)
+    for prompt, response in zip(asked, llm.complete(asked), strict=True):
+        advice = parse(response, prompt, names)
+        assert advice.kind == prompt.kind
+    assert llm.complete(asked) == llm.complete(asked)
+
+
+def test_random_advice_is_uniform_over_the_options(prompts):
+    firsts = [ranked(r)[0] for r in get_backend("random").complete(prompts)]
+    assert len(set(firsts)) > 12
+    assert [ranked(r)[0] for r in get_backend("random", seed=1).complete(prompts)] != firsts
+
+
+def test_blind_advice_is_the_same_in_every_state(prompts):
+    assert len({tuple(ranked(r)) for r in get_backend("blind").complete(prompts)}) == 1
+
+
+def test_degraded_advice_drops_and_falsifies_the_shares_it_was_told(env, states, scripted):
+    renderer = Renderer(env)
+    many = [renderer.prior(states[i], ["explore", "flee", "sleep"], order=j) for i in range(64) for j in range(4)]
+    inner = scripted()
+    clean = inner.complete(many)
+    llm = get_backend("degraded", inner=scripted(), dropped=0.25, wrong=0.25)
+    answers = llm.complete(many)
+    dropped = sum(not a.text for a in answers)
+    same = sum(a.text == c.text for a, c in zip(answers, clean, strict=True))
+    assert 40 < dropped < 90 and 100 < same < 160
+    with pytest.raises(ConfigError, match=r"dropped \+ wrong"):
+        get_backend("degraded", inner=inner, dropped=0.7, wrong=0.7)
+
+
+def test_replay_serves_a_journal_under_the_name_of_who_answered(tmp_path, prompts, scripted):
+    path = tmp_path / "j.sqlite"
+    with Journal(path) as journal:
+        answers = journal.ask(scripted(name="qwen", parameters={"t": 0}), prompts[:5])
+    replay = get_backend("replay", journal=path)
+    assert (replay.name, replay.parameters) == ("qwen", {"t": 0})
+    assert replay.complete(prompts[:5]) == answers
+    assert "not in the journal" in replay.complete(prompts[5:6])[0].error
+    with pytest.raises(NotFound):
+        get_backend("replay", journal=tmp_path / "none.sqlite")
+    with pytest.raises(BadInput, match="0 matching"):
+        get_backend("replay", journal=path, adviser="gpt")
+
+
+def test_an_unknown_backend_or_option_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="oracle") as error:
+        get_backend("oracle")
+    assert all(name in error.value.hint for name in BACKENDS)
+    with pytest.raises(UsageError, match="temperature"):
+        get_backend("random", temperature=1)
+
+
+def test_a_missing_package_is_named_with_how_to_get_it(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    monkeypatch.setitem(sys.modules, "pipeline.llm.local", None)
+    with pytest.raises((UsageError, ModuleNotFoundError)):
+        get_backend("local", model="x.gguf")
+
+
+def test_the_configuration_chooses_the_backend():
+    assert backend_from(AskConfig(backend="random"), seed=3).parameters["seed"] == 3
