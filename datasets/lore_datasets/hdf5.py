@@ -34,8 +34,8 @@ __all__ = ["export_hdf5", "import_hdf5", "read_hdf5", "write_hdf5"]
 _MODEL = "advice_model"
 _OFFSETS = ".offsets"
 _MAX_RATIO = 1040  # deflate cannot expand further, so a larger claim is a lie
+_FILTERS = {1, 2, 3}  # HDF5's ids of deflate, shuffle and fletcher32
 _MAX_MANIFEST = 64 * 2**20
-_FILTERS = {"gzip", None}
 
 
 def export_hdf5(store: Store, ref: ArtifactRef | str, path: Path | str) -> ArtifactRef:
@@ -118,7 +118,7 @@ def read_hdf5(path: Path | str, verify: bool = True, wanted: Callable[[str], boo
 def _commit_copy(store: Store, artifact: Artifact, name: str, parents: tuple[str, ...]) -> ArtifactRef:
     from dataclasses import replace
 
-    from lore_datasets.writer import commit_version
+    from lore_datasets.commit import commit_version
 
     manifest = artifact.manifest
     if name in store.names():
@@ -248,8 +248,15 @@ def _check_stored(stored: Any, shape: tuple[int, ...], dtype: str, path: str, wh
         raise CorruptArtifact(
             f"array {path} of {where} is {stored.dtype.name}{list(stored.shape)}, stated {dtype}{list(shape)}"
         )
-    if stored.external or stored.is_virtual or stored.compression not in _FILTERS or not _is_whole(stored):
+    if stored.external or stored.is_virtual or not _has_known_filters(stored) or not _is_whole(stored):
         raise CorruptArtifact(f"array {path} of {where} is not stored wholly inside the file")
+
+
+def _has_known_filters(stored: Any) -> bool:
+    """True when shuffle, deflate and fletcher32 stand at most once and no other filter stands at all."""
+    plist = stored.id.get_create_plist()
+    found = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+    return len(set(found)) == len(found) and set(found) <= _FILTERS
 
 
 def _is_whole(stored: Any) -> bool:

@@ -8,6 +8,8 @@ Which hash a stored table used is named by its key scheme; change the scheme whe
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from lore_datasets.environments import Environment
@@ -61,7 +63,7 @@ def goal_keys(states: SymbolicState, env: Environment) -> np.ndarray:
         _column(states.daylight < _DARK),
         _column(states.sleeping != 0),
         states.unlocked != 0,
-        *(_column((around == vocab.target(name)).any((-2, -1))) for name in _stations(vocab)),
+        *(_column(np.isin(around, vocab.target(name)).any((-2, -1))) for name in _stations(vocab)),
         _column(np.isin(beside, hostile).any(-1)),
     ]
     return _hash_parts(parts, f"{env.key_scheme}/goal", lead)
@@ -109,7 +111,7 @@ def _hash_parts(parts: list[np.ndarray], salt: str, lead: tuple[int, ...]) -> np
     return hash_rows(features.reshape(-1, features.shape[-1]), salt).reshape(lead)
 
 
-def _column(values: np.ndarray) -> np.ndarray:
+def _column(values: Any) -> np.ndarray:
     return np.asarray(values)[..., None]
 
 

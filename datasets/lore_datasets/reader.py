@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,6 +18,10 @@ from lore_datasets.schema import check_layout
 from lore_datasets.types import Manifest
 
 __all__ = ["open_version", "read_arrays", "read_manifest"]
+
+_MAX_CHUNK_BYTES = 2**30
+_MAX_CHUNKS = 2**17
+_SMALL_BYTES = 2**26
 
 
 def open_version(repository: Any, name: str, version: int) -> tuple[Any, Manifest]:
@@ -54,19 +59,19 @@ def read_arrays(
     environment = get_environment(manifest.environment)
     specs = {path: (spec.shape, spec.dtype) for path, spec in manifest.arrays.items()}
     check_layout(manifest.kind, specs, environment, len(manifest.actions), len(manifest.skills))
-    if verify:
-        _check_members(group, manifest, where)
+    members = _checked_members(group, manifest, where) if verify else {}
     paths = [path for path in manifest.arrays if wanted is None or wanted(path)]
 
     def read(path: str) -> np.ndarray:
         with guarded(f"reading array {path} of {where}", "the other versions"):
-            stored = group[path]
+            stored = members[path] if members else group[path]
             shape, dtype = specs[path]
             found = "str" if stored.dtype.kind == "T" else stored.dtype.newbyteorder("=").name
             if (stored.shape, found) != (shape, dtype):
                 raise CorruptArtifact(
                     f"array {path} of {where} is {found}{list(stored.shape)}, stated {dtype}{list(shape)}"
                 )
+            _check_stored(stored, f"array {path} of {where}")
             values = np.asarray(stored[...])
             return values.astype(object) if dtype == "str" else values
 
@@ -77,11 +82,20 @@ def read_arrays(
     return Artifact(manifest, arrays)
 
 
-def _check_members(group: Any, manifest: Manifest, where: str) -> None:
+def _check_stored(stored: Any, what: str) -> None:
+    """Nothing huge is allocated for chunks that are absurd or not there (missing small ones change the digest)."""
+    chunk_bytes = math.prod(stored.chunks) * stored.dtype.itemsize
+    if chunk_bytes > _MAX_CHUNK_BYTES or stored.nchunks > _MAX_CHUNKS:
+        raise CorruptArtifact(f"{what} is cut into {stored.nchunks} chunks of {chunk_bytes} bytes")
+    if stored.nbytes > _SMALL_BYTES and stored.nchunks_initialized != stored.nchunks:
+        raise CorruptArtifact(f"{what} has {stored.nchunks_initialized} of {stored.nchunks} chunks")
+
+
+def _checked_members(group: Any, manifest: Manifest, where: str) -> dict[str, Any]:
     with guarded(f"listing the arrays of {where}", "the other versions"):
-        present = {path for path, member in group.members(max_depth=None) if hasattr(member, "shape")}
-    if present != set(manifest.arrays):
-        missing, extra = sorted(set(manifest.arrays) - present), sorted(present - set(manifest.arrays))
-        raise CorruptArtifact(
-            f"{where}: array {(missing + extra)[0]} is {'missing' if missing else 'not in the manifest'}"
-        )
+        members = {path: member for path, member in group.members(max_depth=None) if hasattr(member, "shape")}
+    if members.keys() != manifest.arrays.keys():
+        missing, extra = sorted(manifest.arrays.keys() - members), sorted(members.keys() - manifest.arrays.keys())
+        reason = "missing" if missing else "not in the manifest"
+        raise CorruptArtifact(f"{where}: array {(missing + extra)[0]} is {reason}")
+    return members

@@ -109,7 +109,7 @@ def open_repository(root: Path, name: str, create: bool = False) -> Any:
     """The ``icechunk.Repository`` of a dataset; NotFound when it does not exist and ``create`` is false."""
     path = repository_path(root, name)
     icechunk = _icechunk()
-    exists = path.is_dir()
+    exists = (path / "refs").is_dir()  # a writer killed while it made the repository may leave an empty folder
     if not exists and not create:
         known = stored_names(root)
         raise NotFound(
@@ -153,8 +153,10 @@ def guarded(doing: str, kept: str) -> Iterator[None]:
     """Turn failures of the storage libraries into NoSpace or CorruptArtifact; LoRe's own errors pass."""
     try:
         yield
-    except (LoreError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
+    except (LoreError, KeyboardInterrupt, SystemExit, GeneratorExit, NameError, ImportError):
         raise
+    except MemoryError as error:
+        raise NoSpace(f"not enough memory while {doing}", kept=kept, hint="free some memory") from error
     except BaseException as error:  # a panic in the storage library is a BaseException
         text = f"{type(error).__name__}: {error}"
         if getattr(error, "errno", None) in _FULL or _FULL_TEXT.search(text):

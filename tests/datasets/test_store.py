@@ -1,8 +1,9 @@
+import contextlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from lore_datasets.errors import BadInput, CorruptArtifact, NotFound, SchemeMismatch, SkillError
 from lore_datasets.manifest import version_digest
 from lore_datasets.skills import parse_skill
@@ -233,10 +234,8 @@ def test_no_name_makes_anything_outside_the_root(tmp_path_factory, env, name):
         writer = Store(root).writer(name, "states", environment=env)
     except BadInput as error:
         assert str(error).isascii()
-    try:
+    with contextlib.suppress(BadInput, NotFound):
         Store(root).open(name)
-    except (BadInput, NotFound):
-        pass
     assert [p.name for p in folder.iterdir()] == ["root"] and list(root.iterdir()) == []
     assert writer is None or name.isascii()
 
@@ -257,6 +256,13 @@ def test_symbolic_links_are_refused_as_repository_inside_one_and_as_lock(root, s
     with pytest.raises(CorruptArtifact, match="link"):
         small_states(root, env, 4)
     assert outside.stat().st_size > 0
+
+
+def test_a_folder_that_a_killed_writer_left_empty_is_no_dataset_and_can_be_used(tmp_path, env):
+    (tmp_path / "begun.icechunk").mkdir()
+    with pytest.raises(NotFound):
+        Store(tmp_path).open("begun")
+    assert small_states(tmp_path, env, 4, name="begun").version == 1
 
 
 def test_a_renamed_repository_is_noticed(root, store):
