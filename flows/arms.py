@@ -19,7 +19,10 @@ from flows.leash import spawn, stop
 from flows.terminal import current
 from lore.config import Config
 
-__all__ = ["arguments", "evaluate_arm", "follow", "last_row", "stop_all", "train_arm"]
+__all__ = ["arguments", "evaluate_arm", "follow", "last_row", "side_by_side", "stop_all", "train_arm"]
+
+EVALUATION_PROGRESS = "evaluation-progress.jsonl"
+"""Progress of an evaluation, beside the run's own ``progress.jsonl``."""
 
 _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 _running: dict[int, subprocess.Popen[bytes]] = {}
@@ -97,7 +100,8 @@ def evaluate_arm(job: EvaluateJob, root: str) -> dict[str, Any]:
     """Evaluate one run in a process with one thread; returns the content of its ``evaluation.json``."""
     folder = Path(job.folder)
     words = ["eval", str(folder), "--episodes", str(job.episodes), "--seed", str(job.seed)]
-    words += ["--progress", str(folder / "evaluation-progress.jsonl")]
+    (folder / EVALUATION_PROGRESS).unlink(missing_ok=True)
+    words += ["--progress", str(folder / EVALUATION_PROGRESS)]
     _run("flows", words, folder, "evaluation-log.txt", {"LORE_DATASETS": root})
     return json.loads((folder / "evaluation.json").read_text())
 
@@ -110,6 +114,21 @@ def stop_all() -> None:
             stop(process, 15.0)
     finally:
         threading.Timer(1.0, _stopping.clear).start()
+
+
+def side_by_side(
+    work: Callable[[Any, str], dict[str, Any]], jobs: Sequence[Any], root: str, progress: str, totals: Sequence[int]
+) -> list[dict[str, Any]]:
+    """``work(job, root)`` for every job at once, in threads that wait for their children; results in order."""
+    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import wait as wait_for
+
+    names = [Path(job.folder).name for job in jobs]
+    paths = {name: Path(job.folder) / progress for name, job in zip(names, jobs, strict=True)}
+    with ThreadPoolExecutor(max(1, len(jobs))) as pool:
+        futures = [pool.submit(work, job, root) for job in jobs]
+        follow(paths, dict(zip(names, totals, strict=True)), lambda: not wait_for(futures, timeout=0.5).not_done)
+        return [future.result() for future in futures]
 
 
 def follow(paths: dict[str, Path], totals: dict[str, int], finished: Callable[[], bool]) -> None:

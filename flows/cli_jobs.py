@@ -213,14 +213,18 @@ def demo(job: Demo) -> int:
     with hold(folder):
         if job.fresh:
             Phases.forget(folder)
-        prepare(home)
-        terminal.say(
-            "LoRe demo: advice is bought once, stored, and learned from. Starting the embedded Prefect server ..."
-        )
-        with embedded_server(home):
-            from flows.demo import demo as run
+        terminal.say("LoRe demo: advice is bought once, stored, and learned from.")
+        if job.prefect:
+            prepare(home)
+            terminal.say("     starting the embedded Prefect server (some 15 seconds the first time)")
+            with embedded_server(home):
+                from flows.demo import demo as run
 
-            made = run(job)
+                made = run(job)
+        else:
+            from flows.walk import plain_steps, walk
+
+            made = walk(job, folder, plain_steps())
     for arm, found in made["evaluations"].items():
         for mode, result in found["final_policy"].items():
             if arm == "none" and mode != "as_trained":

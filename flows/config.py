@@ -80,6 +80,8 @@ class DemoJob:
     """A short walk (under 3 minutes) that shows every part working; its numbers mean nothing."""
     fresh: bool = False
     """Start over instead of going on: forget the runs of this demo. Dataset versions stay, new ones are added."""
+    prefect: bool = True
+    """Run the phases as Prefect flows on an embedded server; --no-prefect calls the same functions directly."""
     folder: str = ""
     """Where runs and report go; default runs/demo, or runs/demo-quick."""
     name: str = ""

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.arms import evaluate_arm, follow
+from flows.arms import EVALUATION_PROGRESS, evaluate_arm, follow
 from flows.config import EvaluateJob
 
 __all__ = ["evaluate"]
@@ -24,11 +24,9 @@ def _evaluate(job: EvaluateJob, root: str) -> dict[str, Any]:
 @flow(name="evaluate", task_runner=ThreadPoolTaskRunner(max_workers=16), persist_result=False)
 def evaluate(jobs: list[EvaluateJob], root: str) -> list[dict[str, Any]]:
     """Evaluate runs side by side; returns what each wrote into ``evaluation.json``."""
-    for job in jobs:
-        (Path(job.folder) / "evaluation-progress.jsonl").unlink(missing_ok=True)
     futures = [_evaluate.submit(job, root) for job in jobs]
     follow(
-        {Path(job.folder).name: Path(job.folder) / "evaluation-progress.jsonl" for job in jobs},
+        {Path(job.folder).name: Path(job.folder) / EVALUATION_PROGRESS for job in jobs},
         {Path(job.folder).name: job.episodes for job in jobs},
         lambda: not wait(futures, timeout=0.5).not_done,
     )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.llm.base import LLM
     from pipeline.llm.journal import Journal
 
-__all__ = ["adviser", "advise_states", "coverage", "distil_model", "estimate", "play_states", "report_advice"]
+__all__ = ["advise_states", "adviser", "coverage", "distil_model", "estimate", "play_states", "report_advice"]
 
 
 def _store() -> Store:

@@ -15,7 +15,7 @@ from flows.terminal import clock, current
 from lore.config import Config, load_config
 from pipeline.config import AdviseConfig, CollectConfig, SelectConfig
 
-__all__ = ["ARMS", "Steps", "arm_config", "walk", "write_report"]
+__all__ = ["ARMS", "Steps", "arm_config", "plain_steps", "walk", "write_report"]
 
 ARMS = {"none": "no advice", "abc": "A + B + C"}
 """Folder of each arm -> its name in the report."""
@@ -29,6 +29,24 @@ class Steps(NamedTuple):
     train: Callable[[list[TrainJob], str], list[dict[str, Any]]]
     evaluate: Callable[[list[EvaluateJob], str], list[dict[str, Any]]]
     report: Callable[[dict[str, str], str, list[str], str], str]
+
+
+def plain_steps() -> Steps:
+    """The phases as plain functions, without Prefect."""
+    from flows.arms import EVALUATION_PROGRESS, evaluate_arm, side_by_side, train_arm
+    from flows.tasks import advise_states, distil_model, play_states
+
+    def advise(job: AdviceJob, epochs: int) -> dict[str, str]:
+        ref = advise_states(job)
+        return {"advice": str(ref), "model": str(distil_model(ref, epochs, job.advise.seed))}
+
+    def train(jobs: list[TrainJob], root: str) -> list[dict[str, Any]]:
+        return side_by_side(train_arm, jobs, root, "progress.jsonl", [j.config.train.total_frames for j in jobs])
+
+    def evaluate(jobs: list[EvaluateJob], root: str) -> list[dict[str, Any]]:
+        return side_by_side(evaluate_arm, jobs, root, EVALUATION_PROGRESS, [j.episodes for j in jobs])
+
+    return Steps(lambda job: str(play_states(job)), advise, train, evaluate, write_report)
 
 
 def arm_config(job: DemoJob, arm: str, advice: str) -> Config:
