@@ -206,7 +206,7 @@ class StateView:
         cells, walkable, neighbours = self.cells, tables.walkable, tables.neighbours[self.facing_direction]
         distance = [-1] * len(cells)
         first, parent = [-1] * len(cells), [-1] * len(cells)
-        approach: dict[int, tuple[int, int, int]] = {}
+        approach: dict[int, tuple[int, int, int, int]] = {}  # distance, order of discovery, cell, direction
         center = tables.center
         distance[center] = 0
         order = [center]
@@ -215,7 +215,7 @@ class StateView:
             for nxt, direction in neighbours[cell]:
                 kind = cells[nxt]
                 if kind not in approach:
-                    approach[kind] = (far, cell, direction)
+                    approach[kind] = (far, len(approach), cell, direction)
                 if distance[nxt] < 0 and walkable[kind]:
                     distance[nxt] = far + 1
                     first[nxt] = direction if cell == center else first[cell]
@@ -224,7 +224,7 @@ class StateView:
         self._first, self._parent, self._approach, self._order = first, parent, approach, order
         self._distance = distance
 
-    def _best(self, ids: Sequence[int]) -> tuple[int, int, int] | None:
+    def _best(self, ids: Sequence[int]) -> tuple[int, int, int, int] | None:
         if self._distance is None:
             self._search()
         found = [self._approach[i] for i in ids if i in self._approach]
@@ -257,7 +257,7 @@ class StateView:
         best = self._best(ids)
         if best is None:
             return None
-        steps, cell, direction = best
+        steps, _, cell, direction = best
         if steps:
             return self._tables.moves[self._first[cell]]
         lethal = self._tables.lethal[self.cells[self._tables.ahead[cell][direction]]]
@@ -272,7 +272,7 @@ class StateView:
         best = None if self.facing_id in ids else self._best(ids)
         if best is None:
             return []
-        tables, (_, cell, turn) = self._tables, best
+        tables, (_, _, cell, turn) = self._tables, best
         target, directions = tables.ahead[cell][turn], self._walk(cell)
         facing = directions[-1] if directions else self.facing_direction
         if facing != turn and not tables.lethal[self.cells[target]]:
@@ -334,6 +334,23 @@ class StateView:
         tables = self._tables
         ahead = tables.ahead[tables.center]
         return tuple(d for d in range(len(ahead)) if tables.walkable[self.cells[ahead[d]]])
+
+    def is_enclosed(self) -> bool:
+        """True when nothing can walk in: every cell that the player can reach lies inside the crop's border."""
+        if self._distance is None:
+            self._search()
+        return all(min(self._tables.ahead[cell]) >= 0 for cell in self._order)
+
+    def can_stand_near(self, targets: Sequence[str]) -> bool:
+        """True when some reachable cell has every one of the targets in its 3x3 block, as crafting needs it."""
+        if self._distance is None:
+            self._search()
+        ids, place = self._tables.resolve(targets), self._tables.place
+        spots = [[place[c] for c, kind in enumerate(self.cells) if kind == i] for i in ids]
+        return any(
+            all(any(abs(x - place[c][0]) <= 1 and abs(y - place[c][1]) <= 1 for x, y in found) for found in spots)
+            for c in self._order
+        )
 
     def is_trapped(self) -> bool:
         """True when no direction is free."""

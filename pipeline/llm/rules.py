@@ -100,22 +100,43 @@ def _fight(book: _Book) -> None:
     book.say("flee", 87, view.near(("skeleton", "arrow"), 4) and health <= 4)
 
 
+_ROOM = ((1, 0), (1, -1), (0, -1))
+_WALLS = ((-1, 0), (0, 1), (1, 1), (2, 0), (2, -1), (1, -2), (0, -2), (-1, -1))
+"""The shelter: the room beside the player, and the cells around room and player that must be closed."""
+
+
+def _rest(book: _Book) -> None:
+    """Sleep walled in: through the night, or by day when tired; in the open only when there is no other way."""
+    view = book.view
+    dark, tired = view.daylight < 120, book.energy <= 4
+    if view.is_enclosed() and not view.reachable(("zombie", "skeleton", "arrow", "cow")):
+        book.say("sleep", 93 if dark else 68, book.energy < 9 and (dark or tired))
+        book.say("wait_for_day", 91, dark)
+        return
+    free = all(view.at(*cell) in _GROUND for cell in _ROOM)
+    open_walls = sum(view.at(*cell) in (*_GROUND, "zombie", "cow", "skeleton", "arrow") for cell in _WALLS)
+    can_close = free and book.has["stone"] >= open_walls and not view.near("zombie", 2)
+    book.say("shelter", 89 if dark else 68, can_close and (dark or tired))
+    if book.energy < 9 and not view.near(("zombie", "skeleton", "arrow"), 9):
+        bright = view.daylight >= 140
+        book.say("sleep", 67, "wake_up" in book.new and bright)
+        book.say("sleep", 88, book.energy <= 1)
+        book.say("sleep", 66, book.energy <= 2 and bright)
+
+
 def _live(book: _Book) -> None:
     view = book.view
-    enemies = view.near(("zombie", "skeleton", "arrow"), 9)
+    evening = view.daylight < 200 and "wake_up" not in book.new
     if view.reachable("water"):
         book.say("collect_drink", 92 if book.drink <= 2 else 70 if book.drink <= 4 else 36, book.drink <= 6)
+        book.say("collect_drink", 65, evening and book.drink <= 6)
         book.say("collect_drink", 60, "collect_drink" in book.new)
     if view.reachable("cow"):
         book.say("eat_cow", 90 if book.food <= 2 else 69 if book.food <= 4 else 35, book.food <= 5)
+        book.say("eat_cow", 64, evening and book.food <= 5)
         book.say("eat_cow", 58, "eat_cow" in book.new)
     if view.reachable("plant"):
         book.say("eat_plant", 89, book.food <= 1)
-    bright = view.daylight >= 140
-    if book.energy < 9 and not enemies:
-        book.say("sleep", 67, "wake_up" in book.new and bright)
-        book.say("sleep", 88, book.energy <= 1)
-        book.say("sleep", 68, book.energy <= 4 and bright)
 
 
 def _build(book: _Book) -> None:
@@ -124,6 +145,9 @@ def _build(book: _Book) -> None:
     for goal, (tool, uses, near, weight) in _MAKES.items():
         ready = not has[tool] and all(has[item] >= n for item, n in uses.items())
         book.say(goal, weight, ready and all(view.reachable(place) for place in near))
+        if ready and len(near) > 1 and view.reachable("table") and not view.can_stand_near(near):
+            book.say("place_furnace", 85, has["stone"] >= 4)
+            book.say("collect_stone", 85, has["stone"] < 4 and view.reachable("stone"))
     if view.reachable("grass") and has["sapling"]:
         book.say("place_plant", 78, "place_plant" in book.new)
     if not view.reachable((*_GROUND, "water")):
@@ -133,7 +157,9 @@ def _build(book: _Book) -> None:
     if not table and view.reachable(_GROUND):
         wood = has["wood"]
         first = bool(book.todo("wood")) and wood >= 4
-        second = has["wood_pickaxe"] and has["stone"] >= 1 and bool(book.todo("stone")) and wood >= 3
+        stone_tools = len(book.todo("stone"))
+        enough = wood >= 2 + stone_tools or (wood >= 3 and not view.reachable("tree"))
+        second = has["wood_pickaxe"] and stone_tools and has["stone"] >= stone_tools and enough
         book.say("place_table", 76, first or second or (iron_ready and wood >= 3))
     if view.reachable(_GROUND) and has["stone"] >= 4 and not furnace:
         book.say("place_furnace", 75, "place_furnace" in book.new and (not book.todo("stone") or has["stone"] >= 6))
@@ -142,17 +168,18 @@ def _build(book: _Book) -> None:
 
 def _gather(book: _Book) -> None:
     view, has = book.view, book.has
-    tools = len(book.todo("wood")) + len(book.todo("stone")) + len(book.todo("iron"))
-    need_wood = tools + (2 if tools else 0)
+    todo = [len(book.todo(kind)) for kind in ("wood", "stone", "iron")]
+    need_wood = sum(n + 2 for n in todo if n)  # the tools, and a table on each of their sites
     if view.reachable("tree"):
         early = bool(book.todo("wood"))
-        book.say("collect_wood", 52 if early else 44, has["wood"] < min(need_wood, 6))
+        book.say("collect_wood", 52 if early else 48, has["wood"] < min(need_wood, 9))
+        book.say("collect_wood", 57.5, not early and has["wood"] < 2 + todo[1] and todo[1] > 0)
         book.say("collect_wood", 62, "collect_wood" in book.new)
     if view.reachable("grass"):
-        book.say("collect_sapling", 50, "collect_sapling" in book.new and has["sapling"] == 0)
+        book.say("collect_sapling", 61, "collect_sapling" in book.new and has["sapling"] == 0)
     if has["wood_pickaxe"]:
         if view.reachable("stone"):
-            short = has["stone"] < len(book.todo("stone")) + 5
+            short = has["stone"] < (9 if view.daylight < 190 else len(book.todo("stone")) + 5)
             book.say("collect_stone", 56, short)
             book.say("collect_stone", 63, "collect_stone" in book.new)
         if view.reachable("coal"):
@@ -174,6 +201,7 @@ def rank_goals(view: StateView) -> list[tuple[str, float]]:
     book.say("explore", 10)
     _fight(book)
     _live(book)
+    _rest(book)
     _build(book)
     _gather(book)
     return sorted(book.weights.items(), key=lambda entry: (-entry[1], entry[0]))

@@ -226,6 +226,21 @@ def test_beside_the_border_of_the_map_nothing_counts_as_near():
     assert draw("\n".join(rows), wood=1).reachable("table") and not draw("\n".join(rows), wood=1).can("make_wood_sword")
 
 
+def test_crafting_at_two_places_needs_one_cell_near_both():
+    rows = ["|SSSSSSSSS|"] * 7
+    rows[3] = "|Stpp@fSSS|"
+    assert not draw("\n".join(rows)).can_stand_near(("table", "furnace"))
+    rows[3] = "|SSSt@fSSS|"
+    assert draw("\n".join(rows)).can_stand_near(("table", "furnace"))
+    assert not draw(OPEN).can_stand_near(("table",))
+
+
+def test_a_room_is_enclosed_until_one_wall_is_open():
+    assert not draw(OPEN).is_enclosed()
+    closed = WALLED.replace("|...S.....|", "|...S.S...|")
+    assert draw(closed).is_enclosed() and not draw(WALLED).is_enclosed()
+
+
 def test_feasible_actions_keep_turns_and_drop_what_has_no_effect():
     view = draw(WALLED, facing="left", wood=2)
     feasible = dict(zip(VOCAB.actions, view.feasible_actions().tolist(), strict=True))

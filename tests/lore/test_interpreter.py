@@ -215,6 +215,23 @@ def test_a_skill_walks_to_a_tree_in_the_real_game_and_collects_wood():
     assert max(collected) >= 3 and sum(c > 0 for c in collected) >= 3
 
 
+def test_the_shelter_closes_a_room_in_the_open_in_the_real_game():
+    shelter = next(s for s in ENV.skills if s.name == "shelter")
+    env = CrafterEnv(0, area=(32, 32), pixels=False)
+    env.reset()
+    for thing in env._world.objects:
+        if thing is not env._player:
+            env._world.remove(thing)
+    env._world._mat_map[:] = VOCAB.target("grass")
+    env._player.inventory["stone"] = 8
+    view = StateView(env.step(0).state, VOCAB)
+    assert not view.is_enclosed()
+    run = SkillRun(shelter, VOCAB)
+    while not isinstance(action := run.next_action(view), Outcome):
+        view = StateView(env.step(action).state, VOCAB)
+    assert view.is_enclosed() and view.inventory("stone") == 0 and run.elapsed == 16
+
+
 def test_fit_is_the_share_of_states_in_which_a_skill_can_act_times_its_success():
     views = [state(), state(vitals=np.array([9, 9, 9, 3], np.uint8))]
     packed = np.stack([s.pack() for s in views])

@@ -20,6 +20,7 @@ from pipeline.prompts import LETTERS, Renderer, render
 
 ENV = get_environment("crafter")
 VOCAB = ENV.vocab
+ROOM = {(dx, dy): "stone" for dx in range(-1, 3) for dy in range(-2, 2) if dx in (-1, 2) or dy in (-2, 1)}
 NAMES = [s.name for s in ENV.skills] + list(VOCAB.actions)
 
 
@@ -77,6 +78,9 @@ def random_states(n, seed=0):
         ({"cells": {(2, 0): "zombie"}, "vitals": (2, 9, 9, 9)}, "flee"),
         ({"vitals": (9, 9, 9, 8)}, "sleep"),
         ({"sapling": 1}, "place_plant"),
+        ({"stone": 9, "daylight": 40, "vitals": (9, 9, 9, 4)}, "shelter"),
+        ({"cells": ROOM, "daylight": 40, "vitals": (9, 9, 9, 4)}, "sleep"),
+        ({"cells": ROOM, "daylight": 40}, "wait_for_day"),
     ],
 )
 def test_the_rule_book_names_the_obvious_goal(given, goal):
@@ -99,8 +103,9 @@ def test_rankings_are_deterministic_descending_feasible_goals_in_any_state():
 
 def test_what_is_unlocked_changes_the_advice():
     cells = {(2, 0): "water"}
-    assert best(cells=cells) == "collect_drink"
-    assert best(cells=cells, unlocked=("collect_drink",)) != "collect_drink"
+    assert best(cells=cells, unlocked=("collect_sapling",)) == "collect_drink"
+    assert best(cells=cells, unlocked=("collect_sapling", "collect_drink")) == "explore"
+    assert best(cells=cells) == "collect_sapling"
 
 
 def test_the_adviser_answers_every_kind_of_question_so_that_parser_and_checks_accept_it():
