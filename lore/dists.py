@@ -30,6 +30,7 @@ BINS = 255
 """Bins of every two-hot head."""
 
 _FORBIDDEN = -1e9
+_FEW = 8  # up to this many classes torch's CPU softmax is several times faster along another axis than the last
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -45,7 +46,11 @@ def symexp(x: Tensor) -> Tensor:
 # ---------------------------------------------------------------------------------------------------- categoricals
 def unimix_probs(logits: Tensor, unimix: float = 0.01) -> Tensor:
     """(1 - unimix) * softmax(logits) + unimix / K over the last axis, float32."""
-    probs = logits.float().softmax(-1)
+    logits = logits.float()
+    if logits.shape[-1] <= _FEW and not logits.is_cuda:
+        probs = logits.transpose(-1, -2).contiguous().softmax(-2).transpose(-1, -2)
+    else:
+        probs = logits.softmax(-1)
     return probs if unimix == 0.0 else (1.0 - unimix) * probs + unimix / logits.shape[-1]
 
 

@@ -117,6 +117,17 @@ def test_unimix_bounds_the_probabilities_of_a_certain_categorical():
     assert probs.min().item() == pytest.approx(0.000625, abs=1e-7)
 
 
+@pytest.mark.parametrize("classes", [2, 4, 8, 16])
+def test_unimix_of_few_and_many_classes_is_the_same_function_with_the_same_gradient(classes):
+    logits = torch.randn(5, 6, classes, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    weight = torch.randn(5, 6, classes, generator=torch.Generator().manual_seed(1))
+    expected = 0.99 * logits.softmax(-1) + 0.01 / classes
+    torch.testing.assert_close(unimix_probs(logits), expected)
+    (ours,) = torch.autograd.grad((unimix_probs(logits) * weight).sum(), logits)
+    (theirs,) = torch.autograd.grad((expected * weight).sum(), logits)
+    torch.testing.assert_close(ours, theirs)
+
+
 def test_kl_numbers_of_32_categoricals_of_16_classes_detect_a_missing_unimix():
     one, other = torch.zeros(32, 16), torch.zeros(32, 16)
     one[:, 0] = other[:, 1] = 20.0

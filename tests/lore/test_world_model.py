@@ -219,7 +219,7 @@ def test_one_fixed_batch_can_be_learned_by_heart(observation, reconstruction):
     start.stoch.zero_()
     optim = LaProp(model.named_parameters(), lr=1e-3, warmup=20)
     generator, first = seeded(1), None
-    for _ in range(300):
+    for _ in range(220):
         losses, _, _ = model.loss(batch, start, generator)
         optim.zero_grad()
         total_loss(losses).backward()
