@@ -93,7 +93,7 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, Any], meta: Mapping
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = _plain(tensors)
-    text = json.dumps({"schema": SCHEMA, **meta}, sort_keys=True)
+    text = json.dumps({"schema": SCHEMA, **meta})  # key order is data: snapshots of games keep orders in it
     digest = _digest(plain, text)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

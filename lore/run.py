@@ -160,7 +160,6 @@ class Run:
             }  # fmt: skip
         length = config.train.sequence_length + 1
         capacity = max(config.train.replay_capacity, length * config.env.num_envs)
-        capacity = min(capacity, config.train.total_frames * 2 + length * config.env.num_envs)
         self.replay = Replay(fields, capacity, config.env.num_envs, replay_seed, length=length)
 
     # -- saving and restoring ---------------------------------------------------------------------------------------
