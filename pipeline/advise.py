@@ -149,7 +149,8 @@ def dry_run(
     new = [prompt for key, prompt in keyed.items() if now.journal.get(key) is None]
     tokens = np.array([estimate_tokens(prompt) for prompt in new], np.int64).reshape(-1, 2).sum(0)
     estimate = getattr(llm, "estimate", None)
-    dollars = sum(estimate(prompt) for prompt in new) if estimate else (None if hasattr(llm, "base_url") else 0.0)
+    dollars = sum(estimate(prompt) for prompt in new) if estimate else 0.0
+    dollars = dollars if getattr(llm, "has_price", True) else None
     each = float(getattr(llm, "seconds_per_question", 0.001)) / max(1, int(getattr(llm, "concurrency", 1)))
     return DryRun(len(keyed), len(new), int(tokens[0]), int(tokens[1]), dollars, len(new) * each, llm.name)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from lore_datasets.environments import Environment
-from lore_datasets.errors import BadInput
+from lore_datasets.errors import BadInput, ConfigError
 from lore_datasets.geometry import StateView
 from lore_datasets.skills import Skill, parse_skill
 from lore_datasets.store import Store
@@ -91,6 +91,10 @@ def prepare(
     SymbolicState.unpack(packed, environment.layout)  # BadInput when it is another environment's
     if packed.ndim != 2 or not len(packed):
         raise BadInput(f"states of shape {list(packed.shape)}, expected [N, {environment.layout.size}] with N >= 1")
+    if config.ask.max_cost and getattr(llm, "is_service", False) and not getattr(llm, "has_price", True):
+        raise ConfigError(
+            f"ask.max_cost is set, but no price is known for {llm.name}", hint="set ask.max_requests instead"
+        )
     skills = _known_skills(store, name, environment)
     now = Round(
         packed=packed,

@@ -28,7 +28,8 @@ _CHUNK = 16
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answer (
     hash TEXT PRIMARY KEY, kind TEXT NOT NULL, adviser TEXT NOT NULL, parameters TEXT NOT NULL,
-    reads_state INTEGER NOT NULL, system TEXT NOT NULL, user TEXT NOT NULL, response TEXT NOT NULL, created REAL NOT NULL) WITHOUT ROWID;
+    reads_state INTEGER NOT NULL, system TEXT NOT NULL, user TEXT NOT NULL, response TEXT NOT NULL,
+    created REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS failure (
     hash TEXT NOT NULL, kind TEXT NOT NULL, adviser TEXT NOT NULL, response TEXT NOT NULL, created REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS prefix (sha256 TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
@@ -256,12 +257,6 @@ class Journal:
                 found.update(self._complete(llm, fresh[:allowed], budget, stats))
             if on_answer:
                 on_answer(len(found))
-            if stats.failed_in_a_row >= MAX_FAILURES:
-                raise ServiceError(
-                    f"partial: {stats.failed_in_a_row} questions in a row failed: {shown(stats.last_error)}",
-                    kept=f"{len(self)} answers in {self.path}",
-                    hint="run the same command again later; nothing is asked twice",
-                )
             if allowed < len(fresh):
                 raise ServiceError(
                     "partial: the limit on cost or requests is reached before all questions were asked",
@@ -299,6 +294,12 @@ class Journal:
                 stats.latency_s += response.latency_s
                 if budget is not None:
                     budget.settle(prompt, response)
+            if stats.failed_in_a_row >= MAX_FAILURES:
+                raise ServiceError(
+                    f"partial: {stats.failed_in_a_row} questions in a row failed: {shown(stats.last_error)}",
+                    kept=f"{len(self)} answers in {self.path}",
+                    hint="run the same command again later; nothing is asked twice",
+                )
         if len(found) != len(entries):
             raise ServiceError(f"backend {shown(llm.name)} answered {len(found)} of {len(entries)} questions",
                                kept=f"{len(self)} answers in {self.path}")  # fmt: skip

@@ -1,0 +1,132 @@
+"""Google Gemini through google-genai, interactively; the SDK's own retries stay off, ours are inside a total deadline.
+
+The key is read from ``GOOGLE_API_KEY`` or ``GEMINI_API_KEY`` for each connection pool and kept nowhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+from lore_datasets.errors import UsageError, shown
+
+from pipeline.llm.base import Prompt, Response
+from pipeline.llm.service import RETRIED, Failed, Service
+
+__all__ = ["Gemini"]
+
+
+class Gemini(Service):
+    """Structured JSON answers of a Gemini model; thinking is switched off where the model lets it be."""
+
+    def __init__(
+        self,
+        model: str = "gemini-2.5-flash-lite",
+        *,
+        base_url: str = "",
+        timeout_s: float = 60.0,
+        concurrency: int = 8,
+        attempts: int = 5,
+        backoff_s: float = 1.0,
+        temperature: float = 0.0,
+        thinking: int | None = None,
+    ) -> None:
+        import google.genai  # noqa: F401  (named as missing here, not at the first question)
+
+        if thinking is None and model.startswith("gemini-2.5-flash"):
+            thinking = 0
+        super().__init__(
+            "gemini",
+            model,
+            base_url=base_url,
+            timeout_s=timeout_s,
+            concurrency=concurrency,
+            attempts=attempts,
+            backoff_s=backoff_s,
+            parameters={"temperature": temperature, "thinking": thinking},
+        )
+        self.temperature, self.thinking = temperature, thinking
+
+    @contextlib.asynccontextmanager
+    async def client(self) -> AsyncIterator[Any]:
+        """An SDK client of its own for one stream; closed with it."""
+        from google import genai
+        from google.genai import types
+
+        key = os.environ.get("GOOGLE_API_KEY") or os.environ.get("GEMINI_API_KEY")
+        if not key:
+            raise UsageError("backend gemini needs a key", hint="set GEMINI_API_KEY, or take another backend")
+        options = types.HttpOptions(
+            base_url=self.base_url or None,
+            api_version="v1beta",
+            timeout=int(self.timeout_s * 1000),
+            async_client_args={"trust_env": not self.is_free},
+        )
+        client = genai.Client(api_key=key, http_options=options)
+        try:
+            yield client.aio
+        finally:
+            await client.aio.aclose()
+            client.close()
+
+    async def attempt(self, client: Any, prompt: Prompt) -> Response:
+        """generate_content once."""
+        from google.genai import errors
+
+        try:
+            reply = await client.models.generate_content(
+                model=self.model, contents=prompt.user, config=self._config(prompt)
+            )
+        except errors.APIError as error:
+            code = error.code if isinstance(error.code, int) else 0
+            status = error.status if isinstance(error.status, str) else ""
+            raise Failed(f"HTTP {code} {shown(status, 40)}".strip(), code in RETRIED) from None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise Failed(f"the server's answer does not read: {type(error).__name__}", again=True) from None
+        except Exception as error:
+            if type(error).__module__.split(".")[0] in (
+                "httpx",
+                "httpx2",
+                "httpcore",
+                "httpcore2",
+                "aiohttp",
+                "builtins",
+            ):
+                raise Failed(type(error).__name__, again=True) from None
+            raise
+        return self._read(reply)
+
+    def _config(self, prompt: Prompt) -> Any:
+        from google.genai import types
+
+        more: dict[str, Any] = {}
+        if prompt.schema is not None:
+            more["response_mime_type"] = "application/json"
+            if prompt.kind != "skills":  # the skill language is deeper than the service's schemas may be
+                more["response_json_schema"] = prompt.schema
+        if self.thinking is not None:
+            more["thinking_config"] = types.ThinkingConfig(thinking_budget=self.thinking)
+        return types.GenerateContentConfig(
+            system_instruction=prompt.system,
+            temperature=self.temperature,
+            max_output_tokens=prompt.max_tokens,
+            **more,
+        )
+
+    def _read(self, reply: Any) -> Response:
+        usage = reply.usage_metadata
+        count = lambda name: int(getattr(usage, name, None) or 0)  # noqa: E731
+        candidate = (reply.candidates or [None])[0]
+        reason = getattr(getattr(candidate, "finish_reason", None), "name", "STOP" if candidate else "BLOCKED")
+        finish = {"STOP": "stop", "MAX_TOKENS": "length"}.get(reason, "blocked")
+        parts = getattr(getattr(candidate, "content", None), "parts", None) or []
+        text = "".join(p.text for p in parts if getattr(p, "text", None) and not getattr(p, "thought", None))
+        return Response(
+            text,
+            model=str(reply.model_version or self.model)[:200],
+            tokens_in=count("prompt_token_count"),
+            tokens_out=count("candidates_token_count") + count("thoughts_token_count"),
+            finish=finish,
+        )

@@ -1,0 +1,136 @@
+"""Any OpenAI-compatible server (vLLM, llama.cpp, Ollama, a provider), asked over httpx.
+
+The key, where a server wants one, is read from ``OPENAI_API_KEY`` for each connection pool and kept nowhere.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from lore_datasets.errors import ConfigError
+
+from pipeline.llm.base import Prompt, Response
+from pipeline.llm.service import MAX_BODY, RETRIED, Failed, Service
+from pipeline.prompts import LETTERS
+
+__all__ = ["OpenAI", "letter_probabilities"]
+
+_TOP = 20
+
+
+class OpenAI(Service):
+    """Chat completions with a JSON schema, or with one letter and its log-probabilities (``letters=True``)."""
+
+    def __init__(
+        self,
+        model: str = "",
+        *,
+        base_url: str = "https://api.openai.com/v1",
+        timeout_s: float = 60.0,
+        concurrency: int = 8,
+        attempts: int = 5,
+        backoff_s: float = 1.0,
+        temperature: float = 0.0,
+        letters: bool = False,
+    ) -> None:
+        if not model:
+            raise ConfigError("backend openai needs a model name", hint="give ask.model, as the server calls it")
+        super().__init__(
+            "openai",
+            model,
+            base_url=base_url,
+            timeout_s=timeout_s,
+            concurrency=concurrency,
+            attempts=attempts,
+            backoff_s=backoff_s,
+            parameters={"temperature": temperature, "letters": letters},
+        )
+        self.temperature, self.letters = temperature, letters
+
+    def client(self) -> AbstractAsyncContextManager[Any]:
+        """An httpx pool; proxies of the environment are left aside on loopback, redirects are not followed."""
+        import httpx
+
+        key = os.environ.get("OPENAI_API_KEY", "")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return httpx.AsyncClient(headers=headers, timeout=self.timeout_s, trust_env=not self.is_free)
+
+    async def attempt(self, client: Any, prompt: Prompt) -> Response:
+        """POST /chat/completions once; the body is read up to 1 MB."""
+        import httpx
+
+        try:
+            async with client.stream("POST", f"{self.base_url}/chat/completions", json=self._body(prompt)) as reply:
+                body = b""
+                async for part in reply.aiter_bytes():
+                    body += part
+                    if len(body) > MAX_BODY:
+                        raise Failed(f"answer of more than {MAX_BODY} bytes", again=False)
+        except httpx.HTTPError as error:
+            raise Failed(type(error).__name__, again=True) from None
+        if reply.status_code != 200:
+            raise Failed(f"HTTP {reply.status_code}", reply.status_code in RETRIED, _retry_after(reply.headers))
+        try:
+            return self._read(json.loads(body), prompt)
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+            raise Failed("the server's answer is not that of a chat completion", again=True) from None
+
+    def _body(self, prompt: Prompt) -> dict[str, Any]:
+        messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
+        body: dict[str, Any] = {"model": self.model, "messages": messages, "temperature": self.temperature}
+        body["max_tokens"] = prompt.max_tokens
+        if prompt.schema is not None:
+            schema = {"name": prompt.kind, "strict": True, "schema": prompt.schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        elif self.letters and prompt.kind == "prior":
+            body |= {"logprobs": True, "top_logprobs": _TOP}
+        return body
+
+    def _read(self, reply: dict[str, Any], prompt: Prompt) -> Response:
+        choice, usage = reply["choices"][0], reply.get("usage") or {}
+        reason = choice.get("finish_reason")
+        finish = {"length": "length", "content_filter": "blocked"}.get(reason, "stop")
+        text = choice["message"].get("content") or ""
+        if not isinstance(text, str):
+            raise TypeError
+        probabilities = None
+        if self.letters and prompt.kind == "prior":
+            tops = (choice.get("logprobs") or {}).get("content") or []
+            pairs = [(t["token"], t["logprob"]) for t in tops[0]["top_logprobs"]] if tops else []
+            probabilities = letter_probabilities(pairs, len(prompt.options))
+            finish = "stop" if finish == "length" else finish  # one token is all that was asked for
+        return Response(
+            text,
+            model=str(reply.get("model") or self.model)[:200],
+            tokens_in=_count(usage.get("prompt_tokens")),
+            tokens_out=_count(usage.get("completion_tokens")),
+            probabilities=probabilities,
+            finish=finish,
+        )
+
+
+def letter_probabilities(tokens: Sequence[tuple[str, float]], options: int) -> tuple[float, ...] | None:
+    """Probability of each option letter from (token, log-probability) pairs, normalised; None under half in all."""
+    total = [0.0] * options
+    for token, logprob in tokens:
+        letter = token.strip().strip("().:")
+        at = LETTERS.find(letter) if len(letter) == 1 else -1
+        if 0 <= at < options and isinstance(logprob, (int, float)) and logprob <= 0.001:
+            total[at] += math.exp(min(logprob, 0.0))
+    mass = sum(total)
+    return tuple(p / mass for p in total) if 0.5 <= mass <= 1.01 else None
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int and 0 <= value < 2**31 else 0
+
+
+def _retry_after(headers: Any) -> float:
+    """Seconds that the server asks to wait, at most an hour; 0 when it says nothing usable."""
+    text = headers.get("retry-after", "")
+    return min(float(text), 3600.0) if text.isdecimal() and len(text) < 8 else 0.0

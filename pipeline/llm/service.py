@@ -1,0 +1,184 @@
+"""What every adviser behind a network shares: concurrency, a total deadline, the retry table, prices.
+
+Answers come out of :meth:`Service.stream` one by one, so that each is in the journal before the next is waited for.
+A failure is a Response with ``error``, made of status codes and class names alone: no key, no body of a server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import random
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from lore_datasets.errors import ConfigError, shown
+
+from pipeline.llm.base import Prompt, Response
+from pipeline.llm.prices import estimate_tokens, price
+
+__all__ = ["RETRIED", "Failed", "Service", "check_url", "is_loopback"]
+
+RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+"""HTTP statuses that are asked again; all others end the question at once."""
+MAX_BODY = 1_048_576
+"""Largest body of an answer in bytes."""
+
+
+class Failed(Exception):
+    """One attempt that failed: what to say, whether to ask again, and how long the server wants to be left alone."""
+
+    def __init__(self, text: str, again: bool, wait_s: float = 0.0) -> None:
+        super().__init__(text)
+        self.text, self.again, self.wait_s = text, again, wait_s
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL leads to this machine."""
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def check_url(url: str) -> str:
+    """``url`` without its last slash; ConfigError unless it is https, or http on loopback."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+        raise ConfigError.out_of_range("base_url", url, "an http(s) address without a user in it")
+    if parts.scheme == "http" and not is_loopback(url):
+        raise ConfigError(f"base_url {shown(url)} is not encrypted", hint="use https; http is for loopback alone")
+    return url.rstrip("/")
+
+
+class Service(ABC):
+    """An adviser that waits on a network; subclasses make one attempt in :meth:`attempt`.
+
+    ``timeout_s`` is the total deadline of one question over all its attempts. No key is ever held by the object.
+    """
+
+    seconds_per_question = 2.0
+    is_service = True
+
+    def __init__(
+        self,
+        name: str,
+        model: str,
+        *,
+        base_url: str,
+        timeout_s: float,
+        concurrency: int,
+        attempts: int,
+        backoff_s: float,
+        parameters: dict[str, Any],
+    ) -> None:
+        self.name, self.model = f"{name}:{model}", model
+        self.base_url = check_url(base_url) if base_url else ""
+        self.timeout_s, self.concurrency = timeout_s, concurrency
+        self.attempts, self.backoff_s = attempts, backoff_s
+        self.parameters = parameters
+        self.chunk = 4 * concurrency
+        self.is_free = bool(base_url) and is_loopback(base_url)
+
+    @property
+    def has_price(self) -> bool:
+        """Whether the price of a question is known."""
+        if self.is_free:
+            return True
+        with contextlib.suppress(ConfigError):
+            price(self.model, 0, 0)
+            return True
+        return False
+
+    def estimate(self, prompt: Prompt) -> float:
+        """Highest price of a question in US dollars; 0 on loopback and for a model without a listed price."""
+        return self.dollars(*estimate_tokens(prompt))
+
+    def dollars(self, tokens_in: int, tokens_out: int) -> float:
+        """Price of so many tokens."""
+        return price(self.model, tokens_in, tokens_out) if not self.is_free and self.has_price else 0.0
+
+    @abstractmethod
+    async def attempt(self, client: Any, prompt: Prompt) -> Response:
+        """Ask once; raise :class:`Failed`. Latency and price are filled in by the caller."""
+
+    @abstractmethod
+    def client(self) -> contextlib.AbstractAsyncContextManager[Any]:
+        """The connection pool that all attempts of one stream share."""
+
+    def complete(self, prompts: Sequence[Prompt]) -> list[Response]:
+        """One Response per prompt, in order."""
+        found = dict(self.stream(prompts))
+        return [found[i] for i in range(len(prompts))]
+
+    def stream(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, Response]]:
+        """(index, Response) as the answers come in; closing the iterator cancels what is still in flight."""
+        out: queue.Queue[tuple[int, Response] | BaseException | None] = queue.Queue()
+        loop = asyncio.new_event_loop()
+        task: list[asyncio.Task] = []
+
+        async def run() -> None:
+            task.append(asyncio.current_task())  # type: ignore[arg-type]
+            await self._all(prompts, out)
+
+        def work() -> None:
+            try:
+                loop.run_until_complete(run())
+            except asyncio.CancelledError:
+                pass
+            except BaseException as error:
+                out.put(error)
+            finally:
+                out.put(None)
+                loop.run_until_complete(loop.shutdown_asyncgens())
+                loop.close()
+
+        thread = threading.Thread(target=work, name=f"{self.name} questions", daemon=True)
+        thread.start()
+        try:
+            while (item := out.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop may have closed by itself
+                loop.call_soon_threadsafe(lambda: [t.cancel() for t in task])
+            thread.join(timeout=10.0)
+
+    async def _all(self, prompts: Sequence[Prompt], out: queue.Queue) -> None:
+        gate = asyncio.Semaphore(self.concurrency)
+        async with self.client() as client:
+
+            async def one(i: int, prompt: Prompt) -> None:
+                async with gate:
+                    out.put((i, await self._one(client, prompt)))
+
+            async with asyncio.TaskGroup() as group:
+                for i, prompt in enumerate(prompts):
+                    group.create_task(one(i, prompt))
+
+    async def _one(self, client: Any, prompt: Prompt) -> Response:
+        """Attempts with exponential backoff and full jitter, inside one total deadline."""
+        started, error = time.monotonic(), "no attempt"
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                for attempt in range(self.attempts):
+                    try:
+                        response = await self.attempt(client, prompt)
+                        seconds = time.monotonic() - started
+                        dollars = self.dollars(response.tokens_in, response.tokens_out)
+                        return replace(response, latency_s=seconds, price_usd=dollars)
+                    except Failed as failed:
+                        error = failed.text
+                        if not failed.again or attempt + 1 == self.attempts:
+                            break
+                        jitter = random.random() * self.backoff_s * 2**attempt
+                        await asyncio.sleep(max(failed.wait_s, jitter))
+        except TimeoutError:
+            error = f"no answer within {self.timeout_s:g} s (last: {error})"
+        seconds = time.monotonic() - started
+        return Response("", self.model, latency_s=seconds, finish="error", error=error)
