@@ -72,13 +72,13 @@ class LaProp:
         grads = [torch.zeros_like(p) if p.grad is None else p.grad.float() for p in self.params]
         norms = torch.stack(torch._foreach_norm(grads))
         sizes = torch.stack(torch._foreach_norm(self.params))
-        self.grad_norm = norms.square().sum().sqrt()
-        self.finite = torch.isfinite(self.grad_norm)
-        self.bad = torch.where(self.finite, 0, self.bad + 1)
+        self.grad_norm.copy_(norms.square().sum().sqrt())
+        self.finite.copy_(torch.isfinite(self.grad_norm))
+        self.bad.copy_(torch.where(self.finite, 0, self.bad + 1))
         shrink = 1.0 / (norms / (self.agc * sizes.clamp(min=self.floor))).clamp(min=1.0)
         grads = torch._foreach_mul(grads, list(shrink.unbind()))
         lr = self.rate()
-        self.count = self.count + self.finite
+        self.count += self.finite
         # A bad update: no decay, no input, no step. NaN times zero is NaN, so the entries themselves are replaced too.
         grads = [torch.where(self.finite, g, 0.0) for g in grads]
         decay1 = torch.where(self.finite, self.beta1, 1.0)
@@ -95,7 +95,7 @@ class LaProp:
         torch._foreach_sub_(self.params, torch._foreach_mul(self.momentum, size.float()))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Flat tensors: ``count``, ``bad``, ``square.<name>``, ``momentum.<name>``."""
+        """The live state as flat tensors: ``count``, ``bad``, ``square.<name>``, ``momentum.<name>``."""
         out = {"count": self.count, "bad": self.bad}
         out |= {f"square.{name}": value for name, value in zip(self.names, self.square, strict=True)}
         out |= {f"momentum.{name}": value for name, value in zip(self.names, self.momentum, strict=True)}
