@@ -123,7 +123,7 @@ class StateView:
         self.daylight: int = daylight[0]
         self.flags: bytes = flags
         self._kinds: dict[int, int] | None = None
-        self._distance: list[int] | None = None
+        self._distance: list[int] = []  # empty until the first search
 
     def inventory(self, item: str) -> int:
         """Count of an item."""
@@ -225,7 +225,7 @@ class StateView:
         self._distance = distance
 
     def _best(self, ids: Sequence[int]) -> tuple[int, int, int, int] | None:
-        if self._distance is None:
+        if not self._distance:
             self._search()
         found = [self._approach[i] for i in ids if i in self._approach]
         return min(found) if found else None
@@ -236,7 +236,7 @@ class StateView:
 
     def reachable_ids(self, ids: Sequence[int]) -> bool:
         """:meth:`reachable` for cell ids."""
-        if self._distance is None:
+        if not self._distance:
             self._search()
         approach = self._approach
         return any(i in approach for i in ids)
@@ -312,7 +312,7 @@ class StateView:
 
     def _frontier(self, direction: int) -> int | None:
         """The reachable cell that lies farthest in a direction, the nearest of these; None when nothing is gained."""
-        if self._distance is None:
+        if not self._distance:
             self._search()
         dx, dy = self._tables.deltas[direction]
         place, distance = self._tables.place, self._distance
@@ -337,13 +337,13 @@ class StateView:
 
     def is_enclosed(self) -> bool:
         """True when nothing can walk in: every cell that the player can reach lies inside the crop's border."""
-        if self._distance is None:
+        if not self._distance:
             self._search()
         return all(min(self._tables.ahead[cell]) >= 0 for cell in self._order)
 
     def can_stand_near(self, targets: Sequence[str]) -> bool:
         """True when some reachable cell has every one of the targets in its 3x3 block, as crafting needs it."""
-        if self._distance is None:
+        if not self._distance:
             self._search()
         ids, place = self._tables.resolve(targets), self._tables.place
         spots = [[place[c] for c, kind in enumerate(self.cells) if kind == i] for i in ids]

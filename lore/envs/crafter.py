@@ -7,6 +7,8 @@ in insertion order, and frames come from a cached painter; frames, rewards and d
 package.
 """
 
+# The package is untyped; what pyright infers of its attributes is wrong.
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import base64
@@ -162,11 +164,12 @@ class CrafterEnv:
             packed = _unpacked(state["state"], np.uint8, (self.spec.layout.size,))
             if image is None and self.pixels:
                 image = self._paint(*self._crop())
+            assert packed is not None
             first, last, terminal = (bool(flag) for flag in state["flags"])
             self._last = Step(
                 packed, image if self.pixels else None, state["reward"], first, last, terminal, self._info()
             )
-        except (KeyError, TypeError, ValueError, zlib.error) as error:
+        except (KeyError, TypeError, ValueError, AssertionError, zlib.error) as error:
             raise CorruptArtifact(f"game snapshot cannot be read: {type(error).__name__}: {error}") from error
 
     def _daylight(self) -> float:
@@ -231,4 +234,4 @@ def _unpacked(text: str | None, dtype: type, shape: tuple[int, ...]) -> np.ndarr
 
 def make(config: EnvConfig, seed: int) -> CrafterEnv:
     """The environment that a configuration describes."""
-    return CrafterEnv(seed, tuple(config.area), config.length, pixels=config.observation == "pixels")
+    return CrafterEnv(seed, (config.area[0], config.area[1]), config.length, pixels=config.observation == "pixels")

@@ -108,10 +108,10 @@ class Painter:
             day[x, y] = tile
             if dark is not None:
                 dark[x, y] = shade
-        canvas = day.transpose(0, 2, 1, 3, 4).reshape(*_CANVAS, 3)
+        canvas = night = day.transpose(0, 2, 1, 3, 4).reshape(*_CANVAS, 3)
         if dark is not None:
             night = dark.transpose(0, 2, 1, 3, 4).reshape(*_CANVAS, 3)
-        else:
+        if noise is not None:
             mask = 2 * (0.5 - daylight) * _vignette()[..., None]
             night = _night((1 - mask) * canvas + mask * noise[..., None])
         canvas = daylight * canvas + (1 - daylight) * night

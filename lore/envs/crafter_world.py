@@ -4,6 +4,8 @@ Stock Crafter keeps the creatures of a chunk in a ``set`` hashed by address, so 
 ways between processes. Ordered chunks change nothing else: the draws and their meaning stay those of the package.
 """
 
+# The package is untyped; what pyright infers of its attributes is wrong.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import base64

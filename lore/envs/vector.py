@@ -52,8 +52,8 @@ class VectorEnv:
 
     def step(self, actions: Sequence[int] | np.ndarray) -> list[Step]:
         """One step each; ``actions`` int[N]."""
-        actions = _checked(actions, len(self.envs), self._ended)
-        steps = [_advance(*given) for given in zip(self.envs, self._ended, actions, strict=True)]
+        actions, ended = _checked(actions, len(self.envs), self._ended)
+        steps = [_advance(*given) for given in zip(self.envs, ended, actions, strict=True)]
         self._ended = [step.is_last for step in steps]
         return steps
 
@@ -74,13 +74,13 @@ class VectorEnv:
         """Nothing to give back; here so that both vectors are used alike."""
 
 
-def _checked(actions: Sequence[int] | np.ndarray, count: int, ended: list[bool] | None) -> list[int]:
+def _checked(actions: Sequence[int] | np.ndarray, count: int, ended: list[bool] | None) -> tuple[list[int], list[bool]]:
     if ended is None:
         raise UsageError("the vector has not been reset, or has been closed")
     actions = [int(a) for a in actions]
     if len(actions) != count:
         raise BadInput(f"{len(actions)} actions for {count} environments")
-    return actions
+    return actions, ended
 
 
 def _check_count(state: dict[str, Any], count: int) -> None:
@@ -173,9 +173,9 @@ class ProcessVectorEnv:
 
     def step(self, actions: Sequence[int] | np.ndarray) -> list[Step]:
         """One step each, in parallel; WorkerDied names the environment that failed."""
-        actions = _checked(actions, len(self), self._ended)
+        actions, ended = _checked(actions, len(self), self._ended)
         for i, action in enumerate(actions):
-            self._send(i, "reset" if self._ended[i] else "step", action)
+            self._send(i, "reset" if ended[i] else "step", action)
         steps = [self._step_of(i) for i in range(len(self))]
         self._ended = [step.is_last for step in steps]
         return steps

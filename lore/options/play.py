@@ -55,11 +55,10 @@ class GoalPlayer:
             action = self._run.next_action(view)
             if not isinstance(action, Outcome):
                 return action
-            self._note(action)
+            self._note(self._run.skill.name, action)
         return self._decide(view, rng)
 
-    def _note(self, outcome: Outcome) -> None:
-        name = self._run.skill.name
+    def _note(self, name: str, outcome: Outcome) -> None:
         self.outcomes[name, outcome.value] = self.outcomes.get((name, outcome.value), 0) + 1
         self._failed = name if outcome in (Outcome.stuck, Outcome.aborted) else None
         self._run = None

@@ -11,10 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from lore_datasets.conditions import Condition, compile_condition, target_ids
+from lore_datasets.geometry import StateView
 from lore_datasets.skills import Skill
 from lore_datasets.vocab import Vocab
 
 __all__ = ["Program", "StepNode", "compile_skill"]
+
+
+def _always(view: StateView) -> bool:
+    return True
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class StepNode:
     limit: int
     action: int = -1
     targets: tuple[int, ...] = ()
-    cond: Condition | None = None
+    cond: Condition = _always
     body: int = -1
     otherwise: int = -1
 
