@@ -80,7 +80,7 @@ def _run(module: str, words: Sequence[str], folder: Path, log: str, env: dict[st
             break
         time.sleep(0.5)
     text = path.read_bytes()[began:].decode(errors="replace").strip().splitlines()
-    last = shown(text[-1].removeprefix("lore: "), 300) if text else f"exit code {code}"
+    last = shown(text[-1].strip().removeprefix("lore: "), 300) if text else f"exit code {code}"
     error = LoreError(
         f"{module} in {folder} failed: {last}", kept="its checkpoint", hint=f"read {path}; run again to go on"
     )

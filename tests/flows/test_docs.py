@@ -1,0 +1,73 @@
+"""The worked examples of the documentation run as they stand; its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows import cli
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+def blocks(page: str, language: str):
+    """(file name or "", code) of every fenced block of a language."""
+    text = (ROOT / "docs" / page).read_text()
+    return re.findall(rf"```{language}(?: file=(\S+))?\n(.*?)```", text, flags=re.S)
+
+
+def run_page(page: str, folder: Path) -> str:
+    """Write the named files of a page, run its other blocks one after the other in one program."""
+    program = []
+    for name, code in blocks(page, "python"):
+        if name:
+            (folder / name).write_text(code)
+        else:
+            program.append(code)
+    (folder / "example.py").write_text("\n".join(program))
+    done = subprocess.run([sys.executable, "example.py"], cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_page_about_environments_makes_one_that_skills_and_learner_can_play(tmp_path):
+    assert run_page("adding-an-environment.md", tmp_path).split("\n")[:2] == ["coins [1]", "steps 120"]
+
+
+def test_the_page_about_backends_makes_one_whose_answers_become_a_version(tmp_path):
+    name, adviser, rows, _ = run_page("adding-a-backend.md", tmp_path).split()
+    assert (name, adviser) == ("favourites", "favourites") and int(rows) > 30
+
+
+def test_the_page_about_skills_shows_one_that_holds_and_plays(tmp_path, monkeypatch, capsys):
+    [(_, body)] = blocks("adding-a-skill.md", "json")
+    (tmp_path / "drink_up.json").write_text(body)
+    assert "drink_up ends after at most 60 steps" in run_page("adding-a-skill.md", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["skills", "lint", "drink_up.json"]) == 0
+    assert cli.main(["skills", "run", "drink_up.json", "--episodes", "1"]) == 0
+    assert "world 1: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_and_pictures_exist(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_verbs_that_the_readme_names_exist():
+    text = (ROOT / "README.md").read_text()
+    for line in re.findall(r"^lore (.+)$", text, flags=re.M):
+        words = line.split()
+        assert words[0] in cli.VERBS or words[1] in cli.GROUPS[words[0]][1], line
+
+
+def test_the_drawing_is_plain_svg_without_scripts_or_addresses():
+    text = (ROOT / "docs" / "architecture.svg").read_text()
+    assert "<script" not in text and not re.search(r"https?://(?!www\.w3\.org)", text)
