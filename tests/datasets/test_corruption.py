@@ -134,7 +134,11 @@ def test_an_array_that_the_manifest_does_not_know_is_refused(root):
         rewrite(root, change).open("small")
 
 
-XXdef test_a_billion_declared_rows_are_refused_without_allocating_them(root, rows, message):
+HUGE = [(10**9, r"round-000/\w+ of small@v3 has 0 of 1000 chunks"), (10**12, "cut into 1000000 chunks")]
+
+
+@pytest.mark.parametrize(("rows", "message"), HUGE)
+def test_a_billion_declared_rows_are_refused_without_allocating_them(root, rows, message):
     def change(group, body):
         for path, spec in body["arrays"].items():
             if path.startswith("round-000/") and path.count("/") == 1:
