@@ -189,8 +189,13 @@ def _advice_plots(runs: Sequence[RunData]) -> list[dict[str, str]]:
     found += [
         ("Weight of the advice (beta)", plots.lines(runs, [("uncertainty_gate/beta", "")], "beta")),
         (
-            "KL of the mixed policy from the agent's own, per decision, and its bound",
-            plots.lines(runs, [("uncertainty_gate/avg_kl", "")], "nats", bound),
+            "KL of the mixed policy from the agent's own, per decision; the bound holds for the running mean",
+            plots.lines(
+                runs,
+                [("uncertainty_gate/avg_kl", "rows"), ("uncertainty_gate/kl_running", "running mean")],
+                "nats",
+                bound,
+            ),
         ),
         (
             "Share of synthetic rows among actor-critic starts (cap in the settings)",

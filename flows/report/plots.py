@@ -67,7 +67,7 @@ def returns(runs: Sequence[RunData], window: int = 10) -> str | None:
             steps = [e["step"] for e in run.episodes]
             values = [float(e["return"]) for e in run.episodes]
             if steps:
-                axes.plot(steps, values, ".", color=colour, alpha=0.28, markersize=5)
+                axes.plot(steps, values, ".", color=colour, alpha=0.45, markersize=6)
                 axes.plot(steps, _smooth(values, window), color=colour, label=run.name, linewidth=2)
         axes.set_xlabel("environment steps")
         axes.set_ylabel("episode return")
@@ -119,6 +119,7 @@ def lines(
                     axes.plot(steps, values, dashes[index % 4], color=colour, label=name, linewidth=1.6)
         if bound is not None:
             axes.axhline(bound, color="#bf616a", linewidth=1, linestyle=":", label=f"bound {bound:g}")
+        axes.set_ylim(bottom=0, top=1 if ylabel == "share" else None)
         axes.set_xlabel("environment steps")
         axes.set_ylabel(ylabel)
         axes.legend(loc="best", fontsize=8)
@@ -137,8 +138,10 @@ def coverage(run: RunData) -> str | None:
         layers = [np.interp(steps, *run.series[tag]) if tag in run.series else np.zeros(len(steps)) for tag in tags]
         axes.stackplot(steps, *layers, colors=[c for _, c in _SOURCES], labels=[s for s, _ in _SOURCES])
         axes.set_ylim(0, 1)
+        axes.grid(False)
+        axes.margins(x=0)
         axes.set_xlabel("environment steps")
         axes.set_ylabel("share of states")
-        axes.legend(loc="upper left", ncols=4, fontsize=8)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, fontsize=8)
 
     return _draw(paint)
