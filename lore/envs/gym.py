@@ -1,10 +1,12 @@
 """The same game as a Gymnasium environment, ``LoRe/Crafter-v1``; gymnasium is imported on first use.
 
-``register()`` makes the id known; it is also the package's ``gymnasium.envs`` entry point.
+``gymnasium.make("lore.envs.gym:LoRe/Crafter-v1")`` finds it by the library's own convention (the module is imported
+and registers where Gymnasium is loaded already); ``register()`` does the same by name.
 """
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from typing import Any
 
@@ -96,3 +98,7 @@ def _environment_class() -> type:
 
     LoreCrafter.__qualname__ = "LoreCrafter"
     return LoreCrafter
+
+
+if "gymnasium" in sys.modules and hasattr(sys.modules["gymnasium"], "registry"):
+    register()
