@@ -105,7 +105,9 @@ def test_gymnasiums_own_checker_accepts_both_observations():
     lore_gym.register()
     lore_gym.register()
     for observation in ("pixels", "symbolic"):
-        env = gymnasium.make(f"lore.envs.gym:{lore_gym.ID}", observation=observation, area=SMALL, render_mode="rgb_array")
+        env = gymnasium.make(
+            f"lore.envs.gym:{lore_gym.ID}", observation=observation, area=SMALL, render_mode="rgb_array"
+        )
         check_env(env.unwrapped)
         assert env.reset(seed=1)[0].dtype == np.uint8
         env.close()
