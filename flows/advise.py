@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from lore_datasets.types import ArtifactRef
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.config import AdviceJob
 from flows.tasks import advise_states, distil_model
+from lore_datasets.types import ArtifactRef
 
 __all__ = ["advise"]
 

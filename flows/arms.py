@@ -12,12 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lore_datasets.errors import Busy, LoreError, shown
-
 from flows.config import EvaluateJob, TrainJob
 from flows.leash import spawn, stop
 from flows.terminal import current
 from lore.config import Config
+from lore_datasets.errors import Busy, LoreError, shown
 
 __all__ = ["arguments", "evaluate_arm", "follow", "last_row", "side_by_side", "stop_all", "train_arm"]
 

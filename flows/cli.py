@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -63,14 +64,16 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code (0, the error class's, 130 after Ctrl-C, 143 after SIGTERM)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         return _dispatch(arguments)
     except LoreError as error:
         return _fail(error)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _Terminated) as error:
         command = " ".join(["lore", *arguments])
         print(f"\nlore: stopped; finished work is kept; next: go on with `{command}`", file=sys.stderr)
-        return 130
+        return 143 if isinstance(error, _Terminated) else 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -83,11 +86,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 )
             )
         raise
-    except BaseException as error:
-        if type(error).__name__ == "TerminationSignal":  # how Prefect passes on SIGTERM
-            print("lore: terminated; finished work is kept; next: run the same command again", file=sys.stderr)
-            return 143
-        raise
+
+
+class _Terminated(BaseException):
+    """SIGTERM, raised where the program is, so that locks and children are let go of in order."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise _Terminated
 
 
 def _fail(error: LoreError) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+
 from lore_datasets.errors import UsageError
 
 if TYPE_CHECKING:

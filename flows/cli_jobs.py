@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from lore_datasets.errors import NotFound, UsageError
 
 from flows.config import AdviceJob, CollectJob, DemoJob
 from flows.terminal import clock, current
+from lore_datasets.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
     from lore.main import Flags
@@ -204,7 +204,7 @@ def demo(job: Demo) -> int:
         job: What to do.
     """
     from flows.phases import Phases, hold
-    from flows.runtime import embedded_server, prepare
+    from flows.runtime import close_stale_runs, embedded_server, prepare
 
     job = job.resolved()
     folder = Path(job.folder)
@@ -220,6 +220,7 @@ def demo(job: Demo) -> int:
             with embedded_server(home):
                 from flows.demo import demo as run
 
+                close_stale_runs()
                 made = run(job)
         else:
             from flows.walk import plain_steps, walk

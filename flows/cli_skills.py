@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from lore_datasets.errors import BadInput, NotFound, SkillError, shown
 
 from flows.terminal import current
+from lore_datasets.errors import BadInput, NotFound, SkillError, shown
 
 if TYPE_CHECKING:
     from lore_datasets.environments import Environment
@@ -133,11 +133,11 @@ def run(name: Word, environment: str = "crafter", dataset: str = "", episodes: i
         seed: Seed of worlds and walks.
     """
     import numpy as np
-    from lore_datasets.geometry import StateView
 
     from lore.config import EnvConfig
     from lore.envs import make_env
     from lore.options.interpreter import Outcome, SkillRun, propose
+    from lore_datasets.geometry import StateView
 
     where, skill = _find(name, environment, dataset)
     game = make_env(EnvConfig(name=where.name, observation="symbolic"), seed)

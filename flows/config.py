@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from lore_datasets.errors import ConfigError
-
 from lore.config import Config
+from lore_datasets.errors import ConfigError
 from pipeline.config import AdviseConfig, AskConfig, CollectConfig, SelectConfig
 
 __all__ = ["AdviceJob", "CollectJob", "DemoJob", "EvaluateJob", "TrainJob"]

@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lore_datasets.errors import Busy, ConfigError
-
 from flows.terminal import current
+from lore_datasets.errors import Busy, ConfigError
 
 __all__ = ["Phases", "hold", "write_json"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lore_datasets.errors import ServiceError
 
-__all__ = ["SETTINGS", "embedded_server", "prepare"]
+__all__ = ["SETTINGS", "close_stale_runs", "embedded_server", "prepare"]
 
 SETTINGS = {
     "DO_NOT_TRACK": "1",
@@ -75,6 +75,24 @@ def embedded_server(home: Path) -> Iterator[str]:
             _started.pop(str(home), None)
             os.environ.pop("PREFECT_API_URL", None)
             stop(process, 5.0)
+
+
+def close_stale_runs() -> int:
+    """Mark runs that a killed process left as Running as Crashed; how many there were.
+
+    Only for a server whose database belongs to one job at a time, whose lock the caller holds.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+    from prefect.client.schemas.objects import StateType
+    from prefect.states import Crashed
+
+    live = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])
+    with get_client(sync_client=True) as client:
+        stale = client.read_flow_runs(flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=live)))
+        for run in stale:
+            client.set_flow_run_state(run.id, Crashed(message="the process was killed"), force=True)
+    return len(stale)
 
 
 def _free_port() -> int:

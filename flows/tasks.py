@@ -9,17 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lore_datasets.errors import BadInput, NotFound
-
 from flows.config import AdviceJob, CollectJob
 from flows.terminal import current
+from lore_datasets.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
     from lore_datasets.advice import AdviceData
     from lore_datasets.environments import Environment
     from lore_datasets.store import Store
     from lore_datasets.types import ArtifactRef
-
     from pipeline.advise import DryRun
     from pipeline.llm.base import LLM
     from pipeline.llm.journal import Journal
@@ -40,11 +38,11 @@ def play_states(job: CollectJob) -> ArtifactRef:
     continued. An interrupt commits what there is and is raised again.
     """
     import numpy as np
-    from lore_datasets.environments import get_environment
 
     from lore.config import EnvConfig
     from lore.envs import make_env
     from lore.options.play import GoalPlayer
+    from lore_datasets.environments import get_environment
     from pipeline.collect import HalfAndHalf, RandomPolicy, collect, commit_states
     from pipeline.config import to_dict
     from pipeline.llm.rules import rank_goals
@@ -119,10 +117,10 @@ def adviser(job: AdviceJob, environment: Environment, journal: Path) -> LLM:
 def _asked(job: AdviceJob) -> tuple[Store, ArtifactRef, Environment, Any, Any]:
     """(store, states version, environment, states to ask about, pipeline settings); known states are left out."""
     import numpy as np
+
     from lore_datasets.environments import get_environment
     from lore_datasets.keys import fine_keys
     from lore_datasets.types import SymbolicState
-
     from pipeline.config import PipelineConfig
     from pipeline.select import select
 

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lore_datasets.errors import CorruptArtifact, NotFound
-
 from flows.config import AdviceJob, CollectJob, DemoJob, EvaluateJob, TrainJob
 from flows.phases import Phases
 from flows.terminal import clock, current
 from lore.config import Config, load_config
+from lore_datasets.errors import CorruptArtifact, NotFound
 from pipeline.config import AdviseConfig, CollectConfig, SelectConfig
 
 __all__ = ["ARMS", "Steps", "arm_config", "plain_steps", "walk", "write_report"]
@@ -141,9 +140,8 @@ def walk(job: DemoJob, folder: Path, steps: Steps) -> dict[str, Any]:
 
 def write_report(runs: dict[str, str], advice: str, commands: list[str], out: str) -> str:
     """The demo's HTML page; returns its path."""
-    from lore_datasets.advice import load_advice
-
     from flows.report.build import build_report
+    from lore_datasets.advice import load_advice
 
     folders = {label: Path(path) for label, path in runs.items()}
     title = "LoRe demo: one advice version, two arms"

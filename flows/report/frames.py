@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from lore_datasets.types import SymbolicState
 from lore_datasets.vocab import Vocab
 
