@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from lore_datasets.errors import AnswerError, shown
-
 from pipeline.check import Rejected
 from pipeline.llm.base import LLM, Prompt, Response
 from pipeline.llm.journal import Budget, Journal, JournalStats
@@ -50,7 +49,7 @@ class ShardResult:
 def ask(
     llm: LLM,
     prompts: Sequence[Prompt],
-    names: Sequence[str] | frozenset[str],
+    names: Collection[str],
     result: ShardResult,
     *,
     journal: Journal,

@@ -6,13 +6,12 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 from lore_datasets.errors import AnswerError, shown
-
 from pipeline.llm.base import Prompt, Response
 from pipeline.prompts import LETTERS, MAX_RANKED, MAX_TIMES
 
@@ -59,7 +58,7 @@ class Advice:
     skills: tuple[dict[str, Any], ...] = ()
 
 
-def parse(response: Response, prompt: Prompt, names: Sequence[str]) -> Advice:
+def parse(response: Response, prompt: Prompt, names: Collection[str]) -> Advice:
     """The advice in ``response`` to ``prompt``; AnswerError says what is wrong with it.
 
     ``names`` are all goals and actions that may be named. Letter probabilities win over the text where both are given.
@@ -203,10 +202,10 @@ def _list(value: Any, where: str, low: int, high: int) -> list[Any]:
     return value
 
 
-def _name(value: Any, where: str, names: Sequence[str]) -> str:
+def _name(value: Any, where: str, names: Collection[str]) -> str:
     if isinstance(value, str) and value in names:
         return value
-    near = get_close_matches(value[:40], names, n=3) if isinstance(value, str) else []
+    near = get_close_matches(value[:40], sorted(names), n=3) if isinstance(value, str) else []
     raise AnswerError(f"{where}: unknown name {shown(value, 40)!r}", hint=f"near: {', '.join(near)}" if near else "")
 
 
@@ -219,7 +218,7 @@ def clean_text(value: str, limit: int = MAX_REASON) -> str:
     return " ".join(kept.split())[:limit]
 
 
-def _prior(value: dict[str, Any], names: Sequence[str]) -> Advice:
+def _prior(value: dict[str, Any], names: Collection[str]) -> Advice:
     _fields(value, "answer", ("ranked", "confidence"), ("reason",))
     ranked = [_name(v, f"ranked[{i}]", names) for i, v in enumerate(_list(value["ranked"], "ranked", 1, MAX_RANKED))]
     if len(set(ranked)) != len(ranked):
@@ -257,7 +256,7 @@ def _letters(probabilities: Sequence[float], options: Sequence[str]) -> Advice:
     return Advice("prior", tuple(pairs), min(max(confidence, 0.0), 1.0))
 
 
-def _plans(value: dict[str, Any], names: Sequence[str]) -> Advice:
+def _plans(value: dict[str, Any], names: Collection[str]) -> Advice:
     _fields(value, "answer", ("plans",))
     plans = []
     for i, plan in enumerate(_list(value["plans"], "plans", 1, MAX_PLANS)):

@@ -22,7 +22,6 @@ from lore_datasets.errors import BadInput, NotFound, shown
 from lore_datasets.skills import Skill, skill_json_schema
 from lore_datasets.types import SymbolicState
 from lore_datasets.vocab import NAME_PATTERN
-
 from pipeline.describe import describe
 from pipeline.llm.base import KINDS, Prompt
 
@@ -84,8 +83,17 @@ def parse_template(text: str, where: str = "template") -> Template:
         if found != allowed:
             raise BadInput(f"{where}: slots {sorted(found)} where {sorted(allowed)} belong")
     sha256 = hashlib.sha256(text.encode()).hexdigest()
-    words = {k: head[k] for k in ("name", "kind", "environment", "answer")}
-    return Template(**words, **numbers, system=match[2].strip(), user=match[3].strip(), sha256=sha256)
+    return Template(
+        name=head["name"],
+        version=numbers["version"],
+        kind=head["kind"],
+        environment=head["environment"],
+        answer=head["answer"],
+        max_tokens=numbers["max_tokens"],
+        system=match[2].strip(),
+        user=match[3].strip(),
+        sha256=sha256,
+    )
 
 
 @lru_cache(maxsize=64)
@@ -199,7 +207,6 @@ def render(
 ) -> Prompt:
     """One question about one state; ``options`` default to the goals and actions that the recipes allow."""
     from lore_datasets.geometry import StateView
-
     from pipeline.check import feasible_actions, feasible_goals
 
     renderer = Renderer(environment, seed=seed)

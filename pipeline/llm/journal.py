@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from lore_datasets.errors import BadInput, Busy, CorruptArtifact, NewerSchema, NoSpace, ServiceError, shown
-
 from pipeline.llm.base import LLM, Prompt, Response, request_hash
 
 __all__ = ["MAX_FAILURES", "Budget", "Journal", "JournalStats"]
@@ -276,9 +275,7 @@ class Journal:
         found: dict[str, Response] = {}
         prompts = [prompt for _, prompt in entries]
         stream = getattr(llm, "stream", None)
-        parts = (
-            ([pair] for pair in stream(prompts)) if stream else (list(enumerate(llm.complete(prompts))) for _ in (0,))
-        )
+        parts = ([pair] for pair in stream(prompts)) if stream else [list(enumerate(llm.complete(prompts)))]
         for part in parts:
             done = [(*entries[i], response) for i, response in part]
             self.put(done, llm)

@@ -7,7 +7,6 @@ from functools import cache
 from importlib import resources
 
 from lore_datasets.errors import ConfigError, shown
-
 from pipeline.llm.base import Prompt
 
 __all__ = ["estimate_tokens", "price", "price_date"]
@@ -17,7 +16,7 @@ _CHARACTERS_PER_TOKEN = 3.5
 
 @cache
 def _table() -> dict:
-    return json.loads(resources.files(__package__).joinpath("prices.json").read_text(encoding="utf-8"))
+    return json.loads(resources.files("pipeline.llm").joinpath("prices.json").read_text(encoding="utf-8"))
 
 
 def price_date() -> str:

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from lore_datasets.errors import BadInput, ConfigError, NotFound, UsageError
 
+from lore_datasets.errors import BadInput, ConfigError, NotFound, UsageError
 from pipeline.config import AskConfig
 from pipeline.llm import BACKENDS, backend_from, get_backend
 from pipeline.llm.base import LLM
@@ -80,15 +80,6 @@ def test_an_unknown_backend_or_option_is_named(tmp_path):
     assert all(name in error.value.hint for name in BACKENDS)
     with pytest.raises(UsageError, match="temperature"):
         get_backend("random", temperature=1)
-
-
-def test_a_missing_package_is_named_with_how_to_get_it(monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "xllamacpp", None)
-    monkeypatch.setitem(sys.modules, "pipeline.llm.local", None)
-    with pytest.raises((UsageError, ModuleNotFoundError)):
-        get_backend("local", model="x.gguf")
 
 
 def test_the_configuration_chooses_the_backend():

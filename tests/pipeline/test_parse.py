@@ -7,8 +7,8 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lore_datasets.errors import AnswerError
 
+from lore_datasets.errors import AnswerError
 from pipeline.llm.base import Prompt, Response
 from pipeline.parse import MAX_ANSWER, Advice, clean_text, extract_json, parse
 

@@ -1,0 +1,123 @@
+"""A GGUF model inside this process: xllamacpp's server on a free loopback port, asked like any OpenAI-compatible one.
+
+Goals are asked for as one letter, whose log-probabilities are the whole distribution; plans and skills as JSON. The
+shared prefix of the questions stays in the server's cache, so only the state is read anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from lore_datasets.errors import BadInput, ConfigError, NotFound, ServiceError, shown
+from pipeline.llm.base import Prompt, Response
+from pipeline.llm.openai import OpenAI
+
+__all__ = ["Local"]
+
+
+@lru_cache(maxsize=8)
+def _sha256(path: str, size: int, changed: int) -> str:
+    del size, changed  # part of the cache's key
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Local:
+    """A language model by the path of its GGUF file; named after the file, keyed by the file's SHA-256.
+
+    The model is loaded at the first question. ``sha256`` (optional) is what the file must have.
+    """
+
+    letters = True
+    chunk = 4
+    concurrency = 1
+    seconds_per_question = 4.0
+
+    def __init__(
+        self,
+        model: str = "",
+        *,
+        sha256: str = "",
+        threads: int = 2,
+        context: int = 8192,
+        timeout_s: float = 600.0,
+    ) -> None:
+        import xllamacpp  # noqa: F401  (named as missing here, not at the first question)
+
+        if not model:
+            raise ConfigError("backend local needs a model", hint="give ask.model, the path of a GGUF file")
+        path = Path(model)
+        if not path.is_file():
+            raise NotFound(f"no model file {shown(model)}", hint="give the path of a GGUF file")
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise BadInput(f"{shown(model)} is not a GGUF file")
+        found = _sha256(str(path), path.stat().st_size, path.stat().st_mtime_ns)
+        if sha256 and found != sha256:
+            raise BadInput(f"{shown(model)} has SHA-256 {found[:16]}..., expected {shown(sha256, 19)}")
+        self.path, self.threads, self.context, self.timeout_s = path, threads, context, timeout_s
+        self.name = f"local:{path.name}"
+        self.parameters: dict[str, Any] = {"sha256": found, "temperature": 0.0, "letters": True}
+        self._server: Any = None
+        self._inner: OpenAI | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Local:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_server": None, "_inner": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
+
+    def close(self) -> None:
+        """Unload the model; the next question loads it again."""
+        with self._lock:
+            self._inner, self._server = None, None
+
+    def complete(self, prompts: Sequence[Prompt]) -> list[Response]:
+        """One Response per prompt, in order."""
+        found = dict(self.stream(prompts))
+        return [found[i] for i in range(len(prompts))]
+
+    def stream(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, Response]]:
+        """(index, Response) one after the other; the model bears the name of its file."""
+        yield from self._loaded().stream(prompts)
+
+    def _loaded(self) -> OpenAI:
+        with self._lock:
+            if self._inner is None:
+                self._server = _serve(self.path, self.threads, self.context)
+                self._inner = OpenAI(
+                    self.path.name,
+                    base_url=f"{self._server.listening_address}/v1",
+                    timeout_s=self.timeout_s,
+                    concurrency=1,
+                    attempts=1,
+                    letters=True,
+                )
+            return self._inner
+
+
+def _serve(path: Path, threads: int, context: int) -> Any:
+    """The in-process server with the model loaded; ServiceError when it cannot be."""
+    import xllamacpp
+
+    wanted = xllamacpp.CommonParams()
+    wanted.model.path = str(path)
+    wanted.n_ctx, wanted.n_parallel, wanted.port = context, 1, 0
+    wanted.cpuparams.n_threads = wanted.cpuparams_batch.n_threads = threads
+    wanted.warmup, wanted.offline, wanted.verbosity = False, True, 0
+    try:
+        return xllamacpp.Server(wanted)
+    except Exception as error:
+        raise ServiceError(f"model {path.name} does not load: {shown(error, 120)}", hint="try another GGUF") from None
