@@ -14,10 +14,10 @@ import time
 from typing import Any
 
 import numpy as np
-from lore_datasets.geometry import StateView
 
 from lore.envs.crafter import CrafterEnv
 from lore.options.play import GoalPlayer
+from lore_datasets.geometry import StateView
 from pipeline.llm.rules import rank_goals
 
 __all__ = ["main", "measure", "play_episode"]

@@ -67,7 +67,7 @@ class EvaluateJob:
             raise ConfigError.out_of_range("episodes", self.episodes, "1 or more")
 
 
-_FULL = {"states": 3000, "rows": 2000, "frames": 4000, "episodes": 6, "epochs": 30}
+_FULL = {"states": 3000, "rows": 2000, "frames": 3000, "episodes": 6, "epochs": 30}
 _QUICK = {"states": 600, "rows": 400, "frames": 1000, "episodes": 1, "epochs": 8}
 
 
@@ -92,7 +92,7 @@ class DemoJob:
     rows: int = 0
     """States to ask about; 0 takes 2000 (quick: 400)."""
     frames: int = 0
-    """Training steps per arm; 0 takes 4000 (quick: 1000)."""
+    """Training steps per arm; 0 takes 3000 (quick: 1000)."""
     episodes: int = 0
     """Evaluation episodes per arm and mode; 0 takes 6 (quick: 1)."""
     epochs: int = 0

@@ -21,7 +21,11 @@ def _evaluate(job: EvaluateJob, root: str) -> dict[str, Any]:
     return evaluate_arm(job, root)
 
 
-@flow(name="evaluate", task_runner=ThreadPoolTaskRunner(max_workers=16), persist_result=False)
+@flow(  # pyright: ignore[reportCallIssue]
+    name="evaluate",
+    task_runner=ThreadPoolTaskRunner(max_workers=16),  # pyright: ignore[reportArgumentType]
+    persist_result=False,
+)
 def evaluate(jobs: list[EvaluateJob], root: str) -> list[dict[str, Any]]:
     """Evaluate runs side by side; returns what each wrote into ``evaluation.json``."""
     futures = [_evaluate.submit(job, root) for job in jobs]

@@ -29,7 +29,12 @@ def _train(job: TrainJob, root: str) -> dict[str, Any]:
     return train_arm(job, root)
 
 
-@flow(name="train", flow_run_name=_name, task_runner=ThreadPoolTaskRunner(max_workers=16), persist_result=False)
+@flow(  # pyright: ignore[reportCallIssue]
+    name="train",
+    flow_run_name=_name,
+    task_runner=ThreadPoolTaskRunner(max_workers=16),  # pyright: ignore[reportArgumentType]
+    persist_result=False,
+)
 def train(jobs: list[TrainJob], root: str) -> list[dict[str, Any]]:
     """Train runs side by side with the datasets in ``root``, each on from its checkpoint; their last progress."""
     futures = [_train.submit(job, root) for job in jobs]

@@ -1,1 +1,1 @@
-"""The learner: DreamerV3 and the three paths by which stored advice enters it. No language model, no Prefect in here."""
+"""The learner: DreamerV3 and the three paths by which stored advice enters it. No language model, no Prefect."""

@@ -21,7 +21,7 @@ __all__ = ["Player", "observation_of"]
 
 def observation_of(steps: list[Step], observation: str, device: torch.device) -> torch.Tensor:
     """uint8 [E, ...]: frames for ``pixels``, packed states for ``symbolic``."""
-    arrays = [s.image if observation == "pixels" else s.state for s in steps]
+    arrays = [np.asarray(s.image) if observation == "pixels" else s.state for s in steps]
     return torch.from_numpy(np.stack(arrays)).to(device)
 
 

@@ -1,15 +1,16 @@
-"""The agent: world model, actor-critic and, with options on, the heads that imitate skills. It owns parameters, nothing else."""
+"""The agent: world model, actor-critic and, with options on, the heads that imitate skills. It owns parameters,
+nothing else."""
 
 from __future__ import annotations
 
 import torch
-from lore_datasets.environments import Environment
 from torch import Generator, nn
 
 from lore.actor_critic import ActorCritic
 from lore.config import SIZES, Config
 from lore.options.heads import OptionHeads
 from lore.world_model import WorldModel
+from lore_datasets.environments import Environment
 
 __all__ = ["Agent", "resolve_device"]
 
@@ -33,7 +34,8 @@ class Agent(nn.Module):
     """All networks of one run.
 
     Args:
-        config: sizes, observation, slots. environment: vocabulary and layout. num_skills: K of the advice version (0 = none).
+        config: sizes, observation, slots. environment: vocabulary and layout. num_skills: K of the advice version (0 =
+        none).
         generator: draws the initial weights.
     """
 

@@ -1,4 +1,5 @@
-"""Every knob of the learner, as nested frozen dataclasses; tyro makes the command line from them, Prefect takes them as they are.
+"""Every knob of the learner, as nested frozen dataclasses; tyro makes the command line from them, Prefect takes them as
+they are.
 
 ``load_config(**overrides)`` builds a :class:`Config`; overrides are dotted names (``{"train.seed": 3}``), or a leaf
 name alone where only one section has it (``seed=3``). Unknown names and values out of range raise ConfigError.
@@ -77,7 +78,8 @@ class EnvConfig:
     name: str = "crafter"
     """Registered environment adapter."""
     observation: Literal["pixels", "symbolic"] = "pixels"
-    """``pixels``: the 64x64x3 frame (the benchmark). ``symbolic``: the visible crop and inventory; never compared with pixel scores."""
+    """``pixels``: the 64x64x3 frame (the benchmark). ``symbolic``: the visible crop and inventory; never compared
+    with pixel scores."""
     num_envs: int = 1
     """Environments stepped together; updates follow the total number of steps."""
     area: tuple[int, int] = (64, 64)
@@ -102,7 +104,8 @@ class TrainConfig:
     seed: int = 0
     """Seed of networks, sampling, environments and skills."""
     batch_size: int = 1024
-    """Replayed steps per update = sequences x ``sequence_length`` (DreamerV3: 16 x 64; the original's 256 counted transitions)."""
+    """Replayed steps per update = sequences x ``sequence_length`` (DreamerV3: 16 x 64; the original's 256 counted
+    transitions)."""
     sequence_length: int = 64
     """Steps per replayed sequence."""
     learning_rate: float = 4e-5
@@ -326,7 +329,7 @@ def load_config(**overrides: Any) -> Config:
 
 def replace(config: Config | None, **overrides: Any) -> Config:
     """``config`` (default: the defaults) with overrides by dotted or unambiguous leaf name."""
-    sections: dict[str, type] = {name: hint for name, hint in get_type_hints(Config).items()}
+    sections: dict[str, type] = dict(get_type_hints(Config))
     leaves: dict[str, list[str]] = {}
     for section, cls in sections.items():
         for leaf in dataclasses.fields(cls):

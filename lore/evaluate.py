@@ -1,8 +1,10 @@
-"""Evaluating a run: its training episodes (the benchmark's protocol) and its final policy, with advice and without it."""
+"""Evaluating a run: its training episodes (the benchmark's protocol) and its final policy, with advice and without
+it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +87,7 @@ def evaluate(
     }
 
     def progress(name: str) -> Callable[[int], None] | None:
-        return (lambda n: on_progress(name, n)) if on_progress is not None else None
+        return None if on_progress is None else partial(on_progress, name)
 
     out["final_policy"]["as_trained"] = play_episodes(names_of, episodes, progress("as trained"))
     if names_of.controller.gate is not None:

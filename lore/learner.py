@@ -24,7 +24,8 @@ class Learner:
     """Owns the optimiser and everything that changes with an update.
 
     Args:
-        agent: networks, trained in place. plans: (int64 [N, L] primitive actions, int64 [N] lengths) of the advice rows.
+        agent: networks, trained in place. plans: (int64 [N, L] primitive actions, int64 [N] lengths) of the advice
+        rows.
         generator: of all sampling inside updates.
     """
 
@@ -43,8 +44,9 @@ class Learner:
         """Which skill sits in each option slot from the next update on."""
         self.slots = torch.from_numpy(skills.copy()).to(self.device)
 
-    def update(self, records: dict[str, np.ndarray]) -> tuple[Latent, dict[str, Tensor]]:
-        """One gradient step on records [B, 1+T, ...]; returns the fresh posterior latents [B, T, ...] and 0-d metrics."""
+    def update(self, records: dict[str, np.ndarray]) -> tuple[Latent, dict[str, Any]]:
+        """One gradient step on records [B, 1+T, ...]; returns the fresh posterior latents [B, T, ...] and 0-d
+        metrics."""
         agent, config = self.agent, self.config
         tensors = {k: torch.from_numpy(v).to(self.device) for k, v in records.items() if k != "indices"}
         batch, start = agent.world_model.split_context(tensors)
@@ -78,7 +80,8 @@ class Learner:
     def _imagined_losses(
         self, starts: Latent, batch: dict[str, Tensor], losses: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """(policy loss, value loss, return of each real start [N], metrics) of imagination from real and synthetic starts."""
+        """(policy loss, value loss, return of each real start [N], metrics) of imagination from real and synthetic
+        starts."""
         agent, config = self.agent, self.config
         model, critic = agent.world_model, agent.actor_critic
         real, weight = len(starts.deter), None

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lore_datasets.errors import ConfigError, Diverged
 
 from lore.config import Config, to_dict
 from lore.metrics import Sink, crafter_score, read_jsonl
 from lore.run import CHECKPOINT, Run, lock_run, machine, read_config, write_json
 from lore.when import Every
+from lore_datasets.errors import ConfigError, Diverged
 
 __all__ = ["Progress", "train"]
 
@@ -34,7 +34,8 @@ def train(
 ) -> dict[str, Any]:
     """Train until ``config.train.total_frames``, resuming from the folder's checkpoint when there is one.
 
-    SIGINT and SIGTERM finish the step, save and return with ``interrupted`` set. Returns the summary that progress rows end with.
+    SIGINT and SIGTERM finish the step, save and return with ``interrupted`` set. Returns the summary that progress rows
+    end with.
     """
     folder = Path(run_dir)
     with lock_run(folder), _stop_signals() as stop:
@@ -140,7 +141,8 @@ def _episode(run: Run, sink: Sink, step) -> None:
 
 
 def _fill_slots(run: Run) -> None:
-    """Fill empty option slots with the skills that advice speaks for: on the version's rows first, then where the agent has been."""
+    """Fill empty option slots with the skills that advice speaks for: on the version's rows first, then where the
+    agent has been."""
     if run.slots is None or run.advice is None or run.learner is None:
         return
     fit = run.controller.appeal
@@ -174,7 +176,7 @@ def _update(run: Run) -> None:
 
 def _dump_batch(run: Run, records: dict[str, np.ndarray]) -> None:
     path = run.folder / "diverged_batch.npz"
-    np.savez_compressed(path, **records)
+    np.savez_compressed(path, **records)  # pyright: ignore[reportArgumentType]
     raise Diverged(
         f"{MAX_BAD_UPDATES} updates in a row were not finite at step {run.frames}",
         kept=f"the last checkpoint, and the batch in {path.name}",
@@ -255,8 +257,9 @@ def _stop_signals():
         stop.append(number)
         signal.signal(number, old[number])
 
+    old: dict[int, Any] = {}
     try:
-        old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+        old |= {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
     except ValueError:  # not the main thread: the caller's own signals stand
         yield stop
         return

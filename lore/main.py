@@ -32,7 +32,7 @@ class Flags:
 
 
 def dotted(words: list[str]) -> list[str]:
-    """Give bare setting names their section: ``--total_frames`` -> ``--train.total_frames``; others stay as they are."""
+    """Give bare setting names their section: ``--total_frames`` -> ``--train.total_frames``; others stay."""
     owners: dict[str, list[str]] = {}
     for section in dataclasses.fields(Config):
         for leaf in dataclasses.fields(section.default_factory):  # type: ignore[arg-type]
@@ -63,15 +63,15 @@ def parse(words: list[str], prog: str = "python -m lore.main") -> Flags:
 def _show(row: dict) -> None:
     mean = "-" if row["episode_return"] is None else f"{row['episode_return']:.2f}"
     eta = "-" if row["eta_s"] is None else f"{row['eta_s']:.0f} s"
-    line = f"{row['phase']} {row['step']}/{row['total']} steps, {row['updates']} updates, return {mean}, {row['fps']:.0f} steps/s, ETA {eta}"
+    counts = f"{row['step']}/{row['total']} steps, {row['updates']} updates, return {mean}"
+    line = f"{row['phase']} {counts}, {row['fps']:.0f} steps/s, ETA {eta}"
     print(line, flush=True)
 
 
 def main(words: list[str] | None = None) -> int:
     """Entry point: prints progress, or one line per error on stderr; returns the exit code."""
-    from lore_datasets.errors import LoreError
-
     from lore.loop import train
+    from lore_datasets.errors import LoreError
 
     try:
         flags = parse(sys.argv[1:] if words is None else words)

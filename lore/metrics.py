@@ -116,13 +116,14 @@ class Sink:
                 self.writer.add_scalar(name, value, step)
 
     def animation(self, tag: str, frames: np.ndarray, step: int, fps: int = 8) -> None:
-        """uint8 [T, H, W, 3] as an animated image in TensorBoard (a GIF in an image summary: no video package needed)."""
+        """uint8 [T, H, W, 3] as an animated image in TensorBoard (a GIF in an image summary: no video package
+        needed)."""
         if self.writer is None:
             return
         import io
 
         from PIL import Image
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
         images, buffer = [Image.fromarray(frame) for frame in frames], io.BytesIO()
         images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=1000 // fps, loop=0)

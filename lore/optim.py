@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import torch
-from lore_datasets.errors import SchemeMismatch
 from torch import Tensor, nn
+
+from lore_datasets.errors import SchemeMismatch
 
 __all__ = ["LaProp"]
 

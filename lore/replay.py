@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
 from lore_datasets.errors import BadInput, SchemeMismatch
 
 __all__ = ["Replay", "latent_fields", "pack_latent"]

@@ -12,9 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lore_datasets.advice import AdviceData, load_advice
-from lore_datasets.environments import get_environment
-from lore_datasets.errors import Busy, NotFound, SchemeMismatch, UsageError
 
 from lore import checkpoint
 from lore.acting import Player
@@ -30,6 +27,9 @@ from lore.options.slots import Slots
 from lore.replay import Replay, latent_fields
 from lore.synthetic.rollout import plan_table
 from lore.when import Ratio
+from lore_datasets.advice import AdviceData, load_advice
+from lore_datasets.environments import get_environment
+from lore_datasets.errors import Busy, NotFound, SchemeMismatch, UsageError
 
 __all__ = ["CHECKPOINT", "Run", "load_for_evaluation", "lock_run", "read_config", "write_json"]
 
@@ -253,7 +253,8 @@ def machine() -> dict[str, Any]:
 
 
 def load_for_evaluation(folder: Path, seed_offset: int) -> Run:
-    """A run's agent and controller from its checkpoint, with environments and sampling of another stream than training."""
+    """A run's agent and controller from its checkpoint, with environments and sampling of another stream than
+    training."""
     config = read_config(folder)
     if not (Path(folder) / CHECKPOINT).exists():
         raise UsageError(f"{folder} has no checkpoint yet", hint="train it first: lore train")

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from lore_datasets.environments import Environment
 from torch import Generator, Tensor, nn
 
 from lore.dists import symlog
 from lore.nets import MLP, Head, NormAct, init_weight
+from lore_datasets.environments import Environment
 
 __all__ = ["StateCodec", "SymbolicDecoder", "SymbolicEncoder"]
 

@@ -8,7 +8,8 @@ __all__ = ["Every", "Ratio"]
 
 
 class Ratio:
-    """Updates owed at a step: ``ratio`` per step, remainders carried; the first call owes exactly 1 (elements.when.Ratio)."""
+    """Updates owed at a step: ``ratio`` per step, remainders carried; the first call owes exactly 1
+    (elements.when.Ratio)."""
 
     def __init__(self, ratio: float) -> None:
         self.ratio = ratio

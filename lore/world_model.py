@@ -7,7 +7,6 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from lore_datasets.environments import Environment
 from torch import Generator, Tensor, nn
 
 from lore.config import Size
@@ -17,6 +16,7 @@ from lore.returns import CONTINUE_SCALE
 from lore.rssm import RSSM, UNIMIX
 from lore.symbols import StateCodec, SymbolicDecoder, SymbolicEncoder
 from lore.types import Latent, Observed
+from lore_datasets.environments import Environment
 
 __all__ = ["FREE_NATS", "WorldModel", "unpack_latent"]
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from lore_datasets.advice import AdviceData
 from lore_datasets.environments import Environment
 from lore_datasets.geometry import StateView
 from lore_datasets.store import Store
 from lore_datasets.types import ArtifactRef, SymbolicState
-
 from pipeline.ask import ShardResult
 from pipeline.check import Feasible, check_plans, check_prior, feasible_actions
 from pipeline.commit import commit_round

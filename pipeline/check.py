@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+
 from lore_datasets.errors import SkillError, shown
 from lore_datasets.geometry import StateView
 from lore_datasets.skills import Skill, bound, parse_skill
 from lore_datasets.vocab import Vocab
-
 from pipeline.parse import Advice, Plan, clean_text
 
 __all__ = [

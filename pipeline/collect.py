@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+
 from lore_datasets.environments import Environment
 from lore_datasets.errors import BadInput
 from lore_datasets.geometry import StateView

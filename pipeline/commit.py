@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
 from lore_datasets.errors import BadInput
 from lore_datasets.store import Store
 from lore_datasets.types import ArtifactRef
-
 from pipeline.ask import ShardResult, storable
 from pipeline.config import to_dict
 from pipeline.llm.base import Prompt, Response

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+
 from lore_datasets.environments import Environment
 from lore_datasets.types import SymbolicState
 from lore_datasets.vocab import Vocab

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
 from lore_datasets.environments import Environment
 from lore_datasets.errors import BadInput, ConfigError
 from lore_datasets.geometry import StateView
 from lore_datasets.skills import Skill, parse_skill
 from lore_datasets.store import Store
 from lore_datasets.types import SymbolicState
-
 from pipeline.ask import Asked, ShardResult, ask
 from pipeline.check import Feasible, GoalCheck, check_skills
 from pipeline.config import PipelineConfig

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+
 from lore_datasets.environments import Environment
 from lore_datasets.errors import BadInput
 from lore_datasets.keys import fine_keys, goal_keys

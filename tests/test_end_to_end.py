@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from lore_datasets.advice import load_advice
 from lore_datasets.store import Store
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from lore_datasets.environments import get_environment
 from lore_datasets.hdf5 import export_hdf5
 from lore_datasets.store import Store

@@ -7,10 +7,10 @@ import pkgutil
 import sys
 
 import pytest
-from lore_datasets.errors import ConfigError
 
 from flows.runtime import prepare
 from lore.config import from_dict, load_config, replace, to_dict
+from lore_datasets.errors import ConfigError
 
 PACKAGES = ("lore_datasets", "pipeline", "lore", "flows")
 

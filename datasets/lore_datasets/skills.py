@@ -17,7 +17,8 @@
 
 ``target`` may be a list of names (any of them). ``near`` is Manhattan distance inside the visible crop, ``reachable``
 means a walkable path inside the crop leads beside it, ``can`` asks the recipe table for a primitive action.
-Termination is by construction: :func:`bound` is finite for every skill that parses. Execution lives in ``lore.options``.
+Termination is by construction: :func:`bound` is finite for every skill that parses. Execution lives in
+``lore.options``.
 
 The parser is plain Python so that the learner reads skills on a machine without pydantic; one definition serves the
 artifact, the learner and the JSON schema that is sent to language models (ADR-0002).
@@ -53,7 +54,8 @@ _CMP = ("<", "<=", "==", ">=", ">", "!=")
 
 @dataclass(frozen=True)
 class Skill:
-    """A checked skill: option (initiation ``start``, policy ``steps``, termination ``done`` / ``abort`` / ``max_steps``).
+    """A checked skill: option (initiation ``start``, policy ``steps``, termination ``done`` / ``abort`` /
+    ``max_steps``).
 
     ``start``, ``done``, ``abort`` and ``steps`` keep the JSON form (dicts with known keys and checked values).
     """
@@ -301,7 +303,11 @@ def from_option_spec(spec: OptionSpec, vocab: Vocab) -> Skill:
             f"option {shown(name)}: primitive_actions must be 1..500 ids below {len(vocab.actions)}",
             hint="ids follow the environment's action list",
         )
-    if not isinstance(spec.confidence, (int, float)) or not math.isfinite(spec.confidence) or not 0 <= spec.confidence <= 1:
+    if (
+        not isinstance(spec.confidence, (int, float))
+        or not math.isfinite(spec.confidence)
+        or not 0 <= spec.confidence <= 1
+    ):
         raise SkillError(f"option {shown(name)}: confidence {shown(spec.confidence)} is not in 0..1")
     steps: list[dict[str, Any]] = []
     for action in actions:
@@ -348,7 +354,10 @@ def skill_json_schema(vocab: Vocab, depth: int = 3) -> dict[str, Any]:
         ]
         if level > 1:
             group = {"type": "array", "items": cond(level - 1), "minItems": 1, "maxItems": 8}
-            forms += [obj(op={"type": "string", "enum": ["all", "any"]}, of=group), obj(op=const("not"), of=cond(level - 1))]
+            forms += [
+                obj(op={"type": "string", "enum": ["all", "any"]}, of=group),
+                obj(op=const("not"), of=cond(level - 1)),
+            ]
         return {"anyOf": forms}
 
     def step(level: int) -> dict[str, Any]:

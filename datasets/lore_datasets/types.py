@@ -195,9 +195,7 @@ class SymbolicState:
         """The inverse of :meth:`pack`; BadInput when the last axis does not fit the layout."""
         packed = np.asarray(packed)
         if packed.dtype != np.uint8 or packed.shape[-1] != layout.size:
-            raise BadInput(
-                f"packed state is {packed.dtype}{list(packed.shape)}, expected uint8[..., {layout.size}]"
-            )
+            raise BadInput(f"packed state is {packed.dtype}{list(packed.shape)}, expected uint8[..., {layout.size}]")
         lead, at = packed.shape[:-1], layout.offsets()
         flat = {name: packed[..., where] for name, where in at.items()}
         return SymbolicState(
@@ -214,5 +212,8 @@ class SymbolicState:
     def stack(states: Sequence[SymbolicState]) -> SymbolicState:
         """Single states -> one batch with a leading axis."""
         return SymbolicState(
-            **{f.name: np.stack([np.asarray(getattr(s, f.name), np.uint8) for s in states]) for f in fields(SymbolicState)}
+            **{
+                f.name: np.stack([np.asarray(getattr(s, f.name), np.uint8) for s in states])
+                for f in fields(SymbolicState)
+            }
         )

@@ -51,7 +51,7 @@ def render(
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    folder = resources.files(__package__)
+    folder = resources.files("flows.report")
     template = environment.from_string(folder.joinpath("template.html").read_text(encoding="utf-8"))
     names = _achievements(runs, advice)
     first = runs[0].config.get("env", {}) if runs else {}

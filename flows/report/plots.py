@@ -39,7 +39,7 @@ def _draw(paint: Callable[[Any], None], width: float = 6.4, height: float = 2.9)
         "axes.edgecolor": "#9aa3b2",
         "legend.frameon": False,
     }
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(style):  # pyright: ignore[reportArgumentType]
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots()
         paint(axes)

@@ -58,7 +58,7 @@ def advice_distribution(
     p = softmax(logits, feasible)
     policy[:num_actions] = p[:num_actions]
     slot_of = {int(skill): m for m, skill in enumerate(slots) if skill >= 0}
-    for g in np.flatnonzero(p[num_actions:] > 0):
+    for g in np.flatnonzero(p[num_actions:] > 0).tolist():
         policy[num_actions + slot_of[g] if g in slot_of else proposals[g]] += p[num_actions + g]
     return policy, p
 
@@ -116,7 +116,8 @@ class Gate:
         self.decisions = 0
 
     def uncertainty(self, entropy: float, spread: float, disagreement: float) -> tuple[float, np.ndarray]:
-        """(u, the three normalised signals). Entropy is already policy entropy / ln A, so only the others are rescaled."""
+        """(u, the three normalised signals). Entropy is already policy entropy / ln A, so only the others are
+        rescaled."""
         signals = np.array([min(max(entropy, 0.0), 1.0), self.spread(spread), self.disagreement(disagreement)])
         return float(self.weights @ signals), signals
 
@@ -128,7 +129,8 @@ class Gate:
         return self.beta_max * confidence * gate * self.kappa * anneal
 
     def observe(self, divergence: float) -> None:
-        """Account one decision's KL(pi_mix || pi_wm) and move kappa; a mean over the budget shrinks it faster than it grew."""
+        """Account one decision's KL(pi_mix || pi_wm) and move kappa; a mean over the budget shrinks it faster than it
+        grew."""
         self.decisions += 1
         rate = max(self.RATE, 1.0 / self.decisions)
         self.kl_mean += rate * (divergence - self.kl_mean)

@@ -1,4 +1,5 @@
-"""The advice model: a small ensemble over the symbolic state, distilled from one version's rows and calibrated on held-out ones."""
+"""The advice model: a small ensemble over the symbolic state, distilled from one version's rows and calibrated on
+held-out ones."""
 
 from __future__ import annotations
 
@@ -6,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lore_datasets.errors import BadInput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lore.advice.table import KeyTable
+from lore_datasets.errors import BadInput
 
 if TYPE_CHECKING:
     from lore_datasets.advice import AdviceData
@@ -25,9 +26,12 @@ EMBED, CHANNELS, PICTURE, HIDDEN = 8, 16, 32, 96
 class Member(nn.Module):
     """One network of the ensemble -> logits [B, A+K].
 
-    It reads the view twice: where things are (cell embedding, two 3x3 convolutions, one dense layer) and what is there at
+    It reads the view twice: where things are (cell embedding, two 3x3 convolutions, one dense layer) and what is there
+    at
     all (presence of each kind in the crop and in the 3x3 block around the player), which is what most goals hang on.
     """
+
+    ahead: Tensor
 
     def __init__(self, environment: Environment, width: int) -> None:
         super().__init__()
@@ -131,7 +135,8 @@ def fit(
     states: np.ndarray, logits: np.ndarray, confidence: np.ndarray, environment: Environment, *,
     members: int = 2, epochs: int = 30, batch: int = 64, seed: int = 0,
 ) -> list[Member]:  # fmt: skip
-    """Train the ensemble on soft targets softmax(logits) weighted by confidence; states uint8[N, S], logits float32[N, A+K]."""
+    """Train the ensemble on soft targets softmax(logits) weighted by confidence; states uint8[N, S], logits
+    float32[N, A+K]."""
     x, target = (
         torch.from_numpy(np.ascontiguousarray(states)),
         F.softmax(torch.from_numpy(np.ascontiguousarray(logits)) * 2.0, -1),
@@ -169,7 +174,8 @@ def _calibrate(model: AdviceModel, states: np.ndarray, best: np.ndarray) -> floa
 
 
 def distil(ref: ArtifactRef, store: Any, *, epochs: int = 30, seed: int = 0) -> ArtifactRef:
-    """Train, calibrate and commit the advice model of one version as its child; ``store`` is a ``lore_datasets`` store."""
+    """Train, calibrate and commit the advice model of one version as its child; ``store`` is a ``lore_datasets``
+    store."""
     from lore_datasets.advice import load_advice
 
     data = load_advice(str(ref), root=store.root)

@@ -6,10 +6,10 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import numpy as np
-from lore_datasets.keys import fine_keys, goal_keys
-from lore_datasets.types import SymbolicState
 
 from lore.types import SOURCES, AdviceBatch
+from lore_datasets.keys import fine_keys, goal_keys
+from lore_datasets.types import SymbolicState
 
 if TYPE_CHECKING:
     from lore_datasets.advice import AdviceData
@@ -79,7 +79,8 @@ class AdviceSource:
         self._cache_size = cache_size
 
     def plan(self, row: int) -> tuple[np.ndarray, float]:
-        """Best-scored plan of a table row as ids over A+K, cut to its length, with its score; empty when there is none."""
+        """Best-scored plan of a table row as ids over A+K, cut to its length, with its score; empty when there is
+        none."""
         rows = self.data.rows
         if row < 0 or rows.plan_lengths[row].max(initial=0) == 0:
             return np.zeros(0, np.int64), 0.0

@@ -7,12 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+
 from lore_datasets.errors import NotFound, shown
 
 if TYPE_CHECKING:
-    from lore_datasets.environments import Environment
-
     from lore.config import EnvConfig
+    from lore_datasets.environments import Environment
 
 __all__ = ["ADAPTERS", "Env", "Step", "make_env", "make_env_fns"]
 

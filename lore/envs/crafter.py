@@ -16,11 +16,11 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from lore_datasets.environments import get_environment
-from lore_datasets.errors import BadInput, ConfigError, CorruptArtifact, UsageError
 
 from lore.envs.base import Step
 from lore.envs.crafter_frame import CELLS, Painter, draw_noise
+from lore_datasets.environments import get_environment
+from lore_datasets.errors import BadInput, ConfigError, CorruptArtifact, UsageError
 
 if TYPE_CHECKING:
     from lore.config import EnvConfig

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from crafter import constants, engine, objects
+
 from lore_datasets.errors import CorruptArtifact
 
 __all__ = ["KINDS", "OrderedWorld", "balance", "load_world", "save_world", "update_objects"]

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+
 from lore_datasets.errors import ConfigError, UsageError
 
 __all__ = ["ID", "LoreCrafter", "register"]  # noqa: F822 - made on first use

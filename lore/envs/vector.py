@@ -13,9 +13,9 @@ from multiprocessing import get_context, shared_memory
 from typing import Any
 
 import numpy as np
-from lore_datasets.errors import BadInput, LoreError, UsageError, shown
 
 from lore.envs.base import Env, Step
+from lore_datasets.errors import BadInput, LoreError, UsageError, shown
 
 __all__ = ["ProcessVectorEnv", "VectorEnv", "WorkerDied"]
 

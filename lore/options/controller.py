@@ -1,22 +1,25 @@
 """Who acts now: the policy alone, a held piece of advice (path B), an option (path C) or a plan under test (path A).
 
 One :class:`Controller` serves all environments of a run. At a decision point it mixes advice into the policy's logits,
-samples, and puts somebody in charge; in between, whoever is in charge acts until it ends, is interrupted, or its hold is over.
-The seed's formula ``logits_mix = logits_wm + beta * logits_llm`` holds exactly at decisions; a sampled action belongs to the
+samples, and puts somebody in charge; in between, whoever is in charge acts until it ends, is interrupted, or its hold
+is over.
+The seed's formula ``logits_mix = logits_wm + beta * logits_llm`` holds exactly at decisions; a sampled action belongs
+to the
 advice with probability (pi_mix - pi_wm)+ / pi_mix, the share of its mass that the advice added.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from lore_datasets.geometry import StateView
-from lore_datasets.types import SymbolicState
 
 from lore.advice.gate import Gate, advice_distribution, advice_logits, kl, softmax
 from lore.options.interpreter import Outcome, SkillRun, propose
+from lore_datasets.geometry import StateView
+from lore_datasets.types import SymbolicState
 
 if TYPE_CHECKING:
     from lore.advice.table import AdviceSource
@@ -77,7 +80,8 @@ class Controller:
         self.charges = [Charge() for _ in range(num_envs)]
         self.totals: dict[str, float] = {}
         self.appeal = np.zeros(len(self.skills))  # running mean of the advice's own probability per skill
-        self.plan_probe = None  # set by path A: (env index, plan) -> did the world model foretell an unlock?
+        # Set by path A: (env index, plan) -> did the world model foretell an unlock?
+        self.plan_probe: Callable[[int, list[int]], bool] | None = None
 
     def start_probability(self) -> float:
         """Share of decisions with a plan at which the plan is executed for real to check the world model's promise."""
@@ -152,15 +156,12 @@ class Controller:
                 self._finish(env, self._outcome_name(charge.skill, step))
                 return None
             return int(step)
-        if charge.left > 0:
-            charge.left -= 1
-            return self._choose(env, view, policy)
         return None
 
     def _outcome_name(self, skill: int, outcome: Outcome) -> str:
         """A skill without a goal of its own (done = false) succeeds by playing its steps to the end."""
         endless = self.skills[skill].done["op"] == "false"
-        return "done" if endless and outcome is Outcome.exhausted else outcome.name
+        return "done" if endless and outcome in (Outcome.exhausted, Outcome.timeout) else outcome.name
 
     def _finish(self, env: int, outcome: str) -> None:
         charge = self.charges[env]
@@ -186,7 +187,6 @@ class Controller:
             return plan
         hold = self.config.gate.hold
         if self.gate is None or not covered:
-            # With no advice the next state may have some: ask again there instead of holding.
             return self._choose(env, view, policy)
         u, normal = self.gate.uncertainty(*signals)
         beta = self.gate.beta(u, float(advice.confidence[0]), frame)
@@ -201,7 +201,6 @@ class Controller:
         self._add("decisions", 1.0)
         entry = self._sample(mixed)
         added = max(0.0, mixed[entry] - policy[entry]) / mixed[entry]
-        self.charges[env] = Charge(left=hold - 1)
         if entry >= self.num_actions:
             return self._start(env, view, int(slots[entry - self.num_actions]), OPTION, 0, policy)
         if self.rng.random() < added:
@@ -219,7 +218,7 @@ class Controller:
         return self._start(env, view, int(self.slots.skill[entry - self.num_actions]), OPTION, 0, policy)
 
     def _start(self, env: int, view: StateView, skill: int, kind: str, left: int, policy: np.ndarray) -> int:
-        run = SkillRun(self.skills[skill], self.source.environment.vocab, self.rng)
+        run = SkillRun(self.skills[skill], view.vocab, self.rng)
         step = run.next_action(view)
         if isinstance(step, Outcome):  # the start condition held, yet nothing to do: fall back to a primitive
             primitive = policy[: self.num_actions]
@@ -238,7 +237,7 @@ class Controller:
         return pick if pick < len(goals) else -1
 
     def _plan_to_test(self, env: int, row: int) -> int | None:
-        if row < 0 or self.rng.random() >= self.start_probability():
+        if row < 0 or self.source is None or self.plan_probe is None or self.rng.random() >= self.start_probability():
             return None
         plan = [int(a) for a in self.source.plan(row)[0]]
         plan = plan[: next((i for i, a in enumerate(plan) if a >= self.num_actions), len(plan))]
@@ -263,7 +262,8 @@ class Controller:
         self.totals[name] = self.totals.get(name, 0.0) + value
 
     def metrics(self) -> dict[str, float]:
-        """Tags since the last call: ``uncertainty_gate/*``, ``options/*``, ``llm_adapter/*``, ``synthetic/false_unlock_rate``."""
+        """Tags since the last call: ``uncertainty_gate/*``, ``options/*``, ``llm_adapter/*``,
+        ``synthetic/false_unlock_rate``."""
         out: dict[str, float] = {}
         t, self.totals = self.totals, {}
         if self.gate is not None:
@@ -316,7 +316,7 @@ class Controller:
         for body in state["charges"]:
             run_state = body.pop("run")
             charge = Charge(**body)
-            if run_state is not None:
+            if run_state is not None and self.source is not None:
                 charge.run = SkillRun(self.skills[charge.skill], self.source.environment.vocab, self.rng)
                 charge.run.load_state_dict(run_state)
             self.charges.append(charge)

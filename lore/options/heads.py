@@ -1,7 +1,10 @@
-"""What options do inside imagination: a head that imitates each skill's next action, and one that says whether it can act.
+"""What options do inside imagination: a head that imitates each skill's next action, and one that says whether it can
+act.
 
-The world model never sees an option; an imagined trajectory carries its skill in charge, draws that skill's primitive actions
-from the cloned head, and lets the actor decide again when the skill can no longer act (call-and-return, Sutton et al. 1999).
+The world model never sees an option; an imagined trajectory carries its skill in charge, draws that skill's primitive
+actions
+from the cloned head, and lets the actor decide again when the skill can no longer act (call-and-return, Sutton et al.
+1999).
 """
 
 from __future__ import annotations
@@ -41,7 +44,8 @@ class OptionHeads(nn.Module):
         return self.action(hidden).view(-1, self.num_skills, self.num_actions), self.ready(hidden)
 
     def loss(self, features: Tensor, proposals: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy to the interpreters' proposals (int64 [N, K], -1 = cannot act) on detached features [N, F]; [N]."""
+        """Cross-entropy to the interpreters' proposals (int64 [N, K], -1 = cannot act) on detached features [N, F];
+        [N]."""
         action, ready = self(features.detach())
         can = proposals >= 0
         clone = F.cross_entropy(action.flatten(0, 1), proposals.clamp(min=0).flatten(), reduction="none").view_as(can)
@@ -69,7 +73,8 @@ class OptionPolicy:
     def __call__(
         self, features: Tensor, carry: tuple[Tensor, Tensor] | None, generator: Generator | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """(action, decision, is_decision, mask, carry) for features [N, F]; carry = (skill [N] or -1, steps held [N])."""
+        """(action, decision, is_decision, mask, carry) for features [N, F]; carry = (skill [N] or -1, steps held
+        [N])."""
         n, primitives = len(features), self.heads.num_actions
         if carry is None:
             carry = (features.new_full((n,), -1, dtype=torch.int64), features.new_zeros(n, dtype=torch.int64))

@@ -12,12 +12,12 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
+
+from lore.options.program import Program, StepNode, compile_skill
 from lore_datasets.errors import BadInput
 from lore_datasets.geometry import StateView
 from lore_datasets.skills import MAX_BOUND, Skill
 from lore_datasets.vocab import Vocab
-
-from lore.options.program import Program, StepNode, compile_skill
 
 __all__ = ["PATIENCE", "Outcome", "SkillRun", "propose"]
 

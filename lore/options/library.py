@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+
+from lore.options.interpreter import propose
 from lore_datasets.errors import BadInput
 from lore_datasets.geometry import StateView
 from lore_datasets.skills import Skill
 from lore_datasets.vocab import Vocab
-
-from lore.options.interpreter import propose
 
 __all__ = ["applicable", "fit"]
 

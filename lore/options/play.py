@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+
+from lore.options.interpreter import Outcome, SkillRun
 from lore_datasets.errors import ConfigError
 from lore_datasets.geometry import StateView
 from lore_datasets.skills import Skill
 from lore_datasets.vocab import Vocab
-
-from lore.options.interpreter import Outcome, SkillRun
 
 __all__ = ["GoalPlayer", "Ranking"]
 

@@ -54,7 +54,8 @@ class Slots:
         self.statistics = [SkillStatistics() for _ in names]
 
     def fill(self, fit: np.ndarray) -> list[int]:
-        """Put the best-fitting free skills (``fit`` float[K], higher is better) into empty slots; returns changed slots."""
+        """Put the best-fitting free skills (``fit`` float[K], higher is better) into empty slots; returns changed
+        slots."""
         taken = {int(s) for s in self.skill if s >= 0}
         free = [
             k

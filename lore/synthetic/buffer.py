@@ -1,4 +1,5 @@
-"""Path A's memory: states that advised plans reached inside the world model. They train actor and critic, never the model."""
+"""Path A's memory: states that advised plans reached inside the world model. They train actor and critic, never the
+model."""
 
 from __future__ import annotations
 

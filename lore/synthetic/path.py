@@ -1,4 +1,5 @@
-"""Path A as the learner sees it: when to roll plans out, which synthetic states join an update, and what they may weigh."""
+"""Path A as the learner sees it: when to roll plans out, which synthetic states join an update, and what they may
+weigh."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ MAX_ROLLOUTS = 64
 class SyntheticPath:
     """Rolls stored plans out in the world model and lends the states they reach to the actor-critic.
 
-    World-model losses never see these states. A row weighs ``w = (1 - is_synth) + is_synth * w_synth``, and synthetic rows
+    World-model losses never see these states. A row weighs ``w = (1 - is_synth) + is_synth * w_synth``, and synthetic
+    rows
     are at most ``synthetic_ratio_max`` of the starts.
 
     Args:
@@ -96,7 +98,8 @@ class SyntheticPath:
         self.buffer.add(states)
 
     def clone_loss(self, critic: ActorCritic) -> Tensor | None:
-        """-ln pi(plan action) [R] where the plan's predicted return beats the policy's value there, weighted; None = no rows."""
+        """-ln pi(plan action) [R] where the plan's predicted return beats the policy's value there, weighted; None =
+        no rows."""
         if self.batch is None:
             return None
         features = self.batch.latent.features()

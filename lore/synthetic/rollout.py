@@ -12,7 +12,8 @@ from lore.types import Latent
 __all__ = ["UNLOCK", "capped_share", "foretells_unlock", "plan_table", "roll_out"]
 
 UNLOCK = 0.5
-"""Predicted reward above which the model is taken to promise an unlock (an unlock pays 1, health at most 0.1 a point)."""
+"""Predicted reward above which the model is taken to promise an unlock (an unlock pays 1, health at most 0.1 a
+point)."""
 MIN_CONTINUE = 0.5
 
 
@@ -46,7 +47,8 @@ def roll_out(
 ) -> SyntheticBatch:
     """Drive the RSSM with plan actions from posterior latents.
 
-    A roll-out stops at its plan's end or where the predicted continue falls under 0.5. The return of the rest of a plan is
+    A roll-out stops at its plan's end or where the predicted continue falls under 0.5. The return of the rest of a plan
+    is
     the predicted rewards, discounted by the predicted continues, with the critic's value where it stops.
 
     Args:
@@ -85,7 +87,8 @@ def roll_out(
 
 @torch.no_grad()
 def foretells_unlock(world_model, latent: Latent, plan: list[int], generator: Generator | None) -> bool:
-    """True when the world model, driven by ``plan`` from ``latent`` [1, ...], predicts a reward that only an unlock pays."""
+    """True when the world model, driven by ``plan`` from ``latent`` [1, ...], predicts a reward that only an unlock
+    pays."""
     for action in plan:
         latent = world_model.rssm.imagine_step(latent, torch.tensor([action], device=latent.deter.device), generator)
         reward, cont = world_model.predict(latent.features())

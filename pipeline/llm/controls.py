@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from lore_datasets.errors import BadInput, ConfigError, NotFound
-
 from pipeline.llm.base import LLM, Prompt, Response
 from pipeline.llm.journal import Journal
 

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from lore_datasets.errors import UsageError, shown
-
 from pipeline.llm.base import Prompt, Response
 from pipeline.llm.service import RETRIED, Failed, Service
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,8 @@ class Local:
 
     def stream(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, Response]]:
         """(index, Response) one after the other; the model bears the name of its file."""
-        yield from self._loaded().stream(prompts)
+        for i, response in self._loaded().stream(prompts):
+            yield i, replace(response, model=self.path.name)
 
     def _loaded(self) -> OpenAI:
         with self._lock:

@@ -13,7 +13,6 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from lore_datasets.errors import ConfigError
-
 from pipeline.llm.base import Prompt, Response
 from pipeline.llm.service import MAX_BODY, RETRIED, Failed, Service
 from pipeline.prompts import LETTERS

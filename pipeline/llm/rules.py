@@ -19,7 +19,6 @@ from typing import Any
 from lore_datasets.environments import Environment, get_environment
 from lore_datasets.errors import BadInput
 from lore_datasets.geometry import StateView
-
 from pipeline.llm.base import Prompt, Response
 
 __all__ = ["RulesAdviser", "rank_goals"]

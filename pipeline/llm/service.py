@@ -19,7 +19,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lore_datasets.errors import ConfigError, shown
-
 from pipeline.llm.base import Prompt, Response
 from pipeline.llm.prices import estimate_tokens, price
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from lore_datasets.advice import load_advice, newest_model
 from lore_datasets.errors import BadInput, SchemeMismatch
 from lore_datasets.hdf5 import export_hdf5, read_hdf5

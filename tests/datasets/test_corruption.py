@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+
 from lore_datasets.advice import load_advice
 from lore_datasets.errors import CorruptArtifact, LoreError, NewerSchema
 from lore_datasets.manifest import sealed, to_dict

@@ -10,6 +10,7 @@ from collections import namedtuple
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from lore_datasets.errors import Busy, NoSpace
 from lore_datasets.repository import locked, open_repository
 from lore_datasets.store import Store

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput
 from lore_datasets.geometry import StateView

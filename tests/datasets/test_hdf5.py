@@ -7,6 +7,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+
 from lore_datasets.advice import load_advice
 from lore_datasets.errors import BadInput, CorruptArtifact, LoreError, NewerSchema, NoSpace, NotFound, SchemeMismatch
 from lore_datasets.hdf5 import export_hdf5, import_hdf5, read_hdf5, write_hdf5

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, SchemeMismatch
 from lore_datasets.keys import check_scheme, fine_keys, goal_keys, hash_rows

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from lore_datasets.card import summary
 from lore_datasets.errors import CorruptArtifact
 from lore_datasets.hdf5 import export_hdf5, import_hdf5

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import LoreError, SkillError
 from lore_datasets.skills import MAX_BYTES, OptionSpec, bound, from_option_spec, parse_skill, skill_json_schema

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lore_datasets.errors import BadInput, CorruptArtifact, NotFound, SchemeMismatch, SkillError
 from lore_datasets.manifest import version_digest
 from lore_datasets.skills import parse_skill

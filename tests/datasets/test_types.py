@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, LoreError, NotFound, shown
 from lore_datasets.testing import random_states

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-from lore_datasets.errors import LoreError
 
 from flows import runtime
 from flows.arms import arguments, last_row, side_by_side, train_arm
@@ -14,6 +13,7 @@ from flows.config import DemoJob, TrainJob
 from flows.walk import ARMS, arm_config
 from lore.config import load_config
 from lore.main import parse
+from lore_datasets.errors import LoreError
 
 CONFIGS = {
     "defaults": load_config(),

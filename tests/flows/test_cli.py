@@ -8,9 +8,9 @@ import sys
 import time
 
 import pytest
-from lore_datasets.errors import LoreError, NoSpace
 
 from flows import cli
+from lore_datasets.errors import LoreError, NoSpace
 
 
 @pytest.fixture(autouse=True)

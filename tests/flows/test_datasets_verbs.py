@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+
+from flows import cli
 from lore_datasets.environments import get_environment
 from lore_datasets.store import Store
 from lore_datasets.testing import small_advice, small_model, small_states
-
-from flows import cli
 
 
 @pytest.fixture(scope="module")

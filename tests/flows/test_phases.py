@@ -7,10 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from lore_datasets.errors import Busy, ConfigError
 
 from flows.phases import Phases, hold, write_json
 from flows.terminal import PlainTerminal, clock, use
+from lore_datasets.errors import Busy, ConfigError
 
 
 def test_a_finished_phase_is_skipped_and_says_so(tmp_path):

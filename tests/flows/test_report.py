@@ -7,14 +7,14 @@ import re
 
 import numpy as np
 import pytest
-from lore_datasets.advice import load_advice
-from lore_datasets.environments import get_environment
-from lore_datasets.errors import BadInput, NotFound
-from lore_datasets.testing import small_advice
 
 from flows.report.build import build_report, render
 from flows.report.read import json_lines, read_run, success_rates
 from lore.config import load_config, to_dict
+from lore_datasets.advice import load_advice
+from lore_datasets.environments import get_environment
+from lore_datasets.errors import BadInput, NotFound
+from lore_datasets.testing import small_advice
 
 
 def write_run(folder, config, *, episodes=20, seed=0, gated=True):

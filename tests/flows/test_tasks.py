@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lore_datasets.environments import get_environment
-from lore_datasets.errors import BadInput, ConfigError
-from lore_datasets.store import Store
 
 from flows import cli, tasks
 from flows.config import AdviceJob, CollectJob, DemoJob, EvaluateJob
 from lore.config import EnvConfig
 from lore.envs import make_env
 from lore.options.play import GoalPlayer
+from lore_datasets.environments import get_environment
+from lore_datasets.errors import BadInput, ConfigError
+from lore_datasets.store import Store
 from pipeline.collect import HalfAndHalf, RandomPolicy, collect, commit_states
 from pipeline.config import AskConfig, CollectConfig, SelectConfig, to_dict
 from pipeline.llm.rules import rank_goals

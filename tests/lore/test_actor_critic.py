@@ -2,14 +2,14 @@ import math
 
 import pytest
 import torch
-from lore_datasets.environments import Environment
-from lore_datasets.environments.crafter import KEY_SCHEME, VOCAB
 
 from lore.actor_critic import ActorCritic, imagination_loss, imagine, replay_loss
 from lore.config import Size
 from lore.optim import LaProp
 from lore.types import Imagined, Latent
 from lore.world_model import WorldModel
+from lore_datasets.environments import Environment
+from lore_datasets.environments.crafter import KEY_SCHEME, VOCAB
 
 CRAFTER = Environment("crafter", VOCAB, KEY_SCHEME, ())
 SMALL = Size(deter=64, hidden=16, classes=4, depth=4, units=32, stoch=8)

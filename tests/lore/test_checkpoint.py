@@ -4,11 +4,11 @@ import os
 import numpy as np
 import pytest
 import torch
-from lore_datasets.errors import CorruptArtifact, NewerSchema, NoSpace, NotFound, SchemeMismatch
 
 from lore import checkpoint
 from lore.actor_critic import ActorCritic
 from lore.config import Size
+from lore_datasets.errors import CorruptArtifact, NewerSchema, NoSpace, NotFound, SchemeMismatch
 
 SMALL = Size(deter=64, hidden=16, classes=4, depth=4, units=32, stoch=8)
 META = {"size": "1m", "observation": "pixels", "step": 7, "rng": {"state": 2**100}}

@@ -1,19 +1,20 @@
 """Configuration: the original's names, ranges, overrides, round trip."""
 
 import pytest
-from lore_datasets.errors import ConfigError
 
 from lore.config import SIZES, Config, from_dict, load_config, replace, to_dict
+from lore_datasets.errors import ConfigError
 
 
 def test_the_originals_names_are_all_there_with_their_defaults():
     config = load_config()
-    train = {"total_frames": 1_000_000, "use_llm": False, "llm_model": "gemini-2.5-flash-lite", "synthetic_ratio_max": 0.25,
+    train = {"total_frames": 1_000_000, "use_llm": False, "llm_model": "gemini-2.5-flash-lite",
+             "synthetic_ratio_max": 0.25,
              "synthetic_execution_prob": 0.2, "option_generation_interval": 500, "max_options": 8}  # fmt: skip
     for name, value in train.items():
         assert getattr(config.train, name) == value, name
-    for name in ("llm_timeout_s", "llm_cache_size", "synthetic_weight_decay", "skill_confidence_threshold", "log_interval",
-                 "replay_capacity", "batch_size", "learning_rate"):  # fmt: skip
+    for name in ("llm_timeout_s", "llm_cache_size", "synthetic_weight_decay", "skill_confidence_threshold",
+                 "log_interval", "replay_capacity", "batch_size", "learning_rate"):  # fmt: skip
         assert hasattr(config.train, name), name
     model = {"beta_max": 0.3, "delta_target": 0.1, "enable_hierarchical_options": False, "max_options": 8}
     for name, value in model.items():
@@ -24,7 +25,8 @@ def test_the_originals_names_are_all_there_with_their_defaults():
 @pytest.mark.parametrize(
     ("name", "value"),
     [("beta_max", 0.5), ("delta_target", 0.05), ("uncertainty_threshold", 0.3), ("synthetic_ratio_max", 0.15),
-     ("synthetic_weight_decay", 0.95), ("option_generation_interval", 200), ("llm_timeout_s", 1.5), ("llm_cache_size", 2000),
+     ("synthetic_weight_decay", 0.95), ("option_generation_interval", 200), ("llm_timeout_s", 1.5), ("llm_cache_size",
+     2000),
      ("skill_confidence_threshold", 0.6)],
 )  # fmt: skip
 def test_every_value_of_the_originals_tuning_section_is_reachable_by_its_bare_name(name, value):

@@ -7,13 +7,13 @@ import sys
 
 import numpy as np
 import pytest
-from lore_datasets.errors import BadInput, ConfigError, CorruptArtifact, UsageError
-from lore_datasets.types import SymbolicState
 
 from lore.config import EnvConfig
 from lore.envs import make_env
 from lore.envs.base import Env
 from lore.envs.crafter import CrafterEnv
+from lore_datasets.errors import BadInput, ConfigError, CorruptArtifact, UsageError
+from lore_datasets.types import SymbolicState
 
 SMALL = (32, 32)
 

@@ -7,13 +7,13 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from lore_datasets.errors import BadInput, UsageError
 
 from lore.config import EnvConfig
 from lore.envs import gym as lore_gym
 from lore.envs import make_env_fns
 from lore.envs.crafter import CrafterEnv
 from lore.envs.vector import ProcessVectorEnv, VectorEnv, WorkerDied
+from lore_datasets.errors import BadInput, UsageError
 
 SMALL = (24, 24)
 

@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from lore_datasets.environments import get_environment
-from lore_datasets.errors import BadInput
-from lore_datasets.geometry import StateView
-from lore_datasets.skills import OptionSpec, bound, from_option_spec, parse_skill
-from lore_datasets.types import SymbolicState
 
 from lore.envs.crafter import CrafterEnv
 from lore.options.interpreter import PATIENCE, Outcome, SkillRun, propose
 from lore.options.library import applicable, fit
 from lore.options.play import GoalPlayer
+from lore_datasets.environments import get_environment
+from lore_datasets.errors import BadInput
+from lore_datasets.geometry import StateView
+from lore_datasets.skills import OptionSpec, bound, from_option_spec, parse_skill
+from lore_datasets.types import SymbolicState
 
 ENV = get_environment("crafter")
 VOCAB = ENV.vocab

@@ -1,7 +1,5 @@
 import pytest
 import torch
-from lore_datasets.environments import Environment
-from lore_datasets.environments.crafter import KEY_SCHEME, VOCAB
 
 from lore.actor_critic import ActorCritic
 from lore.config import SIZES
@@ -18,6 +16,8 @@ from lore.nets import (
 )
 from lore.symbols import StateCodec, SymbolicDecoder, SymbolicEncoder
 from lore.world_model import WorldModel
+from lore_datasets.environments import Environment
+from lore_datasets.environments.crafter import KEY_SCHEME, VOCAB
 
 CRAFTER = Environment("crafter", VOCAB, KEY_SCHEME, ())
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
-from lore_datasets.errors import SchemeMismatch
 
 from lore.optim import LaProp
+from lore_datasets.errors import SchemeMismatch
 
 
 def scalar(**options) -> tuple[torch.nn.Parameter, LaProp]:

@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from lore_datasets.errors import BadInput, SchemeMismatch
 
 from lore.replay import Replay, latent_fields, pack_latent
 from lore.world_model import unpack_latent
+from lore_datasets.errors import BadInput, SchemeMismatch
 
 FIELDS = {"t": ((), np.int64), "stream": ((), np.int64), "is_last": ((), np.bool_), **latent_fields(2, 3)}
 

@@ -1,7 +1,5 @@
 import pytest
 import torch
-from lore_datasets.environments import Environment
-from lore_datasets.environments.crafter import KEY_SCHEME, VOCAB
 
 from lore.config import Size
 from lore.dists import categorical_kl, unimix_probs
@@ -9,6 +7,8 @@ from lore.losses import total_loss
 from lore.optim import LaProp
 from lore.types import Observed
 from lore.world_model import WorldModel, unpack_latent
+from lore_datasets.environments import Environment
+from lore_datasets.environments.crafter import KEY_SCHEME, VOCAB
 
 CRAFTER = Environment("crafter", VOCAB, KEY_SCHEME, ())
 SMALL = Size(deter=64, hidden=16, classes=4, depth=4, units=32, stoch=8)

@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
+
 from lore_datasets.advice import load_advice
 from lore_datasets.errors import BadInput, ServiceError
 from lore_datasets.geometry import StateView
 from lore_datasets.store import Store
-
 from pipeline.advise import advise, advise_shard, commit_round, dry_run, explain, prepare
 from pipeline.check import feasible_goals
 from pipeline.config import AdviseConfig, AskConfig, PipelineConfig

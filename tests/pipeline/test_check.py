@@ -1,7 +1,12 @@
 """Checks against the state: what cannot start, kills, or cannot be paid for is refused and kept with its reason."""
 
-import pytest
+import json
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lore_datasets.skills import bound, parse_skill
 from pipeline.check import check_plans, check_prior, check_skills, condition, feasible_actions, feasible_goals
 from pipeline.parse import Advice, Plan
 
@@ -128,3 +133,67 @@ def test_good_skills_enter_up_to_the_limit_and_once(env, make_view):
     kept, rejected = check_skills(found, env.vocab, [], [make_view()], 2)
     assert [(s.name, origin) for s, origin in kept] == [("fell_tree", "a"), ("fell_more", "c")]
     assert [r.reason for r in rejected] == ["skill_name_taken", "skill_over_limit"]
+
+
+json_leaves = st.none() | st.booleans() | st.integers(-5, 600) | st.floats() | st.text(max_size=6)
+words = st.sampled_from(
+    [
+        "act",
+        "move_toward",
+        "flee",
+        "explore",
+        "repeat",
+        "until",
+        "if",
+        "all",
+        "any",
+        "not",
+        "true",
+        "false",
+        "inventory",
+        "vital",
+        "near",
+        "facing",
+        "tree",
+        "wood",
+        "do",
+        "noop",
+        "health",
+        ">=",
+        "<",
+        "op",
+        "cmp",
+        "value",
+        "item",
+        "name",
+        "target",
+        "within",
+        "cond",
+        "body",
+        "then",
+        "otherwise",
+        "limit",
+        "times",
+        "action",
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_any_mutation_of_a_skill_enters_whole_or_is_refused(env, make_view, data):
+    body = json.loads(json.dumps(skill()))
+    for _ in range(data.draw(st.integers(1, 4))):
+        node = body
+        while isinstance(node, (dict, list)) and node:
+            key = data.draw(st.sampled_from(sorted(node)) if isinstance(node, dict) else st.integers(0, len(node) - 1))
+            if not isinstance(node[key], (dict, list)) or data.draw(st.booleans()):
+                node[key] = data.draw(json_leaves | words | st.lists(words, max_size=2))
+                break
+            node = node[key]
+    kept, rejected = check_skills([(body, "fuzz")], env.vocab, ["explore"], [make_view()], 4)
+    assert len(kept) + len(rejected) == 1
+    for made, _ in kept:
+        assert 1 <= bound(made) <= 500 and parse_skill(made.to_json(), env.vocab) == made
+    for reject in rejected:
+        assert reject.reason.startswith("skill_") and reject.text.isprintable()

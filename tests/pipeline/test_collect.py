@@ -4,9 +4,9 @@ from collections import namedtuple
 
 import numpy as np
 import pytest
+
 from lore_datasets.errors import BadInput
 from lore_datasets.testing import random_states
-
 from pipeline.collect import SOURCES, CollectedStates, HalfAndHalf, RandomPolicy, collect, commit_states
 
 Step = namedtuple("Step", "state is_last")

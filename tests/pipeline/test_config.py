@@ -4,8 +4,8 @@ import dataclasses
 import itertools
 
 import pytest
-from lore_datasets.errors import ConfigError
 
+from lore_datasets.errors import ConfigError
 from pipeline.config import AdviseConfig, AskConfig, CollectConfig, PipelineConfig, SelectConfig, to_dict
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+
 from lore_datasets.keys import fine_keys
 from lore_datasets.testing import random_states
-
 from pipeline.describe import daylight_word, describe, offset_words
 
 

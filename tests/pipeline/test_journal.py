@@ -5,8 +5,8 @@ import threading
 from dataclasses import replace
 
 import pytest
-from lore_datasets.errors import CorruptArtifact, LoreError, NewerSchema, ServiceError
 
+from lore_datasets.errors import CorruptArtifact, LoreError, NewerSchema, ServiceError
 from pipeline.llm.base import Prompt, Response
 from pipeline.llm.journal import MAX_FAILURES, Budget, Journal, JournalStats
 

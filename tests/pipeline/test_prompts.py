@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from lore_datasets.errors import BadInput, NotFound
 from lore_datasets.skills import parse_skill
-
 from pipeline.prompts import LETTERS, Renderer, load_template, parse_template, render
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
+from benchmarks.rules_play import main, measure
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput
 from lore_datasets.geometry import StateView
 from lore_datasets.skills import parse_skill
 from lore_datasets.types import SymbolicState
-
-from benchmarks.rules_play import main, measure
 from pipeline.check import check_plans, check_prior, feasible_actions, feasible_goals
 from pipeline.llm.base import LLM, Prompt
 from pipeline.llm.rules import RulesAdviser, rank_goals

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+
 from lore_datasets.errors import BadInput
 from lore_datasets.keys import fine_keys, goal_keys
 from lore_datasets.testing import random_states
 from lore_datasets.types import SymbolicState
-
 from pipeline.select import select
 
 

@@ -8,9 +8,9 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+
 from lore_datasets.errors import ConfigError, ServiceError, UsageError
 from lore_datasets.store import Store
-
 from pipeline.advise import advise, dry_run
 from pipeline.config import AdviseConfig, AskConfig, PipelineConfig
 from pipeline.llm import backend_from, get_backend

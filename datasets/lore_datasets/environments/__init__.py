@@ -1,4 +1,5 @@
-"""What the contract knows about each environment: vocabulary, recipes, keys, base skills. Data and numpy, no game code."""
+"""What the contract knows about each environment: vocabulary, recipes, keys, base skills. Data and numpy, no game
+code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Crafter 1.8.3 as the contract sees it: words, recipes and base skills (facts read off the game's data.yaml and objects.py)."""
+"""Crafter 1.8.3 as the contract sees it: words, recipes and base skills (facts read off the game's data.yaml and
+objects.py)."""
 
 from __future__ import annotations
 
@@ -81,5 +82,5 @@ VOCAB = Vocab(
 @cache
 def base_skills() -> tuple[Skill, ...]:
     """The embedded skill library (crafter_skills.json), checked on first use."""
-    text = resources.files(__package__).joinpath("crafter_skills.json").read_text()
+    text = resources.files("lore_datasets.environments").joinpath("crafter_skills.json").read_text()
     return tuple(parse_skill(entry, VOCAB) for entry in json.loads(text))
