@@ -14,11 +14,11 @@ from lore_datasets.errors import BadInput, shown
 from lore_datasets.vocab import Vocab
 
 __all__ = [
+    "ArraySpec",
     "ArtifactRef",
     "Manifest",
-    "ArraySpec",
-    "SymbolicState",
     "StateLayout",
+    "SymbolicState",
     "layout_of",
 ]
 
