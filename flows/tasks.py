@@ -109,8 +109,9 @@ def adviser(job: AdviceJob, environment: Environment, journal: Path) -> LLM:
     elif ask.backend == "replay":
         options = {"journal": journal}
     else:
-        given = {"model": ask.model, "base_url": ask.base_url if ask.backend != "local" else ""}
-        options = {name: value for name, value in given.items() if value}
+        options = {name: value for name in ("model", "base_url") if (value := getattr(ask, name))}
+        if ask.backend in ("gemini", "openai"):
+            options |= {"timeout_s": ask.timeout_s, "concurrency": ask.concurrency}
     return get_backend(ask.backend, **options)
 
 

@@ -128,3 +128,9 @@ def test_the_demo_s_presets_fill_what_was_left_open():
     full, quick = DemoJob().resolved(), DemoJob(quick=True, frames=77).resolved()
     assert full.states >= 2000 and full.folder == "runs/demo" and full.name == "crafter-demo"
     assert quick.frames == 77 and 0 < quick.states < full.states and quick.folder == "runs/demo-quick"
+
+
+def test_a_service_gets_the_limits_of_the_question_settings(stored):
+    ask = AskConfig(backend="openai", model="m", base_url="http://127.0.0.1:9/v1", timeout_s=1.5, concurrency=3)
+    llm = tasks.adviser(AdviceJob(ask=ask), get_environment("crafter"), stored[0] / "journal.sqlite")
+    assert (llm.name, llm.timeout_s, llm.concurrency) == ("openai:m", 1.5, 3)
