@@ -7,7 +7,7 @@ import torch
 from torch import Generator, nn
 
 from lore.actor_critic import ActorCritic
-from lore.config import SIZES, Config
+from lore.config import SIZES, Config, Size
 from lore.options.heads import OptionHeads
 from lore.world_model import WorldModel
 from lore_datasets.environments import Environment
@@ -37,18 +37,29 @@ class Agent(nn.Module):
         config: sizes, observation, slots. environment: vocabulary and layout. num_skills: K of the advice version (0 =
         none).
         generator: draws the initial weights.
+        size: widths in place of the configured row of the table. frame: (side, channel multiples) of other frames than
+        64x64, as :class:`lore.world_model.WorldModel` takes them.
     """
 
     heads: OptionHeads | None
 
     def __init__(
-        self, config: Config, environment: Environment, num_skills: int, generator: Generator | None = None
+        self,
+        config: Config,
+        environment: Environment,
+        num_skills: int,
+        generator: Generator | None = None,
+        *,
+        size: Size | None = None,
+        frame: tuple[int, tuple[int, ...]] = (64, (2, 3, 4, 4)),
     ) -> None:
         super().__init__()
-        size = SIZES[config.model.size]
+        size = size or SIZES[config.model.size]
         self.observation = config.env.observation
         self.num_actions = len(environment.vocab.actions)
-        self.world_model = WorldModel(config.env.observation, environment, size, generator=generator)
+        self.world_model = WorldModel(
+            config.env.observation, environment, size, image_size=frame[0], mults=frame[1], generator=generator
+        )
         features = self.world_model.features
         with_options = config.model.enable_hierarchical_options
         entries = self.num_actions + (config.model.max_options if with_options else 0)
