@@ -60,6 +60,7 @@ def arm_config(job: DemoJob, arm: str, advice: str) -> Config:
         "train.train_ratio": 64.0,
         "train.learning_rate": 4e-4,
         "train.warmup": 100,
+        "train.entropy": 3e-3,
         "train.log_interval": 100,
         "train.save_interval_s": 15.0,
         "train.device": "cpu",

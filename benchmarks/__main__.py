@@ -1,0 +1,11 @@
+"""``python -m benchmarks``: every benchmark, one after the other."""
+
+import sys
+
+from benchmarks import rules_play, speed
+from benchmarks.record import write
+
+if __name__ == "__main__":
+    code = speed.main([])
+    write("rules_play", rules_play.measure(40, 100))
+    sys.exit(code)

@@ -1,0 +1,149 @@
+"""Speeds of the parts, on one CPU thread: the game, an update, a policy step, replay, look-up, the rule book.
+
+``python -m benchmarks.speed [game|update|policy|replay|lookup|rules ...]`` writes one JSON per row.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.record import timed, write
+from lore_datasets.environments import get_environment
+
+__all__ = ["ROWS", "main"]
+
+
+def game() -> dict[str, Any]:
+    """Crafter under a random policy, resets included: steps per CPU second of one core."""
+    from lore.envs.crafter import CrafterEnv
+
+    out: dict[str, Any] = {}
+    for pixels in (False, True):
+        env, rng = CrafterEnv(0, pixels=pixels), np.random.default_rng(0)
+        env.reset()
+        steps, began = 3000, time.process_time()
+        for _ in range(steps):
+            if env.step(int(rng.integers(17))).is_last:
+                env.reset()
+        name = "pixels" if pixels else "symbolic"
+        out[name] = {"steps": steps, "steps_per_cpu_s": steps / (time.process_time() - began)}
+        out[name]["reset"] = timed(env.reset, 10)
+    return out
+
+
+def _learner(size: str, observation: str, sequences: int, length: int) -> tuple[Any, dict[str, np.ndarray]]:
+    import torch
+
+    from lore.config import load_config
+    from lore.run import Run
+
+    batch = sequences * length
+    config = load_config(
+        size=size,
+        observation=observation,
+        batch_size=batch,
+        sequence_length=length,
+        threads=1,
+        replay_capacity=3 * batch,
+    )
+    run = Run(config, Path(tempfile.mkdtemp()))
+    steps, (learner, replay) = run.envs.reset(), (run.learner, run.replay)
+    assert learner is not None and replay is not None
+    while replay.items() < sequences + length:
+        actions, records = run.player.act(steps, 0)
+        replay.add(0, records[0])
+        steps = run.envs.step(actions)
+    torch.manual_seed(0)
+    return learner, {k: v.copy() for k, v in replay.sample(sequences).items()}
+
+
+def update() -> dict[str, Any]:
+    """One gradient update: world model, imagination of 15 steps, actor, critic, optimiser."""
+    out = {}
+    for size, observation, sequences, length, repeats in (
+        ("tiny", "symbolic", 8, 32, 10),
+        ("tiny", "symbolic", 16, 64, 5),
+        ("1m", "pixels", 16, 64, 3),
+    ):
+        learner, records = _learner(size, observation, sequences, length)
+        out[f"{size} {observation} {sequences}x{length}"] = timed(lambda m=learner, r=records: m.update(r), repeats)
+    return out
+
+
+def policy() -> dict[str, Any]:
+    """One policy step (encode, posterior, actor, critic, sample) at ``1m`` on pixels, batch 1 and 8."""
+    from lore.config import load_config
+    from lore.run import Run
+
+    out = {}
+    for envs in (1, 8):
+        config = load_config(size="1m", observation="pixels", num_envs=envs, threads=1)
+        run = Run(config, Path(tempfile.mkdtemp()), with_replay=False)
+        steps = run.envs.reset()
+        out[f"batch {envs}"] = timed(lambda r=run, s=steps: r.player.act(s, 0), 50, warmup=5)
+    return out
+
+
+def replay() -> dict[str, Any]:
+    """Sampling 16 windows of 65 records from 1,000,000 symbolic steps at ``tiny``."""
+    from lore.replay import Replay, latent_fields
+
+    fields: dict[str, Any] = {"state": ((104,), np.uint8), "action": ((), np.int64), "reward": ((), np.float32)}
+    fields |= {"is_first": ((), np.bool_), "is_last": ((), np.bool_), "is_terminal": ((), np.bool_)}
+    ring = Replay(fields | latent_fields(256, 32), 1_000_000, length=65)
+    ring.written[:] = 1_000_000
+    return {"16x65 of 1M": timed(lambda: ring.sample(16), 200, warmup=20)}
+
+
+def lookup() -> dict[str, Any]:
+    """1,024 keys in a table of 1,000,000 rows, keys given."""
+    from lore.advice.table import KeyTable
+
+    rng = np.random.default_rng(0)
+    keys = rng.integers(-(2**62), 2**62, 1_000_000)
+    n = len(keys)
+    table = KeyTable(keys, np.zeros((n, 4), np.float32), np.ones((n, 4), bool), np.ones(n, np.float32))
+    asked = rng.choice(keys, 1024)
+    return {"1024 of 1M": timed(lambda: table.find(asked), 200, warmup=10)}
+
+
+def rules() -> dict[str, Any]:
+    """From packed states to a committed version with the rule book: states per CPU second."""
+    from lore_datasets.store import Store
+    from lore_datasets.testing import random_states
+    from pipeline.advise import advise
+    from pipeline.llm import get_backend
+
+    env = get_environment("crafter")
+    states = random_states(env, 1000, np.random.default_rng(0)).pack()
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.process_time()
+        advise(states, env, get_backend("rules"), Store(Path(folder)), "speed")
+        spent = time.process_time() - began
+    return {"states": 1000, "cpu_s": spent, "states_per_cpu_s": 1000 / spent}
+
+
+ROWS: dict[str, Callable[[], dict[str, Any]]] = {f.__name__: f for f in (game, update, policy, replay, lookup, rules)}
+
+
+def main(names: list[str]) -> int:
+    """Run the named rows (all when none is named)."""
+    import torch
+
+    torch.set_num_threads(1)
+    for name in names or list(ROWS):
+        print(f"{name}: {ROWS[name].__doc__.splitlines()[0]}", flush=True)
+        path = write(f"speed_{name}", ROWS[name]())
+        print(path.read_text(), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
