@@ -67,7 +67,7 @@ class EvaluateJob:
             raise ConfigError.out_of_range("episodes", self.episodes, "1 or more")
 
 
-_FULL = {"states": 3000, "rows": 3000, "frames": 4000, "episodes": 6, "epochs": 20}
+_FULL = {"states": 3000, "rows": 3000, "frames": 3000, "episodes": 6, "epochs": 20}
 _QUICK = {"states": 600, "rows": 400, "frames": 1000, "episodes": 1, "epochs": 8}
 
 
