@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from lore_datasets.conditions import compile_condition
 from lore_datasets.errors import SkillError, shown
 from lore_datasets.geometry import StateView
 from lore_datasets.skills import Skill, bound, parse_skill
@@ -22,18 +22,12 @@ __all__ = [
     "check_plans",
     "check_prior",
     "check_skills",
-    "condition",
     "feasible_actions",
     "feasible_goals",
 ]
 
 Feasible = Callable[[StateView], Sequence[str]]
 """Names of the goals that can start in a state and are not done there."""
-
-Test = Callable[[StateView], bool]
-_COMPARE = {
-    "<": operator.lt, "<=": operator.le, "==": operator.eq, ">=": operator.ge, ">": operator.gt, "!=": operator.ne
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,49 +39,11 @@ class Rejected:
     text: str
 
 
-def condition(cond: dict[str, Any], vocab: Vocab) -> Test:
-    """A checked skill condition as a test of a state."""
-    op = cond["op"]
-    if op in ("all", "any"):
-        tests = [condition(c, vocab) for c in cond["of"]]
-        return (lambda v: all(t(v) for t in tests)) if op == "all" else (lambda v: any(t(v) for t in tests))
-    if op == "not":
-        inner = condition(cond["of"], vocab)
-        return lambda v: not inner(v)
-    if op in ("true", "false"):
-        return lambda v: op == "true"
-    if op in ("inventory", "vital", "daylight"):
-        compare, value = _COMPARE[cond["cmp"]], cond["value"]
-        if op == "daylight":
-            return lambda v: compare(v.daylight, value)
-        if op == "inventory":
-            item = vocab.index("items", cond["item"])
-            return lambda v: compare(v.counts[item], value)
-        vital = vocab.index("vitals", cond["name"])
-        return lambda v: compare(v.vital_values[vital], value)
-    if op == "flag":
-        return lambda v: v.sleeping
-    if op == "unlocked":
-        achievement = vocab.index("achievements", cond["achievement"])
-        return lambda v: bool(v.flags[achievement])
-    if op == "can":
-        action = cond["action"]
-        return lambda v: v.can(action)
-    names = [cond["target"]] if isinstance(cond["target"], str) else cond["target"]
-    ids = tuple(vocab.target(name) for name in names)
-    if op == "facing":
-        return lambda v: v.facing_id in ids
-    if op == "reachable":
-        return lambda v: v.reachable_ids(ids)
-    within = cond["within"]
-    return lambda v: v.near_ids(ids, within)
-
-
 class GoalCheck:
     """Start conditions of a list of skills, made ready once: ``GoalCheck(skills, vocab)(view) -> names``."""
 
     def __init__(self, skills: Iterable[Skill], vocab: Vocab) -> None:
-        self.tests = [(s.name, condition(s.start, vocab), condition(s.done, vocab)) for s in skills]
+        self.tests = [(s.name, compile_condition(s.start, vocab), compile_condition(s.done, vocab)) for s in skills]
 
     def __call__(self, view: StateView) -> list[str]:
         """Names of the skills that can start in this state and are not done there."""
@@ -230,7 +186,8 @@ def _skill_fault(skill: Skill, names: set[str], states: Sequence[StateView]) -> 
         return "skill_empty"
     if not states:
         return ""
-    start, done = condition(skill.start, states[0].vocab), condition(skill.done, states[0].vocab)
+    vocab = states[0].vocab
+    start, done = compile_condition(skill.start, vocab), compile_condition(skill.done, vocab)
     startable = np.array([start(view) for view in states])
     if not startable.any():
         return "skill_never_starts"

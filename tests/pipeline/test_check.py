@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lore_datasets.conditions import compile_condition
 from lore_datasets.skills import bound, parse_skill
-from pipeline.check import check_plans, check_prior, check_skills, condition, feasible_actions, feasible_goals
+from pipeline.check import check_plans, check_prior, check_skills, feasible_actions, feasible_goals
 from pipeline.parse import Advice, Plan
 
 
@@ -56,7 +57,7 @@ def test_goals_follow_start_and_done_of_their_skills(env, make_view):
 )
 def test_every_condition_of_the_skill_language_is_read(env, make_view, cond, expected):
     view = make_view(inventory={"wood": 2}, vitals={"food": 3}, unlocked=("collect_wood",))
-    assert condition(cond, env.vocab)(view) is expected
+    assert compile_condition(cond, env.vocab)(view) is expected
 
 
 def test_infeasible_choices_are_dropped_and_cost_confidence(make_view):
