@@ -23,7 +23,7 @@ from lore_datasets.errors import CorruptArtifact, NewerSchema, NoSpace, NotFound
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["SCHEMA", "load", "prefixed", "previous_path", "restore", "save"]
+__all__ = ["SCHEMA", "clean", "load", "prefixed", "previous_path", "restore", "save"]
 
 SCHEMA = 1
 """Version of the file's layout; only grows."""
@@ -116,6 +116,14 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, Any], meta: Mapping
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
     return digest
+
+
+def clean(path: str | os.PathLike[str]) -> None:
+    """Remove what saves that were killed left beside ``path``; only for the one process that writes there."""
+    path = Path(path)
+    for pattern in (f".{path.name}.*.tmp", f"{path.name}.previous.tmp"):
+        for left in path.parent.glob(pattern):
+            left.unlink(missing_ok=True)
 
 
 def load(

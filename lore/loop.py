@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lore import checkpoint
 from lore.config import Config, to_dict
 from lore.metrics import Sink, crafter_score, read_jsonl
 from lore.run import CHECKPOINT, Run, lock_run, machine, read_config, write_json
@@ -41,7 +42,7 @@ def train(
     with lock_run(folder), _stop_signals() as stop:
         run = Run(config, folder)
         resumed = _open(run)
-        sink = Sink(folder, run.frames if resumed else 0, tensorboard)
+        sink = Sink(folder, run.frames, tensorboard, run.rows)
         clock = _Clock(run, on_progress)
         save_due = Every(config.train.save_interval_s)
         if not resumed:
@@ -67,6 +68,7 @@ def train(
 def _open(run: Run) -> bool:
     """Restore when there is a checkpoint; refuse a folder that belongs to another configuration. True when resumed."""
     path = run.folder / "config.json"
+    checkpoint.clean(run.folder / CHECKPOINT)
     if path.exists():
         before, now = to_dict(read_config(run.folder)), to_dict(run.config)
         free = {"total_frames", "save_interval_s", "log_interval", "threads", "device"}
@@ -200,6 +202,7 @@ def _metrics(run: Run, clock: _Clock) -> dict[str, float]:
 def _save(run: Run, sink: Sink, clock: _Clock) -> None:
     run.seconds = clock.elapsed()
     sink.sync()
+    run.rows = dict(sink.rows)
     run.save()
 
 

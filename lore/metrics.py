@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,22 +74,32 @@ class Means:
 
 
 class Sink:
-    """Writes rows; on resume it cuts the files back to the step of the checkpoint, so no step is reported twice.
+    """Writes rows; on resume it cuts the files back to the rows of the checkpoint, so nothing is reported twice.
 
     Args:
         folder: the run. step: environment steps of the checkpoint that the run resumes from (0 = fresh).
         tensorboard: also write TensorBoard events.
+        rows: rows of each file at that checkpoint; where a file is not named, its rows up to ``step`` are kept.
+
+    Attributes:
+        rows: rows written so far, by file.
     """
 
     FILES = ("metrics.jsonl", "episodes.jsonl")
 
-    def __init__(self, folder: Path, step: int = 0, tensorboard: bool = True) -> None:
+    def __init__(
+        self, folder: Path, step: int = 0, tensorboard: bool = True, rows: Mapping[str, int] | None = None
+    ) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.rows = dict.fromkeys(self.FILES, 0)
         for name in self.FILES:
             path = self.folder / name
             if path.exists():
-                kept = [row for row in read_jsonl(path) if row["step"] <= step] if step else []
+                kept = read_jsonl(path)
+                # The step alone does not tell: an episode's row and a checkpoint before it can share one.
+                kept = kept[: rows[name]] if rows and name in rows else [r for r in kept if step and r["step"] <= step]
+                self.rows[name] = len(kept)
                 temporary = path.with_suffix(".tmp")
                 temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
                 os.replace(temporary, path)
@@ -132,6 +143,7 @@ class Sink:
         self.writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
     def _line(self, name: str, row: dict[str, Any]) -> None:
+        self.rows[name] += 1
         self.files[name].write(json.dumps(row) + "\n")
         self.files[name].flush()
 

@@ -129,6 +129,7 @@ class Run:
         self.successes: list[list[bool]] = []
         self.means = Means()
         self.seconds = 0.0
+        self.rows: dict[str, int] = {}  # rows of metrics and episodes on disk at the checkpoint
 
     def _make_slots(self, skills: tuple) -> Slots | None:
         model, train = self.config.model, self.config.train
@@ -189,6 +190,7 @@ class Run:
             "advice": str(self.advice.ref) if self.advice else "",
             "frames": self.frames, "episodes": self.episodes, "recent": list(self.recent),
             "returns": self.returns.tolist(), "successes": self.successes, "seconds": self.seconds,
+            "rows": self.rows,
             "learner": self.learner.state_dict(), "replay": cursors, "controller": self.controller.state_dict(),
             "ratio": self.ratio.state_dict(), "means": self.means.state_dict(), "envs": self.envs.state_dict(),
             "steps": [_step_to_json(s) for s in self.steps],
@@ -214,6 +216,7 @@ class Run:
         self.recent.extend(meta["recent"])
         self.returns[:] = meta["returns"]
         self.successes = meta["successes"]
+        self.rows = meta.get("rows", {})
         return meta
 
     def _restore_agent(self, tensors: dict[str, Any], meta: dict[str, Any]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -75,7 +77,7 @@ class AdviceSource:
         self.counts = np.zeros(len(SOURCES), np.int64)
         self.lookups = 0
         self.hits = 0
-        self._cache: OrderedDict[bytes, tuple] = OrderedDict()
+        self._cache: OrderedDict[bytes, tuple | None] = OrderedDict()  # None: known, to be computed again
         self._cache_size = cache_size
 
     def plan(self, row: int) -> tuple[np.ndarray, float]:
@@ -93,12 +95,14 @@ class AdviceSource:
         out = self._empty(len(states))
         missing = []
         for i, state in enumerate(states):
-            answer = self._cache.get(state.tobytes()) if self._cache_size else None
+            key = state.tobytes()
+            if key in self._cache:
+                self.hits += 1
+                self._cache.move_to_end(key)
+            answer = self._cache.get(key)
             if answer is None:
                 missing.append(i)
             else:
-                self.hits += 1
-                self._cache.move_to_end(state.tobytes())
                 for array, value in zip(out, answer, strict=True):
                     array[i] = value
         if missing:
@@ -161,3 +165,17 @@ class AdviceSource:
         """Start a new window of coverage and cache statistics."""
         self.counts[:] = 0
         self.lookups = self.hits = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able counts, and the states that the cache knows; their answers follow from the version."""
+        return {
+            "counts": self.counts.tolist(), "lookups": self.lookups, "hits": self.hits,
+            "cache": base64.b64encode(zlib.compress(b"".join(self._cache), 1)).decode(),
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`."""
+        self.counts[:] = state["counts"]
+        self.lookups, self.hits = state["lookups"], state["hits"]
+        known, size = zlib.decompress(base64.b64decode(state["cache"])), self.environment.layout.size
+        self._cache = OrderedDict((known[i : i + size], None) for i in range(0, len(known), size))

@@ -303,6 +303,7 @@ class Controller:
             "charges": [plain(c) for c in self.charges],
             "totals": self.totals,
             "appeal": self.appeal.tolist(),
+            "source": self.source.state_dict() if self.source else None,
             "rng": self.rng.bit_generator.state,
         }
 
@@ -322,4 +323,6 @@ class Controller:
             self.charges.append(charge)
         self.totals = dict(state["totals"])
         self.appeal = np.array(state["appeal"])
+        if self.source is not None and state.get("source"):
+            self.source.load_state_dict(state["source"])
         self.rng.bit_generator.state = state["rng"]
