@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -44,11 +45,11 @@ class Learner:
         """Which skill sits in each option slot from the next update on."""
         self.slots = torch.from_numpy(skills.copy()).to(self.device)
 
-    def update(self, records: dict[str, np.ndarray]) -> tuple[Latent, dict[str, Any]]:
+    def update(self, records: Mapping[str, np.ndarray | Tensor]) -> tuple[Latent, dict[str, Any]]:
         """One gradient step on records [B, 1+T, ...]; returns the fresh posterior latents [B, T, ...] and 0-d
         metrics."""
         agent, config = self.agent, self.config
-        tensors = {k: torch.from_numpy(v).to(self.device) for k, v in records.items() if k != "indices"}
+        tensors = {k: torch.as_tensor(v).to(self.device) for k, v in records.items() if k != "indices"}
         batch, start = agent.world_model.split_context(tensors)
         losses, seen, metrics = agent.world_model.loss(batch, start, self.generator)
         features = seen.latent.features()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -176,9 +176,9 @@ def _update(run: Run) -> None:
         run.means.add({k if k.startswith(tags) else f"train/{k}": float(v) for k, v in metrics.items()})
 
 
-def _dump_batch(run: Run, records: dict[str, np.ndarray]) -> None:
+def _dump_batch(run: Run, records: Mapping[str, Any]) -> None:
     path = run.folder / "diverged_batch.npz"
-    np.savez_compressed(path, **records)  # pyright: ignore[reportArgumentType]
+    np.savez_compressed(path, **{k: v if isinstance(v, np.ndarray) else v.cpu().numpy() for k, v in records.items()})
     raise Diverged(
         f"{MAX_BAD_UPDATES} updates in a row were not finite at step {run.frames}",
         kept=f"the last checkpoint, and the batch in {path.name}",

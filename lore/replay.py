@@ -6,8 +6,10 @@ any run of consecutive records of one stream: it crosses episode ends and never 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,7 @@ class Replay:
         seed: seeds the generator used where :meth:`sample` is given none.
         length: window length that the online queue hands out (context record + trained steps).
         online: put every ``length``-th new window of a stream in a queue that is sampled first, once.
+        folder: keep the arrays in files there (memory maps) in place of memory; they are scratch, made anew each time.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Replay:
         *,
         length: int = 65,
         online: bool = True,
+        folder: Path | None = None,
     ) -> None:
         self.slots = capacity // streams
         if self.slots < length:
@@ -58,8 +62,8 @@ class Replay:
                 hint=f"a capacity of at least {length * streams}",
             )
         self.fields = {name: (tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in fields.items()}
-        # Zero pages are only backed by memory once written, so a large capacity costs nothing at first.
-        self.arrays = {name: np.zeros((streams, self.slots, *s), d) for name, (s, d) in self.fields.items()}
+        self.folder = folder
+        self.arrays = {name: self._zeros(name, (streams, self.slots, *s), d) for name, (s, d) in self.fields.items()}
         self.streams, self.length, self.online = streams, length, online
         self.written = np.zeros(streams, np.int64)  # records ever added; slot of record i = i % slots
         self.queue: deque[tuple[int, int]] = deque()
@@ -67,13 +71,25 @@ class Replay:
         self._buffers: list[dict[str, np.ndarray]] = [{}, {}]
         self._turn = 0
 
+    @staticmethod
+    def bytes_needed(fields: Mapping[str, tuple[tuple[int, ...], Any]], records: int) -> int:
+        """Bytes of ``records`` records with these fields."""
+        return records * sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in fields.values())
+
+    def _zeros(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+        """The ring of one field. Neither pages nor file blocks exist before they are written, so capacity is free."""
+        if self.folder is None:
+            return np.zeros(shape, dtype)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return np.memmap(self.folder / f"{name}.ring", dtype, "w+", shape=shape)
+
     def __len__(self) -> int:
         return int(np.minimum(self.written, self.slots).sum())
 
     @property
     def nbytes(self) -> int:
         """Bytes of the records held (not of the capacity)."""
-        return len(self) * sum(int(np.prod(s, dtype=np.int64)) * d.itemsize for s, d in self.fields.values())
+        return self.bytes_needed(self.fields, len(self))
 
     def items(self, length: int | None = None) -> int:
         """Number of windows that can be sampled now."""
@@ -189,9 +205,13 @@ class Replay:
 
     def load_state_dict(self, arrays: Mapping[str, np.ndarray], cursors: Mapping[str, Any]) -> None:
         """Inverse of :meth:`state_dict`; SchemeMismatch when streams, capacity or fields differ."""
+        arrays = {name: np.asarray(value) for name, value in arrays.items()}
+        self._check_state(arrays, cursors)
+        self._take_state(arrays, cursors)
+
+    def _check_state(self, arrays: Mapping[str, np.ndarray], cursors: Mapping[str, Any]) -> None:
         held = [min(n, self.slots) for n in cursors["written"]]
         want = {f"{i}/{name}": ((n, *s), d) for i, n in enumerate(held) for name, (s, d) in self.fields.items()}
-        arrays = {name: np.asarray(value) for name, value in arrays.items()}
         found = {name: (value.shape, value.dtype) for name, value in arrays.items()}
         if len(held) != self.streams or cursors["slots"] != self.slots or found != want:
             wrong = sorted(name for name in want.keys() | found.keys() if want.get(name) != found.get(name))
@@ -200,7 +220,9 @@ class Replay:
                 f"this one {self.streams} of {self.slots}" + (f"; differing: {wrong[0]}" if wrong else ""),
                 kept="the replay as it was",
             )
-        for i, n in enumerate(held):
+
+    def _take_state(self, arrays: Mapping[str, Any], cursors: Mapping[str, Any]) -> None:
+        for i, n in enumerate(min(n, self.slots) for n in cursors["written"]):
             for name, array in self.arrays.items():
                 array[i, :n] = arrays[f"{i}/{name}"]
         self.written[:] = cursors["written"]

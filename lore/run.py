@@ -25,6 +25,7 @@ from lore.metrics import Means
 from lore.options.controller import Controller
 from lore.options.slots import Slots
 from lore.replay import Replay, latent_fields
+from lore.replay_backends import check_room, make_replay
 from lore.synthetic.rollout import plan_table
 from lore.when import Ratio
 from lore_datasets.advice import AdviceData, load_advice
@@ -161,7 +162,10 @@ class Run:
             }  # fmt: skip
         length = config.train.sequence_length + 1
         capacity = max(config.train.replay_capacity, length * config.env.num_envs)
-        self.replay = Replay(fields, capacity, config.env.num_envs, replay_seed, length=length)
+        check_room(config, fields, self.folder, self.device)
+        self.replay = make_replay(
+            fields, capacity, config.env.num_envs, replay_seed, length=length, folder=self.folder, device=self.device
+        )
 
     # -- saving and restoring ---------------------------------------------------------------------------------------
 

@@ -47,20 +47,25 @@ class Episode:
 
 @dataclass
 class Trainer:
-    """A game and everything that learns it. ``actor`` False takes the actor's gradient away, ``memory`` False starts
-    every belief afresh."""
+    """A game and everything that learns it.
+
+    Args:
+        actor: False takes the actor's gradient away. memory: False starts every belief afresh.
+        entropy: weight of the policy's entropy.
+    """
 
     env: Env
     seed: int
     actor: bool = True
     memory: bool = True
+    entropy: float = 3e-3
     episodes: list[Episode] = field(default_factory=list)
     metrics: list[dict[str, float]] = field(default_factory=list)
     cpu_s: float = 0.0
 
     def __post_init__(self) -> None:
         torch.set_num_threads(1)
-        config, cpu = toy_config(self.seed), torch.device("cpu")
+        config, cpu = toy_config(self.seed, entropy=self.entropy), torch.device("cpu")
         seeds = [int(s) for s in np.random.SeedSequence(self.seed).generate_state(5)]
         rng = [torch.Generator().manual_seed(s) for s in seeds[:3]]
         self.agent = Agent(config, self.env.spec, 0, rng[0], size=SIZE, frame=FRAME)
