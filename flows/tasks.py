@@ -99,20 +99,16 @@ def _collected(store: Store, name: str, config: dict[str, Any]) -> tuple[Artifac
 
 def adviser(job: AdviceJob, environment: Environment, journal: Path) -> LLM:
     """The backend that ``job.ask`` names."""
-    from pipeline.llm import get_backend
+    from pipeline.llm import backend_from
 
     ask, options = job.ask, {}
-    if ask.backend == "rules":
+    if ask.backend == "rules" or ":" in ask.backend:
         options = {"environment": environment}
     elif ask.backend in ("random", "blind", "degraded"):
         options = {"seed": job.advise.seed}
     elif ask.backend == "replay":
         options = {"journal": journal}
-    else:
-        options = {name: value for name in ("model", "base_url") if (value := getattr(ask, name))}
-        if ask.backend in ("gemini", "openai"):
-            options |= {"timeout_s": ask.timeout_s, "concurrency": ask.concurrency}
-    return get_backend(ask.backend, **options)
+    return backend_from(ask, **options)
 
 
 def _asked(job: AdviceJob) -> tuple[Store, ArtifactRef, Environment, Any, Any]:

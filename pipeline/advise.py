@@ -24,12 +24,12 @@ from pipeline.check import Feasible, check_plans, check_prior, feasible_actions
 from pipeline.commit import commit_round
 from pipeline.config import PipelineConfig
 from pipeline.describe import describe
-from pipeline.llm.base import LLM, Prompt
+from pipeline.llm.base import KINDS, LLM, Prompt
 from pipeline.llm.journal import Journal
 from pipeline.llm.prices import estimate_tokens
 from pipeline.parse import Advice
 from pipeline.prompts import LETTERS
-from pipeline.round import Round, prepare, sample_views, skill_prompts
+from pipeline.round import Round, asks_for_skills, prepare, sample_views, skill_prompts
 from pipeline.rows import Row, merge_orders
 
 __all__ = ["DryRun", "Round", "advise", "advise_shard", "commit_round", "dry_run", "explain", "prepare"]
@@ -66,6 +66,12 @@ def advise(
     return commit_round(now, results, store, name, parents=parents, provenance=provenance, message=message)
 
 
+def _row(now: Round, index: int, view: StateView) -> Row:
+    """The row of one state before it is asked about."""
+    goals_known = getattr(now.llm, "speaks_of", "goals") == "goals"
+    return Row(index, list(now.feasible(view))[: len(LETTERS)], goals_known)
+
+
 def _questions(now: Round, row: Row, view: StateView) -> list[Prompt]:
     """The questions about one state: one per order of the options, and for a share of the states one for plans."""
     config, renderer = now.config.advise, now.renderer
@@ -73,8 +79,11 @@ def _questions(now: Round, row: Row, view: StateView) -> list[Prompt]:
     state = SymbolicState.unpack(packed, now.environment.layout)
     text = describe(state, now.environment)
     form = "letter" if getattr(now.llm, "letters", False) else "json"
-    options = row.goals or feasible_actions(view)
+    kinds = getattr(now.llm, "kinds", KINDS)
+    options = row.goals if row.goals and row.goals_known else feasible_actions(view)
     out = [renderer.prior(state, options, order=i, answer=form, text=text) for i in range(config.orders)]
+    if "plan" not in kinds:
+        return out
     draw = int.from_bytes(hashlib.blake2b(b"%d" % config.seed + packed.tobytes(), digest_size=4).digest(), "little")
     if draw < config.plan_share * 2**32:
         out.append(renderer.plan(state, [*row.goals, *feasible_actions(view)], text=text))
@@ -85,7 +94,7 @@ def advise_shard(now: Round, shard: Sequence[int]) -> ShardResult:
     """Ask about the states of one shard (indices into ``now.packed``) and check what comes back."""
     result = ShardResult()
     views = [now.view(i) for i in shard]
-    rows = [Row(i, list(now.feasible(view))[: len(LETTERS)]) for i, view in zip(shard, views, strict=True)]
+    rows = [_row(now, i, view) for i, view in zip(shard, views, strict=True)]
     questions = [_questions(now, row, view) for row, view in zip(rows, views, strict=True)]
     asked = iter(now.ask([prompt for each in questions for prompt in each], result))
     for row, view, each in zip(rows, views, questions, strict=True):
@@ -140,11 +149,11 @@ def dry_run(
     """Count what :func:`advise` would ask, without asking; tokens are upper figures (answers at their cap)."""
     now = prepare(states, environment, llm, store, name, config, journal, feasible=feasible, ask_skills=False)
     prompts: list[Prompt] = []
-    if now.config.advise.skill_questions and now.config.advise.max_new_skills:
+    if asks_for_skills(llm, now.config):
         prompts += skill_prompts(now, sample_views(now))
     for i in range(len(now.packed)):
         view = now.view(i)
-        prompts += _questions(now, Row(i, list(now.feasible(view))[: len(LETTERS)]), view)
+        prompts += _questions(now, _row(now, i, view), view)
     keyed = dict(zip(now.journal.keys(llm, prompts), prompts, strict=True))
     new = [prompt for key, prompt in keyed.items() if now.journal.get(key) is None]
     tokens = np.array([estimate_tokens(prompt) for prompt in new], np.int64).reshape(-1, 2).sum(0)

@@ -71,7 +71,7 @@ class AskConfig:
     """Who is asked, how often, and for how much."""
 
     backend: str = "rules"
-    """rules, gemini, openai, local, replay, or a control: blind, random, degraded."""
+    """rules, gemini, openai, local, replay, a control (blind, random, degraded), or your own as module:Class."""
     model: str = ""
     """Model name for the backends that have several; empty takes the backend's default."""
     base_url: str = ""
@@ -92,8 +92,8 @@ class AskConfig:
     """Let answers of several model versions into one dataset version."""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", self.backend):
-            raise ConfigError.out_of_range("ask.backend", self.backend, "a backend name such as rules")
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}|[A-Za-z_][\w.]{0,99}:[A-Za-z_]\w{0,59}", self.backend, re.ASCII):
+            raise ConfigError.out_of_range("ask.backend", self.backend, "a backend name such as rules, or module:Class")
         _check(
             "ask",
             self,

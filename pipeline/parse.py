@@ -7,7 +7,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -69,7 +69,10 @@ def parse(response: Response, prompt: Prompt, names: Collection[str]) -> Advice:
         raise AnswerError(f"answer was {'cut at its length limit' if response.finish == 'length' else 'blocked'}")
     if prompt.kind == "prior":
         if response.probabilities is not None:
-            return _letters(response.probabilities, prompt.options)
+            advice = _letters(response.probabilities, prompt.options)
+            if response.confidence is None:
+                return advice
+            return replace(advice, confidence=_unit(response.confidence, "confidence"))
         letter = _LETTER.fullmatch(response.text.strip()) if len(response.text) < 16 else None
         if letter:
             return _one_letter(letter[1], prompt.options)

@@ -18,11 +18,11 @@ from lore_datasets.types import SymbolicState
 from pipeline.ask import Asked, ShardResult, ask
 from pipeline.check import Feasible, GoalCheck, check_skills
 from pipeline.config import PipelineConfig
-from pipeline.llm.base import LLM, Prompt
+from pipeline.llm.base import KINDS, LLM, Prompt
 from pipeline.llm.journal import Budget, Journal
 from pipeline.prompts import Renderer
 
-__all__ = ["Round", "prepare", "sample_views", "skill_prompts"]
+__all__ = ["Round", "asks_for_skills", "prepare", "sample_views", "skill_prompts"]
 
 _SAMPLE = 256
 
@@ -107,9 +107,15 @@ def prepare(
         renderer=Renderer(environment, skills, seed=config.advise.seed),
         feasible=_all_goals(feasible, skills, environment),
     )
-    if ask_skills and config.advise.skill_questions and config.advise.max_new_skills:
+    if ask_skills and asks_for_skills(llm, config):
         _add_skills(now, feasible)
     return now
+
+
+def asks_for_skills(llm: LLM, config: PipelineConfig) -> bool:
+    """Whether a round asks this adviser for new skills."""
+    wanted = config.advise.skill_questions and config.advise.max_new_skills
+    return bool(wanted) and "skills" in getattr(llm, "kinds", KINDS)
 
 
 def _known_skills(store: Store, name: str, environment: Environment) -> tuple[Skill, ...]:

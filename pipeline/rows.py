@@ -15,13 +15,17 @@ __all__ = ["Row", "expand_plan", "merge_orders", "row_arrays"]
 
 
 class Row:
-    """What was found out about one state; it becomes a stored row when ``advice`` or ``plans`` holds something."""
+    """What was found out about one state; it becomes a stored row when ``advice`` or ``plans`` holds something.
 
-    __slots__ = ("advice", "goals", "index", "plans")
+    ``goals``: those that can start here. ``goals_known`` is False where the adviser speaks of actions alone.
+    """
 
-    def __init__(self, index: int, goals: Sequence[str]) -> None:
+    __slots__ = ("advice", "goals", "goals_known", "index", "plans")
+
+    def __init__(self, index: int, goals: Sequence[str], goals_known: bool = True) -> None:
         self.index = index
         self.goals = goals
+        self.goals_known = goals_known
         self.advice: Advice | None = None
         self.plans: list[Plan] = []
 
@@ -67,7 +71,8 @@ def row_arrays(
     all known are centred, which keeps them inside ``+-clip``. A primitive is known only where the adviser named it.
     """
     n, a, entries = len(rows), len(actions), len(actions) + len(skills)
-    ids = {name: i for i, name in enumerate((*actions, *skills))}
+    ids = {name: i for i, name in enumerate((*actions, *skills))}  # a skill may bear the name of an action
+    words = {name: i for i, name in enumerate(actions)}
     chosen = np.zeros((n, entries))
     feasible = np.zeros((n, entries), bool)
     mask = np.zeros((n, entries), bool)
@@ -77,15 +82,17 @@ def row_arrays(
     for i, row in enumerate(rows):
         feasible[i, [ids[name] for name in row.goals]] = True
         if row.advice is not None:
+            where = ids if row.goals_known else words
             for name, p in row.advice.choices:
-                chosen[i, ids[name]] += p
+                chosen[i, where[name]] += p
             weight[i], confidence[i] = row.advice.weight, row.advice.confidence
-            mask[i, a:] = True
+            mask[i, a:] = row.goals_known
         for j, plan in enumerate(row.plans[: config.plans]):
             steps = expand_plan(plan, ids, config.plan_length)
             plans[i, j, : len(steps)] = steps
             lengths[i, j], scores[i, j] = len(steps), plan.score
     applicable = feasible[:, a:].astype(np.uint8)
+    feasible[[not row.goals_known for row in rows], a:] = False
     feasible |= chosen > 0
     mask[:, :a] = feasible[:, :a]
     return {

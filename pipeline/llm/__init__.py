@@ -33,8 +33,12 @@ def get_backend(name: str, **options: Any) -> LLM:
 
     ConfigError lists the known names, UsageError names the package that a backend lacks or an option it does not have.
     ``degraded`` takes ``inner`` (default: the rule book), ``replay`` takes ``journal``; ``gemini``, ``openai`` and
-    ``local`` take ``model``.
+    ``local`` take ``model``. ``module:Class`` is a user's own (:mod:`pipeline.llm.adapter`); it takes ``environment``.
     """
+    if ":" in name:
+        from pipeline.llm.adapter import load_adapter
+
+        return load_adapter(name, options.pop("environment", None), **options)
     if name not in BACKENDS:
         raise ConfigError(f"unknown backend {shown(name)!r}", hint=f"one of: {', '.join(BACKENDS)}")
     try:
@@ -55,6 +59,8 @@ def backend_from(ask: AskConfig, **options: Any) -> LLM:
         wanted |= {"model": ask.model} if ask.model else {}
     if ask.backend in ("gemini", "openai"):
         wanted |= {"concurrency": ask.concurrency} | ({"base_url": ask.base_url} if ask.base_url else {})
+    if ":" in ask.backend and ask.model:
+        wanted = {"model": ask.model}
     if ask.backend == "replay":
         wanted = {"adviser": ask.model}
     return get_backend(ask.backend, **wanted, **options)

@@ -62,6 +62,7 @@ class Response:
         latency_s: seconds from question to answer.
         price_usd: price of this call; 0 for what runs here.
         probabilities: one number per option of the prompt (sums to 1), where the backend exposes letter probabilities.
+        confidence: 0..1 beside ``probabilities``, where the backend gives one; else their entropy decides.
         finish: ``stop``, ``length``, ``blocked`` or ``error``.
         error: None, or what went wrong in one line without secrets.
     """
@@ -75,6 +76,7 @@ class Response:
     probabilities: tuple[float, ...] | None = None
     finish: str = "stop"
     error: str | None = None
+    confidence: float | None = None
 
 
 @runtime_checkable
@@ -86,6 +88,8 @@ class LLM(Protocol):
     - ``parameters``: JSON-able dict of all else that answers depend on; part of the journal's key.
     - ``reads_state``: True when answers depend on ``Prompt.state``, which then is part of the key too.
     - ``answers_once``: True when asking again is pointless (deterministic advisers).
+    - ``kinds``: the questions it can be asked (default: all of :data:`KINDS`).
+    - ``speaks_of``: ``"actions"`` when it is asked about primitive actions alone; goals stay unknown in its rows.
     - ``letters``: True to be asked for one letter, answered with ``Response.probabilities``.
     - ``chunk``: questions per ``complete`` call, written to the journal together.
     - ``stream(prompts)``: yields (index, Response) as answers come in; each is written at once.

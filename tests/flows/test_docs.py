@@ -40,8 +40,10 @@ def test_the_page_about_environments_makes_one_that_skills_and_learner_can_play(
 
 
 def test_the_page_about_backends_makes_one_whose_answers_become_a_version(tmp_path):
-    name, adviser, rows, _ = run_page("adding-a-backend.md", tmp_path).split()
+    first, second = run_page("adding-a-backend.md", tmp_path).splitlines()
+    name, adviser, rows, _ = first.split()
     assert (name, adviser) == ("favourites", "favourites") and int(rows) > 30
+    assert second.split()[:2] == ["thirsty", "adapter:thirsty:Thirsty"] and int(second.split()[2]) > 30
 
 
 def test_the_page_about_skills_shows_one_that_holds_and_plays(tmp_path, monkeypatch, capsys):
