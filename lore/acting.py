@@ -49,13 +49,13 @@ class Player:
         features = self.latent.features()
         logits = agent.actor_critic.actor(features)
         primitive = policy_log_probs(logits[:, : agent.num_actions], None, agent.actor_critic.unimix)
-        certainty = torch.stack(
-            [
-                policy_entropy(primitive) / np.log(agent.num_actions),
-                twohot_spread(agent.actor_critic.critic(features), agent.actor_critic.bins),
-            ],
-            -1,
-        ).cpu()
+        signs = [
+            policy_entropy(primitive) / np.log(agent.num_actions),
+            twohot_spread(agent.actor_critic.critic(features), agent.actor_critic.bins),
+        ]
+        if agent.ensemble is not None:
+            signs.append(agent.ensemble.expected(features, primitive.exp()))
+        certainty = torch.stack(signs, -1).cpu()
         if agent.actor_critic.unimix:
             logits = policy_log_probs(logits, None, agent.actor_critic.unimix)
         host_logits, signals = logits.float().cpu().numpy(), certainty.numpy()
@@ -66,7 +66,7 @@ class Player:
                 self.controller.reset(e, step.reward)
                 choice = self.controller.idle(step.state)
             else:
-                own = Signals(float(signals[e, 0]), float(signals[e, 1]), 0.0)
+                own = Signals(*map(float, signals[e]))
                 choice = self.controller.act(e, step.state, step.reward, host_logits[e], own, frame)
             actions.append(choice.action)
             records.append(self._record(step, choice, deter[e], stoch[e]))

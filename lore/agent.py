@@ -8,6 +8,7 @@ from torch import Generator, nn
 
 from lore.actor_critic import ActorCritic
 from lore.config import SIZES, Config, Size
+from lore.ensemble import Ensemble, is_needed
 from lore.options.heads import OptionHeads
 from lore.world_model import WorldModel
 from lore_datasets.environments import Environment
@@ -42,6 +43,7 @@ class Agent(nn.Module):
     """
 
     heads: OptionHeads | None
+    ensemble: Ensemble | None
 
     def __init__(
         self,
@@ -67,6 +69,8 @@ class Agent(nn.Module):
         self.heads = (
             OptionHeads(features, self.num_actions, num_skills, size.units, generator) if with_options else None
         )
+        # Drawn last, so that every other network starts the same with and without it.
+        self.ensemble = Ensemble(features, self.num_actions, size, generator) if is_needed(config) else None
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """Named parameters that the optimiser moves: all but the slow critic's."""

@@ -224,12 +224,20 @@ class GateConfig:
     """Steps over which beta falls linearly to 0; 0 keeps it."""
     clip: float = 5.0
     """Advice logits are centred and clipped to this."""
+    hard_cap: float = 0.0
+    """Highest KL(pi_mix || pi_wm) of a single decision, in nats; 0 switches the cap off."""
 
     def __post_init__(self) -> None:
         _check(
             "gate",
             self,
-            {"hold": (1, 1000), "temperature": (1e-4, 10.0), "anneal_frames": (0, _INF), "clip": (0.0, 100.0)},
+            {
+                "hold": (1, 1000),
+                "temperature": (1e-4, 10.0),
+                "anneal_frames": (0, _INF),
+                "clip": (0.0, 100.0),
+                "hard_cap": (0.0, 100.0),
+            },
         )
         if len(self.weights) != 3 or min(self.weights) < 0 or sum(self.weights) <= 0:
             raise ConfigError.out_of_range("gate.weights", self.weights, "three numbers >= 0, not all 0")

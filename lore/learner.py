@@ -63,6 +63,10 @@ class Learner:
             losses["options"], clone = agent.heads.loss(features.flatten(0, 1), batch["proposals"].flatten(0, 1).long())
             scales["options"] = 1.0
             metrics |= clone
+        if agent.ensemble is not None:
+            losses["ensemble"], more = agent.ensemble.loss(seen, batch["action"], batch["is_first"])
+            scales["ensemble"] = 1.0
+            metrics |= more
         if self.synthetic is not None:
             term = self.synthetic.clone_loss(agent.actor_critic)
             if term is not None:

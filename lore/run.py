@@ -18,6 +18,7 @@ from lore.acting import Player
 from lore.advice.table import AdviceSource
 from lore.agent import Agent, resolve_device
 from lore.config import Config, from_dict, to_dict
+from lore.ensemble import HEADS
 from lore.envs.base import Step, make_env_fns
 from lore.envs.vector import VectorEnv
 from lore.learner import Learner
@@ -177,6 +178,7 @@ class Run:
             "environment": self.config.env.name,
             "entries": self.agent.actor_critic.actions,
             "skills": len(self.advice.skills) if self.advice else 0,
+            **({"ensemble": HEADS} if self.agent.ensemble is not None else {}),
         }
 
     def save(self) -> str:
@@ -271,5 +273,7 @@ def load_for_evaluation(folder: Path, seed_offset: int) -> Run:
     run._restore_agent(tensors, meta)
     run.controller.rng.bit_generator.state = rng_state
     run.controller.charges = [type(c)() for c in run.controller.charges]
+    if run.controller.gate is not None:
+        run.controller.gate.trust.forget_open()
     run.frames = meta["frames"]
     return run

@@ -1,8 +1,9 @@
 """The gate of path B: how much of the advice enters a decision, under a KL budget.
 
-``beta(s) = beta_max * confidence(s) * sigmoid((u - threshold) / tau) * kappa``, 0 where there is no advice, with
-``u = w . (entropy, value spread, disagreement)``. ``kappa`` is a controller that keeps the running mean of
-KL(pi_mix || pi_wm) per decision at or under ``delta_target``.
+``beta(s) = beta_max * confidence(s) * sigmoid((u - threshold) / tau) * kappa * trust``, 0 where there is no advice,
+with ``u = w . (entropy, value spread, disagreement)``. ``kappa`` is a controller that keeps the running mean of
+KL(pi_mix || pi_wm) per decision at or under ``delta_target``; ``trust`` falls while following the advice pays less than
+the policy's own decisions.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from lore.advice.trust import Trust
 from lore.config import GateConfig, ModelConfig
 
-__all__ = ["Gate", "RunningPercentile", "advice_distribution", "advice_logits", "kl", "softmax"]
+__all__ = ["Gate", "RunningPercentile", "advice_distribution", "advice_logits", "capped_beta", "kl", "softmax"]
 
 FLOOR = 0.01
 """Share of the uniform distribution mixed into advice before its logarithm: bounds what one answer can say."""
@@ -72,6 +74,33 @@ def advice_logits(distribution: np.ndarray, allowed: np.ndarray, clip: float) ->
     return np.where(allowed, np.clip(logits, -clip, clip), 0.0)
 
 
+def capped_beta(
+    logits: np.ndarray, advice: np.ndarray, allowed: np.ndarray, beta: np.ndarray | float, cap: float
+) -> np.ndarray:
+    """Largest weight up to ``beta`` with KL(pi_mix || pi_wm) <= cap nats, float64[...]; by bisection.
+
+    The divergence grows with the weight: its derivative is beta * Var(advice) under pi_mix, so the boundary is one
+    point, and the lower end of the last bracket is returned.
+
+    Args:
+        logits, advice: float[..., N]. allowed: bool[..., N]. beta: float[...].
+    """
+    own = softmax(logits, allowed)
+    floor = np.log(np.maximum(own, 1e-300))
+
+    def within(weight: np.ndarray) -> np.ndarray:
+        mixed = softmax(logits + weight[..., None] * advice, allowed)
+        return (mixed * (np.log(np.maximum(mixed, 1e-300)) - floor)).sum(-1) <= cap
+
+    high = np.broadcast_to(np.asarray(beta, np.float64), logits.shape[:-1]).copy()
+    low = np.where(within(high), high, 0.0)
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        fits = within(middle)
+        low, high = np.where(fits, middle, low), np.where(fits, high, middle)
+    return low
+
+
 class RunningPercentile:
     """Maps a signal to [0, 1] by running 5th and 95th percentiles of a window."""
 
@@ -103,7 +132,7 @@ class Gate:
 
     RATE = 0.02
 
-    def __init__(self, config: GateConfig, model: ModelConfig) -> None:
+    def __init__(self, config: GateConfig, model: ModelConfig, num_envs: int = 1) -> None:
         self.config = config
         self.beta_max = model.beta_max
         self.delta_target = model.delta_target
@@ -111,6 +140,7 @@ class Gate:
         weights = np.array(config.weights, np.float64)
         self.weights = weights / weights.sum()
         self.spread, self.disagreement = RunningPercentile(), RunningPercentile()
+        self.trust = Trust(num_envs, max(5, config.hold))
         self.kappa = 1.0
         self.kl_mean = 0.0
         self.decisions = 0
@@ -126,7 +156,13 @@ class Gate:
         x = (u - self.threshold) / self.config.temperature
         gate = 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, x))))
         anneal = max(0.0, 1.0 - frame / self.config.anneal_frames) if self.config.anneal_frames else 1.0
-        return self.beta_max * confidence * gate * self.kappa * anneal
+        return self.beta_max * confidence * gate * self.kappa * self.trust.value * anneal
+
+    def mix(self, logits: np.ndarray, advice: np.ndarray, allowed: np.ndarray, beta: float) -> tuple[np.ndarray, float]:
+        """(pi_mix float64[N], the weight it was made with: ``beta``, or less under ``hard_cap``)."""
+        if self.config.hard_cap and beta > 0:
+            beta = float(capped_beta(logits, advice, allowed, beta, self.config.hard_cap))
+        return softmax(logits + beta * advice, allowed), beta
 
     def observe(self, divergence: float) -> None:
         """Account one decision's KL(pi_mix || pi_wm) and move kappa; a mean over the budget shrinks it faster than it
@@ -141,10 +177,13 @@ class Gate:
     def state_dict(self) -> dict[str, Any]:
         """JSON-able state."""
         own = {"kappa": self.kappa, "kl_mean": self.kl_mean, "decisions": self.decisions}
+        own["trust"] = self.trust.state_dict()
         return own | {"spread": self.spread.state_dict(), "disagreement": self.disagreement.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state_dict`."""
         self.kappa, self.kl_mean, self.decisions = state["kappa"], state["kl_mean"], state["decisions"]
+        if "trust" in state:
+            self.trust.load_state_dict(state["trust"])
         self.spread.load_state_dict(state["spread"])
         self.disagreement.load_state_dict(state["disagreement"])

@@ -36,7 +36,7 @@ class Signals(NamedTuple):
 
     entropy: float  # policy entropy / ln A
     spread: float  # standard deviation of the critic's distribution
-    disagreement: float  # of the one-step heads; 0 where there are none
+    disagreement: float = 0.0  # of the one-step heads; 0 where there are none
 
 
 class Choice(NamedTuple):
@@ -46,6 +46,7 @@ class Choice(NamedTuple):
     proposals: np.ndarray  # int8[K], next action of each skill here, -1 where it cannot start
     skill: int  # skill in charge (option or held advice), -1 = none
     row: int  # row of the advice table, -1 = none
+    log_prob: float = 0.0  # of the decision, under the distribution that was sampled; 0 between decisions
 
 
 @dataclass
@@ -75,10 +76,11 @@ class Controller:
         self.slots = slots
         self.num_actions = num_actions
         self.rng = rng
-        self.gate = Gate(config.gate, config.model) if config.train.use_llm else None
+        self.gate = Gate(config.gate, config.model, num_envs) if config.train.use_llm else None
         self.skills = source.data.skills if source else ()
         self.charges = [Charge() for _ in range(num_envs)]
         self.totals: dict[str, float] = {}
+        self.log_prob = 0.0
         self.appeal = np.zeros(len(self.skills))  # running mean of the advice's own probability per skill
         # Set by path A: (env index, plan) -> did the world model foretell an unlock?
         self.plan_probe: Callable[[int, list[int]], bool] | None = None
@@ -97,13 +99,18 @@ class Controller:
             logits: float[A+M] of the policy. frame: environment steps so far.
         """
         if self.source is None:
-            return Choice(self._sample(softmax(logits)), np.zeros(0, np.int8), -1, -1)
+            own = softmax(logits)
+            entry = self._sample(own)
+            return Choice(entry, np.zeros(0, np.int8), -1, -1, float(np.log(own[entry])))
+        self.log_prob = 0.0
         view = StateView(SymbolicState.unpack(state, self.source.environment.layout), self.source.environment.vocab)
         proposals = np.asarray(propose(self.skills, view), np.int8)
         advice = self.source.lookup(state[None])
         row = int(advice.row[0])
         charge = self.charges[env]
         charge.reward += reward
+        if self.gate is not None:
+            self.gate.trust.step(env, reward)
         allowed = self._allowed(proposals)
         policy = softmax(logits, allowed)
         action = self._continue(env, view, policy)
@@ -117,7 +124,7 @@ class Controller:
         charge.health = view.vital(self.source.environment.vocab.vitals[0])
         self._add("steps", 1.0)
         self._add(f"steps_{charge.kind}", 1.0)
-        return Choice(action, proposals, charge.skill, row)
+        return Choice(action, proposals, charge.skill, row, self.log_prob)
 
     def idle(self, state: np.ndarray) -> Choice:
         """The record of a terminal frame: action 0, but the proposals and the advice of its state are kept."""
@@ -129,6 +136,9 @@ class Controller:
     def reset(self, env: int, reward: float = 0.0) -> None:
         """The episode of ``env`` ended: whoever was in charge is accounted and leaves."""
         self.charges[env].reward += reward
+        if self.gate is not None:
+            self.gate.trust.step(env, reward)
+            self.gate.trust.end(env)
         self._finish(env, "episode_end")
         self.charges[env] = Charge()
 
@@ -190,7 +200,7 @@ class Controller:
             return self._choose(env, view, policy)
         u, normal = self.gate.uncertainty(*signals)
         beta = self.gate.beta(u, float(advice.confidence[0]), frame)
-        mixed = softmax(logits + beta * advice_logits(hint, allowed, self.config.gate.clip), allowed)
+        mixed, beta = self.gate.mix(logits, advice_logits(hint, allowed, self.config.gate.clip), allowed, beta)
         divergence = kl(mixed, policy)
         self.gate.observe(divergence)
         for name, value in zip(("entropy", "value_spread", "disagreement"), normal, strict=True):
@@ -200,10 +210,14 @@ class Controller:
         self._add("beta", beta)
         self._add("decisions", 1.0)
         entry = self._sample(mixed)
+        self.log_prob = float(np.log(mixed[entry]))
         added = max(0.0, mixed[entry] - policy[entry]) / mixed[entry]
         if entry >= self.num_actions:
+            self.gate.trust.decide(env, added > 0.5)
             return self._start(env, view, int(slots[entry - self.num_actions]), OPTION, 0, policy)
-        if self.rng.random() < added:
+        followed = bool(self.rng.random() < added)
+        self.gate.trust.decide(env, followed)
+        if followed:
             goal = self._goal_behind(entry, extended, proposals, slots)
             if goal >= 0 and hold > 1:
                 return self._start(env, view, goal, ADVICE, hold - 1, policy)
@@ -212,6 +226,7 @@ class Controller:
     def _choose(self, env: int, view: StateView, policy: np.ndarray) -> int:
         """Sample the policy alone; an option slot puts its skill in charge."""
         entry = self._sample(policy)
+        self.log_prob = float(np.log(policy[entry]))
         if entry < self.num_actions:
             return entry
         assert self.slots is not None
@@ -275,6 +290,8 @@ class Controller:
             out["uncertainty_gate/kl_running"] = self.gate.kl_mean
             out["uncertainty_gate/kl_per_step"] = t.get("kl_step", 0.0) / max(1.0, t.get("steps", 0.0))
             out["uncertainty_gate/kappa"] = self.gate.kappa
+            out["uncertainty_gate/trust"] = self.gate.trust.value
+            out["uncertainty_gate/advice_regret"] = self.gate.trust.regret()
             out["uncertainty_gate/held_share"] = t.get(f"steps_{ADVICE}", 0.0) / max(1.0, t.get("steps", 0.0))
         if self.slots is not None:
             out |= self.slots.metrics()

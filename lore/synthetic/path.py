@@ -92,8 +92,9 @@ class SyntheticPath:
         start = Latent(starts.deter[at], starts.stoch[at])
         critic = self.agent.actor_critic
         states = roll_out(
-            self.agent.world_model, critic.value, start, self.actions[plan], self.lengths[plan], generator
-        )
+            self.agent.world_model, critic.value, start, self.actions[plan], self.lengths[plan], generator,
+            self.agent.ensemble,
+        )  # fmt: skip
         self.rollouts += len(at)
         self.buffer.add(states)
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from lore.synthetic.buffer import SyntheticBatch
 from lore.types import Latent
+
+if TYPE_CHECKING:
+    from lore.ensemble import Ensemble
 
 __all__ = ["UNLOCK", "capped_share", "foretells_unlock", "plan_table", "roll_out"]
 
@@ -43,16 +48,19 @@ def plan_table(
 
 @torch.no_grad()
 def roll_out(
-    world_model, value, start: Latent, actions: Tensor, lengths: Tensor, generator: Generator | None
-) -> SyntheticBatch:
+    world_model, value, start: Latent, actions: Tensor, lengths: Tensor, generator: Generator | None,
+    ensemble: Ensemble | None = None,
+) -> SyntheticBatch:  # fmt: skip
     """Drive the RSSM with plan actions from posterior latents.
 
-    A roll-out stops at its plan's end or where the predicted continue falls under 0.5. The return of the rest of a plan
+    A roll-out stops at its plan's end, where the predicted continue falls under 0.5, or before a step about which the
+    ensemble disagrees more than about 95 % of the replayed ones. The return of the rest of a plan
     is
     the predicted rewards, discounted by the predicted continues, with the critic's value where it stops.
 
     Args:
         world_model: with ``rssm.imagine_step`` and ``predict(features) -> (reward, cont)``.
+        ensemble: one-step heads with their calibrated limit (None: no such stop).
         value: features [N, F] -> value [N]. start: [R, ...]. actions: int64 [R, L]. lengths: int64 [R].
 
     Returns:
@@ -61,6 +69,8 @@ def roll_out(
     latent, alive = start, lengths > 0
     states, taken, rewards, conts, masks = [], [], [], [], []
     for i in range(int(actions.shape[1])):
+        if ensemble is not None:
+            alive = alive & (ensemble.disagreement(latent.features(), actions[:, i]) <= ensemble.limit)
         masks.append(alive & (i < lengths))
         states.append(latent)
         taken.append(actions[:, i])

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from lore.advice.gate import Gate, RunningPercentile, advice_distribution, advice_logits, kl, softmax
+from lore.advice.gate import (
+    Gate,
+    RunningPercentile,
+    advice_distribution,
+    advice_logits,
+    capped_beta,
+    kl,
+    softmax,
+)
+from lore.advice.trust import Trust
 from lore.config import GateConfig, ModelConfig
 
 A = 5
@@ -118,3 +127,77 @@ def test_gate_state_round_trips():
         g.uncertainty(0.5, v, v)
     h.load_state_dict(g.state_dict())
     assert h.state_dict() == g.state_dict()
+
+
+def test_the_hard_cap_holds_on_a_hundred_thousand_random_logits():
+    rng = np.random.default_rng(0)
+    n = 100_000
+    logits, advice = rng.normal(0, 2, (n, 9)), np.clip(rng.normal(0, 4, (n, 9)), -5, 5)
+    allowed = rng.random((n, 9)) < 0.8
+    allowed[:, 0] = True
+    beta, cap = rng.uniform(0, 4, n), 0.1
+    weight = capped_beta(logits, advice, allowed, beta, cap)
+    assert (weight <= beta).all() and (weight >= 0).all()
+
+    def divergence(w):
+        p, q = softmax(logits + w[:, None] * advice, allowed), softmax(logits, allowed)
+        return (p * (np.log(np.maximum(p, 1e-300)) - np.log(np.maximum(q, 1e-300)))).sum(-1)
+
+    assert divergence(weight).max() <= cap
+    cut = weight < beta
+    assert 0.3 < cut.mean() < 1.0
+    assert divergence(weight)[cut].min() > 0.999 * cap  # the budget is used where it binds
+    np.testing.assert_array_equal(weight[~cut], beta[~cut])
+
+
+def test_without_a_cap_the_mixture_is_the_plain_formula_and_with_one_it_stays_inside():
+    logits, advice, allowed = np.zeros(3), np.array([4.0, -2.0, -2.0]), np.ones(3, bool)
+    free, beta = gate().mix(logits, advice, allowed, 0.7)
+    np.testing.assert_allclose(free, softmax(0.7 * advice))
+    assert beta == 0.7
+    bound, less = gate(hard_cap=0.05).mix(logits, advice, allowed, 0.7)
+    assert less < 0.7
+    assert kl(bound, np.full(3, 1 / 3)) == pytest.approx(0.05, rel=1e-3)
+
+
+def play(trust: Trust, pays: dict[bool, float], steps: int, seed: int = 0) -> None:
+    rng = np.random.default_rng(seed)
+    for i in range(steps):
+        followed = bool(rng.random() < 0.15)
+        trust.decide(0, followed)
+        for _ in range(trust.horizon):
+            trust.step(0, float(rng.random() < pays[followed]))
+        if i % 20 == 19:
+            trust.end(0)
+
+
+def test_trust_falls_while_following_pays_less_and_comes_back_when_it_no_longer_does():
+    trust = Trust(1, 10)
+    play(trust, {True: 0.02, False: 0.10}, 1500)
+    low = trust.value
+    assert low < 0.05
+    assert trust.regret() == pytest.approx(0.08, abs=0.02)
+    play(trust, {True: 0.15, False: 0.10}, 6000, seed=1)
+    assert trust.value > 0.9
+
+
+@pytest.mark.parametrize("advised", [0.1, 0.2])
+def test_advice_that_is_as_good_as_the_policy_keeps_its_trust(advised):
+    values = []
+    for seed in range(8):
+        trust = Trust(1, 10)
+        play(trust, {True: advised, False: 0.10}, 1500, seed)
+        values.append(trust.value)
+    assert np.mean(values) > 0.8
+
+
+def test_trust_is_a_factor_of_beta_and_its_state_round_trips():
+    g, h = gate(), gate()
+    full = g.beta(1.0, 1.0, 0)
+    play(g.trust, {True: 0.0, False: 0.5}, 300)
+    g.trust.decide(0, True)
+    assert g.beta(1.0, 1.0, 0) == pytest.approx(full * g.trust.value) and g.trust.value < 0.5
+    h.load_state_dict(g.state_dict())
+    assert h.state_dict() == g.state_dict()
+    h.trust.forget_open()
+    assert h.trust.open == [[]]

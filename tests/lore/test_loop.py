@@ -73,6 +73,55 @@ def test_stopping_and_resuming_ends_bit_equal_to_the_undisturbed_run(tmp_path, a
     assert read_jsonl(tmp_path / "straight" / "episodes.jsonl") == read_jsonl(tmp_path / "pieces" / "episodes.jsonl")
 
 
+def plain_losses(run: Run, records: dict) -> torch.Tensor:
+    """One update of a plain DreamerV3 learner, written out: no path, no hook."""
+    from lore.actor_critic import imagination_loss, imagine, replay_loss
+    from lore.losses import total_loss
+    from lore.types import Latent
+
+    agent, generator, train = run.agent, run.learner.generator, run.config.train
+    model, critic = agent.world_model, agent.actor_critic
+    batch, start = model.split_context({k: torch.from_numpy(v) for k, v in records.items() if k != "indices"})
+    losses, seen, _ = model.loss(batch, start, generator)
+    latent = Latent(*(x.detach().flatten(0, 1) for x in seen.latent))
+    imagined = imagine(model, critic.policy_step, latent, train.horizon, generator)
+    with torch.no_grad():
+        reward, cont = model.predict(imagined.features)
+    more, returns, _ = imagination_loss(critic, imagined, reward, cont, entropy=train.entropy)
+    losses |= more
+    losses |= replay_loss(critic, seen.latent.features(), returns[:, 0].view(batch["reward"].shape), batch)
+    return total_loss(losses)
+
+
+def test_with_every_path_off_the_learner_is_bit_equal_to_the_plain_learner(tmp_path, advice):
+    off = config(200, dataset=advice, **{"gate.weights": (0.2, 0.2, 0.6), "gate.hold": 3, "gate.hard_cap": 0.1})
+    runs = [Run(off, tmp_path / "paths-off"), Run(config(200), tmp_path / "plain")]
+    for run in runs:
+        run.steps = run.envs.reset()
+    assert runs[0].agent.ensemble is None and runs[0].agent.heads is None and runs[0].learner.synthetic is None
+    assert runs[0].controller.gate is None and runs[0].source is None
+    for step in range(70):
+        for run in runs:
+            actions, records = run.player.act(run.steps, step)
+            run.replay.add(0, records[0])
+            run.steps = run.envs.step(actions)
+        if step >= 45 and step % 5 == 0:
+            batches = [run.replay.sample(run.config.train.sequences) for run in runs]
+            assert all(np.array_equal(batches[0][k], batches[1][k]) for k in batches[0])
+            runs[0].learner.update(batches[0])
+            plain = runs[1]
+            plain.learner.optimiser.zero_grad()
+            plain_losses(plain, batches[1]).backward()
+            plain.learner.optimiser.step()
+            plain.agent.actor_critic.update_slow()
+    states = [run.agent.state_dict() for run in runs]
+    assert set(states[0]) == set(states[1])
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    for part in ("learner", "player"):
+        first, second = (getattr(run, part).generator.get_state() for run in runs)
+        assert torch.equal(first, second), f"{part} drew other random numbers"
+
+
 def test_another_seed_is_another_run(tmp_path):
     train(config(60), tmp_path / "a", tensorboard=False)
     train(config(60, **{"train.seed": 1}), tmp_path / "b", tensorboard=False)
