@@ -47,6 +47,7 @@ class CrafterEnv:
     ) -> None:
         from crafter import constants
 
+        from lore.envs.crafter_terrain import Generator
         from lore.envs.crafter_world import KINDS, OrderedWorld
 
         if length < 1:
@@ -65,6 +66,7 @@ class CrafterEnv:
         self._facings = {(dx, dy): i for i, (_, dx, dy, _) in enumerate(vocab.directions)}
         self._actions = vocab.actions
         self._world = OrderedWorld(tuple(area), constants.materials, _CHUNK)
+        self._generate = Generator(self._world.area)
         self._painter = Painter(tuple(constants.materials), items)
         self._player: Any = None
         self._steps = 0
@@ -82,7 +84,7 @@ class CrafterEnv:
 
     def reset(self, seed: int | None = None) -> Step:
         """A new world: the next episode of the seed, or the first of another ``seed``."""
-        from crafter import objects, worldgen
+        from crafter import objects
 
         if seed is not None:
             self._seed, self._episode = int(seed), 0
@@ -95,7 +97,7 @@ class CrafterEnv:
         self._last_health = self._player.health
         self._unlocked[:] = False
         world.add(self._player)
-        worldgen.generate_world(world, self._player)
+        self._generate(world, self._player)
         return self._observe(0.0, is_first=True, dead=False)
 
     def step(self, action: int) -> Step:

@@ -1,0 +1,165 @@
+"""The compiled loops of the fast game: noise fields, terrain, what is near the player, frames.
+
+Every expression keeps the operation order of the package, so that the results agree to the last bit; numba contracts
+and reorders nothing unless asked to. Compiled code is kept beside this file where that folder can be written.
+"""
+
+# numba and opensimplex are untyped.
+# pyright: reportMissingTypeStubs=false
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+from opensimplex.internals import _noise3
+
+__all__ = ["count_cells", "fill_noise", "fill_terrain", "find_near", "permutation", "place_creatures"]
+
+
+@njit(cache=True)
+def permutation(seed):
+    """(int64[256], int64[256]) tables of the noise of one seed, as ``opensimplex`` makes them."""
+    perm = np.zeros(256, np.int64)
+    gradients = np.zeros(256, np.int64)
+    source = np.arange(256)
+    a, b = np.int64(6364136223846793005), np.int64(1442695040888963407)
+    seed = np.int64(seed)
+    for _ in range(3):
+        seed = seed * a + b
+    for i in range(255, -1, -1):
+        seed = seed * a + b
+        r = (seed % (i + 1) + 31) % (i + 1)
+        perm[i] = source[r]
+        gradients[i] = perm[i] % 24 * 3
+        source[r] = source[i]
+    return perm, gradients
+
+
+@njit(cache=True)
+def fill_noise(out, xs, ys, z, mask, perm, gradients):
+    """Noise at (xs[i], ys[j], z) into ``out`` float64[W, H] where ``mask`` is set; the rest stays as it was.
+
+    The only place that calls the noise: its code is large, and every further place would be compiled again.
+    """
+    for i in range(len(xs)):
+        for j in range(len(ys)):
+            if mask[i, j]:
+                out[i, j] = _noise3(xs[i], ys[j], z, perm, gradients)
+
+
+@njit(cache=True)
+def fill_terrain(terrain, tunnels, start, water, mountain, noise, draws, ids):
+    """Fill ``terrain`` uint8[W, H] and ``tunnels`` bool[W, H] and return how many of ``draws`` were used.
+
+    ``noise`` float64[8, W, H] holds cave, horizontal and vertical tunnel, coal, iron, lava, sand and tree layers,
+    ``ids`` the numbers of grass, path, coal, iron, diamond, lava, stone, sand, water and tree.
+    """
+    grass, path, coal, iron, diamond, lava, stone, sand, sea, tree = ids
+    used = 0
+    width, height = terrain.shape
+    for x in range(width):
+        for y in range(height):
+            wet, high = water[x, y], mountain[x, y]
+            if start[x, y] > 0.5:
+                terrain[x, y] = grass
+            elif high > 0.15:
+                if noise[0, x, y] > 0.15 and high > 0.3:
+                    terrain[x, y] = path
+                    continue
+                if noise[1, x, y] > 0.4 or noise[2, x, y] > 0.4:
+                    terrain[x, y] = path
+                    tunnels[x, y] = True
+                    continue
+                if noise[3, x, y] > 0:
+                    used += 1
+                    if draws[used - 1] > 0.85:
+                        terrain[x, y] = coal
+                        continue
+                if noise[4, x, y] > 0.4:
+                    used += 1
+                    if draws[used - 1] > 0.75:
+                        terrain[x, y] = iron
+                        continue
+                if high > 0.18:
+                    used += 1
+                    if draws[used - 1] > 0.994:
+                        terrain[x, y] = diamond
+                        continue
+                terrain[x, y] = lava if high > 0.3 and noise[5, x, y] > 0.35 else stone
+            elif 0.25 < wet <= 0.35 and noise[6, x, y] > -0.2:
+                terrain[x, y] = sand
+            elif wet > 0.3:
+                terrain[x, y] = sea
+            else:
+                terrain[x, y] = grass
+                if noise[7, x, y] > 0:
+                    used += 1
+                    if draws[used - 1] > 0.8:
+                        terrain[x, y] = tree
+    return used
+
+
+@njit(cache=True)
+def place_creatures(terrain, tunnels, px, py, draws, used, ids, found):
+    """Write (kind, x, y) rows of the first creatures into ``found``; returns how many and the draws used by now.
+
+    Kinds: 0 cow, 1 zombie, 2 skeleton. ``draws`` continues at ``used``.
+    """
+    grass, path, sand = ids[0], ids[1], ids[7]
+    count = 0
+    width, height = terrain.shape
+    for x in range(width):
+        for y in range(height):
+            material = terrain[x, y]
+            if material != grass and material != path and material != sand:
+                continue
+            distance = math.sqrt(float((x - px) ** 2 + (y - py) ** 2))
+            kind = -1
+            if distance > 3 and material == grass:
+                used += 1
+                if draws[used - 1] > 0.985:
+                    kind = 0
+            if kind < 0 and distance > 10:
+                used += 1
+                if draws[used - 1] > 0.993:
+                    kind = 1
+            if kind < 0 and material == path and tunnels[x, y]:
+                used += 1
+                if draws[used - 1] > 0.95:
+                    kind = 2
+            if kind >= 0:
+                found[count, 0], found[count, 1], found[count, 2] = kind, x, y
+                count += 1
+    return count, used
+
+
+@njit(cache=True)
+def find_near(numbers, x, y, reach, found):
+    """Write the object numbers closer than ``reach`` (L1) to (x, y) into ``found``, ascending; returns how many."""
+    width, height = numbers.shape
+    count = 0
+    for i in range(max(0, x - reach + 1), min(width, x + reach)):
+        spare = reach - 1 - abs(i - x)
+        for j in range(max(0, y - spare), min(height, y + spare + 1)):
+            number = numbers[i, j]
+            if number:
+                k = count
+                while k > 0 and found[k - 1] > number:
+                    found[k] = found[k - 1]
+                    k -= 1
+                found[k] = number
+                count += 1
+    return count
+
+
+@njit(cache=True)
+def count_cells(terrain, first, second, width, height, counts):
+    """Fill ``counts`` int64[CX, CY, 2] with the cells of two materials in each chunk of ``width`` x ``height``."""
+    counts[:] = 0
+    for x in range(terrain.shape[0]):
+        for y in range(terrain.shape[1]):
+            if terrain[x, y] == first:
+                counts[x // width, y // height, 0] += 1
+            elif terrain[x, y] == second:
+                counts[x // width, y // height, 1] += 1
