@@ -6,11 +6,12 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 
-__all__ = ["checks", "doctor"]
+__all__ = ["checks", "doctor", "needs"]
 
 _PINS = {
     "torch": "2.11", "numpy": "2.0", "crafter": "1.8.3", "numba": "0.60", "zarr": "3.1.6", "icechunk": "1.1.21",
@@ -124,12 +125,54 @@ def checks() -> Iterator[Line]:
         yield from group()
 
 
-def doctor() -> int:
-    """Check this machine and this installation; exit code 1 when something has to be mended."""
+def needs(words: Sequence[str]) -> Iterator[Line]:
+    """What the learner will need with these flags of ``lore train``; the speed is measured, which takes seconds."""
+    from lore.main import parse
+    from lore.needs import measure
+    from lore.replay_backends import free_memory
+
+    config = parse(list(words), prog="lore doctor").config()
+    found = measure(config)
+    free, gib = free_memory(), 2**30
+    on_host = found.replay_bytes * (found.backend == "tensor")
+    on_host += found.network_bytes * (found.device == "cpu")
+    yield "ok", "networks", f"{found.parameters:,} parameters, {found.network_bytes / gib:.2f} GiB in training"
+    yield (
+        "ok",
+        "replay",
+        f"{found.records:,} records of {found.record_bytes:,} bytes: {found.replay_bytes / gib:.2f} GiB "
+        f"({found.backend})",
+    )
+    yield (
+        "ok" if on_host < 0.9 * free else "FAIL",
+        "memory for it",
+        f"{on_host / gib:.2f} GiB of {free / gib:.2f} GiB free"
+        + ("" if on_host < 0.9 * free else "; next: lower --train.replay_capacity or set LORE_REPLAY_BACKEND=memmap"),
+    )
+    if found.device_bytes is not None:
+        yield "ok", "device memory", f"{found.device_bytes / gib:.2f} GiB at the peak of one update on {found.device}"
+    part = "" if found.measured_share == 1 else f" (measured on {found.measured_share:.0%} of a batch)"
+    yield (
+        "ok",
+        "duration",
+        f"about {found.hours:.1f} hours for {found.frames:,} steps: {1000 * found.step_s:.1f} ms a step, "
+        f"{found.updates:,.0f} updates of {1000 * found.update_s:.0f} ms{part}",
+    )
+
+
+def doctor(words: Sequence[str]) -> int:
+    """Check this machine and this installation; with flags of ``lore train``, also what that run will need.
+
+    Exit code 1 when something has to be mended.
+    """
     failed = 0
-    for state, what, found in checks():
-        print(f"{state:<5} {what:<15} {found}")
+    for state, what, found in chain(checks(), needs(words) if words else ()):
+        print(f"{state:<5} {what:<15} {found}", flush=True)
         failed += state == "FAIL"
     where = Path(sys.executable).parent
-    print(f"\n{failed} to mend" if failed else f"\nall good in {where}; next: lore demo")
+    ready = "lore train with the same flags" if words else "lore demo"
+    print(f"\n{failed} to mend" if failed else f"\nall good in {where}; next: {ready}")
     return 1 if failed else 0
+
+
+doctor.takes_arguments = True  # type: ignore[attr-defined]

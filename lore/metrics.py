@@ -92,7 +92,7 @@ class Sink:
     ) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.rows = dict.fromkeys(self.FILES, 0)
+        self.rows: dict[str, int] = {name: 0 for name in self.FILES}
         for name in self.FILES:
             path = self.folder / name
             if path.exists():

@@ -120,6 +120,14 @@ def test_the_doctor_finds_this_installation_sound(capsys):
     assert "FAIL" not in out and "ok    fastapi" in out and "lore demo" in out
 
 
+def test_the_doctor_tells_what_a_run_with_these_flags_will_need(capsys):
+    flags = "--size tiny --observation symbolic --device cpu --total_frames 1000 --batch_size 64 --sequence_length 16"
+    assert cli.main(["doctor", *flags.split(), "--env.area", "24", "24"]) == 0
+    out = capsys.readouterr().out
+    assert "501,320 parameters" in out and " GiB (tensor)" in out and " hours for 1,000 steps" in out
+    assert "lore train with the same flags" in out
+
+
 def test_a_skill_plays_and_its_outcome_is_told(capsys):
     assert cli.main(["skills", "run", "collect_wood", "--episodes", "2", "--seed", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
