@@ -167,6 +167,7 @@ def advise_states(job: AdviceJob, run_shard: Callable[..., Any] | None = None) -
     When all of them are known, the newest version is returned as it is. ``run_shard(round, shard)`` stands in for
     ``pipeline.advise.advise_shard`` where a flow makes a task of it.
     """
+    from flows.trials import SkillTrials
     from pipeline.advise import advise_shard, commit_round, prepare
     from pipeline.llm.journal import Journal
 
@@ -177,7 +178,8 @@ def advise_states(job: AdviceJob, run_shard: Callable[..., Any] | None = None) -
         return ref
     path = _journal(job, store)
     with Journal(path) as journal, current().bar("ask", len(states)) as bar:
-        now = prepare(states, environment, adviser(job, environment, path), store, job.name, settings, journal)
+        llm, trial = adviser(job, environment, path), SkillTrials(environment, job.advise.seed)
+        now = prepare(states, environment, llm, store, job.name, settings, journal, trial=trial)
         results, done = [], 0
         for shard in now.shards:
             results.append((run_shard or advise_shard)(now, shard))

@@ -20,7 +20,7 @@ from lore_datasets.geometry import StateView
 from lore_datasets.store import Store
 from lore_datasets.types import ArtifactRef, SymbolicState
 from pipeline.ask import ShardResult
-from pipeline.check import Feasible, check_plans, check_prior, feasible_actions
+from pipeline.check import Feasible, TrialRun, check_plans, check_prior, feasible_actions
 from pipeline.commit import commit_round
 from pipeline.config import PipelineConfig
 from pipeline.describe import describe
@@ -49,14 +49,16 @@ def advise(
     parents: Sequence[ArtifactRef | str] = (),
     provenance: Mapping[str, Any] | None = None,
     message: str = "",
+    trial: TrialRun | None = None,
 ) -> ArtifactRef:
     """Ask ``llm`` about every state and commit the answers as the next version of dataset ``name``.
 
     ``states``: a batch or uint8[N, S]. ``feasible`` gives the goals that can start in a state (default: the start
-    conditions of the skills). Interrupts and ServiceErrors lose nothing that was answered: the same call goes on from
-    ``journal``. ``on_progress(states done, states)`` is called after each shard.
+    conditions of the skills), ``trial`` plays a new skill in real worlds before it may enter. Interrupts and
+    ServiceErrors lose nothing that was answered: the same call goes on from ``journal``. ``on_progress(states done,
+    states)`` is called after each shard.
     """
-    now = prepare(states, environment, llm, store, name, config, journal, feasible=feasible)
+    now = prepare(states, environment, llm, store, name, config, journal, feasible=feasible, trial=trial)
     results, done = [], 0
     for shard in now.shards:
         results.append(advise_shard(now, shard))

@@ -19,6 +19,8 @@ __all__ = [
     "Feasible",
     "GoalCheck",
     "Rejected",
+    "Trial",
+    "TrialRun",
     "check_plans",
     "check_prior",
     "check_skills",
@@ -37,6 +39,41 @@ class Rejected:
     reason: str
     where: str
     text: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How a skill fared when it was played in real worlds before it may enter.
+
+    Attributes:
+        worlds: worlds that were looked at for a start.
+        starts: runs that were begun.
+        successes: runs that ended as the skill's own end condition says.
+        steps: primitive actions of all runs together.
+        idle: runs in which no action was taken or nothing changed.
+    """
+
+    starts: int
+    successes: int
+    steps: int
+    worlds: int = 0
+    idle: int = 0
+
+    @property
+    def success_rate(self) -> float:
+        """Share of the runs that succeeded; 0 without a run."""
+        return self.successes / self.starts if self.starts else 0.0
+
+    @property
+    def fault(self) -> str:
+        """Why the skill may not enter; empty when it may."""
+        if not self.starts:
+            return "skill_never_started"
+        return "skill_does_nothing" if self.idle >= self.starts or not self.steps else ""
+
+
+TrialRun = Callable[[Skill], Trial]
+"""Plays a skill in real worlds; whoever runs the pipeline brings one, for the pipeline knows no game."""
 
 
 class GoalCheck:
@@ -155,13 +192,16 @@ def check_skills(
     taken: Iterable[str],
     states: Sequence[StateView],
     limit: int,
-) -> tuple[list[tuple[Skill, str]], list[Rejected]]:
-    """Parse and lint new skills: (skill, origin) pairs that may enter, at most ``limit``, and what was refused.
+    trial: TrialRun | None = None,
+) -> tuple[list[tuple[Skill, str]], list[Rejected], dict[str, Trial]]:
+    """Parse, lint and try out new skills: (skill, origin) pairs that may enter, at most ``limit``, what was refused,
+    and how the kept ones fared in ``trial``.
 
     A skill is refused when it does not parse, bears a taken name, can run no action, is done wherever it could start,
-    or can start in none of ``states``.
+    can start in none of ``states``, or in its trial never starts or never does anything.
     """
     kept: list[tuple[Skill, str]] = []
+    trials: dict[str, Trial] = {}
     rejected, names = [], {*taken, *vocab.actions}
     for body, where in found:
         label = clean_text(str(body.get("name", "")), 40)
@@ -169,6 +209,13 @@ def check_skills(
             skill = parse_skill(body, vocab)
             reason = _skill_fault(skill, names, states) if len(kept) < limit else "skill_over_limit"
             text = label
+            if trial is not None and not reason:
+                found_out = trial(skill)
+                reason = found_out.fault
+                if reason:
+                    text = f"{label}: {found_out.starts} starts in {found_out.worlds} worlds, {found_out.idle} idle"
+                else:
+                    trials[skill.name] = found_out
         except (SkillError, RecursionError) as error:
             reason, text = "skill_malformed", f"{label}: {shown(error, 160)}"
         if reason:
@@ -176,7 +223,7 @@ def check_skills(
         else:
             names.add(skill.name)
             kept.append((skill, where))
-    return kept, rejected
+    return kept, rejected, trials
 
 
 def _skill_fault(skill: Skill, names: set[str], states: Sequence[StateView]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -138,4 +139,10 @@ def _provenance(now: Round, models: Sequence[str]) -> dict[str, Any]:
         "parameters": dict(getattr(now.llm, "parameters", {})),
         "templates": templates,
         "system_prompts": systems,
+        **({"skill_trials": _trials(now)} if now.trials else {}),
     }
+
+
+def _trials(now: Round) -> dict[str, dict[str, Any]]:
+    """Success rate and steps of each new skill that was tried out."""
+    return {name: {**asdict(trial), "success_rate": round(trial.success_rate, 4)} for name, trial in now.trials.items()}

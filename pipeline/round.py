@@ -16,7 +16,7 @@ from lore_datasets.skills import Skill, parse_skill
 from lore_datasets.store import Store
 from lore_datasets.types import SymbolicState
 from pipeline.ask import Asked, ShardResult, ask
-from pipeline.check import Feasible, GoalCheck, check_skills
+from pipeline.check import Feasible, GoalCheck, Trial, TrialRun, check_skills
 from pipeline.config import PipelineConfig
 from pipeline.llm.base import KINDS, LLM, Prompt
 from pipeline.llm.journal import Budget, Journal
@@ -36,6 +36,7 @@ class Round:
         skills: skills of the version before, then the new ones, in the order of the extended action space.
         feasible: goals that can start in a state.
         new_skills: (skill, origin) of this round.
+        trials: how the new skills fared in real worlds, by name; empty where nobody tried them.
         first: answers, rejects and counts of the questions for skills.
     """
 
@@ -49,6 +50,7 @@ class Round:
     renderer: Renderer
     feasible: Feasible
     new_skills: list[tuple[Skill, str]] = field(default_factory=list)
+    trials: dict[str, Trial] = field(default_factory=dict)
     first: ShardResult = field(default_factory=ShardResult)
     started: float = field(default_factory=time.monotonic)
 
@@ -84,8 +86,12 @@ def prepare(
     *,
     feasible: Feasible | None = None,
     ask_skills: bool = True,
+    trial: TrialRun | None = None,
 ) -> Round:
-    """Begin a round: take over the skills of the version before, ask for new ones, and make the question renderer."""
+    """Begin a round: take over the skills of the version before, ask for new ones, and make the question renderer.
+
+    ``trial`` plays each new skill in real worlds before it enters (see :class:`pipeline.check.Trial`).
+    """
     config = config or PipelineConfig()
     packed = states.pack() if isinstance(states, SymbolicState) else np.asarray(states)
     SymbolicState.unpack(packed, environment.layout)  # BadInput when it is another environment's
@@ -108,7 +114,7 @@ def prepare(
         feasible=_all_goals(feasible, skills, environment),
     )
     if ask_skills and asks_for_skills(llm, config):
-        _add_skills(now, feasible)
+        _add_skills(now, feasible, trial)
     return now
 
 
@@ -153,13 +159,15 @@ def sample_views(now: Round) -> list[StateView]:
     return [now.view(int(i)) for i in np.linspace(0, len(now.packed) - 1, min(_SAMPLE, len(now.packed)))]
 
 
-def _add_skills(now: Round, feasible: Feasible | None) -> None:
-    """Ask for new skills and extend the round by those that hold."""
+def _add_skills(now: Round, feasible: Feasible | None, trial: TrialRun | None) -> None:
+    """Ask for new skills and extend the round by those that hold and work."""
     config, result, sample = now.config.advise, now.first, sample_views(now)
     asked = now.ask(skill_prompts(now, sample), result)
     offered = [(body, a.where) for a in asked if a.advice for body in a.advice.skills]
     taken = [skill.name for skill in now.skills]
-    now.new_skills, rejected = check_skills(offered, now.environment.vocab, taken, sample, config.max_new_skills)
+    now.new_skills, rejected, now.trials = check_skills(
+        offered, now.environment.vocab, taken, sample, config.max_new_skills, trial
+    )
     result.rejects += rejected
     result.counts["new_skills.offered"] += len(offered)
     result.counts["new_skills.kept"] += len(now.new_skills)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lore_datasets.conditions import compile_condition
 from lore_datasets.skills import bound, parse_skill
-from pipeline.check import check_plans, check_prior, check_skills, feasible_actions, feasible_goals
+from pipeline.check import Trial, check_plans, check_prior, check_skills, feasible_actions, feasible_goals
 from pipeline.parse import Advice, Plan
 
 
@@ -125,15 +125,34 @@ def test_plans_come_back_best_first(make_view):
     ],
 )
 def test_a_bad_skill_is_refused_with_its_reason(env, make_view, body, reason):
-    kept, rejected = check_skills([(body, "skills abc")], env.vocab, ["explore"], [make_view()], 8)
+    kept, rejected, _ = check_skills([(body, "skills abc")], env.vocab, ["explore"], [make_view()], 8)
     assert not kept and rejected[0].reason == reason and rejected[0].where == "skills abc"
 
 
 def test_good_skills_enter_up_to_the_limit_and_once(env, make_view):
     found = [(skill(), "a"), (skill(), "b"), (skill("fell_more"), "c"), (skill("fell_most"), "d")]
-    kept, rejected = check_skills(found, env.vocab, [], [make_view()], 2)
+    kept, rejected, _ = check_skills(found, env.vocab, [], [make_view()], 2)
     assert [(s.name, origin) for s, origin in kept] == [("fell_tree", "a"), ("fell_more", "c")]
     assert [r.reason for r in rejected] == ["skill_name_taken", "skill_over_limit"]
+
+
+def test_a_skill_enters_only_when_its_trial_in_real_worlds_starts_and_does_something(env, make_view):
+    found = {"works": Trial(4, 3, 40, worlds=6), "still": Trial(3, 0, 24, worlds=6, idle=3),
+             "silent": Trial(2, 2, 0, worlds=6), "absent": Trial(0, 0, 0, worlds=6)}  # fmt: skip
+    tried = []
+
+    def trial(skill):
+        tried.append(skill.name)
+        return found[skill.name]
+
+    offered = [(skill(name), "s") for name in (*found, "explore")]
+    kept, rejected, trials = check_skills(offered, env.vocab, ["explore"], [make_view()], 8, trial)
+    assert [s.name for s, _ in kept] == ["works"] and trials == {"works": found["works"]}
+    assert trials["works"].success_rate == 0.75
+    reasons = {r.text.split(":")[0]: r.reason for r in rejected}
+    assert reasons == {"still": "skill_does_nothing", "silent": "skill_does_nothing", "absent": "skill_never_started",
+                       "explore": "skill_name_taken"}  # fmt: skip
+    assert "explore" not in tried  # what the lint refuses is not played
 
 
 json_leaves = st.none() | st.booleans() | st.integers(-5, 600) | st.floats() | st.text(max_size=6)
@@ -192,7 +211,7 @@ def test_any_mutation_of_a_skill_enters_whole_or_is_refused(env, make_view, data
                 node[key] = data.draw(json_leaves | words | st.lists(words, max_size=2))
                 break
             node = node[key]
-    kept, rejected = check_skills([(body, "fuzz")], env.vocab, ["explore"], [make_view()], 4)
+    kept, rejected, _ = check_skills([(body, "fuzz")], env.vocab, ["explore"], [make_view()], 4)
     assert len(kept) + len(rejected) == 1
     for made, _ in kept:
         assert 1 <= bound(made) <= 500 and parse_skill(made.to_json(), env.vocab) == made
