@@ -191,7 +191,7 @@ class Run:
         tensors["player/generator"] = self.player.generator.get_state()
         tensors |= {f"replay/{k}": v for k, v in arrays.items()}
         meta = {
-            "identity": self.identity(),
+            **self.identity(),
             "config": to_dict(self.config),
             "advice": str(self.advice.ref) if self.advice else "",
             "frames": self.frames, "episodes": self.episodes, "recent": list(self.recent),
@@ -207,7 +207,7 @@ class Run:
     def restore(self) -> dict[str, Any]:
         """Continue from the checkpoint; returns its meta data. SchemeMismatch names what does fit."""
         assert self.learner is not None and self.replay is not None
-        tensors, meta = checkpoint.load(self.folder / CHECKPOINT, {"identity": self.identity()}, fall_back=True)
+        tensors, meta = checkpoint.load(self.folder / CHECKPOINT, self.identity(), fall_back=True)
         self._restore_agent(tensors, meta)
         self.learner.load(_part(tensors, "learner/"), meta["learner"])
         player = _part(tensors, "player/")
@@ -268,7 +268,7 @@ def load_for_evaluation(folder: Path, seed_offset: int) -> Run:
     if not (Path(folder) / CHECKPOINT).exists():
         raise UsageError(f"{folder} has no checkpoint yet", hint="train it first: lore train")
     run = Run(config, folder, seed_offset=seed_offset, with_replay=False)
-    tensors, meta = checkpoint.load(Path(folder) / CHECKPOINT, {"identity": run.identity()}, fall_back=True)
+    tensors, meta = checkpoint.load(Path(folder) / CHECKPOINT, run.identity(), fall_back=True)
     rng_state = run.controller.rng.bit_generator.state
     run._restore_agent(tensors, meta)
     run.controller.rng.bit_generator.state = rng_state

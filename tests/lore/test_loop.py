@@ -18,7 +18,7 @@ from lore.loop import train
 from lore.metrics import read_jsonl
 from lore.run import CHECKPOINT, Run
 from lore_datasets.environments import get_environment
-from lore_datasets.errors import Busy, ConfigError, Diverged, NotFound
+from lore_datasets.errors import Busy, ConfigError, Diverged, NotFound, SchemeMismatch
 from lore_datasets.testing import small_advice
 
 SMALL = {
@@ -260,3 +260,16 @@ def test_bad_settings_on_the_command_line_give_one_line_and_exit_code_3():
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 3
     assert "synthetic_ratio_max" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "name"), [({"model.size": "1m"}, "size"), ({"enable_hierarchical_options": False}, "entries")]
+)
+def test_a_checkpoint_of_another_shape_is_refused_with_what_does_fit(tmp_path, advice, change, name):
+    train(config(20, advice), tmp_path, tensorboard=False)
+    other = config(40, advice, **change)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(SchemeMismatch, match=name) as caught:
+        train(other, tmp_path, tensorboard=False)
+    assert f"{name} " in caught.value.hint
+    assert train(config(40, advice), tmp_path, tensorboard=False)["step"] == 40
