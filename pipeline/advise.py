@@ -163,7 +163,9 @@ def dry_run(
     dollars = sum(estimate(prompt) for prompt in new) if estimate else 0.0
     dollars = dollars if getattr(llm, "has_price", True) else None
     each = float(getattr(llm, "seconds_per_question", 0.001)) / max(1, int(getattr(llm, "concurrency", 1)))
-    return DryRun(len(keyed), len(new), int(tokens[0]), int(tokens[1]), dollars, len(new) * each, llm.name)
+    pace = getattr(llm, "pace", None)
+    seconds = max(len(new) * each, pace.seconds(len(new), int(tokens.sum())) if pace is not None else 0.0)
+    return DryRun(len(keyed), len(new), int(tokens[0]), int(tokens[1]), dollars, seconds, llm.name)
 
 
 def explain(data: AdviceData, row: int) -> str:

@@ -86,6 +86,10 @@ class AskConfig:
     """Total deadline of one question."""
     concurrency: int = 8
     """Questions in flight at a time, for the backends that wait on a network."""
+    requests_per_minute: int = 0
+    """Requests that a service is sent in any minute at most, retries among them; 0 sets no limit."""
+    tokens_per_minute: int = 0
+    """Tokens, read and written, that a service is asked for in any minute at most; 0 sets no limit."""
     retries: int = 2
     """Times a question is asked again after a failure or an answer that cannot be used."""
     allow_mixed_models: bool = False
@@ -103,6 +107,8 @@ class AskConfig:
                 "shard": (1, 100_000),
                 "timeout_s": (0.001, 86400.0),
                 "concurrency": (1, 256),
+                "requests_per_minute": (0, 10_000_000),
+                "tokens_per_minute": (0, _INF),
                 "retries": (0, 10),
             },
         )

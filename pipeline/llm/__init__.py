@@ -59,6 +59,7 @@ def backend_from(ask: AskConfig, **options: Any) -> LLM:
         wanted |= {"model": ask.model} if ask.model else {}
     if ask.backend in ("gemini", "openai"):
         wanted |= {"concurrency": ask.concurrency} | ({"base_url": ask.base_url} if ask.base_url else {})
+        wanted |= {name: getattr(ask, name) for name in ("requests_per_minute", "tokens_per_minute")}
     if ":" in ask.backend and ask.model:
         wanted = {"model": ask.model}
     if ask.backend == "replay":

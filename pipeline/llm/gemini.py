@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
 from lore_datasets.errors import UsageError, shown
 from pipeline.llm.base import Prompt, Response
+from pipeline.llm.pace import retry_after
 from pipeline.llm.service import RETRIED, Failed, Service
 
 __all__ = ["Gemini"]
@@ -31,6 +33,8 @@ class Gemini(Service):
         backoff_s: float = 1.0,
         temperature: float = 0.0,
         thinking: int | None = None,
+        requests_per_minute: int = 0,
+        tokens_per_minute: int = 0,
     ) -> None:
         import google.genai  # noqa: F401  (named as missing here, not at the first question)
 
@@ -44,6 +48,8 @@ class Gemini(Service):
             concurrency=concurrency,
             attempts=attempts,
             backoff_s=backoff_s,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
             parameters={"temperature": temperature, "thinking": thinking},
         )
         self.temperature, self.thinking = temperature, thinking
@@ -81,7 +87,7 @@ class Gemini(Service):
         except errors.APIError as error:
             code = error.code if isinstance(error.code, int) else 0
             status = error.status if isinstance(error.status, str) else ""
-            raise Failed(f"HTTP {code} {shown(status, 40)}".strip(), code in RETRIED) from None
+            raise Failed(f"HTTP {code} {shown(status, 40)}".strip(), code in RETRIED, _wait(error)) from None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise Failed(f"the server's answer does not read: {type(error).__name__}", again=True) from None
         except Exception as error:
@@ -129,3 +135,10 @@ class Gemini(Service):
             tokens_out=count("candidates_token_count") + count("thoughts_token_count"),
             finish=finish,
         )
+
+
+def _wait(error: Any) -> float:
+    """Seconds that the service asks to wait: its Retry-After header, else the RetryInfo in its error."""
+    seconds = retry_after(getattr(getattr(error, "response", None), "headers", None) or {})
+    found = re.search(r"'retryDelay': '(\d{1,5})(?:\.\d{1,9})?s'", repr(getattr(error, "details", ""))[:10_000])
+    return seconds or (min(float(found[1]) + 1, 3600.0) if found else 0.0)

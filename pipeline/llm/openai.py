@@ -14,6 +14,7 @@ from typing import Any
 
 from lore_datasets.errors import ConfigError
 from pipeline.llm.base import Prompt, Response
+from pipeline.llm.pace import retry_after
 from pipeline.llm.service import MAX_BODY, RETRIED, Failed, Service
 from pipeline.prompts import LETTERS
 
@@ -36,6 +37,8 @@ class OpenAI(Service):
         backoff_s: float = 1.0,
         temperature: float = 0.0,
         letters: bool = False,
+        requests_per_minute: int = 0,
+        tokens_per_minute: int = 0,
     ) -> None:
         if not model:
             raise ConfigError("backend openai needs a model name", hint="give ask.model, as the server calls it")
@@ -47,6 +50,8 @@ class OpenAI(Service):
             concurrency=concurrency,
             attempts=attempts,
             backoff_s=backoff_s,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
             parameters={"temperature": temperature, "letters": letters},
         )
         self.temperature, self.letters = temperature, letters
@@ -73,7 +78,7 @@ class OpenAI(Service):
         except httpx.HTTPError as error:
             raise Failed(type(error).__name__, again=True) from None
         if reply.status_code != 200:
-            raise Failed(f"HTTP {reply.status_code}", reply.status_code in RETRIED, _retry_after(reply.headers))
+            raise Failed(f"HTTP {reply.status_code}", reply.status_code in RETRIED, retry_after(reply.headers))
         try:
             return self._read(json.loads(body), prompt)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
@@ -127,9 +132,3 @@ def letter_probabilities(tokens: Sequence[tuple[str, float]], options: int) -> t
 
 def _count(value: Any) -> int:
     return value if type(value) is int and 0 <= value < 2**31 else 0
-
-
-def _retry_after(headers: Any) -> float:
-    """Seconds that the server asks to wait, at most an hour; 0 when it says nothing usable."""
-    text = headers.get("retry-after", "")
-    return min(float(text), 3600.0) if text.isdecimal() and len(text) < 8 else 0.0

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from lore_datasets.errors import ConfigError, shown
 from pipeline.llm.base import Prompt, Response
+from pipeline.llm.pace import Pace
 from pipeline.llm.prices import estimate_tokens, price
 
 __all__ = ["RETRIED", "Failed", "Service", "check_url", "is_loopback"]
@@ -57,7 +58,8 @@ def check_url(url: str) -> str:
 class Service(ABC):
     """An adviser that waits on a network; subclasses make one attempt in :meth:`attempt`.
 
-    ``timeout_s`` is the total deadline of one question over all its attempts. No key is ever held by the object.
+    ``timeout_s`` is the total deadline of one question over all its attempts, the time spent waiting for its turn
+    (``requests_per_minute``, ``tokens_per_minute``) not counted. No key is ever held by the object.
     """
 
     seconds_per_question = 2.0
@@ -74,12 +76,15 @@ class Service(ABC):
         attempts: int,
         backoff_s: float,
         parameters: dict[str, Any],
+        requests_per_minute: int = 0,
+        tokens_per_minute: int = 0,
     ) -> None:
         self.name, self.model = f"{name}:{model}", model
         self.base_url = check_url(base_url) if base_url else ""
         self.timeout_s, self.concurrency = timeout_s, concurrency
         self.attempts, self.backoff_s = attempts, backoff_s
         self.parameters = parameters
+        self.pace = Pace(requests_per_minute, tokens_per_minute)
         self.chunk = 4 * concurrency
         self.is_free = bool(base_url) and is_loopback(base_url)
 
@@ -162,17 +167,24 @@ class Service(ABC):
 
     async def _one(self, client: Any, prompt: Prompt) -> Response:
         """Attempts with exponential backoff and full jitter, inside one total deadline."""
-        started, error = time.monotonic(), "no attempt"
+        started, error, expected = time.monotonic(), "no attempt", sum(estimate_tokens(prompt))
         try:
-            async with asyncio.timeout(self.timeout_s):
+            async with asyncio.timeout(self.timeout_s) as limit:
                 for attempt in range(self.attempts):
+                    started += await self._turn(limit, expected)
                     try:
                         response = await self.attempt(client, prompt)
+                        self.pace.settle(expected, response.tokens_in + response.tokens_out)
                         seconds = time.monotonic() - started
                         dollars = self.dollars(response.tokens_in, response.tokens_out)
                         return replace(response, latency_s=seconds, price_usd=dollars)
                     except Failed as failed:
                         error = failed.text
+                        self.pace.settle(expected, 0)
+                        if failed.wait_s > self.timeout_s + started - time.monotonic():
+                            error = f"{error}, the server asks to wait {failed.wait_s:.0f} s"
+                            break
+                        self.pace.hold(failed.wait_s)
                         if not failed.again or attempt + 1 == self.attempts:
                             break
                         jitter = random.random() * self.backoff_s * 2**attempt
@@ -181,3 +193,12 @@ class Service(ABC):
             error = f"no answer within {self.timeout_s:g} s (last: {error})"
         seconds = time.monotonic() - started
         return Response("", self.model, latency_s=seconds, finish="error", error=error)
+
+    async def _turn(self, limit: asyncio.Timeout, expected: int) -> float:
+        """Wait until the limits per minute let one more request out; its deadline moves by that. Seconds waited."""
+        wait = self.pace.reserve(expected)
+        due = limit.when()
+        if wait > 0 and due is not None:
+            limit.reschedule(due + wait)
+            await asyncio.sleep(wait)
+        return wait

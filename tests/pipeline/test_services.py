@@ -107,7 +107,7 @@ class Chaos(BaseHTTPRequestHandler):
 
     def _status(self, status):
         body = {"error": {"code": status, "message": f"secret {KEY} and more", "status": "SOME_STATUS"}}
-        self._send(json.dumps(body).encode(), status, headers=[("retry-after", "0")])
+        self._send(json.dumps(body).encode(), status, headers=[("retry-after", self.server.after)])
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def server(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     made = ThreadingHTTPServer(("127.0.0.1", 0), Chaos)
     made.mode, made.seen, made.letters, made.lock, made.release = "ok", [], (), threading.Lock(), threading.Event()
-    made.daemon_threads = True
+    made.daemon_threads, made.after = True, "0"
     thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield made
@@ -170,6 +170,32 @@ def test_the_retry_table_holds_and_no_error_shows_a_key(name, server, mode, requ
 def test_a_server_that_recovers_is_asked_until_it_does(name, server):
     server.mode = lambda n: "503" if n < 3 else "ok"
     assert ask(backend(name, server))[0].text == ANSWER and len(server.seen) == 3
+
+
+@BOTH
+def test_a_server_that_asks_to_wait_is_left_alone_for_that_long_by_all_questions(name, server):
+    server.mode, server.after = lambda n: "429" if n == 1 else "ok", "1"
+    started = time.monotonic()
+    responses = ask(backend(name, server, concurrency=1), 2)
+    assert [r.text for r in responses] == [ANSWER] * 2 and len(server.seen) == 3
+    assert time.monotonic() - started >= 1.0
+
+
+@BOTH
+def test_a_wait_beyond_the_deadline_fails_at_once(name, server):
+    server.mode, server.after = "429", "3000"
+    started = time.monotonic()
+    assert "asks to wait 3000 s" in ask(backend(name, server))[0].error
+    assert time.monotonic() - started < 2 and len(server.seen) == 1
+
+
+@BOTH
+def test_requests_per_minute_hold_and_do_not_eat_the_deadline(name, server):
+    llm = backend(name, server, requests_per_minute=60, concurrency=8, timeout_s=2.5)
+    started = time.monotonic()
+    responses = ask(llm, 9)  # a burst of six, then one in 1.1 s
+    assert [r.error for r in responses] == [None] * 9
+    assert time.monotonic() - started > 3.2 and max(r.latency_s for r in responses) < 2.5
 
 
 @BOTH

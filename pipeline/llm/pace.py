@@ -1,0 +1,101 @@
+"""How fast a service may be asked: one bucket of requests and one of tokens, each filled evenly over the minute."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+__all__ = ["Pace", "retry_after"]
+
+_LONGEST = 3600.0
+
+
+class _Bucket:
+    """At most ``per_minute`` units in any 60 s (a single larger demand may overdraw): a tenth as burst, the rest
+    evenly."""
+
+    def __init__(self, per_minute: float, now: float) -> None:
+        self.capacity = max(1.0, per_minute / 10)
+        self.rate = max(per_minute - self.capacity, 1.0) / 60
+        self.level, self.at = self.capacity, now
+
+    def reserve(self, units: float, now: float) -> float:
+        """Take ``units`` and say from when on they may be used; earlier demands go first."""
+        now = max(now, self.at)
+        self.level = min(self.capacity, self.level + (now - self.at) * self.rate)
+        short = min(units, self.capacity) - self.level
+        if short > 0:
+            now += short / self.rate
+            self.level += short
+        self.level -= units
+        self.at = now
+        return now
+
+
+class Pace:
+    """Limits per minute on requests and on tokens (read and written); 0 sets none. Safe with threads.
+
+    One object serves all questions of a backend in this process; another process has its own.
+    """
+
+    def __init__(
+        self, requests_per_minute: int = 0, tokens_per_minute: int = 0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.requests_per_minute, self.tokens_per_minute, self._clock = requests_per_minute, tokens_per_minute, clock
+        self._start()
+
+    def _start(self) -> None:
+        now = self._clock()
+        self._requests = _Bucket(self.requests_per_minute, now) if self.requests_per_minute else None
+        self._tokens = _Bucket(self.tokens_per_minute, now) if self.tokens_per_minute else None
+        self._held_until = now
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("requests_per_minute", "tokens_per_minute", "_clock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start()
+
+    def reserve(self, tokens: int) -> float:
+        """Seconds to wait before the next request, which is expected to take ``tokens``; it counts from here on."""
+        with self._lock:
+            now = self._clock()
+            at = max(now, self._held_until)
+            if self._requests is not None:
+                at = self._requests.reserve(1, at)
+            if self._tokens is not None:
+                at = self._tokens.reserve(tokens, at)
+            return at - now
+
+    def settle(self, expected: int, used: int) -> None:
+        """Put back what a request took less than expected, or take what it took more."""
+        with self._lock:
+            if self._tokens is not None:
+                self._tokens.level += expected - used
+
+    def hold(self, seconds: float) -> None:
+        """Let no further request begin for so long: a server has asked to be left alone."""
+        with self._lock:
+            self._held_until = max(self._held_until, self._clock() + min(seconds, _LONGEST))
+
+    def seconds(self, requests: int, tokens: int) -> float:
+        """Least time that so many requests and tokens take under these limits."""
+        minutes = requests / self.requests_per_minute if self.requests_per_minute else 0.0
+        return 60 * max(minutes, tokens / self.tokens_per_minute if self.tokens_per_minute else 0.0)
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds that a server asks to wait (a number or an HTTP date), at most an hour; 0 when it says nothing usable."""
+    text = str(headers.get("retry-after", "")).strip()
+    if text.isdecimal() and len(text) < 8:
+        return min(float(text), _LONGEST)
+    try:
+        seconds = parsedate_to_datetime(text).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+    return min(max(seconds, 0.0), _LONGEST)
