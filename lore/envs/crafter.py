@@ -102,7 +102,7 @@ class CrafterEnv:
 
     def step(self, action: int) -> Step:
         """Play one primitive action; UsageError after the end of an episode."""
-        from lore.envs.crafter_world import balance, update_objects
+        from lore.envs.crafter_objects import balance, update_objects
 
         if self.last.is_last:
             raise UsageError("the episode is over", hint="call reset()")

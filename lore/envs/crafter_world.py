@@ -17,7 +17,7 @@ from crafter import constants, engine, objects
 
 from lore_datasets.errors import CorruptArtifact
 
-__all__ = ["KINDS", "OrderedWorld", "balance", "load_world", "save_world", "update_objects"]
+__all__ = ["KINDS", "OrderedWorld", "load_world", "save_world"]
 
 KINDS = (objects.Player, objects.Cow, objects.Zombie, objects.Skeleton, objects.Arrow, objects.Plant)
 """Object classes in the order of their view ids, which follow the materials."""
@@ -43,79 +43,62 @@ class _OrderedSet(dict):
         del self[item]
 
 
+_MARGIN = (4, 3)
+"""Empty cells around the map: half the visible crop, so that a crop never leaves the arrays."""
+
+_FOUND = 2048
+"""Room for the numbers of all objects in reach."""
+
+
 class OrderedWorld(engine.World):
-    """``crafter.engine.World`` whose chunks iterate in insertion order."""
+    """``crafter.engine.World`` whose chunks iterate in insertion order, on arrays with an empty margin.
+
+    ``ground`` (material ids) and ``occupied`` (object numbers) are flat views of those arrays, addressed by
+    :meth:`cell`; ``_mat_map`` and ``_obj_map`` are the same memory without the margin.
+    """
+
+    def __init__(self, area: tuple[int, int], materials: list[str], chunk_size: tuple[int, int]) -> None:
+        super().__init__(area, materials, chunk_size)
+        walkable = set(constants.walkable)
+        self.walked = self._flags(walkable)
+        self.walked_by_player = self._flags(walkable | {"lava"})
+        self.flown = self._flags(walkable | {"water", "lava"})
+        self.lava = self._mat_ids["lava"]
+        self.found = np.zeros(_FOUND, np.int64)
+        self.cells = np.zeros((-(-area[0] // chunk_size[0]), -(-area[1] // chunk_size[1]), 2), np.int64)
+
+    def _flags(self, names: set[str]) -> bytes:
+        return bytes(self._mat_names[i] in names for i in range(len(self._mat_names)))
 
     def reset(self, seed: int | None = None) -> None:
         super().reset(seed)
         self._chunks = collections.defaultdict(_OrderedSet)
+        (mx, my), (width, height) = _MARGIN, self.area
+        shape = width + 2 * mx, height + 2 * my
+        self.padded_ground = np.zeros(shape, np.uint8)
+        self.padded_numbers = np.zeros(shape, np.uint32)
+        self._mat_map = self.padded_ground[mx:-mx, my:-my]
+        self._obj_map = self.padded_numbers[mx:-mx, my:-my]
+        self.ground = memoryview(self.padded_ground.reshape(-1))
+        self.occupied = memoryview(self.padded_numbers.reshape(-1))
+        self._stride, self._first = shape[1], mx * shape[1] + my
+        self.uniform = self.random.random_sample  # one draw of uniform()
+        self.raw = self.random._bit_generator.random_raw  # its two lowest bits are one draw of randint(0, 4)
 
+    def cell(self, x: int, y: int) -> int:
+        """Index of (x, y) in ``ground`` and ``occupied``; at most the margin outside the map."""
+        return self._first + x * self._stride + y
 
-def update_objects(world: OrderedWorld, player: objects.Player, reach: int) -> None:
-    """Update the player, then all objects closer than ``reach`` (L1), in the order of the object list.
-
-    The player is the first object and the only one whose move changes a distance to the player, so looking the
-    neighbours up once after its update gives the same calls as the stock loop over all objects.
-    """
-    before = len(world._objects)
-    player.update()
-    x, y = int(player.pos[0]), int(player.pos[1])
-    left, top = max(0, x - reach + 1), max(0, y - reach + 1)
-    block = world._obj_map[left : x + reach, top : y + reach]
-    xs, ys = np.nonzero(block)
-    close = np.abs(xs + (left - x)) + np.abs(ys + (top - y)) < reach
-    indices = block[xs[close], ys[close]]
-    indices.sort()
-    nearby = [world._objects[i] for i in indices.tolist() if i < before]
-    for thing in nearby:
-        if thing is not player:
-            thing.update()
-
-
-def balance(world: OrderedWorld, player: objects.Player) -> None:
-    """Spawn and despawn per chunk as ``crafter.Env._balance_chunk`` does, draw for draw."""
-    light = world.daylight
-    grass, path = world._mat_ids["grass"], world._mat_ids["path"]
-    for chunk, members in list(world._chunks.items()):
-        xmin, xmax, ymin, ymax = chunk
-        region = world._mat_map[xmin:xmax, ymin:ymax]
-        space = int(np.count_nonzero(region == grass))
-        caves = int(np.count_nonzero(region == path))
-        zombies = (0 if space < 50 else 3.5 - 3 * light, 3.5 - 3 * light)
-        skeletons = (0 if caves < 6 else 1, 2)
-        cows = (0 if space < 30 else 1, 1.5 + light)
-        here = world, player, chunk, members
-        _balance_kind(*here, objects.Zombie, grass, 6, 0, 0.3, 0.4, zombies)
-        _balance_kind(*here, objects.Skeleton, path, 7, 7, 0.1, 0.1, skeletons)
-        _balance_kind(*here, objects.Cow, grass, 5, 5, 0.01, 0.1, cows)
-
-
-def _balance_kind(
-    world: OrderedWorld,
-    player: objects.Player,
-    chunk: tuple[int, int, int, int],
-    members: _OrderedSet,
-    cls: type,
-    material: int,
-    spawn_distance: int,
-    despawn_distance: int,
-    spawn_probability: float,
-    despawn_probability: float,
-    target: tuple[float, float],
-) -> None:
-    creatures = [thing for thing in members if type(thing) is cls]
-    random = world.random
-    if len(creatures) < int(target[0]) and random.uniform() < spawn_probability:
-        xmin, xmax, ymin, ymax = chunk
-        xs, ys = np.nonzero(world._mat_map[xmin:xmax, ymin:ymax] == material)
-        i = random.randint(0, len(xs))
-        pos = np.array((xs[i] + xmin, ys[i] + ymin))
-        if world[pos][1] is None and player.distance(pos) >= spawn_distance:
-            world.add(cls(world, pos) if cls is objects.Cow else cls(world, pos, player))
-    elif len(creatures) > int(target[1]) and random.uniform() < despawn_probability:
-        thing = creatures[random.randint(0, len(creatures))]
-        if player.distance(thing.pos) >= despawn_distance:
-            world.remove(thing)
+    def shift(self, thing: Any, x: int, y: int, to_x: int, to_y: int) -> None:
+        """Move a thing that stands at (x, y) to a free cell, as ``World.move`` does."""
+        here = self.cell(x, y)
+        self.occupied[self.cell(to_x, to_y)] = self.occupied[here]
+        self.occupied[here] = 0
+        width, height = self._chunk_size
+        if x // width != to_x // width or y // height != to_y // height:
+            self._chunks[self.chunk_key((x, y))].remove(thing)
+            self._chunks[self.chunk_key((to_x, to_y))].add(thing)
+        thing.pos = np.array((to_x, to_y))
 
 
 def _plain(value: Any) -> Any:
