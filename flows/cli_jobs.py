@@ -134,7 +134,11 @@ train.takes_arguments = True  # type: ignore[attr-defined]
 
 
 def evaluate(
-    folder: Annotated[Path, tyro.conf.Positional], episodes: int = 10, seed: int = 10_000, progress: Path | None = None
+    folder: Annotated[Path, tyro.conf.Positional],
+    episodes: int = 10,
+    seed: int = 10_000,
+    record: bool = False,
+    progress: Path | None = None,
 ) -> int:
     """Play fresh episodes with a trained agent: as trained, and alone (the advice switched off).
 
@@ -142,6 +146,7 @@ def evaluate(
         folder: The run.
         episodes: Episodes per mode.
         seed: Seed of the worlds, apart from training's.
+        record: Also write one episode, frame by frame with values and who was in charge, to episode.npz.
         progress: Also write progress rows to this file.
     """
     from flows.config import EvaluateJob
@@ -167,6 +172,10 @@ def evaluate(
             f"{mode.replace('_', ' '):<12} return {result['return_mean']:6.2f} ({low:.2f} to {high:.2f}), "
             f"score {result['score']:6.2f} %, {result['episodes']} episodes"
         )
+    if record:
+        from lore.recording import record_episode
+
+        print(f"one episode recorded in {record_episode(folder, job.seed)}")
     print(f"written to {folder / 'evaluation.json'}; next: lore report {folder}")
     return 0
 

@@ -15,6 +15,7 @@ import numpy as np
 from lore import checkpoint
 from lore.config import Config, to_dict
 from lore.metrics import Sink, crafter_score, read_jsonl
+from lore.openloop import write_open_loop
 from lore.run import CHECKPOINT, Run, lock_run, machine, read_config, write_json
 from lore.when import Every
 from lore_datasets.errors import ConfigError, Diverged
@@ -24,6 +25,8 @@ __all__ = ["Progress", "train"]
 Progress = dict[str, Any]
 MAX_BAD_UPDATES = 10
 PROGRESS_S = 1.0
+REPORT_S = 300.0
+"""Seconds between two pictures of the world model's predictions; the end of a run gives one more."""
 
 
 def train(
@@ -44,7 +47,7 @@ def train(
         resumed = _open(run)
         sink = Sink(folder, run.frames, tensorboard, run.rows)
         clock = _Clock(run, on_progress)
-        save_due = Every(config.train.save_interval_s)
+        save_due, report_due = Every(config.train.save_interval_s), Every(REPORT_S)
         if not resumed:
             run.steps = run.envs.reset()
             _fill_slots(run)
@@ -57,9 +60,13 @@ def train(
                 clock.logged = run.frames // config.train.log_interval
                 sink.row(run.frames, _metrics(run, clock))
             clock.tick()
+            if report_due():
+                write_open_loop(run, sink)
             if save_due():
                 _save(run, sink, clock)
         _save(run, sink, clock)
+        if not stop:
+            write_open_loop(run, sink)
         summary = clock.report("interrupted" if stop else "done", final=True)
         sink.close()
     return summary
@@ -178,7 +185,8 @@ def _update(run: Run) -> None:
 
 def _dump_batch(run: Run, records: Mapping[str, Any]) -> None:
     path = run.folder / "diverged_batch.npz"
-    np.savez_compressed(path, **{k: v if isinstance(v, np.ndarray) else v.cpu().numpy() for k, v in records.items()})
+    host = {k: v if isinstance(v, np.ndarray) else v.cpu().numpy() for k, v in records.items()}
+    np.savez_compressed(path, **host)  # pyright: ignore[reportArgumentType]
     raise Diverged(
         f"{MAX_BAD_UPDATES} updates in a row were not finite at step {run.frames}",
         kept=f"the last checkpoint, and the batch in {path.name}",

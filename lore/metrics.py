@@ -92,7 +92,7 @@ class Sink:
     ) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.rows: dict[str, int] = {name: 0 for name in self.FILES}
+        self.rows: dict[str, int] = dict.fromkeys(self.FILES, 0)
         for name in self.FILES:
             path = self.folder / name
             if path.exists():
