@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import base64
 import zlib
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lore.envs.base import Step
-from lore.envs.crafter_frame import CELLS, Painter, draw_noise
+from lore.envs.crafter_frame import Painter, draw_noise
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, ConfigError, CorruptArtifact, UsageError
 
@@ -72,6 +73,8 @@ class CrafterEnv:
         self._steps = 0
         self._last_health = 0
         self._unlocked = np.zeros(len(vocab.achievements), bool)
+        self._counted: tuple[int, ...] = ()
+        self._counts = np.zeros(len(vocab.achievements), np.int16)
         self._noise: np.ndarray | None = None
         self._last: Step | None = None
 
@@ -92,10 +95,11 @@ class CrafterEnv:
         self._steps = 0
         world = self._world
         world.reset(seed=hash((self._seed, self._episode)) % (2**31 - 1))
-        world.daylight = self._daylight()
+        world.daylight = _daylight(self._steps)
         self._player = objects.Player(world, (world.area[0] // 2, world.area[1] // 2))
         self._last_health = self._player.health
         self._unlocked[:] = False
+        self._count()
         world.add(self._player)
         self._generate(world, self._player)
         return self._observe(0.0, is_first=True, dead=False)
@@ -110,17 +114,18 @@ class CrafterEnv:
             raise BadInput(f"action {action} is not in 0..{len(self._actions) - 1}")
         world, player = self._world, self._player
         self._steps += 1
-        world.daylight = self._daylight()
+        world.daylight = _daylight(self._steps)
         player.action = self._actions[action]
         update_objects(world, player, _REACH)
         if self._steps % 10 == 0:
             balance(world, player)
         reward = (player.health - self._last_health) / 10
         self._last_health = player.health
-        counts = self._counts() > 0
-        if (counts & ~self._unlocked).any():
-            reward += 1.0
-        self._unlocked |= counts
+        if self._count():
+            done = self._counts > 0
+            if (done & ~self._unlocked).any():
+                reward += 1.0
+            self._unlocked |= done
         return self._observe(reward, is_first=False, dead=player.health <= 0)
 
     def render(self) -> np.ndarray:
@@ -160,7 +165,8 @@ class CrafterEnv:
             self._steps, self._length = int(state["steps"]), int(state["length"])
             self._last_health = int(state["last_health"])
             self._unlocked[:] = np.array(state["unlocked"], bool)
-            self._world.daylight = self._daylight()
+            self._count()
+            self._world.daylight = _daylight(self._steps)
             self._noise = _unpacked(state["noise"], np.float64, (63, 49))
             image = _unpacked(state["image"], np.uint8, (64, 64, 3))
             packed = _unpacked(state["state"], np.uint8, (self.spec.layout.size,))
@@ -174,32 +180,19 @@ class CrafterEnv:
         except (KeyError, TypeError, ValueError, AssertionError, zlib.error) as error:
             raise CorruptArtifact(f"game snapshot cannot be read: {type(error).__name__}: {error}") from error
 
-    def _daylight(self) -> float:
-        progress = (self._steps / 300) % 1 + 0.3
-        return 1 - np.abs(np.cos(np.pi * progress)) ** 3
-
-    def _counts(self) -> np.ndarray:
-        return np.fromiter(self._player.achievements.values(), np.int16, len(self._unlocked))
+    def _count(self) -> bool:
+        """Bring the achievement counts up to date; whether they changed."""
+        counted = tuple(self._player.achievements.values())
+        if counted == self._counted:
+            return False
+        self._counted, self._counts = counted, np.array(counted, np.int16)
+        return True
 
     def _info(self) -> dict[str, Any]:
-        return {"achievements": self._counts(), "episode": self._episode, "length": self._steps}
+        return {"achievements": self._counts.copy(), "episode": self._episode, "length": self._steps}
 
     def _crop(self) -> tuple[np.ndarray, list[tuple[int, int, Any]]]:
-        """The visible crop: material ids uint8[9, 7] indexed [x, y] (0 = outside) and the objects in it with their
-        place.
-        """
-        world, (width, height) = self._world, CELLS
-        left, top = int(self._player.pos[0]) - width // 2, int(self._player.pos[1]) - height // 2
-        x0, y0 = max(0, left), max(0, top)
-        x1, y1 = min(world.area[0], left + width), min(world.area[1], top + height)
-        ground = np.zeros(CELLS, np.uint8)
-        ground[x0 - left : x1 - left, y0 - top : y1 - top] = world._mat_map[x0:x1, y0:y1]
-        numbers = world._obj_map[x0:x1, y0:y1]
-        things = [
-            (x + x0 - left, y + y0 - top, world._objects[numbers[x, y]])
-            for x, y in zip(*np.nonzero(numbers), strict=True)
-        ]
-        return ground, things
+        return self._world.seen(*self._player.pos.tolist())
 
     def _paint(self, ground: np.ndarray, things: list[tuple[int, int, Any]]) -> np.ndarray:
         player = self._player
@@ -222,6 +215,12 @@ class CrafterEnv:
         state = np.frombuffer(packed, np.uint8)
         self._last = Step(state, image, float(reward), is_first, is_last, dead, self._info())
         return self._last
+
+
+@cache
+def _daylight(step: int) -> float:
+    progress = (step / 300) % 1 + 0.3
+    return float(1 - np.abs(np.cos(np.pi * progress)) ** 3)
 
 
 def _packed(array: np.ndarray) -> str:

@@ -35,58 +35,76 @@ def _textures():
 @cache
 def _vignette() -> np.ndarray:
     xs, ys = np.meshgrid(np.linspace(-1, 1, _CANVAS[0]), np.linspace(-1, 1, _CANVAS[1]))
-    return (1 - np.exp(-0.5 * (xs**2 + ys**2) / (0.5**2))).T
+    return np.ascontiguousarray((1 - np.exp(-0.5 * (xs**2 + ys**2) / (0.5**2))).T)
 
 
-def _saturate(canvas: np.ndarray, amount: float) -> np.ndarray:
+@cache
+def _fade() -> np.ndarray:
+    """uint8[grey, value]: Pillow's own blend of every value with every grey at the night's 0.4 of its colour."""
+    from PIL import Image
+
+    values = np.tile(np.arange(256, dtype=np.uint8), (256, 1))
+    greys = np.ascontiguousarray(values.T)
+    return np.array(Image.blend(Image.fromarray(greys), Image.fromarray(values), 0.4))
+
+
+def _night(tile: np.ndarray) -> np.ndarray:
     from PIL import Image, ImageEnhance
 
-    return np.array(ImageEnhance.Color(Image.fromarray(canvas.astype(np.uint8))).enhance(amount))
+    faded = np.array(ImageEnhance.Color(Image.fromarray(tile)).enhance(0.4))
+    return 0.5 * faded + 0.5 * np.array((0, 16, 64))
 
 
-def _tint(canvas: np.ndarray, color: tuple[int, int, int], amount: float) -> np.ndarray:
-    return (1 - amount) * canvas + amount * np.array(color)
-
-
-def _night(canvas: np.ndarray) -> np.ndarray:
-    return _tint(_saturate(canvas, 0.4), (0, 16, 64), 0.5)
+_NO_NOISE = np.zeros((0, 0))
 
 
 class Painter:
-    """Paints frames; holds the caches of tiles (material, or object on material) and of inventory panels."""
+    """Paints frames; holds the atlas of tiles (material, or object on material) and the inventory panels."""
 
     def __init__(self, materials: tuple[str, ...], items: tuple[str, ...]) -> None:
+        from lore.envs.crafter_kernels import paint
+
+        self._paint = paint
         self._items = items
         self._names = (None, *materials)
         empty = np.full((_UNIT, _UNIT, 3), 127, np.uint8)
         tiles = [empty] + [np.ascontiguousarray(self._texture(n)[..., :3]) for n in materials]
-        self._day = np.stack(tiles)  # uint8[M, 7, 7, 3]
-        self._dark = np.stack([_night(t) for t in tiles])  # float64[M, 7, 7, 3]
-        self._blends: dict[tuple[int, str], tuple[np.ndarray, np.ndarray]] = {}
+        self._day = np.stack([t.transpose(1, 0, 2) for t in tiles])  # uint8[K, 7, 7, 3], indexed [tile, y, x]
+        self._dark = np.stack([_night(t) for t in self._day])  # float64[K, 7, 7, 3]
+        self._blends: dict[tuple[int, str], int] = {}
         self._panels: dict[tuple[int, ...], np.ndarray] = {}
+        self._tiles = np.zeros(CELLS, np.int64)
 
     @staticmethod
     def _texture(name: str, unit: float = _UNIT) -> np.ndarray:
         return _textures().get(name, np.array([unit, unit]))
 
-    def _blend(self, material: int, texture: str) -> tuple[np.ndarray, np.ndarray]:
+    def _blend(self, material: int, texture: str) -> int:
+        """Number in the atlas of an object's tile on a material."""
         key = material, texture
         if key not in self._blends:
             from crafter import engine
 
-            tile = self._day[material].copy()
+            tile = self._day[material].transpose(1, 0, 2).copy()
             engine._draw_alpha(tile, np.array([0, 0]), self._texture(texture))
-            self._blends[key] = tile, _night(tile)
+            tile = np.ascontiguousarray(tile.transpose(1, 0, 2))
+            self._blends[key] = len(self._day)
+            self._day = np.concatenate([self._day, tile[None]])
+            self._dark = np.concatenate([self._dark, _night(tile)[None]])
         return self._blends[key]
 
     def _panel(self, counts: tuple[int, ...]) -> np.ndarray:
+        """uint8[64, 64, 3]: a frame with nothing but the inventory."""
         if counts not in self._panels:
             from crafter import engine
 
-            if len(self._panels) > 4096:
+            if len(self._panels) >= 1024:
                 self._panels.clear()
             view = engine.ItemView(_textures(), [CELLS[0], 2])
-            self._panels[counts] = view(dict(zip(self._items, counts, strict=True)), np.array([_UNIT, _UNIT]))
+            panel = view(dict(zip(self._items, counts, strict=True)), np.array([_UNIT, _UNIT]))
+            frame = np.zeros((64, 64, 3), np.uint8)
+            frame[_CANVAS[1] : _CANVAS[1] + panel.shape[1], : _CANVAS[0]] = panel.transpose(1, 0, 2)
+            self._panels[counts] = frame
         return self._panels[counts]
 
     def __call__(
@@ -101,24 +119,11 @@ class Painter:
         """uint8[64, 64, 3]; ``ground`` uint8[9, 7] material ids (0 = outside), ``things`` (x, y, texture) in the
         crop.
         """
-        day = self._day[ground]  # [9, 7, 7, 7, 3]
-        dark = self._dark[ground] if noise is None else None
+        tiles = self._tiles
+        tiles[:] = ground
         for x, y, texture in things:
-            tile, shade = self._blend(int(ground[x, y]), texture)
-            day[x, y] = tile
-            if dark is not None:
-                dark[x, y] = shade
-        canvas = night = day.transpose(0, 2, 1, 3, 4).reshape(*_CANVAS, 3)
-        if dark is not None:
-            night = dark.transpose(0, 2, 1, 3, 4).reshape(*_CANVAS, 3)
-        if noise is not None:
-            mask = 2 * (0.5 - daylight) * _vignette()[..., None]
-            night = _night((1 - mask) * canvas + mask * noise[..., None])
-        canvas = daylight * canvas + (1 - daylight) * night
-        if sleeping:
-            canvas = _tint(_saturate(canvas, 0.0), (0, 0, 16), 0.5)
-        frame = np.zeros((64, 64, 3), np.uint8)
-        frame[: _CANVAS[1], : _CANVAS[0]] = canvas.transpose(1, 0, 2)
-        panel = self._panel(counts)
-        frame[_CANVAS[1] : _CANVAS[1] + panel.shape[1], : _CANVAS[0]] = panel.transpose(1, 0, 2)
+            tiles[x, y] = self._blend(int(ground[x, y]), texture)
+        frame = self._panel(counts).copy()
+        noise = _NO_NOISE if noise is None else noise
+        self._paint(frame, tiles, self._day, self._dark, daylight, noise, _vignette(), _fade(), sleeping)
         return frame

@@ -14,7 +14,16 @@ import numpy as np
 from numba import njit
 from opensimplex.internals import _noise3
 
-__all__ = ["count_cells", "fill_noise", "fill_terrain", "find_near", "permutation", "place_creatures"]
+__all__ = [
+    "count_cells",
+    "fill_noise",
+    "fill_terrain",
+    "find_near",
+    "find_seen",
+    "paint",
+    "permutation",
+    "place_creatures",
+]
 
 
 @njit(cache=True)
@@ -154,6 +163,18 @@ def find_near(numbers, x, y, reach, found):
 
 
 @njit(cache=True)
+def find_seen(numbers, found):
+    """Write the (x, y, number) of all objects in the crop ``numbers`` into ``found``; returns how many."""
+    count = 0
+    for x in range(numbers.shape[0]):
+        for y in range(numbers.shape[1]):
+            if numbers[x, y]:
+                found[count, 0], found[count, 1], found[count, 2] = x, y, numbers[x, y]
+                count += 1
+    return count
+
+
+@njit(cache=True)
 def count_cells(terrain, first, second, width, height, counts):
     """Fill ``counts`` int64[CX, CY, 2] with the cells of two materials in each chunk of ``width`` x ``height``."""
     counts[:] = 0
@@ -163,3 +184,56 @@ def count_cells(terrain, first, second, width, height, counts):
                 counts[x // width, y // height, 0] += 1
             elif terrain[x, y] == second:
                 counts[x // width, y // height, 1] += 1
+
+
+@njit(cache=True)
+def _grey(r, g, b):
+    """Pillow's integer luminance."""
+    return (r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16
+
+
+@njit(cache=True)
+def paint(frame, tiles, day, dark, daylight, noise, vignette, fade, sleeping):
+    """Paint the world part of ``frame`` uint8[64, 64, 3] from ``tiles`` int64[9, 7], which are places in the atlases
+    ``day`` uint8[K, 7, 7, 3] and ``dark`` float64[K, 7, 7, 3], indexed [tile, y, x].
+
+    By day ``noise`` has no cells and night colours come from ``dark``; otherwise ``noise`` float64[63, 49] is mixed in
+    by ``vignette``, and the result is faded by Pillow's rounding, ``fade`` uint8[grey, value].
+    """
+    columns, rows = tiles.shape
+    unit = day.shape[1]
+    night = 1 - daylight
+    if noise.size == 0 and not sleeping:
+        for ty in range(rows):
+            for tx in range(columns):
+                bright, shade = day[tiles[tx, ty]], dark[tiles[tx, ty]]
+                for j in range(unit):
+                    out = frame[ty * unit + j, tx * unit : (tx + 1) * unit].reshape(unit * 3)
+                    a, b = bright[j].reshape(unit * 3), shade[j].reshape(unit * 3)
+                    for k in range(unit * 3):
+                        out[k] = np.uint8(np.int32(daylight * a[k] + night * b[k]))
+        return
+    for ty in range(rows):
+        for tx in range(columns):
+            for j in range(unit):
+                for i in range(unit):
+                    x, y = tx * unit + i, ty * unit + j
+                    color, shade = day[tiles[tx, ty], j, i], dark[tiles[tx, ty], j, i]
+                    r, g, b = shade[0], shade[1], shade[2]
+                    if noise.size:
+                        mask = 2 * (0.5 - daylight) * vignette[x, y]
+                        mixed = mask * noise[x, y]
+                        red = np.int32((1 - mask) * color[0] + mixed)
+                        green = np.int32((1 - mask) * color[1] + mixed)
+                        blue = np.int32((1 - mask) * color[2] + mixed)
+                        row = fade[_grey(red, green, blue)]
+                        r, g, b = 0.5 * row[red], 0.5 * row[green] + 8.0, 0.5 * row[blue] + 32.0
+                    r = daylight * color[0] + night * r
+                    g = daylight * color[1] + night * g
+                    b = daylight * color[2] + night * b
+                    if sleeping:
+                        r = g = 0.5 * _grey(np.int32(r), np.int32(g), np.int32(b))
+                        b = r + 8.0
+                    frame[y, x, 0] = np.uint8(np.int32(r))
+                    frame[y, x, 1] = np.uint8(np.int32(g))
+                    frame[y, x, 2] = np.uint8(np.int32(b))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from crafter import constants, engine, objects
 
+from lore.envs.crafter_kernels import find_seen
 from lore_datasets.errors import CorruptArtifact
 
 __all__ = ["KINDS", "OrderedWorld", "load_world", "save_world"]
@@ -65,6 +66,7 @@ class OrderedWorld(engine.World):
         self.flown = self._flags(walkable | {"water", "lava"})
         self.lava = self._mat_ids["lava"]
         self.found = np.zeros(_FOUND, np.int64)
+        self._places = np.zeros(((2 * _MARGIN[0] + 1) * (2 * _MARGIN[1] + 1), 3), np.int64)
         self.cells = np.zeros((-(-area[0] // chunk_size[0]), -(-area[1] // chunk_size[1]), 2), np.int64)
 
     def _flags(self, names: set[str]) -> bytes:
@@ -88,6 +90,15 @@ class OrderedWorld(engine.World):
     def cell(self, x: int, y: int) -> int:
         """Index of (x, y) in ``ground`` and ``occupied``; at most the margin outside the map."""
         return self._first + x * self._stride + y
+
+    def seen(self, x: int, y: int) -> tuple[np.ndarray, list[tuple[int, int, Any]]]:
+        """The crop around (x, y): material ids uint8[9, 7] indexed [x, y] (0 = outside; not a copy) and the objects in
+        it with their place.
+        """
+        width, height = 2 * _MARGIN[0] + 1, 2 * _MARGIN[1] + 1
+        count = find_seen(self.padded_numbers[x : x + width, y : y + height], self._places)
+        things = [(i, j, self._objects[number]) for i, j, number in self._places[:count].tolist()]
+        return self.padded_ground[x : x + width, y : y + height], things
 
     def shift(self, thing: Any, x: int, y: int, to_x: int, to_y: int) -> None:
         """Move a thing that stands at (x, y) to a free cell, as ``World.move`` does."""

@@ -40,13 +40,11 @@ def stock_game(seed, area=(64, 64), length=10_000):
 
 def hidden(world):
     """Everything that decides the future, in the order in which it is visited."""
-    things = [
-        (type(t).__name__, *(int(v) for v in t.pos), dict(t.inventory))
-        + tuple(int(getattr(t, name)) for name in ("cooldown", "reload", "grown", "sleeping") if hasattr(t, name))
-        + tuple(float(getattr(t, name)) for name in ("_hunger", "_thirst", "_fatigue", "_recover") if hasattr(t, name))
-        + (tuple(int(v) for v in getattr(t, "facing", ())),)
-        for t in world.objects
-    ]
+    things = []
+    for t in world.objects:
+        counters = {k: float(v) for k, v in vars(t).items() if isinstance(v, bool | int | float)}
+        facing = tuple(int(v) for v in getattr(t, "facing", ()))
+        things.append((type(t).__name__, *(int(v) for v in t.pos), dict(t.inventory), counters, facing))
     number = {id(t): i for i, t in enumerate(world.objects)}
     chunks = [(tuple(int(v) for v in key), [number[id(t)] for t in c]) for key, c in world._chunks.items()]
     return things, chunks, world._mat_map.tobytes(), (world._obj_map > 0).tobytes()
