@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "train an agent; advice enters through replay, policy prior and options, each switchable",
     ),
     "eval": ("flows.cli_jobs:evaluate", "play fresh episodes with a trained agent, with its advice and without"),
+    "ablate": ("flows.cli_ablate:ablate", "arms x advisers x seeds with equal budgets, one table, one page"),
     "report": ("flows.cli_jobs:report", "one self-contained HTML page about one or more runs"),
     "doctor": ("flows.doctor:doctor", "check this machine and this installation"),
 }

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from lore.config import Config
+from lore.config import Config, load_config
 from lore_datasets.errors import ConfigError
 from pipeline.config import AdviseConfig, AskConfig, CollectConfig, SelectConfig
 
-__all__ = ["AdviceJob", "CollectJob", "DemoJob", "EvaluateJob", "TrainJob"]
+__all__ = ["AblateJob", "AdviceJob", "CollectJob", "DemoJob", "EvaluateJob", "TrainJob"]
 
 
 @dataclass(frozen=True)
@@ -112,3 +112,53 @@ class DemoJob:
         return replace(
             self, folder=self.folder or f"runs/demo{tail}", name=self.name or f"crafter-demo{tail}", **filled
         )
+
+
+def study_config() -> Config:
+    """The learner of a study on a small machine: symbolic observations, the tiny network, one thread."""
+    return load_config(
+        **{
+            "env.observation": "symbolic", "model.size": "tiny", "train.batch_size": 256, "train.sequence_length": 32,
+            "train.train_ratio": 64.0, "train.learning_rate": 4e-4, "train.warmup": 100, "train.entropy": 3e-3,
+            "train.log_interval": 500, "train.save_interval_s": 60.0, "train.device": "cpu", "train.threads": 1,
+            "synthetic.warmup_updates": 100,
+        }
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AblateJob:
+    """Arms x advisers x seeds with equal budgets in environment steps, and one table. After a stop: run it again."""
+
+    arms: str = "none,B,A,C,ABC"
+    """Comma-separated: none, any of A, B, C together (ABC), and B1 or AB1C: the gate decides anew at every step."""
+    advisers: str = "rules"
+    """Comma-separated: backends (rules, random, blind, local, ...), ``shuffled`` (the first one's advice permuted over
+    states), or NAME=DATASET for a version that exists. Every arm with a path runs once per adviser."""
+    seeds: int = 3
+    """Seeds 0..N-1; each runs every arm."""
+    frames: int = 20_000
+    """Environment steps of every run."""
+    episodes: int = 10
+    """Evaluation episodes per run and mode; 0 leaves the evaluation out."""
+    workers: int = 0
+    """Runs at a time, one process each; 0 takes the number of cores."""
+    folder: str = "runs/ablate"
+    """Where runs, table and page go."""
+    name: str = "crafter-ablate"
+    """Prefix of the datasets that the study makes."""
+    states: int = 3000
+    """Game states to collect, once for all advisers."""
+    rows: int = 2000
+    """States to ask each adviser about."""
+    epochs: int = 30
+    """Passes of each advice model over its rows."""
+    config: Config = field(default_factory=study_config)
+    """Settings that all runs share; paths, advice, seed and frames are set by the study."""
+
+    def __post_init__(self) -> None:
+        low = {"seeds": 1, "frames": 1, "episodes": 0, "workers": 0, "states": 1, "rows": 20, "epochs": 1}
+        for name, least in low.items():
+            value = getattr(self, name)
+            if type(value) is not int or not least <= value < 2**31:
+                raise ConfigError.out_of_range(name, value, f"{least} or more")

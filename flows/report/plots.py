@@ -11,7 +11,7 @@ import numpy as np
 
 from flows.report.read import RunData
 
-__all__ = ["COLOURS", "coverage", "data_uri", "lines", "returns", "score_over_time"]
+__all__ = ["COLOURS", "bands", "coverage", "data_uri", "lines", "returns", "score_over_time"]
 
 COLOURS = ("#4c566a", "#d08770", "#5e81ac", "#a3be8c", "#b48ead", "#bf616a", "#88c0d0", "#ebcb8b")
 """One colour per run, in order; readable side by side and in grey."""
@@ -74,6 +74,24 @@ def returns(runs: Sequence[RunData], window: int = 10) -> str | None:
         axes.legend(loc="best")
 
     return _draw(paint, 8.2, 3.4)
+
+
+def bands(grid: Sequence[float], arms: dict[str, Any], colours: dict[str, str]) -> str | None:
+    """Learning curve of every arm with its band over seeds; None while no arm has a point."""
+    drawn = {label: arm for label, arm in arms.items() if any(v is not None for v in arm["curve"])}
+    if not drawn:
+        return None
+
+    def paint(axes: Any) -> None:
+        for label, arm in drawn.items():
+            low, high = np.array(arm["band"], float).T
+            axes.fill_between(grid, low, high, color=colours[label], alpha=0.18, linewidth=0)
+            axes.plot(grid, np.array(arm["curve"], float), color=colours[label], label=label, linewidth=2)
+        axes.set_xlabel("environment steps")
+        axes.set_ylabel("episode return")
+        axes.legend(loc="best")
+
+    return _draw(paint, 8.2, 3.8)
 
 
 def score_over_time(runs: Sequence[RunData], achievements: Sequence[str]) -> str | None:

@@ -1,0 +1,103 @@
+"""A study: every run in a process of its own, a few at a time; finished runs are skipped, stopped ones go on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.ablate_arms import Cell, cells, make_advice
+from flows.arms import evaluate_arm, follow, train_arm
+from flows.config import AblateJob, EvaluateJob, TrainJob
+from flows.phases import Phases, hold, write_json
+from flows.terminal import current
+from lore.config import to_dict
+from lore_datasets.errors import LoreError
+
+__all__ = ["Trial", "ablate", "trials"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of the study."""
+
+    cell: Cell
+    seed: int
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """``ABC-rules-s0``."""
+        return f"{self.cell.folder}-s{self.seed}"
+
+
+def trials(job: AblateJob) -> list[Trial]:
+    """Every run, seed by seed, so that a study that is stopped early has whole seeds."""
+    root = Path(job.folder)
+    return [Trial(cell, seed, root / cell.folder / f"seed-{seed}") for seed in range(job.seeds) for cell in cells(job)]
+
+
+def ablate(job: AblateJob, make: Callable[[AblateJob], dict[str, str]] = make_advice) -> dict[str, Any]:
+    """Run what is missing, then write ``ablation.json``, ``ablation.md`` and ``ablation.html``; returns the first.
+
+    ``make`` gives the advice version of every adviser. A run that fails does not stop the others; its error comes at
+    the end, and the same command runs it again.
+    """
+    from flows.report.ablation import write_study
+    from lore_datasets.store import Store
+
+    folder, todo = Path(job.folder), trials(job)
+    with hold(folder):
+        shared = {"name": job.name, "states": job.states, "rows": job.rows, "epochs": job.epochs}
+        phases = Phases(folder, shared)
+        advised = any(trial.cell.adviser for trial in todo)
+        advice = phases.run("advice", {"advisers": job.advisers}, lambda: make(job)) if advised else {}
+        for name, ref in advice.items():
+            current().say(f"  adviser {name}: {ref}")
+        _run_all(job, todo, advice, phases, str(Store().root.resolve()))
+        write_json(folder / "study.json", {"job": asdict(job) | {"config": to_dict(job.config)}, "advice": advice})
+        return write_study(job, todo, advice)
+
+
+def _run_all(job: AblateJob, todo: list[Trial], advice: dict[str, str], phases: Phases, root: str) -> None:
+    """Train and evaluate every trial that is not finished; the first error is raised when all have ended."""
+    inputs = {trial: _inputs(job, trial, advice) for trial in todo}
+    missing = [t for t in todo if phases.done(t.name, inputs[t]) is None or not (t.folder / "config.json").is_file()]
+    current().say(f"  {len(todo) - len(missing)} of {len(todo)} runs are finished; {len(missing)} to go")
+    if not missing:
+        return
+
+    def work(trial: Trial) -> None:
+        made = train_arm(TrainJob(str(trial.folder), trial.cell.config(job, trial.seed, _of(trial, advice))), root)
+        if made.get("step", 0) < job.frames:
+            raise LoreError(f"{trial.name} stopped at step {made.get('step')}", kept="its checkpoint", hint="run again")
+        if job.episodes:
+            evaluate_arm(EvaluateJob(str(trial.folder), job.episodes, 10_000 + trial.seed), root)
+        write_json(phases.state / f"{trial.name}.json", {"inputs": inputs[trial], "result": made})
+
+    with ThreadPoolExecutor(job.workers or os.cpu_count() or 1) as pool:
+        futures: list[Future[None]] = [pool.submit(work, trial) for trial in missing]
+        paths = {t.name: t.folder / "progress.jsonl" for t in missing}
+        try:
+            follow(paths, dict.fromkeys(paths, job.frames), lambda: not wait_for(futures, timeout=0.5).not_done)
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+    errors = [error for future in futures if (error := future.exception()) is not None]
+    if errors:
+        current().say(f"  {len(errors)} of {len(missing)} runs failed; the others are kept")
+        raise errors[0]
+
+
+def _of(trial: Trial, advice: dict[str, str]) -> str:
+    return advice[trial.cell.adviser] if trial.cell.adviser else ""
+
+
+def _inputs(job: AblateJob, trial: Trial, advice: dict[str, str]) -> dict[str, Any]:
+    config = to_dict(trial.cell.config(job, trial.seed, _of(trial, advice)))
+    return {"config": config, "episodes": job.episodes}
