@@ -6,7 +6,7 @@ import dataclasses
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from lore_datasets.errors import ConfigError
 
@@ -76,6 +76,8 @@ class AskConfig:
     """Model name for the backends that have several; empty takes the backend's default."""
     base_url: str = ""
     """Server of the ``openai`` and ``gemini`` backends; empty takes the public one. Plain http only on loopback."""
+    batch: Literal["off", "inline", "file"] = "off"
+    """Batch jobs of the ``gemini`` backend (half the price, within a day): requests inside the job, or as a file."""
     max_cost: float = 0.0
     """Stop before the question that could exceed this many US dollars in all; 0 sets no limit."""
     max_requests: int = 0
@@ -98,6 +100,8 @@ class AskConfig:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}|[A-Za-z_][\w.]{0,99}:[A-Za-z_]\w{0,59}", self.backend, re.ASCII):
             raise ConfigError.out_of_range("ask.backend", self.backend, "a backend name such as rules, or module:Class")
+        if self.batch not in ("off", "inline", "file") or (self.batch != "off" and self.backend != "gemini"):
+            raise ConfigError.out_of_range("ask.batch", self.batch, "off, or inline or file with backend gemini")
         _check(
             "ask",
             self,

@@ -57,7 +57,7 @@ class Round:
     @property
     def shards(self) -> list[range]:
         """Ranges of state indices, one per shard."""
-        size = self.config.ask.shard
+        size = len(self.packed) if getattr(self.llm, "one_shard", False) else self.config.ask.shard
         return [range(i, min(i + size, len(self.packed))) for i in range(0, len(self.packed), size)]
 
     @property

@@ -64,7 +64,14 @@ def backend_from(ask: AskConfig, **options: Any) -> LLM:
         wanted = {"model": ask.model}
     if ask.backend == "replay":
         wanted = {"adviser": ask.model}
-    return get_backend(ask.backend, **wanted, **options)
+    llm = get_backend(ask.backend, **wanted, **options)
+    if ask.batch == "off":
+        return llm
+    from pipeline.llm.batch import GeminiBatch
+    from pipeline.llm.gemini import Gemini
+
+    assert isinstance(llm, Gemini)
+    return GeminiBatch(llm, ask.batch)
 
 
 def _make(name: str, options: dict[str, Any]) -> LLM:

@@ -90,6 +90,8 @@ class LLM(Protocol):
     - ``answers_once``: True when asking again is pointless (deterministic advisers).
     - ``kinds``: the questions it can be asked (default: all of :data:`KINDS`).
     - ``speaks_of``: ``"actions"`` when it is asked about primitive actions alone; goals stay unknown in its rows.
+    - ``attach(journal)``: called before questions, for backends that keep more in the journal than answers.
+    - ``one_shard``: True to be asked about all states at once.
     - ``letters``: True to be asked for one letter, answered with ``Response.probabilities``.
     - ``chunk``: questions per ``complete`` call, written to the journal together.
     - ``stream(prompts)``: yields (index, Response) as answers come in; each is written at once.

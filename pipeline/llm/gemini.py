@@ -18,6 +18,8 @@ from pipeline.llm.service import RETRIED, Failed, Service
 
 __all__ = ["Gemini"]
 
+_NETWORK = ("httpx", "httpx2", "httpcore", "httpcore2", "aiohttp", "builtins")
+
 
 class Gemini(Service):
     """Structured JSON answers of a Gemini model; thinking is switched off where the model lets it be."""
@@ -54,9 +56,8 @@ class Gemini(Service):
         )
         self.temperature, self.thinking = temperature, thinking
 
-    @contextlib.asynccontextmanager
-    async def client(self) -> AsyncIterator[Any]:
-        """An SDK client of its own for one stream; closed with it."""
+    def connect(self) -> Any:
+        """An SDK client; UsageError without a key. Close it after use, never store or log it: it holds the key."""
         from google import genai
         from google.genai import types
 
@@ -67,9 +68,15 @@ class Gemini(Service):
             base_url=self.base_url or None,
             api_version="v1beta",
             timeout=int(self.timeout_s * 1000),
+            client_args={"trust_env": not self.is_free},
             async_client_args={"trust_env": not self.is_free},
         )
-        client = genai.Client(api_key=key, http_options=options)
+        return genai.Client(api_key=key, http_options=options)
+
+    @contextlib.asynccontextmanager
+    async def client(self) -> AsyncIterator[Any]:
+        """An SDK client of its own for one stream; closed with it."""
+        client = self.connect()
         try:
             yield client.aio
         finally:
@@ -78,32 +85,33 @@ class Gemini(Service):
 
     async def attempt(self, client: Any, prompt: Prompt) -> Response:
         """generate_content once."""
-        from google.genai import errors
-
         try:
             reply = await client.models.generate_content(
-                model=self.model, contents=prompt.user, config=self._config(prompt)
+                model=self.model, contents=prompt.user, config=self.settings(prompt)
             )
-        except errors.APIError as error:
+        except Exception as error:
+            failed = self.failure(error)
+            if failed is None:
+                raise
+            raise failed from None
+        return self.read(reply)
+
+    def failure(self, error: Exception) -> Failed | None:
+        """What an exception of the SDK means; None where it is none of the service's or the network's."""
+        from google.genai import errors
+
+        if isinstance(error, errors.APIError):
             code = error.code if isinstance(error.code, int) else 0
             status = error.status if isinstance(error.status, str) else ""
-            raise Failed(f"HTTP {code} {shown(status, 40)}".strip(), code in RETRIED, _wait(error)) from None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise Failed(f"the server's answer does not read: {type(error).__name__}", again=True) from None
-        except Exception as error:
-            if type(error).__module__.split(".")[0] in (
-                "httpx",
-                "httpx2",
-                "httpcore",
-                "httpcore2",
-                "aiohttp",
-                "builtins",
-            ):
-                raise Failed(type(error).__name__, again=True) from None
-            raise
-        return self._read(reply)
+            return Failed(f"HTTP {code} {shown(status, 40)}".strip(), code in RETRIED, _wait(error))
+        if isinstance(error, (ValueError, TypeError, KeyError, AttributeError)):
+            return Failed(f"the server's answer does not read: {type(error).__name__}", again=True)
+        if type(error).__module__.split(".")[0] in _NETWORK:
+            return Failed(type(error).__name__, again=True)
+        return None
 
-    def _config(self, prompt: Prompt) -> Any:
+    def settings(self, prompt: Prompt) -> Any:
+        """The SDK's GenerateContentConfig for a question."""
         from google.genai import types
 
         more: dict[str, Any] = {}
@@ -120,7 +128,8 @@ class Gemini(Service):
             **more,
         )
 
-    def _read(self, reply: Any) -> Response:
+    def read(self, reply: Any) -> Response:
+        """The Response in an SDK reply, without time and price."""
         usage = reply.usage_metadata
         count = lambda name: int(getattr(usage, name, None) or 0)  # noqa: E731
         candidate = (reply.candidates or [None])[0]

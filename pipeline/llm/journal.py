@@ -205,6 +205,8 @@ class Journal:
         used up or the last :data:`MAX_FAILURES` questions asked have all failed. ``keys``: those of :meth:`keys`.
         """
         stats = stats if stats is not None else JournalStats()
+        if hasattr(llm, "attach"):
+            llm.attach(self)
         keys = self.keys(llm, prompts) if keys is None else keys
         found = self.get_many(keys)
         missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in found}
@@ -227,6 +229,23 @@ class Journal:
                     else:
                         todo.append((key, prompt))
         return [found[key] for key in keys]
+
+    def put_batch(self, name: str, adviser: str, keys: Sequence[str], instead_of: str = "") -> None:
+        """Remember an open batch job and the requests in it, in place of ``instead_of``; on disk when this returns."""
+        with self._lock, self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("DELETE FROM batch WHERE name = ?", (instead_of,))
+            row = (name, adviser, _dump(list(keys)), "open", time.time())
+            self._db.execute("INSERT OR REPLACE INTO batch VALUES (?, ?, ?, ?, ?)", row)
+
+    def batches(self, adviser: str) -> list[tuple[str, list[str]]]:
+        """(name, request hashes) of the open batch jobs of an adviser, oldest first."""
+        rows = self._query("SELECT name, hashes FROM batch WHERE adviser = ? ORDER BY created, name", (adviser,))
+        return [(name, json.loads(hashes)) for name, hashes in rows]
+
+    def drop_batch(self, name: str) -> None:
+        """Forget a batch job whose answers have been written."""
+        self._query("DELETE FROM batch WHERE name = ?", (name,))
 
     def _claim(self, entries: list[tuple[str, Prompt]]) -> list[tuple[str, Prompt]]:
         with self._done:
