@@ -69,8 +69,11 @@ class Painter:
         self._names = (None, *materials)
         empty = np.full((_UNIT, _UNIT, 3), 127, np.uint8)
         tiles = [empty] + [np.ascontiguousarray(self._texture(n)[..., :3]) for n in materials]
-        self._day = np.stack([t.transpose(1, 0, 2) for t in tiles])  # uint8[K, 7, 7, 3], indexed [tile, y, x]
-        self._dark = np.stack([_night(t) for t in self._day])  # float64[K, 7, 7, 3]
+        self._materials = tiles
+        self._day = np.zeros((0, _UNIT, 3 * _UNIT), np.uint8)
+        self._dark = np.zeros((0, _UNIT, 3 * _UNIT))
+        for tile in tiles:
+            self._add(tile)
         self._blends: dict[tuple[int, str], int] = {}
         self._panels: dict[tuple[int, ...], np.ndarray] = {}
         self._tiles = np.zeros(CELLS, np.int64)
@@ -79,18 +82,21 @@ class Painter:
     def _texture(name: str, unit: float = _UNIT) -> np.ndarray:
         return _textures().get(name, np.array([unit, unit]))
 
+    def _add(self, tile: np.ndarray) -> int:
+        """Put uint8[7, 7, 3], indexed [x, y], into the atlases; its number there."""
+        day, dark = (t.transpose(1, 0, 2).reshape(1, _UNIT, -1) for t in (tile, _night(tile)))
+        self._day, self._dark = np.concatenate([self._day, day]), np.concatenate([self._dark, dark])
+        return len(self._day) - 1
+
     def _blend(self, material: int, texture: str) -> int:
         """Number in the atlas of an object's tile on a material."""
         key = material, texture
         if key not in self._blends:
             from crafter import engine
 
-            tile = self._day[material].transpose(1, 0, 2).copy()
+            tile = self._materials[material].copy()
             engine._draw_alpha(tile, np.array([0, 0]), self._texture(texture))
-            tile = np.ascontiguousarray(tile.transpose(1, 0, 2))
-            self._blends[key] = len(self._day)
-            self._day = np.concatenate([self._day, tile[None]])
-            self._dark = np.concatenate([self._dark, _night(tile)[None]])
+            self._blends[key] = self._add(tile)
         return self._blends[key]
 
     def _panel(self, counts: tuple[int, ...]) -> np.ndarray:
@@ -125,5 +131,6 @@ class Painter:
             tiles[x, y] = self._blend(int(ground[x, y]), texture)
         frame = self._panel(counts).copy()
         noise = _NO_NOISE if noise is None else noise
-        self._paint(frame, tiles, self._day, self._dark, daylight, noise, _vignette(), _fade(), sleeping)
+        flat = frame.reshape(64, -1)
+        self._paint(flat, tiles, self._day, self._dark, daylight, noise, _vignette(), _fade(), sleeping)
         return frame

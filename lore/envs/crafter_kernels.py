@@ -194,8 +194,8 @@ def _grey(r, g, b):
 
 @njit(cache=True)
 def paint(frame, tiles, day, dark, daylight, noise, vignette, fade, sleeping):
-    """Paint the world part of ``frame`` uint8[64, 64, 3] from ``tiles`` int64[9, 7], which are places in the atlases
-    ``day`` uint8[K, 7, 7, 3] and ``dark`` float64[K, 7, 7, 3], indexed [tile, y, x].
+    """Paint the world part of ``frame`` uint8[64, 192] from ``tiles`` int64[9, 7], which are places in the atlases
+    ``day`` uint8[K, 7, 21] and ``dark`` float64[K, 7, 21], indexed [tile, y, 3 * x + channel].
 
     By day ``noise`` has no cells and night colours come from ``dark``; otherwise ``noise`` float64[63, 49] is mixed in
     by ``vignette``, and the result is faded by Pillow's rounding, ``fade`` uint8[grey, value].
@@ -204,36 +204,31 @@ def paint(frame, tiles, day, dark, daylight, noise, vignette, fade, sleeping):
     unit = day.shape[1]
     night = 1 - daylight
     if noise.size == 0 and not sleeping:
-        for ty in range(rows):
+        for row in range(rows * unit):
             for tx in range(columns):
-                bright, shade = day[tiles[tx, ty]], dark[tiles[tx, ty]]
-                for j in range(unit):
-                    out = frame[ty * unit + j, tx * unit : (tx + 1) * unit].reshape(unit * 3)
-                    a, b = bright[j].reshape(unit * 3), shade[j].reshape(unit * 3)
-                    for k in range(unit * 3):
-                        out[k] = np.uint8(np.int32(daylight * a[k] + night * b[k]))
+                tile, j, first = tiles[tx, row // unit], row % unit, tx * unit * 3
+                for k in range(unit * 3):
+                    frame[row, first + k] = np.uint8(np.int32(daylight * day[tile, j, k] + night * dark[tile, j, k]))
         return
-    for ty in range(rows):
+    for y in range(rows * unit):
         for tx in range(columns):
-            for j in range(unit):
-                for i in range(unit):
-                    x, y = tx * unit + i, ty * unit + j
-                    color, shade = day[tiles[tx, ty], j, i], dark[tiles[tx, ty], j, i]
-                    r, g, b = shade[0], shade[1], shade[2]
-                    if noise.size:
-                        mask = 2 * (0.5 - daylight) * vignette[x, y]
-                        mixed = mask * noise[x, y]
-                        red = np.int32((1 - mask) * color[0] + mixed)
-                        green = np.int32((1 - mask) * color[1] + mixed)
-                        blue = np.int32((1 - mask) * color[2] + mixed)
-                        row = fade[_grey(red, green, blue)]
-                        r, g, b = 0.5 * row[red], 0.5 * row[green] + 8.0, 0.5 * row[blue] + 32.0
-                    r = daylight * color[0] + night * r
-                    g = daylight * color[1] + night * g
-                    b = daylight * color[2] + night * b
-                    if sleeping:
-                        r = g = 0.5 * _grey(np.int32(r), np.int32(g), np.int32(b))
-                        b = r + 8.0
-                    frame[y, x, 0] = np.uint8(np.int32(r))
-                    frame[y, x, 1] = np.uint8(np.int32(g))
-                    frame[y, x, 2] = np.uint8(np.int32(b))
+            tile, j = tiles[tx, y // unit], y % unit
+            for i in range(unit):
+                x, k = tx * unit + i, 3 * i
+                r0, g0, b0 = day[tile, j, k], day[tile, j, k + 1], day[tile, j, k + 2]
+                r, g, b = dark[tile, j, k], dark[tile, j, k + 1], dark[tile, j, k + 2]
+                if noise.size:
+                    mask = 2 * (0.5 - daylight) * vignette[x, y]
+                    mixed = mask * noise[x, y]
+                    red, green = np.int32((1 - mask) * r0 + mixed), np.int32((1 - mask) * g0 + mixed)
+                    blue = np.int32((1 - mask) * b0 + mixed)
+                    grey = _grey(red, green, blue)
+                    r = 0.5 * fade[grey, red]
+                    g, b = 0.5 * fade[grey, green] + 8.0, 0.5 * fade[grey, blue] + 32.0
+                r, g, b = daylight * r0 + night * r, daylight * g0 + night * g, daylight * b0 + night * b
+                if sleeping:
+                    r = g = 0.5 * _grey(np.int32(r), np.int32(g), np.int32(b))
+                    b = r + 8.0
+                frame[y, 3 * x] = np.uint8(np.int32(r))
+                frame[y, 3 * x + 1] = np.uint8(np.int32(g))
+                frame[y, 3 * x + 2] = np.uint8(np.int32(b))
