@@ -13,7 +13,10 @@ from lore.options.heads import OptionHeads
 from lore.world_model import WorldModel
 from lore_datasets.environments import Environment
 
-__all__ = ["Agent", "resolve_device"]
+__all__ = ["SLOT_BIAS", "Agent", "resolve_device"]
+
+SLOT_BIAS = -2.0
+"""Start of the actor's logits for option slots: eight of them begin with about 6 % of the decisions."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -66,6 +69,9 @@ class Agent(nn.Module):
         with_options = config.model.enable_hierarchical_options
         entries = self.num_actions + (config.model.max_options if with_options else 0)
         self.actor_critic = ActorCritic(features, entries, size, unimix=config.model.actor_unimix, generator=generator)
+        if with_options:  # a uniform start over A+M would hand most steps to random skills
+            with torch.no_grad():
+                self.actor_critic.actor.out.bias[self.num_actions :] = SLOT_BIAS
         self.heads = (
             OptionHeads(features, self.num_actions, num_skills, size.units, generator) if with_options else None
         )

@@ -42,8 +42,8 @@ def advice_distribution(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Advice over A+K entries as a distribution over what the policy can choose, A primitives + M slots.
 
-    A skill that sits in a slot gives its mass to the slot; any other feasible skill gives it to its next primitive
-    action: p(a|s) = sum_g p(g|s) pi_g(a|s).
+    A feasible skill gives its mass to its next primitive action, p(a|s) = sum_g p(g|s) pi_g(a|s), and once more to its
+    slot when it sits in one; then all is normalised.
 
     Args:
         logits: float[A+K]. known: bool[A+K]. proposals: int[K], next action of each skill or -1.
@@ -61,8 +61,10 @@ def advice_distribution(
     policy[:num_actions] = p[:num_actions]
     slot_of = {int(skill): m for m, skill in enumerate(slots) if skill >= 0}
     for g in np.flatnonzero(p[num_actions:] > 0).tolist():
-        policy[num_actions + slot_of[g] if g in slot_of else proposals[g]] += p[num_actions + g]
-    return policy, p
+        policy[proposals[g]] += p[num_actions + g]
+        if g in slot_of:
+            policy[num_actions + slot_of[g]] += p[num_actions + g]
+    return policy / policy.sum(), p
 
 
 def advice_logits(distribution: np.ndarray, allowed: np.ndarray, clip: float) -> np.ndarray:

@@ -218,7 +218,7 @@ class Controller:
         followed = bool(self.rng.random() < added)
         self.gate.trust.decide(env, followed)
         if followed:
-            goal = self._goal_behind(entry, extended, proposals, slots)
+            goal = self._goal_behind(entry, extended, proposals)
             if goal >= 0 and hold > 1:
                 return self._start(env, view, goal, ADVICE, hold - 1, policy)
         return entry
@@ -241,10 +241,9 @@ class Controller:
         self.charges[env] = Charge(kind=kind, left=left, skill=skill, run=run)
         return int(step)
 
-    def _goal_behind(self, action: int, extended: np.ndarray, proposals: np.ndarray, slots: np.ndarray) -> int:
+    def _goal_behind(self, action: int, extended: np.ndarray, proposals: np.ndarray) -> int:
         """The goal that an advised primitive stands for, drawn by p(g|s) pi_g(a|s); -1 = the primitive itself."""
         goals = extended[self.num_actions :] * (proposals == action)
-        goals[[int(s) for s in slots if s >= 0]] = 0.0
         weights = np.append(goals, extended[action])
         if weights.sum() <= 0:
             return -1

@@ -72,7 +72,8 @@ class SyntheticPath:
             self.buffer.decay(train.synthetic_weight_decay)
         self._roll_out(starts, rows, generator)
         real = len(starts.deter)
-        n = min(capped_share(real, train.synthetic_ratio_max), self.buffer.size)
+        # A quarter of what is stored at most: a handful of plans must not be repeated in every update.
+        n = min(capped_share(real, train.synthetic_ratio_max), self.buffer.size // 4)
         if n == 0:
             return starts, None
         self.batch = self.buffer.sample(n, generator)
@@ -99,14 +100,15 @@ class SyntheticPath:
         self.buffer.add(states)
 
     def clone_loss(self, critic: ActorCritic) -> Tensor | None:
-        """-ln pi(plan action) [R] where the plan's predicted return beats the policy's value there, weighted; None =
-        no rows."""
+        """-ln pi(plan action) [R], weighted by how far (0..1, in units of the return scale) the plan's predicted return
+        beats the policy's value there; None = no rows."""
         if self.batch is None:
             return None
         features = self.batch.latent.features()
         log_probs = critic.log_probs(features).gather(-1, self.batch.action[:, None])[:, 0]
         with torch.no_grad():
-            better = (self.batch.plan_return > critic.value(features)).float()
+            gain = (self.batch.plan_return - critic.value(features)) / critic.norm.scale()
+            better = gain.clamp(0.0, 1.0)
         return -log_probs * better * self.batch.weight
 
     def metrics(self) -> dict[str, Tensor | float]:

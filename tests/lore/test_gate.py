@@ -78,11 +78,13 @@ def test_goal_mass_reaches_primitives_through_the_skills_next_actions():
     assert policy[3] == pytest.approx(p[3] + p[6])
 
 
-def test_a_skill_in_a_slot_gets_its_mass_on_the_slot():
-    logits = np.array([0, 0, 0, 0, 0, 2.0, 1.0])
+def test_a_skill_in_a_slot_gets_its_mass_on_the_slot_and_on_its_next_action():
+    logits = np.array([-9, -9, -9, -9, -9, 2.0, 1.0])
     policy, p = advice_distribution(logits, np.ones(7, bool), np.array([1, 3]), np.array([-1, 0]), A)
     assert len(policy) == A + 2
-    assert policy[A + 1] == pytest.approx(p[5])
+    assert policy.sum() == pytest.approx(1.0)
+    assert policy[A + 1] / policy[3] == pytest.approx(p[5] / p[6], rel=1e-3)
+    assert policy[1] == pytest.approx(policy[A + 1], rel=1e-3)
     assert policy[A] == 0.0
 
 
