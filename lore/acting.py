@@ -82,6 +82,8 @@ class Player:
             record["image"] = step.image
         if len(choice.proposals):
             record |= {"proposals": choice.proposals, "skill": choice.skill, "row": choice.row}
+        if choice.advice is not None:
+            record |= {"advice": choice.advice, "confidence": choice.confidence}
         return record
 
     def foretell(self, env: int, plan: list[int]) -> bool:

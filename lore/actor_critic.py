@@ -61,9 +61,11 @@ class ActorCritic(nn.Module):
         """Named parameters that the optimiser moves: all but the slow critic's."""
         return [(name, p) for name, p in self.named_parameters() if not name.startswith("slow_critic.")]
 
-    def log_probs(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Log-probabilities float32 [..., A+M] of features [..., F]; mask False = not allowed."""
-        return policy_log_probs(self.actor(features), mask, self.unimix)
+    def log_probs(self, features: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        """Log-probabilities float32 [..., A+M] of features [..., F]; mask False = not allowed, bias = advice added to
+        the logits."""
+        logits = self.actor(features)
+        return policy_log_probs(logits if bias is None else logits + bias, mask, self.unimix)
 
     def value(self, features: Tensor) -> Tensor:
         """Critic's prediction [...] of features [..., F]."""
@@ -135,6 +137,7 @@ def imagination_loss(
     entropy: float = 3e-4,
     lam: float = LAMBDA,
     weight: Tensor | None = None,
+    bias: Tensor | None = None,
     update_norm: bool = True,
 ) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
     """Losses ``policy`` and ``value`` [N, H], returns [N, H] (detached), detached metrics.
@@ -144,6 +147,7 @@ def imagination_loss(
         reward, cont: predictions [N, H+1] on ``imagined.features`` (:meth:`WorldModel.predict`).
         entropy: weight of the policy's entropy.
         weight: extra factor, broadcast against [N, H] (synthetic rows, cut-off steps).
+        bias: advice [N, H, A+M] that was added to the actor's logits when the decisions were sampled.
         update_norm: take the returns into the normaliser before it is used.
     """
     features = imagined.features.detach()
@@ -156,7 +160,7 @@ def imagination_loss(
         advantage = (returns - value[:, :-1]) / scale
         reach = reach[:, :-1] if weight is None else reach[:, :-1] * weight
         slow = ac.slow_value(before)
-    log_probs = ac.log_probs(before, imagined.mask)
+    log_probs = ac.log_probs(before, imagined.mask, bias)
     policy, spread = losses.policy_loss(log_probs, imagined.decision, advantage, reach, is_decision, entropy)
     decided = is_decision.float().mean().clamp(min=1e-6)
     metrics = {

@@ -7,6 +7,7 @@ import torch
 from torch import Generator, nn
 
 from lore.actor_critic import ActorCritic
+from lore.advice import head
 from lore.config import SIZES, Config, Size
 from lore.ensemble import Ensemble, is_needed
 from lore.options.heads import OptionHeads
@@ -47,6 +48,7 @@ class Agent(nn.Module):
 
     heads: OptionHeads | None
     ensemble: Ensemble | None
+    advice_head: head.AdviceHead | None
 
     def __init__(
         self,
@@ -77,6 +79,8 @@ class Agent(nn.Module):
         )
         # Drawn last, so that every other network starts the same with and without it.
         self.ensemble = Ensemble(features, self.num_actions, size, generator) if is_needed(config) else None
+        units = min(64, size.units)
+        self.advice_head = head.AdviceHead(features, entries, units, generator) if head.is_needed(config) else None
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """Named parameters that the optimiser moves: all but the slow critic's."""

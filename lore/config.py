@@ -224,6 +224,8 @@ class GateConfig:
     """Steps over which beta falls linearly to 0; 0 keeps it."""
     clip: float = 5.0
     """Advice logits are centred and clipped to this."""
+    imagine: bool = False
+    """Also mix advice into the imagined policy, from a head that imitates it on latents."""
     hard_cap: float = 0.0
     """Highest KL(pi_mix || pi_wm) of a single decision, in nats; 0 switches the cap off."""
 

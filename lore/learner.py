@@ -10,6 +10,8 @@ import torch
 from torch import Generator, Tensor
 
 from lore.actor_critic import imagination_loss, imagine, replay_loss
+from lore.advice.gate import Gate
+from lore.advice.head import AdvisedPolicy, advice_targets
 from lore.agent import Agent
 from lore.config import Config
 from lore.losses import SCALES, total_loss
@@ -39,6 +41,8 @@ class Learner:
         self.optimiser = LaProp(agent.trainable(), train.learning_rate, warmup=train.warmup)
         self.synthetic = SyntheticPath(agent, config, plans, device) if plans is not None else None
         self.slots = torch.full((config.model.max_options,), -1, dtype=torch.int64, device=device)
+        self.gate: Gate | None = None
+        """The acting gate, which also measures out the advice in imagination (``gate.imagine``)."""
         self.updates = 0
 
     def set_slots(self, skills: np.ndarray) -> None:
@@ -63,6 +67,10 @@ class Learner:
             losses["options"], clone = agent.heads.loss(features.flatten(0, 1), batch["proposals"].flatten(0, 1).long())
             scales["options"] = 1.0
             metrics |= clone
+        if agent.advice_head is not None:
+            losses["advice_head"], more = self._advice_loss(features.flatten(0, 1), batch)
+            scales["advice_head"] = 1.0
+            metrics |= more
         if agent.ensemble is not None:
             losses["ensemble"], more = agent.ensemble.loss(seen, batch["action"], batch["is_first"])
             scales["ensemble"] = 1.0
@@ -82,6 +90,15 @@ class Learner:
         metrics |= {"opt/loss": total.detach(), "opt/grad_norm": self.optimiser.grad_norm}
         return posterior, metrics
 
+    def _advice_loss(self, features: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Imitation of the advice that was stored with the replayed steps; features [N, F]."""
+        agent, head = self.agent, self.agent.advice_head
+        assert head is not None
+        proposals = batch["proposals"].flatten(0, 1).long()
+        slots = self.slots if agent.heads is not None else self.slots[:0]
+        target = advice_targets(batch["advice"].flatten(0, 1).float(), proposals, slots, agent.num_actions)
+        return head.loss(features, target, batch["confidence"].flatten().float())
+
     def _imagined_losses(
         self, starts: Latent, batch: dict[str, Tensor], losses: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
@@ -93,15 +110,19 @@ class Learner:
         if self.synthetic is not None:
             error = losses["state" if agent.observation == "symbolic" else "image"].detach().mean()
             starts, weight = self.synthetic.extend(starts, batch["row"].flatten(), error, self.updates, self.generator)
-        policy = critic.policy_step
+        actor, policy, advised = critic.actor, critic.policy_step, None
+        if agent.advice_head is not None and self.gate is not None:
+            advised = AdvisedPolicy(critic, agent.advice_head, self.gate, agent.ensemble, agent.num_actions)
+            actor, policy = advised, advised.policy_step
         if agent.heads is not None:
-            policy = OptionPolicy(critic.actor, agent.heads, self.slots, critic.unimix)
+            policy = OptionPolicy(actor, agent.heads, self.slots, critic.unimix)
         imagined = imagine(model, policy, starts, config.train.horizon, self.generator)
         with torch.no_grad():
             reward, cont = model.predict(imagined.features)
         terms, returns, metrics = imagination_loss(
             critic, imagined, reward, cont, entropy=config.train.entropy,
             weight=None if weight is None else weight[:, None],
+            bias=None if advised is None else advised.along(imagined.features[:, :-1]),
         )  # fmt: skip
         return terms["policy"], terms["value"], returns[:real, 0], metrics
 

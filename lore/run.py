@@ -161,6 +161,10 @@ class Run:
             fields |= {
                 "proposals": ((len(advice.skills),), np.int8), "skill": ((), np.int16), "row": ((), np.int32),
             }  # fmt: skip
+        if self.agent.advice_head is not None:
+            width = self.agent.num_actions + (len(advice.skills) if advice else 0)
+            fields |= {"advice": ((width,), np.float16), "confidence": ((), np.float32)}
+            self.learner.gate = self.controller.gate
         length = config.train.sequence_length + 1
         capacity = max(config.train.replay_capacity, length * config.env.num_envs)
         check_room(config, fields, self.folder, self.device)
@@ -179,6 +183,7 @@ class Run:
             "entries": self.agent.actor_critic.actions,
             "skills": len(self.advice.skills) if self.advice else 0,
             **({"ensemble": HEADS} if self.agent.ensemble is not None else {}),
+            **({"advice_head": True} if self.agent.advice_head is not None else {}),
         }
 
     def save(self) -> str:

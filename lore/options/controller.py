@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lore.advice.table import AdviceSource
     from lore.config import Config
     from lore.options.slots import Slots
+    from lore.types import AdviceBatch
 
 __all__ = ["Charge", "Choice", "Controller", "Signals"]
 
@@ -46,6 +47,8 @@ class Choice(NamedTuple):
     proposals: np.ndarray  # int8[K], next action of each skill here, -1 where it cannot start
     skill: int  # skill in charge (option or held advice), -1 = none
     row: int  # row of the advice table, -1 = none
+    advice: np.ndarray | None = None  # float16[A+K] over feasible entries, kept when imagination uses advice
+    confidence: float = 0.0  # of that advice, 0 = none
     log_prob: float = 0.0  # of the decision, under the distribution that was sampled; 0 between decisions
 
 
@@ -101,7 +104,7 @@ class Controller:
         if self.source is None:
             own = softmax(logits)
             entry = self._sample(own)
-            return Choice(entry, np.zeros(0, np.int8), -1, -1, float(np.log(own[entry])))
+            return Choice(entry, np.zeros(0, np.int8), -1, -1, log_prob=float(np.log(own[entry])))
         self.log_prob = 0.0
         view = StateView(SymbolicState.unpack(state, self.source.environment.layout), self.source.environment.vocab)
         proposals = np.asarray(propose(self.skills, view), np.int8)
@@ -124,14 +127,26 @@ class Controller:
         charge.health = view.vital(self.source.environment.vocab.vitals[0])
         self._add("steps", 1.0)
         self._add(f"steps_{charge.kind}", 1.0)
-        return Choice(action, proposals, charge.skill, row, self.log_prob)
+        said, sure = self._said(advice, proposals)
+        return Choice(action, proposals, charge.skill, row, said, sure, self.log_prob)
 
     def idle(self, state: np.ndarray) -> Choice:
         """The record of a terminal frame: action 0, but the proposals and the advice of its state are kept."""
         if self.source is None:
             return Choice(0, np.zeros(0, np.int8), -1, -1)
         view = StateView(SymbolicState.unpack(state, self.source.environment.layout), self.source.environment.vocab)
-        return Choice(0, np.asarray(propose(self.skills, view), np.int8), -1, -1)
+        proposals = np.asarray(propose(self.skills, view), np.int8)
+        return Choice(0, proposals, -1, -1, *self._said(None, proposals))
+
+    def _said(self, advice: AdviceBatch | None, proposals: np.ndarray) -> tuple[np.ndarray | None, float]:
+        """What replay keeps for the advice head: (p over feasible A+K entries or None, its confidence)."""
+        if self.gate is None or not self.config.gate.imagine:
+            return None, 0.0
+        if advice is None:
+            return np.zeros(self.num_actions + len(self.skills), np.float16), 0.0
+        none = np.zeros(0, np.int64)
+        _, p = advice_distribution(advice.logits[0], advice.known[0], proposals, none, self.num_actions)
+        return p.astype(np.float16), float(advice.confidence[0]) if p.any() else 0.0
 
     def reset(self, env: int, reward: float = 0.0) -> None:
         """The episode of ``env`` ended: whoever was in charge is accounted and leaves."""
