@@ -66,7 +66,7 @@ class CrafterEnv:
         self._ids = {cls: len(constants.materials) + 1 + i for i, cls in enumerate(KINDS)}
         self._facings = {(dx, dy): i for i, (_, dx, dy, _) in enumerate(vocab.directions)}
         self._actions = vocab.actions
-        self._world = OrderedWorld(tuple(area), constants.materials, _CHUNK)
+        self._world = OrderedWorld((area[0], area[1]), constants.materials, _CHUNK)
         self._generate = Generator(self._world.area)
         self._painter = Painter(tuple(constants.materials), items)
         self._player: Any = None
@@ -167,7 +167,8 @@ class CrafterEnv:
             self._unlocked[:] = np.array(state["unlocked"], bool)
             self._count()
             self._world.daylight = _daylight(self._steps)
-            self._noise = _unpacked(state["noise"], np.float64, (63, 49))
+            noise = _unpacked(state["noise"], np.float64, (63, 49))
+            self._noise = None if noise is None else noise.copy()  # writable, as the painter was compiled for
             image = _unpacked(state["image"], np.uint8, (64, 64, 3))
             packed = _unpacked(state["state"], np.uint8, (self.spec.layout.size,))
             if image is None and self.pixels:

@@ -107,7 +107,7 @@ class Painter:
             if len(self._panels) >= 1024:
                 self._panels.clear()
             view = engine.ItemView(_textures(), [CELLS[0], 2])
-            panel = view(dict(zip(self._items, counts, strict=True)), np.array([_UNIT, _UNIT]))
+            panel: np.ndarray = view(dict(zip(self._items, counts, strict=True)), np.array([_UNIT, _UNIT]))
             frame = np.zeros((64, 64, 3), np.uint8)
             frame[_CANVAS[1] : _CANVAS[1] + panel.shape[1], : _CANVAS[0]] = panel.transpose(1, 0, 2)
             self._panels[counts] = frame
