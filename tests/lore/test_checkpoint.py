@@ -172,3 +172,14 @@ def test_tensors_that_share_memory_are_saved_apart(tmp_path):
     loaded, _ = checkpoint.load(tmp_path / "model")
     assert torch.equal(loaded["whole"], base) and loaded["part"].tolist() == [2.0, 3.0]
     assert torch.equal(loaded["same"], base)
+
+
+def test_what_killed_saves_left_is_removed_and_both_checkpoints_stay(tmp_path):
+    path = tmp_path / "c.safetensors"
+    checkpoint.save(path, tensors(), META)
+    checkpoint.save(path, tensors(), META)
+    for left in (".c.safetensors.123.tmp", "c.safetensors.previous.tmp", ".other.safetensors.9.tmp"):
+        (tmp_path / left).write_bytes(b"half")
+    checkpoint.clean(path)
+    assert {p.name for p in tmp_path.iterdir()} == {path.name, path.name + ".previous", ".other.safetensors.9.tmp"}
+    assert checkpoint.load(path)[1] == META

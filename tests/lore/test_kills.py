@@ -70,7 +70,8 @@ def kill_at(child, folder, step: int, delay: float) -> int:
     return child.exitcode
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_twenty_random_kills_leave_no_trace_in_what_the_run_ends_as(tmp_path):
     store = Store(tmp_path / "store")
     advice = tmp_path / "advice.h5"

@@ -1,5 +1,7 @@
 """Looking advice up: order of sources, duplicates, cache, coverage."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -72,6 +74,19 @@ def test_the_cache_changes_nothing_but_the_hit_count(version):
     assert cached.coverage()["row"] == 1.0
     cached.reset_counts()
     assert cached.hits == 0 and cached.coverage()["row"] == 0.0
+
+
+def test_a_restored_source_counts_and_answers_as_the_one_that_was_saved(version):
+    states = np.concatenate([version[1].rows.state[:6], random_states(ENV, 6, np.random.default_rng(3)).pack()])
+    saved, restored = AdviceSource(version[1], cache_size=8), AdviceSource(version[1], cache_size=8)
+    for state in states:
+        saved.lookup(state[None])
+    restored.load_state_dict(json.loads(json.dumps(saved.state_dict())))
+    for state in states[[11, 5, 0, 7]]:
+        for a, b in zip(saved.lookup(state[None]), restored.lookup(state[None]), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert saved.hits == restored.hits == 3
+    assert saved.state_dict() == restored.state_dict()
 
 
 def test_rows_of_one_key_that_disagree_are_trusted_less():

@@ -75,3 +75,16 @@ def test_resuming_a_sink_drops_rows_after_the_checkpoint_and_a_torn_line(tmp_pat
     sink.row(25, {"a": 2.0})
     sink.close()
     assert [r["step"] for r in read_jsonl(path)] == [10, 20, 25]
+
+
+def test_a_resumed_sink_keeps_the_rows_that_the_checkpoint_counted_even_where_steps_are_equal(tmp_path):
+    sink = Sink(tmp_path, tensorboard=False)
+    sink.episode(20, {"episode": 1}, {})
+    counted = dict(sink.rows)
+    sink.episode(20, {"episode": 2}, {})  # same step, but after the checkpoint: it will be played again
+    sink.close()
+    again = Sink(tmp_path, 20, tensorboard=False, rows=counted)
+    again.episode(20, {"episode": 2}, {})
+    again.close()
+    assert [r["episode"] for r in read_jsonl(tmp_path / "episodes.jsonl")] == [1, 2]
+    assert again.rows == {"metrics.jsonl": 0, "episodes.jsonl": 2}
