@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as _json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -75,15 +75,28 @@ def list_datasets(root: Path | None = None, json: bool = False) -> int:
     return 0
 
 
-def show(ref: Name, root: Path | None = None, json: bool = False) -> int:
+def show(
+    ref: Name,
+    root: Path | None = None,
+    json: bool = False,
+    card: Literal["", "md", "croissant"] = "",
+    license: str = "",
+    file: Path | None = None,
+) -> int:
     """Show what one version holds, where it came from and what it cost.
 
     Args:
         ref: name, name@vN, name@label or name@vN#digest.
         root: Folder of datasets.
         json: Print the whole manifest as JSON.
+        card: Print a dataset card instead: md (for the Hugging Face hub) or croissant (1.1 JSON-LD).
+        license: The card's licence; default mit (croissant: the address of the MIT licence).
+        file: The HDF5 export that a croissant card describes.
     """
     store = _store(root)
+    if card:
+        print(_card(store, ref, card, license, file))
+        return 0
     found = store.show(ref)
     if json:
         _dump(found)
@@ -110,6 +123,26 @@ def show(ref: Name, root: Path | None = None, json: bool = False) -> int:
         print(f"  {path:<{width}}  {spec['dtype']:<8} {shape:<14} sha256 {spec['sha256'][:12]}")
     print(f"\nnext: lore datasets verify {found['ref']}")
     return 0
+
+
+def _card(store: Store, ref: str, form: str, license: str, file: Path | None) -> str:
+    from lore_datasets.advice import newest_model
+    from lore_datasets.card import croissant, markdown
+    from lore_datasets.errors import LoreError
+
+    full = store.resolve(ref)
+    manifest = store.manifest(full)
+    said = {"license": license} if license else {}
+    if form == "croissant":
+        return _json.dumps(croissant(manifest, file=file, **said), indent=2)
+    parents = []
+    for parent in manifest.parents:
+        try:
+            parents.append(store.manifest(parent))
+        except LoreError:  # a parent may lie in another store; the card names it all the same
+            continue
+    model = newest_model(store, full, verify=False) if manifest.kind == "advice" else None
+    return markdown(manifest, model=model.manifest if model is not None else None, parents=parents, **said)
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
