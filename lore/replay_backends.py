@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -121,19 +122,23 @@ def records_kept(config: Config) -> int:
 
 
 def free_memory() -> int:
-    """Bytes of memory that can be had now: the kernel's estimate, else free pages; a container's limit counts."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Bytes of memory that can be had now: the kernel's estimate, else its free pages; a container's limit counts."""
+    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
+    free = os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, KeyError, ValueError):
+        free = 1024 * _entries(Path("/proc/meminfo"))["MemAvailable:"]
+    group = Path("/sys/fs/cgroup")
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        pass
-    try:
-        group = Path("/sys/fs/cgroup")
-        limit, used = (group / "memory.max").read_text().strip(), (group / "memory.current").read_text().strip()
-        return free if limit == "max" else min(free, max(0, int(limit) - int(used)))
-    except (OSError, ValueError):
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        kept = _entries(group / "memory.stat")  # files that are only cached can be given up
+        return min(free, max(0, limit - used + kept["inactive_file"] + kept["active_file"]))
+    except (OSError, KeyError, ValueError):  # no container, or one without a limit ("max")
         return free
+
+
+def _entries(path: Path) -> dict[str, int]:
+    """Lines ``name number ...`` of a kernel's table."""
+    return {words[0]: int(words[1]) for words in map(str.split, path.read_text().splitlines())}
 
 
 def check_room(
