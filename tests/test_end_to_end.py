@@ -27,8 +27,13 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     env.pop("PREFECT_API_URL", None)
     return subprocess.Popen(
         [sys.executable, "-m", "flows", "demo", *SMALL, *words], cwd=folder, env=env, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_listen,
     )  # fmt: skip
+
+
+def _listen() -> None:
+    """Ctrl-C must reach the child even where the tests run in the background of a shell, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finished(process: subprocess.Popen[str]) -> str:
