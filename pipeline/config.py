@@ -94,6 +94,10 @@ class AskConfig:
     """Tokens, read and written, that a service is asked for in any minute at most; 0 sets no limit."""
     retries: int = 2
     """Times a question is asked again after a failure or an answer that cannot be used."""
+    dropped: float = 0.25
+    """Share of the answers that the ``degraded`` control drops."""
+    wrong: float = 0.25
+    """Share of the answers that the ``degraded`` control replaces by a random choice."""
     allow_mixed_models: bool = False
     """Let answers of several model versions into one dataset version."""
 
@@ -114,6 +118,8 @@ class AskConfig:
                 "requests_per_minute": (0, 10_000_000),
                 "tokens_per_minute": (0, _INF),
                 "retries": (0, 10),
+                "dropped": (0.0, 1.0),
+                "wrong": (0.0, 1.0),
             },
         )
 

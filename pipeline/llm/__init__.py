@@ -62,6 +62,8 @@ def backend_from(ask: AskConfig, **options: Any) -> LLM:
         wanted |= {name: getattr(ask, name) for name in ("requests_per_minute", "tokens_per_minute")}
     if ":" in ask.backend and ask.model:
         wanted = {"model": ask.model}
+    if ask.backend == "degraded":
+        wanted = {"dropped": ask.dropped, "wrong": ask.wrong}
     if ask.backend == "replay":
         wanted = {"adviser": ask.model}
     llm = get_backend(ask.backend, **wanted, **options)

@@ -51,9 +51,7 @@ class Local:
         import xllamacpp  # noqa: F401  (named as missing here, not at the first question)
 
         if not model:
-            raise ConfigError(
-                "backend local needs a model", hint="set ask.model to a GGUF file; see lore llm fetch"
-            )
+            raise ConfigError("backend local needs a model", hint="set ask.model to a GGUF file; see lore llm fetch")
         path = Path(model)
         if not path.is_file():
             raise NotFound(f"no model file {shown(model)}", hint="give the path of a GGUF file")

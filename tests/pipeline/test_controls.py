@@ -5,6 +5,7 @@ import json
 import pytest
 
 from lore_datasets.errors import BadInput, ConfigError, NotFound, UsageError
+from pipeline.advise import advise
 from pipeline.config import AskConfig
 from pipeline.llm import BACKENDS, backend_from, get_backend
 from pipeline.llm.base import LLM
@@ -80,6 +81,26 @@ def test_an_unknown_backend_or_option_is_named(tmp_path):
     assert all(name in error.value.hint for name in BACKENDS)
     with pytest.raises(UsageError, match="temperature"):
         get_backend("random", temperature=1)
+
+
+def test_the_degraded_control_is_degraded_by_what_the_settings_say():
+    llm = backend_from(AskConfig(backend="degraded", dropped=0.5, wrong=0.25), seed=1)
+    assert (llm.parameters["dropped"], llm.parameters["wrong"]) == (0.5, 0.25) and "rules" in llm.name
+    with pytest.raises(ConfigError):
+        AskConfig(backend="degraded", dropped=1.5)
+    with pytest.raises(ConfigError, match="sum to at most 1"):
+        backend_from(AskConfig(backend="degraded", dropped=0.8, wrong=0.8))
+
+
+def test_controls_cover_every_state_as_the_rule_book_does_except_for_what_is_dropped(env, states, store):
+    rows = {}
+    for name in ("rules", "blind", "random", "degraded"):
+        ref = advise(states, env, backend_from(AskConfig(backend=name, dropped=0.5, wrong=0.0)), store, name)
+        counts = store.manifest(ref).counts
+        rows[name] = counts["states"] - counts.get("no_advice", 0)
+        assert counts["rates"]["infeasible_after"] == 0.0
+    assert rows["rules"] == rows["blind"] == rows["random"] == 64
+    assert 32 < rows["degraded"] < 64  # a state goes without only when both its answers are dropped
 
 
 def test_the_configuration_chooses_the_backend():
