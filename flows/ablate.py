@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.ablate_arms import Cell, cells, make_advice
-from flows.arms import evaluate_arm, follow, train_arm
+from flows.arms import evaluate_arm, follow, stop_all, train_arm
 from flows.config import AblateJob, EvaluateJob, TrainJob
 from flows.phases import Phases, hold, write_json
 from flows.terminal import current
@@ -71,7 +72,19 @@ def _run_all(job: AblateJob, todo: list[Trial], advice: dict[str, str], phases: 
     if not missing:
         return
 
+    halted = threading.Event()
+
     def work(trial: Trial) -> None:
+        if halted.is_set():
+            raise LoreError("stopped", kept="finished runs")
+        try:
+            one(trial)
+        except LoreError as error:
+            if str(error).startswith("stopped"):  # its child was told to end: start no other one
+                halted.set()
+            raise
+
+    def one(trial: Trial) -> None:
         made = train_arm(TrainJob(str(trial.folder), trial.cell.config(job, trial.seed, _of(trial, advice))), root)
         if made.get("step", 0) < job.frames:
             raise LoreError(f"{trial.name} stopped at step {made.get('step')}", kept="its checkpoint", hint="run again")
@@ -85,8 +98,10 @@ def _run_all(job: AblateJob, todo: list[Trial], advice: dict[str, str], phases: 
         try:
             follow(paths, dict.fromkeys(paths, job.frames), lambda: not wait_for(futures, timeout=0.5).not_done)
         except BaseException:
+            halted.set()
             for future in futures:
                 future.cancel()
+            stop_all()  # a run that began while the others were being stopped
             raise
     errors = [error for future in futures if (error := future.exception()) is not None]
     if errors:
