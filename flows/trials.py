@@ -56,8 +56,9 @@ class SkillTrials:
         pick = np.unique(np.linspace(0, len(found) - 1, min(self.starts, len(found))).astype(int)) if found else []
         goalless = skill.done == {"op": "false"}
         successes = steps = idle = 0
-        for run in (self._play(skill, *found[i], number) for number, i in enumerate(pick)):
-            outcome, taken, moved = run
+        for number, i in enumerate(pick):
+            state, world = found[i]
+            outcome, taken, moved = self._play(skill, state, world, number)
             successes += outcome is Outcome.done or (goalless and outcome is Outcome.exhausted)
             steps += taken
             idle += not moved

@@ -205,8 +205,9 @@ class Journal:
         used up or the last :data:`MAX_FAILURES` questions asked have all failed. ``keys``: those of :meth:`keys`.
         """
         stats = stats if stats is not None else JournalStats()
-        if hasattr(llm, "attach"):
-            llm.attach(self)
+        attach = getattr(llm, "attach", None)
+        if attach is not None:
+            attach(self)
         keys = self.keys(llm, prompts) if keys is None else keys
         found = self.get_many(keys)
         missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in found}
