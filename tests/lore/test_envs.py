@@ -312,3 +312,32 @@ def test_wrong_use_is_named():
         env.step(17)
     with pytest.raises(ConfigError, match="length"):
         CrafterEnv(0, length=0)
+
+
+PLAY = """
+import hashlib, sys
+if "--without-numba" in sys.argv:
+    class Absent:
+        def find_spec(self, name, path=None, target=None):
+            if name.partition(".")[0] == "numba":
+                raise ModuleNotFoundError(name)
+    sys.meta_path.insert(0, Absent())
+from lore.envs.crafter import CrafterEnv
+env, digest = CrafterEnv(3, area=(16, 16)), hashlib.sha256()
+env.reset()
+for i in range(60):
+    step = env.step(i * 7 % 17)
+    digest.update(step.image.tobytes() + step.state.tobytes())
+print("numba" in sys.modules, digest.hexdigest())
+"""
+
+
+def test_the_game_is_the_same_without_numba():
+    def play(*words: str) -> list[str]:
+        return subprocess.run(
+            [sys.executable, "-c", PLAY, *words], capture_output=True, text=True, check=True
+        ).stdout.split()
+
+    compiled, interpreted = play(), play("--without-numba")
+    assert (compiled[0], interpreted[0]) == ("True", "False")
+    assert compiled[1] == interpreted[1]
