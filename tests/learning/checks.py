@@ -61,6 +61,18 @@ def grid_without_actor(seed: int) -> Found:
     return _row(trainer, not solved and score < 0.65 and length > 12.0)
 
 
+def minigrid_empty(seed: int) -> Found:
+    """MiniGrid-Empty-5x5 (best play .91 in 5 steps): score at least .85 and length at most 8 within 1,500 updates."""
+    from minigrid_game import EmptyRoom
+
+    def solved(trainer: Trainer) -> bool:
+        score, length = trainer.last(50)
+        return score >= 0.85 and length <= 8.0
+
+    trainer = Trainer(EmptyRoom(seed), seed)
+    return _row(trainer, trainer.train(1500, solved))
+
+
 def lethal_grid(seed: int) -> Found:
     """C: after 500 updates going on is predicted below .1 at the lethal cell and above .9 at the time limit."""
     trainer = Trainer(Grid(seed, lethal=True), seed)
@@ -137,6 +149,7 @@ CHECKS: dict[str, Callable[[int], Found]] = {
     "grid-x1000": grid_thousandfold,
     "grid-without-actor": grid_without_actor,
     "cue-without-memory": cue_without_memory,
+    "minigrid-empty-5x5": minigrid_empty,
     "small-crafter": small_crafter,
 }
 
