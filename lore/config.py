@@ -192,7 +192,7 @@ class ModelConfig:
     actor_unimix: float = 0.0
     """Uniform share mixed into the actor; DreamerV3's code applies none."""
     bf16: bool = False
-    """Autocast to bfloat16 on CUDA devices."""
+    """Compute updates under autocast to bfloat16; parameters, norms, logits and losses stay float32."""
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:

@@ -50,8 +50,23 @@ class Learner:
         self.slots = torch.from_numpy(skills.copy()).to(self.device)
 
     def update(self, records: Mapping[str, np.ndarray | Tensor]) -> tuple[Latent, dict[str, Any]]:
-        """One gradient step on records [B, 1+T, ...]; returns the fresh posterior latents [B, T, ...] and 0-d
-        metrics."""
+        """One gradient step on records [B, 1+T, ...]; returns the posterior latents [B, T, ...] and 0-d metrics."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.model.bf16):
+            losses, scales, posterior, metrics = self._losses(records)
+        total = total_loss(losses, scales)
+        self.optimiser.zero_grad()
+        total.backward()
+        self.optimiser.step()
+        self.agent.actor_critic.update_slow()
+        self.updates += 1
+        metrics |= {f"loss/{name}": value.detach().mean() for name, value in losses.items()}
+        metrics |= {"opt/loss": total.detach(), "opt/grad_norm": self.optimiser.grad_norm}
+        return posterior, metrics
+
+    def _losses(
+        self, records: Mapping[str, np.ndarray | Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, float], Latent, dict[str, Any]]:
+        """(losses by name, their scales, posterior [B, T, ...], metrics) of one batch."""
         agent, config = self.agent, self.config
         tensors = {k: torch.as_tensor(v).to(self.device) for k, v in records.items() if k != "indices"}
         batch, start = agent.world_model.split_context(tensors)
@@ -80,15 +95,7 @@ class Learner:
             if term is not None:
                 losses["clone"], scales["clone"] = term, config.synthetic.clone_scale
             metrics |= self.synthetic.metrics()
-        total = total_loss(losses, scales)
-        self.optimiser.zero_grad()
-        total.backward()
-        self.optimiser.step()
-        agent.actor_critic.update_slow()
-        self.updates += 1
-        metrics |= {f"loss/{name}": value.detach().mean() for name, value in losses.items()}
-        metrics |= {"opt/loss": total.detach(), "opt/grad_norm": self.optimiser.grad_norm}
-        return posterior, metrics
+        return losses, scales, posterior, metrics
 
     def _advice_loss(self, features: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Imitation of the advice that was stored with the replayed steps; features [N, F]."""

@@ -273,3 +273,14 @@ def test_a_checkpoint_of_another_shape_is_refused_with_what_does_fit(tmp_path, a
         train(other, tmp_path, tensorboard=False)
     assert f"{name} " in caught.value.hint
     assert train(config(40, advice), tmp_path, tensorboard=False)["step"] == 40
+
+
+def test_bfloat16_updates_stay_finite_and_are_another_arithmetic(tmp_path, advice):
+    train(config(60, advice), tmp_path / "float32", tensorboard=False)
+    train(config(60, advice, bf16=True), tmp_path / "bf16", tensorboard=False)
+    assert digest(tmp_path / "float32") != digest(tmp_path / "bf16")
+    rows = read_jsonl(tmp_path / "bf16" / "metrics.jsonl")
+    assert not any(row.get("opt/skipped") for row in rows)
+    run = Run(config(60, advice, bf16=True), tmp_path / "bf16")
+    run.restore()
+    assert all(torch.isfinite(p).all() and p.dtype == torch.float32 for p in run.agent.parameters())
