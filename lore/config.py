@@ -215,7 +215,7 @@ class GateConfig:
     """Path B's gate: how uncertainty becomes beta, and how long a decision holds."""
 
     hold: int = 10
-    """Steps a decision holds; 1 is the original's per-step form."""
+    """Steps an advised choice holds at most; 1 is the original's per-step form."""
     temperature: float = 0.1
     """Softness of the threshold (tau)."""
     weights: tuple[float, float, float] = (1.0, 0.0, 0.0)
