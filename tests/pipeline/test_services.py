@@ -186,7 +186,7 @@ def test_a_wait_beyond_the_deadline_fails_at_once(name, server):
     server.mode, server.after = "429", "3000"
     started = time.monotonic()
     assert "asks to wait 3000 s" in ask(backend(name, server))[0].error
-    assert time.monotonic() - started < 2 and len(server.seen) == 1
+    assert time.monotonic() - started < 4.5 and len(server.seen) == 1
 
 
 @BOTH
@@ -205,7 +205,7 @@ def test_a_hanging_or_dripping_server_is_left_at_the_total_deadline(name, server
     started = time.monotonic()
     response = ask(backend(name, server, timeout_s=0.6, attempts=5))[0]
     assert "0.6 s" in response.error or "Timeout" in response.error
-    assert time.monotonic() - started < 1.9
+    assert time.monotonic() - started < 2.9
 
 
 @BOTH
@@ -236,9 +236,19 @@ def test_an_empty_object_is_no_answer(server):
 
 @BOTH
 def test_many_questions_come_back_in_order_over_few_connections(name, server):
-    server.mode = lambda n: "503" if n % 7 == 0 else "ok"
+    refused = set()
+
+    def refuse_every_seventh_question_once(n):
+        question = json.dumps(server.seen[n - 1][2])
+        if question in refused or not any(f"state {i}" in question for i in (6, 13, 20, 27)):
+            return "ok"
+        refused.add(question)
+        return "503"
+
+    server.mode = refuse_every_seventh_question_once
     llm = backend(name, server, concurrency=4)
     responses = ask(llm, 30)
+    assert len(server.seen) == 34
     assert [r.text for r in responses] == [ANSWER] * 30
     streamed = dict(llm.stream([Prompt("prior", "s", str(i)) for i in range(5)]))
     assert sorted(streamed) == [0, 1, 2, 3, 4]
