@@ -38,6 +38,7 @@ class Player:
         self.agent, self.controller, self.device, self.generator = agent, controller, device, generator
         self.latent = agent.world_model.rssm.initial(num_envs)
         self.previous = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        self.signals = np.zeros((num_envs, 0), np.float32)  # [E, 2 or 3], what the latest decisions were gated by
 
     @torch.no_grad()
     def act(self, steps: list[Step], frame: int) -> tuple[list[int], list[dict[str, Any]]]:
@@ -58,7 +59,7 @@ class Player:
         certainty = torch.stack(signs, -1).cpu()
         if agent.actor_critic.unimix:
             logits = policy_log_probs(logits, None, agent.actor_critic.unimix)
-        host_logits, signals = logits.float().cpu().numpy(), certainty.numpy()
+        host_logits, self.signals = logits.float().cpu().numpy(), certainty.numpy()
         deter, stoch = self.latent.deter.cpu().numpy(), self.latent.stoch.argmax(-1).cpu().numpy()
         actions, records = [], []
         for e, step in enumerate(steps):
@@ -66,7 +67,7 @@ class Player:
                 self.controller.reset(e, step.reward)
                 choice = self.controller.idle(step.state)
             else:
-                own = Signals(*map(float, signals[e]))
+                own = Signals(*map(float, self.signals[e]))
                 choice = self.controller.act(e, step.state, step.reward, host_logits[e], own, frame)
             actions.append(choice.action)
             records.append(self._record(step, choice, deter[e], stoch[e]))

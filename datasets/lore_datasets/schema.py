@@ -23,6 +23,7 @@ __all__ = [
     "FREE_DTYPES",
     "KINDS",
     "SCHEMA",
+    "STATE_SOURCES",
     "ArrayField",
     "array_path",
     "check_group",
@@ -37,6 +38,8 @@ SCHEMA = 1
 CLIP = 5.0
 """Largest absolute advice logit."""
 MAX_ROUNDS = 1000
+STATE_SOURCES = ("random", "rules", "half_and_half", "agent")
+"""Who may have played a state. What ``source`` indexes stands in the version's own provenance, ``sources``."""
 FREE_DTYPES = ("float32", "float64", "int64", "int32", "uint8")
 """Dtypes allowed in an ``advice_model``."""
 _FREE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}(/[A-Za-z0-9][A-Za-z0-9_.-]{0,99}){0,3}")
@@ -45,10 +48,11 @@ _ROUND = re.compile(r"round-([0-9]{3})")
 
 @dataclass(frozen=True)
 class ArrayField:
-    """One array: numpy dtype name (``str`` = text of any length) and axis letters."""
+    """One array: numpy dtype name (``str`` = text of any length), axis letters, and whether a group may lack it."""
 
     dtype: str
     axes: str
+    optional: bool = False
 
 
 def _texts(*names: str) -> dict[str, ArrayField]:
@@ -62,6 +66,7 @@ KINDS: dict[str, dict[str, dict[str, ArrayField]]] = {
             "episode": ArrayField("int32", "N"),
             "step": ArrayField("int32", "N"),
             "source": ArrayField("uint8", "N"),
+            "uncertainty": ArrayField("float32", "N", optional=True),
         }
     },
     "advice": {
@@ -148,7 +153,7 @@ def check_layout(
                     f"array {path} has shape {list(shape)}, axis {axis} is {known[axis]} elsewhere in its round"
                 )
     for (index, group), names in present.items():
-        missing = sorted(set(KINDS[kind][group]) - names)
+        missing = sorted(name for name, field in KINDS[kind][group].items() if not field.optional and name not in names)
         if missing:
             raise CorruptArtifact(f"group {group} of {round_name(index)} lacks {', '.join(missing)}")
         sizes = axes.get((index, group), {})
@@ -173,6 +178,11 @@ def fill_keys(arrays: dict[str, np.ndarray], environment: Environment) -> None:
 
 def check_group(kind: str, group: str, arrays: Mapping[str, np.ndarray], actions: int, skills: int) -> None:
     """Check the values of one group before it is written; BadInput names the array, the value and the rule."""
+    if kind == "states" and "uncertainty" in arrays:
+        unsure = arrays["uncertainty"]
+        if not ((unsure >= 0) & (unsure <= 1) | np.isnan(unsure)).all():
+            raise BadInput(f"array {group}/uncertainty holds values outside 0..1", hint="NaN stands for unknown")
+        arrays = {name: array for name, array in arrays.items() if name != "uncertainty"}
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise BadInput(

@@ -99,13 +99,15 @@ class Writer:
         if fields:
             if kind == "advice" and group == "rows" and "state" in checked:
                 fill_keys(checked, self.environment)
-            missing = [name for name in fields if name not in checked]
+            missing = [name for name, field in fields.items() if not field.optional and name not in checked]
             if missing:
                 raise BadInput(f"group {group} lacks {', '.join(missing)}")
             if len({len(a) for a in checked.values()}) > 1:
                 raise BadInput(f"group {group}: lengths differ: { ({n: len(a) for n, a in checked.items()}) }")
         check_group(kind, group, checked, len(self._base.actions), len(self._base.skills))
         chunks = self._groups.setdefault(group, {})
+        if fields and chunks and chunks.keys() != checked.keys():
+            raise BadInput(f"group {group}: {', '.join(sorted(chunks.keys() ^ checked.keys()))} is given now and then")
         for name, array in checked.items():
             earlier = chunks.setdefault(name, [])
             if earlier and not fields:
