@@ -55,15 +55,23 @@ class SelectConfig:
     budget: int = 2000
     """States to ask about; fewer when there are fewer distinct ones."""
     novelty: float = 0.5
-    """Share picked by rarity of the goal key; the rest is drawn by source weight alone."""
+    """Share picked by rarity of the goal key; what no share takes is drawn by source weight alone."""
+    coverage: float = 0.0
+    """Share picked where the advice so far covers no goal key, most visited situations first."""
+    unsure: float = 0.0
+    """Share drawn by the trained agent's uncertainty, where the states carry one."""
     competent_weight: float = 2.0
     """How much likelier a state of competent play (rules, half-and-half) is drawn than a random player's."""
     seed: int = 0
     """Seed of the draw."""
 
     def __post_init__(self) -> None:
-        ranges = {"budget": (1, 10_000_000), "novelty": (0.0, 1.0), "competent_weight": (0.0, 1000.0), "seed": _SEED}
+        shares = {"novelty": (0.0, 1.0), "coverage": (0.0, 1.0), "unsure": (0.0, 1.0)}
+        ranges = {"budget": (1, 10_000_000), **shares, "competent_weight": (0.0, 1000.0), "seed": _SEED}
         _check("select", self, ranges)
+        total = self.novelty + self.coverage + self.unsure
+        if total > 1 + 1e-9:
+            raise ConfigError.out_of_range("select.novelty + coverage + unsure", total, "at most 1")
 
 
 @dataclass(frozen=True)

@@ -70,3 +70,46 @@ def test_states_with_known_keys_or_no_weight_are_left_out(env, many):
 def test_values_out_of_range_are_refused(env, many, bad):
     with pytest.raises(BadInput):
         select(many, env, **{"budget": 5, **bad})
+
+
+def test_coverage_asks_about_uncovered_situations_where_the_agent_goes_most_often(env, many):
+    goal = goal_keys(many, env)
+    keys, counts = np.unique(goal, return_counts=True)
+    by_visits = keys[np.argsort(-counts, kind="stable")]
+    covered = by_visits[:1]  # the situation that covers 400 states has its rows already
+    chosen = select(many, env, 3, novelty=0.0, coverage=1.0, covered=covered)
+    assert set(goal[chosen]) == set(by_visits[1:4])
+    without = select(many, env, 1, novelty=0.0, coverage=1.0)
+    assert goal[without[0]] == by_visits[0]
+
+
+def test_where_everything_is_covered_the_budget_is_drawn_at_random(env, many):
+    chosen = select(many, env, 30, novelty=0.0, coverage=1.0, covered=goal_keys(many, env))
+    assert len(chosen) == 30
+
+
+def test_unsure_states_are_drawn_by_their_uncertainty_and_unknown_ones_not_at_all(env):
+    states = random_states(env, 1000, np.random.default_rng(5))
+    uncertainty = np.where(np.arange(1000) < 500, 0.1, 0.9)
+    uncertainty[-100:] = np.nan
+    chosen = select(states, env, 200, novelty=0.0, unsure=1.0, uncertainty=uncertainty)
+    share = np.mean((chosen >= 500) & (chosen < 900))
+    assert (chosen < 900).all() and 0.75 < share < 0.95  # 400 * .9 of 410 in expectation of the first draws
+    mixed = select(states, env, 200, novelty=0.0, unsure=0.5, uncertainty=uncertainty)
+    assert (mixed >= 900).any() and len(mixed) == 200
+
+
+def test_shares_are_mixed_under_one_budget_and_repeatable(env, many):
+    shares = {"novelty": 0.2, "coverage": 0.4, "unsure": 0.2, "uncertainty": np.linspace(0, 1, 600)}
+    shares["covered"] = goal_keys(many, env)[:3]
+    chosen = select(many, env, 50, **shares)
+    assert len(chosen) == 50 == len(set(fine_keys(many[chosen], env)))
+    assert np.array_equal(chosen, select(many, env, 50, **shares))
+
+
+@pytest.mark.parametrize(
+    "bad", [{"novelty": 0.7, "coverage": 0.4}, {"unsure": -0.1}, {"uncertainty": np.full(600, np.inf)}]
+)
+def test_shares_over_one_and_infinite_uncertainty_are_refused(env, many, bad):
+    with pytest.raises(BadInput):
+        select(many, env, 5, **bad)
