@@ -128,7 +128,10 @@ def _asked(job: AdviceJob) -> tuple[Store, ArtifactRef, Environment, Any, Any]:
     environment = get_environment(source.manifest.environment)
     rows = {path.rpartition("/")[2]: array for path, array in source.arrays.items()}
     states = SymbolicState.unpack(rows["state"], environment.layout)
-    wanted = job.select
+    wanted, told = job.select, {"key_fine": np.zeros(0, np.int64), "key_goal": np.zeros(0, np.int64)}
+    if job.name in store.names() and store.versions(job.name):
+        stored = store.open(job.name, wanted=lambda path: path.endswith(("/key_fine", "/key_goal"))).arrays
+        told = {key: np.concatenate([a for path, a in stored.items() if path.endswith(key)]) for key in told}
     index = select(
         states,
         environment,
@@ -136,13 +139,16 @@ def _asked(job: AdviceJob) -> tuple[Store, ArtifactRef, Environment, Any, Any]:
         source=rows["source"],
         competent_weight=wanted.competent_weight,
         novelty=wanted.novelty,
+        coverage=wanted.coverage,
+        unsure=wanted.unsure,
+        covered=told["key_goal"],
+        uncertainty=rows.get("uncertainty"),
+        known=told["key_fine"] if wanted.coverage or wanted.unsure else None,  # a repeated call asks nothing new
         seed=wanted.seed,
     )
     packed = rows["state"][index]
-    if job.name in store.names() and store.versions(job.name):
-        stored = store.open(job.name, wanted=lambda path: path.endswith("/key_fine")).arrays
-        keys = fine_keys(SymbolicState.unpack(packed, environment.layout), environment)
-        packed = packed[~np.isin(keys, np.concatenate(list(stored.values())))]
+    keys = fine_keys(SymbolicState.unpack(packed, environment.layout), environment)
+    packed = packed[~np.isin(keys, told["key_fine"])]
     settings = PipelineConfig(select=job.select, ask=job.ask, advise=job.advise)
     return store, source.ref, environment, packed, settings
 
