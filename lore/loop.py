@@ -17,6 +17,8 @@ from lore.config import Config, to_dict
 from lore.metrics import Sink, crafter_score, read_jsonl
 from lore.openloop import write_open_loop
 from lore.run import CHECKPOINT, Run, lock_run, machine, read_config, write_json
+from lore.versions import is_same_dataset
+from lore.versions import record as record_version
 from lore.when import Every
 from lore_datasets.errors import ConfigError, Diverged
 
@@ -44,13 +46,15 @@ def train(
     folder = Path(run_dir)
     with lock_run(folder), _stop_signals() as stop:
         run = Run(config, folder)
-        resumed = _open(run)
+        resumed, renewed = _open(run)
         sink = Sink(folder, run.frames, tensorboard, run.rows)
         clock = _Clock(run, on_progress)
         save_due, report_due = Every(config.train.save_interval_s), Every(REPORT_S)
         if not resumed:
             run.steps = run.envs.reset()
             _fill_slots(run)
+        elif renewed:
+            _save(run, sink, clock)  # the change of version is a checkpoint of its own
         clock.report("resumed" if resumed else "training")
         while run.frames < config.train.total_frames and not stop:
             _environment_step(run, sink)
@@ -72,13 +76,18 @@ def train(
     return summary
 
 
-def _open(run: Run) -> bool:
-    """Restore when there is a checkpoint; refuse a folder that belongs to another configuration. True when resumed."""
+def _open(run: Run) -> tuple[bool, bool]:
+    """Restore when there is a checkpoint; refuse a folder that belongs to another configuration.
+
+    Another version of the same advice dataset is no other configuration. (resumed, with another version than before).
+    """
     path = run.folder / "config.json"
     checkpoint.clean(run.folder / CHECKPOINT)
     if path.exists():
         before, now = to_dict(read_config(run.folder)), to_dict(run.config)
         free = {"total_frames", "save_interval_s", "log_interval", "threads", "device"}
+        if run.advice is not None and is_same_dataset(_version_before(path), str(run.advice.ref)):
+            free.add("dataset")
         changed = [
             f"{section}.{name}" for section, body in now.items() for name, value in body.items()
             if before[section][name] != value and name not in free
@@ -88,14 +97,23 @@ def _open(run: Run) -> bool:
                 f"{run.folder} was started with another {', '.join(changed[:4])}", kept="the run as it was",
                 hint="use the same settings, or another --run-dir",
             )  # fmt: skip
+    renewed = False
     resumed = (run.folder / CHECKPOINT).exists() or (run.folder / (CHECKPOINT + ".previous")).exists()
     if resumed:
-        saved = run.restore()["machine"]
+        meta = run.restore()
+        saved, renewed = meta["machine"], meta["advice"] != (str(run.advice.ref) if run.advice else "")
         if saved != machine():
             print_once(f"resume is statistical, not bit-exact: saved on {saved}, now {machine()}")
     advice = str(run.advice.ref) if run.advice else ""
     write_json(path, {"config": to_dict(run.config), "advice": advice, "machine": machine()})
-    return resumed
+    if run.advice is not None and run.learner is not None:
+        record_version(run.folder, run.frames, run.learner.updates, advice)
+    return resumed, renewed
+
+
+def _version_before(path: Path) -> str:
+    """The advice version that ``config.json`` names."""
+    return str(json.loads(path.read_text()).get("advice", ""))
 
 
 def print_once(message: str) -> None:

@@ -28,6 +28,7 @@ from lore.options.slots import Slots
 from lore.replay import Replay, latent_fields
 from lore.replay_backends import check_room, make_replay
 from lore.synthetic.rollout import plan_table
+from lore.versions import relabel
 from lore.when import Ratio
 from lore_datasets.advice import AdviceData, load_advice
 from lore_datasets.environments import get_environment
@@ -213,6 +214,8 @@ class Run:
         """Continue from the checkpoint; returns its meta data. SchemeMismatch names what does fit."""
         assert self.learner is not None and self.replay is not None
         tensors, meta = checkpoint.load(self.folder / CHECKPOINT, self.identity(), fall_back=True)
+        if self.source is not None and meta["advice"] != str(self.source.data.ref):
+            relabel(tensors, self.source)
         self._restore_agent(tensors, meta)
         self.learner.load(_part(tensors, "learner/"), meta["learner"])
         player = _part(tensors, "player/")
