@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from lore_datasets.errors import AnswerError, shown
@@ -58,13 +58,19 @@ def ask(
 ) -> list[Asked]:
     """Ask, parse, and ask again what failed or could not be used (``retries`` times); one Asked per prompt, in order.
 
-    ``names`` are all goals and actions that an answer may name. Answers, rejects and counts are added to ``result``.
+    A question whose answer could not be used is asked again in other words, one that failed in the same words: so a
+    later run finds the answer of the second attempt under the same key. ``names`` are all goals and actions that an
+    answer may name. Answers, rejects and counts are added to ``result``.
     """
     out: list[Asked | None] = [None] * len(prompts)
+    unusable = [0] * len(prompts)
     todo = list(range(len(prompts)))
     again = 0 if getattr(llm, "answers_once", False) else retries
+    has_answer = getattr(llm, "has_answer", lambda prompt: True)
     for attempt in range(again + 1):
-        asked = [_again(prompts[i], attempt, out[i]) for i in todo]
+        asked = [_again(prompts[i], unusable[i]) for i in todo]
+        if attempt:
+            asked, todo = _kept(asked, todo, has_answer)
         keys = journal.keys(llm, asked)
         responses = journal.ask(llm, asked, budget=budget, stats=result.stats, keys=keys)
         result.counts.update(f"questions.{prompt.kind}" for prompt in asked)
@@ -77,6 +83,7 @@ def ask(
             except AnswerError as error:
                 out[i] = Asked(where, prompt, None)
                 left.append(i)
+                unusable[i] += response.error is None
                 reason = "failed" if response.error else "blocked" if response.finish == "blocked" else "malformed"
                 result.counts[f"{reason}.{prompt.kind}"] += 1
                 result.rejects.append(Rejected(reason, where, clean_text(shown(error, 160))))
@@ -86,11 +93,15 @@ def ask(
     return [a for a in out if a is not None]
 
 
-def _again(prompt: Prompt, attempt: int, before: Asked | None) -> Prompt:
-    """The question for this attempt; only fixed words are added, nothing of the answer."""
-    if attempt == 0 or before is None:
-        return prompt
-    return replace(prompt, user=prompt.user + _AGAIN.format(n=attempt))
+def _kept(asked: list[Prompt], todo: list[int], has_answer: Callable[[Prompt], bool]) -> tuple[list[Prompt], list[int]]:
+    """The questions that asking again can answer, with their indices."""
+    pairs = [(prompt, i) for prompt, i in zip(asked, todo, strict=True) if has_answer(prompt)]
+    return [prompt for prompt, _ in pairs], [i for _, i in pairs]
+
+
+def _again(prompt: Prompt, unusable: int) -> Prompt:
+    """The question after ``unusable`` answers that could not be used; only fixed words are added, nothing of them."""
+    return replace(prompt, user=prompt.user + _AGAIN.format(n=unusable)) if unusable else prompt
 
 
 def storable(text: str) -> str:

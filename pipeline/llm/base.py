@@ -95,6 +95,9 @@ class LLM(Protocol):
     - ``letters``: True to be asked for one letter, answered with ``Response.probabilities``.
     - ``chunk``: questions per ``complete`` call, written to the journal together.
     - ``stream(prompts)``: yields (index, Response) as answers come in; each is written at once.
+    - ``gives_up``: True when its stream ends by itself, early, after failures in a row; it is then heard to the end.
+    - ``where``: who is asked, for messages (default: ``name``).
+    - ``has_answer(prompt)``: False where asking again in other words is pointless.
     - ``estimate(prompt)``: highest price of a question in US dollars, for limits on cost.
     - ``seconds_per_question``, ``concurrency``: for the estimate of a dry run.
     """

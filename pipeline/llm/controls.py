@@ -127,10 +127,12 @@ class Degraded:
 
 
 class Replay:
-    """Answers from a stored journal, under the name of the adviser that gave them; what is not there is an error."""
+    """Answers from a stored journal, under the name of the adviser that gave them; what is not there is an error.
+
+    A question is asked again where the stored run had asked it again, so that its rows come out the same.
+    """
 
     chunk = 256
-    answers_once = True
 
     def __init__(self, journal: Path | str | Journal, adviser: str = "") -> None:
         if not isinstance(journal, Journal) and not Path(journal).is_file():
@@ -153,3 +155,7 @@ class Replay:
         keys = self._journal.keys(self, prompts)
         found = self._journal.get_many(keys)
         return [found.get(key, missing) for key in keys]
+
+    def has_answer(self, prompt: Prompt) -> bool:
+        """Whether the journal holds an answer to this question."""
+        return self._journal.get(self._journal.keys(self, [prompt])[0]) is not None

@@ -9,12 +9,12 @@ import contextlib
 import os
 import re
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Unpack
 
 from lore_datasets.errors import UsageError, shown
 from pipeline.llm.base import Prompt, Response
 from pipeline.llm.pace import retry_after
-from pipeline.llm.service import RETRIED, Failed, Service
+from pipeline.llm.service import RETRIED, Failed, Limits, Service
 
 __all__ = ["Gemini"]
 
@@ -29,31 +29,15 @@ class Gemini(Service):
         model: str = "gemini-2.5-flash-lite",
         *,
         base_url: str = "",
-        timeout_s: float = 60.0,
-        concurrency: int = 8,
-        attempts: int = 5,
-        backoff_s: float = 1.0,
         temperature: float = 0.0,
         thinking: int | None = None,
-        requests_per_minute: int = 0,
-        tokens_per_minute: int = 0,
+        **limits: Unpack[Limits],
     ) -> None:
         import google.genai  # noqa: F401  (named as missing here, not at the first question)
 
         if thinking is None and model.startswith("gemini-2.5-flash"):
             thinking = 0
-        super().__init__(
-            "gemini",
-            model,
-            base_url=base_url,
-            timeout_s=timeout_s,
-            concurrency=concurrency,
-            attempts=attempts,
-            backoff_s=backoff_s,
-            requests_per_minute=requests_per_minute,
-            tokens_per_minute=tokens_per_minute,
-            parameters={"temperature": temperature, "thinking": thinking},
-        )
+        super().__init__("gemini", model, base_url, {"temperature": temperature, "thinking": thinking}, **limits)
         self.temperature, self.thinking = temperature, thinking
 
     def connect(self) -> Any:

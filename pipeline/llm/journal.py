@@ -17,12 +17,11 @@ from typing import Any
 
 from lore_datasets.errors import BadInput, Busy, CorruptArtifact, NewerSchema, NoSpace, ServiceError, shown
 from pipeline.llm.base import LLM, Prompt, Response, request_hash
+from pipeline.llm.pace import MAX_FAILURES
 
-__all__ = ["MAX_FAILURES", "Budget", "Journal", "JournalStats"]
+__all__ = ["Budget", "Journal", "JournalStats"]
 
 VERSION = 1
-MAX_FAILURES = 5
-"""Failures in a row after which asking stops."""
 _CHUNK = 16
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answer (
@@ -51,6 +50,18 @@ class JournalStats:
     latency_s: float = 0.0
     failed_in_a_row: int = 0
     last_error: str = ""
+
+    def count(self, response: Response) -> None:
+        """Count one question that was asked."""
+        failed = response.error is not None
+        self.asked += 1
+        self.failed += failed
+        self.failed_in_a_row = self.failed_in_a_row + 1 if failed else 0
+        self.last_error = response.error or self.last_error
+        self.tokens_in += response.tokens_in
+        self.tokens_out += response.tokens_out
+        self.price_usd += response.price_usd
+        self.latency_s += response.latency_s
 
     def add(self, other: JournalStats) -> None:
         """Sum ``other`` into this."""
@@ -93,6 +104,8 @@ class Budget:
 class Journal:
     """The answers of one file (``:memory:`` for none); one instance may be shared by threads, one file by processes."""
 
+    _settings = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL")
+
     def __init__(self, path: Path | str = ":memory:") -> None:
         self.path = str(path)
         if self.path != ":memory:":
@@ -107,8 +120,8 @@ class Journal:
             if version > VERSION:
                 raise NewerSchema(f"journal {self.path} has version {version}, this program reads up to {VERSION}",
                                   hint="install a newer LoRe")  # fmt: skip
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
+            for setting in self._settings:
+                self._db.execute(setting)
             self._db.executescript(_TABLES)
             self._db.execute(f"PRAGMA user_version={VERSION}")
         except sqlite3.Error as error:
@@ -196,13 +209,13 @@ class Journal:
         *,
         budget: Budget | None = None,
         stats: JournalStats | None = None,
-        on_answer: Callable[[int], None] | None = None,
         keys: Sequence[str] | None = None,
     ) -> list[Response]:
         """Answers to all ``prompts`` in order; only what the journal lacks is asked, each distinct question once.
 
         Every answer is written before it is returned. ServiceError, resumable by the same call, when the budget is
-        used up or the last :data:`MAX_FAILURES` questions asked have all failed. ``keys``: those of :meth:`keys`.
+        used up or the last :data:`pipeline.llm.pace.MAX_FAILURES` questions have all failed; a backend that gives up
+        by itself (``gives_up``) is heard to the end first. ``keys``: those of :meth:`keys`.
         """
         stats = stats if stats is not None else JournalStats()
         attach = getattr(llm, "attach", None)
@@ -212,14 +225,12 @@ class Journal:
         found = self.get_many(keys)
         missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in found}
         stats.served += len(found)
-        if on_answer and found:
-            on_answer(sum(key in found for key in keys))
         todo = list(missing.items())
         size = max(1, int(getattr(llm, "chunk", _CHUNK)))
         while todo:
             chunk, todo = self._claim(todo[:size]), todo[size:]
             if chunk:
-                found.update(self._ask_chunk(llm, chunk, budget, stats, on_answer))
+                found.update(self._ask_chunk(llm, chunk, budget, stats))
             for key, prompt in missing.items():  # asked by another thread meanwhile
                 if not todo and key not in found:
                     self._wait(key)
@@ -259,29 +270,22 @@ class Journal:
             self._done.wait_for(lambda: key not in self._asking)
 
     def _ask_chunk(
-        self,
-        llm: LLM,
-        chunk: list[tuple[str, Prompt]],
-        budget: Budget | None,
-        stats: JournalStats,
-        on_answer: Callable[[int], None] | None,
+        self, llm: LLM, chunk: list[tuple[str, Prompt]], budget: Budget | None, stats: JournalStats
     ) -> dict[str, Response]:
-        found: dict[str, Response] = {}
         try:
             found = self.get_many([key for key, _ in chunk])  # written by a thread between our look and our claim
             stats.served += len(found)
             fresh = [(key, prompt) for key, prompt in chunk if key not in found]
-            allowed = len(fresh) if budget is None else budget.reserve([prompt for _, prompt in fresh])
-            if allowed:
+            while fresh:  # in parts where a budget stops before the last: real prices free what estimates held
+                allowed = len(fresh) if budget is None else budget.reserve([prompt for _, prompt in fresh])
+                if not allowed:
+                    raise ServiceError(
+                        "partial: the limit on cost or requests is reached before all questions were asked",
+                        kept=f"{len(self)} answers in {self.path}",
+                        hint="run the same command with a higher limit; nothing is asked twice",
+                    )
                 found.update(self._complete(llm, fresh[:allowed], budget, stats))
-            if on_answer:
-                on_answer(len(found))
-            if allowed < len(fresh):
-                raise ServiceError(
-                    "partial: the limit on cost or requests is reached before all questions were asked",
-                    kept=f"{len(self)} answers in {self.path}",
-                    hint="run the same command with a higher limit; nothing is asked twice",
-                )
+                fresh = fresh[allowed:]
         finally:
             with self._done:
                 self._asking.difference_update(key for key, _ in chunk)
@@ -294,33 +298,32 @@ class Journal:
         """Ask one chunk; a backend with ``stream`` hands answers over one by one, and each is written at once."""
         found: dict[str, Response] = {}
         prompts = [prompt for _, prompt in entries]
-        stream = getattr(llm, "stream", None)
+        stream, gives_up = getattr(llm, "stream", None), bool(getattr(llm, "gives_up", False))
         parts = ([pair] for pair in stream(prompts)) if stream else [list(enumerate(llm.complete(prompts)))]
         for part in parts:
             done = [(*entries[i], response) for i, response in part]
             self.put(done, llm)
             for key, prompt, response in done:
                 found[key] = response
-                stats.asked += 1
-                stats.failed += response.error is not None
-                stats.failed_in_a_row = stats.failed_in_a_row + 1 if response.error is not None else 0
-                stats.last_error = response.error or stats.last_error
-                stats.tokens_in += response.tokens_in
-                stats.tokens_out += response.tokens_out
-                stats.price_usd += response.price_usd
-                stats.latency_s += response.latency_s
+                stats.count(response)
                 if budget is not None:
                     budget.settle(prompt, response)
-            if stats.failed_in_a_row >= MAX_FAILURES:
-                raise ServiceError(
-                    f"partial: {stats.failed_in_a_row} questions in a row failed: {shown(stats.last_error)}",
-                    kept=f"{len(self)} answers in {self.path}",
-                    hint="run the same command again later; nothing is asked twice",
-                )
+            if stats.failed_in_a_row >= MAX_FAILURES and not gives_up:
+                raise self._stopped(llm, stats)
         if len(found) != len(entries):
+            if gives_up and stats.last_error:
+                raise self._stopped(llm, stats)
             raise ServiceError(f"backend {shown(llm.name)} answered {len(found)} of {len(entries)} questions",
                                kept=f"{len(self)} answers in {self.path}")  # fmt: skip
         return found
+
+    def _stopped(self, llm: LLM, stats: JournalStats) -> ServiceError:
+        where = getattr(llm, "where", llm.name)
+        return ServiceError(
+            f"partial: {MAX_FAILURES} questions in a row failed: {shown(stats.last_error)} ({shown(where, 160)})",
+            kept=f"{len(self)} answers in {self.path}",
+            hint="run the same command again later; nothing is asked twice",
+        )
 
     def _query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple]:
         with self._lock:

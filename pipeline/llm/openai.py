@@ -10,12 +10,12 @@ import math
 import os
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, Unpack
 
 from lore_datasets.errors import ConfigError
 from pipeline.llm.base import Prompt, Response
 from pipeline.llm.pace import retry_after
-from pipeline.llm.service import MAX_BODY, RETRIED, Failed, Service
+from pipeline.llm.service import MAX_BODY, RETRIED, Failed, Limits, Service
 from pipeline.prompts import LETTERS
 
 __all__ = ["OpenAI", "letter_probabilities"]
@@ -31,29 +31,13 @@ class OpenAI(Service):
         model: str = "",
         *,
         base_url: str = "https://api.openai.com/v1",
-        timeout_s: float = 60.0,
-        concurrency: int = 8,
-        attempts: int = 5,
-        backoff_s: float = 1.0,
         temperature: float = 0.0,
         letters: bool = False,
-        requests_per_minute: int = 0,
-        tokens_per_minute: int = 0,
+        **limits: Unpack[Limits],
     ) -> None:
         if not model:
             raise ConfigError("backend openai needs a model name", hint="give ask.model, as the server calls it")
-        super().__init__(
-            "openai",
-            model,
-            base_url=base_url,
-            timeout_s=timeout_s,
-            concurrency=concurrency,
-            attempts=attempts,
-            backoff_s=backoff_s,
-            requests_per_minute=requests_per_minute,
-            tokens_per_minute=tokens_per_minute,
-            parameters={"temperature": temperature, "letters": letters},
-        )
+        super().__init__("openai", model, base_url, {"temperature": temperature, "letters": letters}, **limits)
         self.temperature, self.letters = temperature, letters
 
     def client(self) -> AbstractAsyncContextManager[Any]:

@@ -1,15 +1,21 @@
-"""How fast a service may be asked: one bucket of requests and one of tokens, each filled evenly over the minute."""
+"""How fast a service may be asked, and when no more: one bucket of requests and one of tokens, each filled evenly over
+the minute, and a circuit that opens after failures in a row.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-__all__ = ["Pace", "retry_after"]
+__all__ = ["MAX_FAILURES", "Circuit", "Pace", "retry_after"]
 
+MAX_FAILURES = 5
+"""Questions in a row that may fail before asking stops."""
 _LONGEST = 3600.0
 
 
@@ -61,6 +67,13 @@ class Pace:
         vars(self).update(state)
         self._start()
 
+    def drain(self) -> None:
+        """Begin with empty buckets: what follows another one at once adds no burst of its own."""
+        with self._lock:
+            for bucket in (self._requests, self._tokens):
+                if bucket is not None:
+                    bucket.level = 0.0
+
     def reserve(self, tokens: int) -> float:
         """Seconds to wait before the next request, which is expected to take ``tokens``; it counts from here on."""
         with self._lock:
@@ -87,6 +100,31 @@ class Pace:
         """Least time that so many requests and tokens take under these limits."""
         minutes = requests / self.requests_per_minute if self.requests_per_minute else 0.0
         return 60 * max(minutes, tokens / self.tokens_per_minute if self.tokens_per_minute else 0.0)
+
+
+class Circuit:
+    """Opens when :data:`MAX_FAILURES` questions in a row have failed, and stays open; belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._failed, self._opened = 0, asyncio.Event()
+
+    @property
+    def is_open(self) -> bool:
+        """True when no further request may begin."""
+        return self._opened.is_set()
+
+    def count(self, good: bool) -> None:
+        """Count one question, in the order in which they end."""
+        self._failed = 0 if good else self._failed + 1
+        if self._failed >= MAX_FAILURES:
+            self._opened.set()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait so long, or until the circuit opens."""
+        if seconds > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._opened.wait()
 
 
 def retry_after(headers: Mapping[str, str]) -> float:

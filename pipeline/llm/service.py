@@ -1,4 +1,4 @@
-"""What every adviser behind a network shares: concurrency, a total deadline, the retry table, prices.
+"""What every adviser behind a network shares: concurrency, a total deadline, retries, a circuit breaker, prices.
 
 Answers come out of :meth:`Service.stream` one by one, so that each is in the journal before the next is waited for.
 A failure is a Response with ``error``, made of status codes and class names alone: no key, no body of a server.
@@ -15,15 +15,15 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import urlsplit
 
 from lore_datasets.errors import ConfigError, shown
 from pipeline.llm.base import Prompt, Response
-from pipeline.llm.pace import Pace
+from pipeline.llm.pace import Circuit, Pace
 from pipeline.llm.prices import estimate_tokens, price
 
-__all__ = ["RETRIED", "Failed", "Service", "check_url", "is_loopback"]
+__all__ = ["MAX_BODY", "RETRIED", "Failed", "Limits", "Service", "check_url", "is_loopback"]
 
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 """HTTP statuses that are asked again; all others end the question at once."""
@@ -55,27 +55,48 @@ def check_url(url: str) -> str:
     return url.rstrip("/")
 
 
+class Limits(TypedDict, total=False):
+    """How a service may be asked; the options that all of them share.
+
+    Attributes:
+        timeout_s: total deadline of one question over all its attempts (60), the time spent waiting for its turn under
+            the limits per minute not counted.
+        concurrency: questions in flight at a time (8).
+        attempts: requests that one question may take (5).
+        backoff_s: longest wait before the second attempt (1); it doubles with each further one.
+        requests_per_minute, tokens_per_minute: see :class:`pipeline.llm.pace.Pace`; 0 sets none.
+    """
+
+    timeout_s: float
+    concurrency: int
+    attempts: int
+    backoff_s: float
+    requests_per_minute: int
+    tokens_per_minute: int
+
+
 class Service(ABC):
     """An adviser that waits on a network; subclasses make one attempt in :meth:`attempt`.
 
-    ``timeout_s`` is the total deadline of one question over all its attempts, the time spent waiting for its turn
-    (``requests_per_minute``, ``tokens_per_minute``) not counted. No key is ever held by the object.
+    No key is ever held by the object.
     """
 
     seconds_per_question = 2.0
     is_service = True
+    gives_up = True
+    chunk = 4096
 
     def __init__(
         self,
         name: str,
         model: str,
-        *,
         base_url: str,
-        timeout_s: float,
-        concurrency: int,
-        attempts: int,
-        backoff_s: float,
         parameters: dict[str, Any],
+        *,
+        timeout_s: float = 60.0,
+        concurrency: int = 8,
+        attempts: int = 5,
+        backoff_s: float = 1.0,
         requests_per_minute: int = 0,
         tokens_per_minute: int = 0,
     ) -> None:
@@ -85,8 +106,12 @@ class Service(ABC):
         self.attempts, self.backoff_s = attempts, backoff_s
         self.parameters = parameters
         self.pace = Pace(requests_per_minute, tokens_per_minute)
-        self.chunk = 4 * concurrency
         self.is_free = bool(base_url) and is_loopback(base_url)
+
+    @property
+    def where(self) -> str:
+        """Who is asked, for messages."""
+        return f"{self.name} at {self.base_url}" if self.base_url else self.name
 
     @property
     def has_price(self) -> bool:
@@ -115,13 +140,18 @@ class Service(ABC):
         """The connection pool that all attempts of one stream share."""
 
     def complete(self, prompts: Sequence[Prompt]) -> list[Response]:
-        """One Response per prompt, in order."""
+        """One Response per prompt, in order; those no longer asked after failures in a row have an ``error`` too."""
+        never = Response("", self.model, finish="error", error="not asked: too many questions before it had failed")
         found = dict(self.stream(prompts))
-        return [found[i] for i in range(len(prompts))]
+        return [found.get(i, never) for i in range(len(prompts))]
 
     def stream(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, Response]]:
-        """(index, Response) as the answers come in; closing the iterator cancels what is still in flight."""
-        out: queue.Queue[tuple[int, Response] | BaseException | None] = queue.Queue()
+        """(index, Response) as the answers come in; closing the iterator cancels what is still in flight.
+
+        When :data:`pipeline.llm.pace.MAX_FAILURES` questions in a row have failed no further request begins: what is in
+        flight is still waited for and handed out, for it is paid, then the iterator ends.
+        """
+        out: queue.SimpleQueue[tuple[int, Response] | BaseException | None] = queue.SimpleQueue()
         loop = asyncio.new_event_loop()
         task: list[asyncio.Task] = []
 
@@ -153,25 +183,32 @@ class Service(ABC):
                 loop.call_soon_threadsafe(lambda: [t.cancel() for t in task])
             thread.join(timeout=10.0)
 
-    async def _all(self, prompts: Sequence[Prompt], out: queue.Queue) -> None:
-        gate = asyncio.Semaphore(self.concurrency)
+    async def _all(self, prompts: Sequence[Prompt], out: queue.SimpleQueue) -> None:
+        """Ask all ``prompts``, ``concurrency`` at a time, until the circuit opens."""
+        left, circuit = iter(enumerate(prompts)), Circuit()
         async with self.client() as client:
 
-            async def one(i: int, prompt: Prompt) -> None:
-                async with gate:
-                    out.put((i, await self._one(client, prompt)))
+            async def work() -> None:
+                for i, prompt in left:
+                    response = await self._one(client, prompt, circuit)
+                    if response is None:
+                        return
+                    circuit.count(response.error is None)
+                    out.put((i, response))
 
             async with asyncio.TaskGroup() as group:
-                for i, prompt in enumerate(prompts):
-                    group.create_task(one(i, prompt))
+                for _ in range(min(self.concurrency, len(prompts))):
+                    group.create_task(work())
 
-    async def _one(self, client: Any, prompt: Prompt) -> Response:
-        """Attempts with exponential backoff and full jitter, inside one total deadline."""
-        started, error, expected = time.monotonic(), "no attempt", sum(estimate_tokens(prompt))
+    async def _one(self, client: Any, prompt: Prompt, circuit: Circuit) -> Response | None:
+        """Attempts with exponential backoff and full jitter inside one total deadline; None when none was begun."""
+        started, error, expected = time.monotonic(), "", sum(estimate_tokens(prompt))
         try:
             async with asyncio.timeout(self.timeout_s) as limit:
                 for attempt in range(self.attempts):
-                    started += await self._turn(limit, expected)
+                    started += await self._turn(limit, expected, circuit)
+                    if circuit.is_open:
+                        break
                     try:
                         response = await self.attempt(client, prompt)
                         self.pace.settle(expected, response.tokens_in + response.tokens_out)
@@ -187,18 +224,18 @@ class Service(ABC):
                         self.pace.hold(failed.wait_s)
                         if not failed.again or attempt + 1 == self.attempts:
                             break
-                        jitter = random.random() * self.backoff_s * 2**attempt
-                        await asyncio.sleep(max(failed.wait_s, jitter))
+                        await circuit.sleep(max(failed.wait_s, random.random() * self.backoff_s * 2**attempt))
         except TimeoutError:
-            error = f"no answer within {self.timeout_s:g} s (last: {error})"
-        seconds = time.monotonic() - started
-        return Response("", self.model, latency_s=seconds, finish="error", error=error)
+            error = f"no answer within {self.timeout_s:g} s" + (f" (last: {error})" if error else "")
+        if not error:
+            return None
+        return Response("", self.model, latency_s=time.monotonic() - started, finish="error", error=error)
 
-    async def _turn(self, limit: asyncio.Timeout, expected: int) -> float:
+    async def _turn(self, limit: asyncio.Timeout, expected: int, circuit: Circuit) -> float:
         """Wait until the limits per minute let one more request out; its deadline moves by that. Seconds waited."""
-        wait = self.pace.reserve(expected)
+        wait = 0.0 if circuit.is_open else self.pace.reserve(expected)
         due = limit.when()
         if wait > 0 and due is not None:
             limit.reschedule(due + wait)
-            await asyncio.sleep(wait)
+            await circuit.sleep(wait)
         return wait

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -131,22 +131,11 @@ def answer(text):
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("GEMINI_API_KEY", KEY)
-    monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
-    made = ThreadingHTTPServer(("127.0.0.1", 0), Batches)
-    made.jobs, made.files, made.polls, made.interactive, made.hold, made.gone = {}, {}, 0, 0, "", False
-    made.state, made.answers = "SUCCEEDED", lambda text, job: answer(text)
-    made.lock, made.reached, made.release = threading.Lock(), threading.Event(), threading.Event()
-    made.daemon_threads = True
-    made.url = f"http://127.0.0.1:{made.server_port}"
-    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield made
-    made.release.set()
-    made.shutdown()
-    thread.join()
-    made.server_close()
+def server(serve):
+    return serve(
+        Batches, jobs={}, files={}, polls=0, interactive=0, hold="", gone=False, state="SUCCEEDED",
+        answers=lambda text, job: answer(text), reached=threading.Event(),
+    )  # fmt: skip
 
 
 def batch(server, mode="inline", **options):

@@ -8,7 +8,8 @@ import pytest
 
 from lore_datasets.errors import CorruptArtifact, LoreError, NewerSchema, ServiceError
 from pipeline.llm.base import Prompt, Response
-from pipeline.llm.journal import MAX_FAILURES, Budget, Journal, JournalStats
+from pipeline.llm.journal import Budget, Journal, JournalStats
+from pipeline.llm.pace import MAX_FAILURES
 
 
 def questions(n, kind="prior"):

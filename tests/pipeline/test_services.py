@@ -5,12 +5,13 @@ import math
 import os
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 
 from lore_datasets.errors import ConfigError, ServiceError, UsageError
 from lore_datasets.store import Store
+from lore_datasets.testing import random_states
 from pipeline.advise import advise, dry_run
 from pipeline.config import AdviseConfig, AskConfig, PipelineConfig
 from pipeline.llm import backend_from, get_backend
@@ -19,112 +20,8 @@ from pipeline.llm.journal import Journal
 from pipeline.llm.openai import letter_probabilities
 from pipeline.llm.prices import price
 
-KEY = "AIzaCANARYCANARYCANARYCANARYCANARYCANAR"
 ANSWER = '{"ranked": ["explore"], "confidence": 0.5, "reason": "r"}'
-
-
-class Chaos(BaseHTTPRequestHandler):
-    """Answers like Gemini and like OpenAI, or misbehaves as ``server.mode`` says."""
-
-    def log_message(self, *args):
-        pass
-
-    def do_POST(self):
-        server = self.server
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        with server.lock:
-            server.seen.append((self.path, dict(self.headers), body))
-            n = len(server.seen)
-        mode = server.mode(n) if callable(server.mode) else server.mode
-        getattr(self, f"_{mode}", lambda: self._status(int(mode)))()
-
-    def _send(self, data, status=200, kind="application/json", length=None, headers=()):
-        self.send_response(status)
-        self.send_header("content-type", kind)
-        self.send_header("content-length", str(len(data) if length is None else length))
-        for name, value in headers:
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
-
-    def _reply(self, text, finish="STOP", usage=True):
-        if "chat/completions" in self.path:
-            reason = {"STOP": "stop", "MAX_TOKENS": "length", "SAFETY": "content_filter"}[finish]
-            body = {"model": "served-1", "choices": [{"message": {"content": text}, "finish_reason": reason}]}
-            if self.server.letters:
-                tops = [{"token": t, "logprob": math.log(p)} for t, p in self.server.letters]
-                body["choices"][0]["logprobs"] = {"content": [{"top_logprobs": tops}]}
-            body["usage"] = {"prompt_tokens": 100, "completion_tokens": 10} if usage else None
-        else:
-            content = {"role": "model", "parts": [{"text": text}] if text is not None else []}
-            body = {"candidates": [{"content": content, "finishReason": finish}], "modelVersion": "served-1"}
-            if usage:
-                body["usageMetadata"] = {"promptTokenCount": 100, "candidatesTokenCount": 10}
-        return json.dumps(body).encode()
-
-    def _ok(self):
-        self._send(self._reply(ANSWER))
-
-    def _nousage(self):
-        self._send(self._reply(ANSWER, usage=False))
-
-    def _maxtok(self):
-        self._send(self._reply(ANSWER[:20], "MAX_TOKENS"))
-
-    def _safety(self):
-        self._send(self._reply(None, "SAFETY"))
-
-    def _empty(self):
-        self._send(b"{}")
-
-    def _html(self):
-        self._send(b"<html>proxy</html>", kind="text/html")
-
-    def _trunc(self):
-        self._send(self._reply(ANSWER)[:30], length=4000)
-        self.close_connection = True
-
-    def _huge(self):
-        self._send(b" " * 3_000_000 + self._reply(ANSWER))
-
-    def _hang(self):
-        self.server.release.wait(5)
-        self.close_connection = True
-
-    def _drip(self):
-        data = self._reply(ANSWER)
-        self.send_response(200)
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        for byte in data:
-            if self.server.release.wait(0.05):
-                break
-            try:
-                self.wfile.write(bytes([byte]))
-            except OSError:
-                break
-        self.close_connection = True
-
-    def _status(self, status):
-        body = {"error": {"code": status, "message": f"secret {KEY} and more", "status": "SOME_STATUS"}}
-        self._send(json.dumps(body).encode(), status, headers=[("retry-after", self.server.after)])
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("GEMINI_API_KEY", KEY)
-    monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    made = ThreadingHTTPServer(("127.0.0.1", 0), Chaos)
-    made.mode, made.seen, made.letters, made.lock, made.release = "ok", [], (), threading.Lock(), threading.Event()
-    made.daemon_threads, made.after = True, "0"
-    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield made
-    made.release.set()
-    made.shutdown()
-    thread.join()
-    made.server_close()
+KEY = "AIzaCANARYCANARYCANARYCANARYCANARYCANAR"
 
 
 def backend(name, server, **options):
@@ -168,13 +65,13 @@ def test_the_retry_table_holds_and_no_error_shows_a_key(name, server, mode, requ
 
 @BOTH
 def test_a_server_that_recovers_is_asked_until_it_does(name, server):
-    server.mode = lambda n: "503" if n < 3 else "ok"
+    server.mode = lambda question, n: "503" if n < 3 else "ok"
     assert ask(backend(name, server))[0].text == ANSWER and len(server.seen) == 3
 
 
 @BOTH
 def test_a_server_that_asks_to_wait_is_left_alone_for_that_long_by_all_questions(name, server):
-    server.mode, server.after = lambda n: "429" if n == 1 else "ok", "1"
+    server.mode, server.after = lambda question, n: "429" if n == 1 else "ok", "1"
     started = time.monotonic()
     responses = ask(backend(name, server, concurrency=1), 2)
     assert [r.text for r in responses] == [ANSWER] * 2 and len(server.seen) == 3
@@ -238,8 +135,7 @@ def test_an_empty_object_is_no_answer(server):
 def test_many_questions_come_back_in_order_over_few_connections(name, server):
     refused = set()
 
-    def refuse_every_seventh_question_once(n):
-        question = json.dumps(server.seen[n - 1][2])
+    def refuse_every_seventh_question_once(question, n):
         if question in refused or not any(f"state {i}" in question for i in (6, 13, 20, 27)):
             return "ok"
         refused.add(question)
@@ -266,27 +162,49 @@ def test_letter_probabilities_come_from_the_log_probabilities(server):
 
 
 @BOTH
-def test_a_quota_that_ends_midway_stops_and_the_next_run_asks_only_what_is_missing(name, server, env, states, tmp_path):
-    quota = {"left": 30}
+def test_a_quota_gone_at_213_of_500_stops_resumably_and_the_next_run_sends_exactly_287(name, server, env, tmp_path):
+    server.mode = lambda question, n: "ok" if len(server.answered) < 213 else "429"
+    asked = random_states(env, 500, np.random.default_rng(1))
+    config = PipelineConfig(ask=AskConfig(shard=100), advise=AdviseConfig(skill_questions=0, plan_share=0.0))
+    llm, path = backend(name, server, concurrency=8, attempts=2, timeout_s=60.0), tmp_path / "j.sqlite"
+    with Journal(path) as journal:
+        with pytest.raises(ServiceError) as stop:
+            advise(asked, env, llm, Store(tmp_path / "s"), "a", config, journal)
+        assert "partial: 5 questions in a row failed: HTTP 429" in stop.value.message  # what
+        assert f"{llm.name} at {server.url}" in stop.value.message  # where
+        assert stop.value.kept == f"213 answers in {path}" and "run the same command again" in stop.value.hint
+        assert stop.value.exit_code == 4 and len(journal) == 213 and Store(tmp_path / "s").names() == []
+    server.mode, server.seen = "ok", []
+    with Journal(path) as journal:
+        ref = advise(asked, env, llm, Store(tmp_path / "s"), "a", config, journal)
+    manifest = Store(tmp_path / "s").manifest(ref)
+    assert len(server.seen) == 287 and len(set(server.answered)) == len(server.answered) == 500
+    assert manifest.counts["states"] == 500 and manifest.cost["asked_now"] == 287
+    assert manifest.cost["from_journal"] == 213
+    assert KEY.encode() not in b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
 
-    def mode(n):
-        with server.lock:
-            quota["left"] -= 1
-            return "ok" if quota["left"] >= 0 else "429"
 
-    server.mode = mode
-    config = PipelineConfig(ask=AskConfig(retries=0), advise=AdviseConfig(skill_questions=0, plan_share=0.0))
-    llm = backend(name, server, attempts=1)
+@BOTH
+def test_what_is_in_flight_when_asking_stops_is_waited_for_and_kept(name, server, tmp_path):
+    failed = threading.Event()
+
+    def mode(question, n):
+        if question == "state 0":
+            return "late"
+        if n > 6:
+            failed.set()
+        return "429"
+
+    server.mode, server.late = mode, failed
+    prompts = [Prompt("prior", "s", f"state {i}", {"type": "object"}) for i in range(40)]
+    llm = backend(name, server, concurrency=4, attempts=1, timeout_s=60.0)
     with Journal(tmp_path / "j.sqlite") as journal:
-        with pytest.raises(ServiceError, match="partial: 5 questions in a row failed: HTTP 429"):
-            advise(states, env, llm, Store(tmp_path / "s"), "a", config, journal)
-        assert len(journal) == 30
+        with pytest.raises(ServiceError, match="5 questions in a row failed"):
+            journal.ask(llm, prompts)
+        assert len(journal) == 1 and len(server.seen) < 20
         server.mode, server.seen = "ok", []
-        ref = advise(states, env, llm, Store(tmp_path / "s"), "a", config, journal)
-        assert len(server.seen) == 34
-    assert Store(tmp_path / "s").manifest(ref).counts["states"] == 64
-    written = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
-    assert KEY.encode() not in written
+        journal.ask(llm, prompts)
+        assert len(server.seen) == 39
 
 
 def test_an_address_without_encryption_and_a_missing_key_or_model_are_refused(server, monkeypatch):
