@@ -220,6 +220,8 @@ class GateConfig:
     """Softness of the threshold (tau)."""
     weights: tuple[float, float, float] = (1.0, 0.0, 0.0)
     """Weights of entropy, value spread and disagreement; normalised to sum 1."""
+    learn_weights: bool = False
+    """Learn the weights from where following the advice pays; ``weights`` stand until something is known."""
     anneal_frames: int = 0
     """Steps over which beta falls linearly to 0; 0 keeps it."""
     clip: float = 5.0
@@ -253,6 +255,8 @@ class SyntheticConfig:
     """Updates before the first plan is rolled out."""
     max_model_error: float = 5.0
     """Reconstruction loss relative to its best so far above which roll-outs pause."""
+    max_open_loop_error: float = 0.5
+    """Distance (0..1) between what the model dreams over some steps and what it then sees above which they pause."""
     capacity: int = 4096
     """Synthetic states kept."""
     refresh_updates: int = 20
@@ -267,6 +271,7 @@ class SyntheticConfig:
             {
                 "warmup_updates": (0, _INF),
                 "max_model_error": (0.0, _INF),
+                "max_open_loop_error": (0.0, 1.0),
                 "capacity": (1, _INF),
                 "refresh_updates": (1, _INF),
                 "clone_scale": (0.0, 100.0),

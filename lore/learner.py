@@ -71,6 +71,8 @@ class Learner:
         tensors = {k: torch.as_tensor(v).to(self.device) for k, v in records.items() if k != "indices"}
         batch, start = agent.world_model.split_context(tensors)
         losses, seen, metrics = agent.world_model.loss(batch, start, self.generator)
+        if self.synthetic is not None:
+            self.synthetic.check(seen, batch, self.updates, self.generator)
         features = seen.latent.features()
         posterior = Latent(seen.latent.deter.detach(), seen.latent.stoch.detach())
         starts = Latent(posterior.deter.flatten(0, 1), posterior.stoch.flatten(0, 1))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lore.advice.trust import Trust
+from lore.advice.weights import LearnedWeights
 from lore.config import GateConfig, ModelConfig
 
 __all__ = ["Gate", "RunningPercentile", "advice_distribution", "advice_logits", "capped_beta", "kl", "softmax"]
@@ -140,12 +141,19 @@ class Gate:
         self.delta_target = model.delta_target
         self.threshold = model.uncertainty_threshold
         weights = np.array(config.weights, np.float64)
-        self.weights = weights / weights.sum()
+        self.fixed = weights / weights.sum()
+        self.learned = LearnedWeights(self.fixed) if config.learn_weights else None
         self.spread, self.disagreement = RunningPercentile(), RunningPercentile()
         self.trust = Trust(num_envs, max(5, config.hold))
+        self.trust.learned = self.learned
         self.kappa = 1.0
         self.kl_mean = 0.0
         self.decisions = 0
+
+    @property
+    def weights(self) -> np.ndarray:
+        """float64[3] of entropy, value spread and disagreement, sum 1: the fixed ones, or those learned so far."""
+        return self.fixed if self.learned is None else self.learned.value
 
     def uncertainty(self, entropy: float, spread: float, disagreement: float) -> tuple[float, np.ndarray]:
         """(u, the three normalised signals). Entropy is already policy entropy / ln A, so only the others are
@@ -180,6 +188,7 @@ class Gate:
         """JSON-able state."""
         own = {"kappa": self.kappa, "kl_mean": self.kl_mean, "decisions": self.decisions}
         own["trust"] = self.trust.state_dict()
+        own |= {"learned": self.learned.state_dict()} if self.learned is not None else {}
         return own | {"spread": self.spread.state_dict(), "disagreement": self.disagreement.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -187,5 +196,7 @@ class Gate:
         self.kappa, self.kl_mean, self.decisions = state["kappa"], state["kl_mean"], state["decisions"]
         if "trust" in state:
             self.trust.load_state_dict(state["trust"])
+        if self.learned is not None and "learned" in state:
+            self.learned.load_state_dict(state["learned"])
         self.spread.load_state_dict(state["spread"])
         self.disagreement.load_state_dict(state["disagreement"])

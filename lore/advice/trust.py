@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from lore.advice.weights import LearnedWeights
 
 __all__ = ["Trust"]
 
@@ -42,12 +48,14 @@ class Trust:
 
     Attributes:
         value: factor on the weight of all advice, in [0.01, 1].
+        learned: also told of every trial with the signals at its decision, None = nobody.
     """
 
     def __init__(self, num_envs: int, horizon: int) -> None:
         self.horizon = horizon
         self.value = 1.0
-        self.open: list[list[list[float]]] = [[] for _ in range(num_envs)]  # [followed, steps left, reward]
+        self.learned: LearnedWeights | None = None
+        self.open: list[list[list[float]]] = [[] for _ in range(num_envs)]  # [followed, steps left, reward, *signals]
         self.means = {True: _Mean(500.0), False: _Mean(5000.0)}
 
     def step(self, env: int, reward: float) -> None:
@@ -59,9 +67,10 @@ class Trust:
         while trials and trials[0][1] <= 0:
             self._conclude(*trials.pop(0))
 
-    def decide(self, env: int, followed: bool) -> None:
-        """A decision with advice at hand was made."""
-        self.open[env].append([float(followed), float(self.horizon), 0.0])
+    def decide(self, env: int, followed: bool, signals: Sequence[float] = ()) -> None:
+        """A decision with advice at hand was made; ``signals``: the normalised signs of uncertainty there."""
+        kept = map(float, signals) if self.learned is not None else ()
+        self.open[env].append([float(followed), float(self.horizon), 0.0, *kept])
 
     def end(self, env: int) -> None:
         """The episode ended: open trials end with it."""
@@ -78,8 +87,10 @@ class Trust:
         own, followed = self.means[False], self.means[True]
         return (own.mean - followed.mean) / self.horizon if own.weight and followed.weight else 0.0
 
-    def _conclude(self, followed: float, left: float, reward: float) -> None:
+    def _conclude(self, followed: float, left: float, reward: float, *signals: float) -> None:
         del left
+        if self.learned is not None and signals:
+            self.learned.add(bool(followed), reward, np.array(signals))
         self.means[bool(followed)].add(reward)
         own, advised = self.means[False], self.means[True]
         if advised.weight < MIN_TRIALS or own.weight < MIN_TRIALS:

@@ -18,6 +18,7 @@ import numpy as np
 
 from lore.advice.gate import Gate, advice_distribution, advice_logits, kl, softmax
 from lore.options.interpreter import Outcome, SkillRun, propose
+from lore.synthetic.rollout import UNLOCK
 from lore_datasets.geometry import StateView
 from lore_datasets.types import SymbolicState
 
@@ -64,6 +65,7 @@ class Charge:
     foretold: bool = False
     steps: int = 0
     reward: float = 0.0
+    best: float = 0.0
     health: int = 0
 
 
@@ -83,6 +85,7 @@ class Controller:
         self.skills = source.data.skills if source else ()
         self.charges = [Charge() for _ in range(num_envs)]
         self.totals: dict[str, float] = {}
+        self.promises = np.zeros(2, np.int64)  # unlocks foretold of plans that were then played, and those broken
         self.log_prob = 0.0
         self.appeal = np.zeros(len(self.skills))  # running mean of the advice's own probability per skill
         # Set by path A: (env index, plan) -> did the world model foretell an unlock?
@@ -111,7 +114,7 @@ class Controller:
         advice = self.source.lookup(state[None])
         row = int(advice.row[0])
         charge = self.charges[env]
-        charge.reward += reward
+        charge.reward, charge.best = charge.reward + reward, max(charge.best, reward)
         if self.gate is not None:
             self.gate.trust.step(env, reward)
         allowed = self._allowed(proposals)
@@ -150,7 +153,8 @@ class Controller:
 
     def reset(self, env: int, reward: float = 0.0) -> None:
         """The episode of ``env`` ended: whoever was in charge is accounted and leaves."""
-        self.charges[env].reward += reward
+        charge = self.charges[env]
+        charge.reward, charge.best = charge.reward + reward, max(charge.best, reward)
         if self.gate is not None:
             self.gate.trust.step(env, reward)
             self.gate.trust.end(env)
@@ -193,10 +197,10 @@ class Controller:
         if charge.kind == OPTION and self.slots is not None and charge.skill >= 0:
             self.slots.statistics[charge.skill].record(outcome, charge.steps, charge.reward)
         if charge.kind == PLAN:
-            came = charge.reward >= 0.95
+            came = charge.best > UNLOCK  # in one step: health lost on the way does not hide it
+            judged = charge.foretold and (came or outcome != "interrupted")  # a plan cut short says nothing
             self._add("plans_executed", 1.0)
-            self._add("plans_foretold", float(charge.foretold))
-            self._add("plans_false", float(charge.foretold and not came))
+            self.promises += [judged, judged and not came]
         self.charges[env] = Charge()
 
     # -- decisions --------------------------------------------------------------------------------------------------
@@ -228,10 +232,10 @@ class Controller:
         self.log_prob = float(np.log(mixed[entry]))
         added = max(0.0, mixed[entry] - policy[entry]) / mixed[entry]
         if entry >= self.num_actions:
-            self.gate.trust.decide(env, added > 0.5)
+            self.gate.trust.decide(env, added > 0.5, normal)
             return self._start(env, view, int(slots[entry - self.num_actions]), OPTION, 0, policy)
         followed = bool(self.rng.random() < added)
-        self.gate.trust.decide(env, followed)
+        self.gate.trust.decide(env, followed, normal)
         if followed:
             goal = self._goal_behind(entry, extended, proposals)
             if goal >= 0 and hold > 1:
@@ -306,6 +310,9 @@ class Controller:
             out["uncertainty_gate/kappa"] = self.gate.kappa
             out["uncertainty_gate/trust"] = self.gate.trust.value
             out["uncertainty_gate/advice_regret"] = self.gate.trust.regret()
+            if self.gate.learned is not None:
+                names = ("entropy", "value_spread", "disagreement")
+                out |= {f"uncertainty_gate/weight_{k}": float(w) for k, w in zip(names, self.gate.weights, strict=True)}
             out["uncertainty_gate/held_share"] = t.get(f"steps_{ADVICE}", 0.0) / max(1.0, t.get("steps", 0.0))
         if self.slots is not None:
             out |= self.slots.metrics()
@@ -315,8 +322,11 @@ class Controller:
             out["llm_adapter/cache_hit_rate"] = self.source.hits / max(1, self.source.lookups)
             self.source.reset_counts()
         if self.plan_probe is not None:
-            out["synthetic/false_unlock_rate"] = t.get("plans_false", 0.0) / max(1.0, t.get("plans_foretold", 0.0))
+            foretold, broken = self.promises.tolist()
+            out["synthetic/false_unlock_rate"] = broken / max(1, foretold)
+            out["synthetic/promises"] = float(foretold)
             out["synthetic/plans_executed"] = t.get("plans_executed", 0.0)
+            out["synthetic/plan_steps"] = t.get(f"steps_{PLAN}", 0.0)
         return out
 
     def state_dict(self) -> dict[str, Any]:
@@ -324,7 +334,8 @@ class Controller:
 
         def plain(c: Charge) -> dict[str, Any]:
             body = {
-                k: getattr(c, k) for k in ("kind", "left", "skill", "plan", "foretold", "steps", "reward", "health")
+                k: getattr(c, k)
+                for k in ("kind", "left", "skill", "plan", "foretold", "steps", "reward", "best", "health")
             }
             return body | {"run": c.run.state_dict() if c.run is not None else None}
 
@@ -333,6 +344,7 @@ class Controller:
             "slots": self.slots.state_dict() if self.slots else None,
             "charges": [plain(c) for c in self.charges],
             "totals": self.totals,
+            "promises": self.promises.tolist(),
             "appeal": self.appeal.tolist(),
             "source": self.source.state_dict() if self.source else None,
             "rng": self.rng.bit_generator.state,
@@ -353,6 +365,7 @@ class Controller:
                 charge.run.load_state_dict(run_state)
             self.charges.append(charge)
         self.totals = dict(state["totals"])
+        self.promises = np.array(state.get("promises", [0, 0]), np.int64)
         self.appeal = np.array(state["appeal"])
         if self.source is not None and state.get("source"):
             self.source.load_state_dict(state["source"])

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from lore.config import Config
 from lore.synthetic.buffer import SyntheticBatch, SyntheticBuffer
 from lore.synthetic.rollout import capped_share, roll_out
-from lore.types import Latent
+from lore.types import Latent, Observed
 
 if TYPE_CHECKING:
     from lore.actor_critic import ActorCritic
@@ -46,13 +46,27 @@ class SyntheticPath:
         self.batch: SyntheticBatch | None = None
         self.best_error = float("inf")
         self.error = float("inf")
+        self.open_loop = 0.0  # before the first check nothing is known against the model
         self.rollouts = 0
         self.share = 0.0
 
     def ready(self, updates: int) -> bool:
-        """After the warm-up, and only while the model reconstructs about as well as it ever did."""
+        """After the warm-up, and only while the model reconstructs about as well as it ever did and still knows where
+        it is after some steps without seeing."""
         config = self.config.synthetic
-        return updates >= config.warmup_updates and self.error <= config.max_model_error * self.best_error
+        sound = self.error <= config.max_model_error * self.best_error and self.open_loop <= config.max_open_loop_error
+        return updates >= config.warmup_updates and sound
+
+    def check(self, seen: Observed, batch: dict[str, Tensor], updates: int, generator: Generator | None) -> None:
+        """Every ``refresh_updates`` updates: measure the open-loop error on a replayed batch, and with it calibrate the
+        disagreement at which roll-outs stop."""
+        ensemble = self.agent.ensemble
+        if ensemble is None or updates % self.config.synthetic.refresh_updates:
+            return
+        rssm = self.agent.world_model.rssm
+        error = float(ensemble.calibrate(rssm, seen, batch["action"], batch["is_first"], generator))
+        if error == error:  # no sequence is long enough: what was measured before stands
+            self.open_loop = error
 
     def extend(
         self, starts: Latent, rows: Tensor, error: Tensor, updates: int, generator: Generator | None
@@ -119,6 +133,7 @@ class SyntheticPath:
             "synthetic/weight": weight,
             "synthetic/states": float(self.buffer.size),
             "synthetic/rollouts": float(self.rollouts),
+            "synthetic/open_loop_error": self.open_loop,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -126,6 +141,7 @@ class SyntheticPath:
         known = self.error != float("inf")
         return self.buffer.state_dict() | {
             "rollouts": self.rollouts,
+            "open_loop": self.open_loop,
             "error": self.error if known else None,
             "best_error": self.best_error if known else None,
         }
@@ -133,6 +149,6 @@ class SyntheticPath:
     def load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Inverse of :meth:`state_dict` and the buffer's tensors."""
         self.buffer.load(tensors, state)
-        self.rollouts = state["rollouts"]
+        self.rollouts, self.open_loop = state["rollouts"], state.get("open_loop", 0.0)
         self.error = float("inf") if state["error"] is None else state["error"]
         self.best_error = float("inf") if state["best_error"] is None else state["best_error"]

@@ -36,14 +36,14 @@ def plan_table(
         plans: int[N, P, L] ids over A+K, -1 padded. lengths: int[N, P]. scores: float[N, P].
 
     Returns:
-        (int64[N, L] primitive actions, int64[N] lengths; 0 = no plan).
+        (int64[N, L] primitive actions, 0 after the end, int64[N] lengths; 0 = no plan).
     """
     n, _, width = plans.shape
     best = np.where(lengths > 0, scores, -np.inf).argmax(-1)
     chosen = plans[np.arange(n), best].astype(np.int64)
     primitive = (chosen >= 0) & (chosen < num_actions) & (np.arange(width) < lengths[np.arange(n), best][:, None])
     length = np.where(primitive.all(-1), width, primitive.argmin(-1))
-    return np.maximum(chosen, 0), length
+    return np.where(np.arange(width) < length[:, None], chosen, 0), length
 
 
 @torch.no_grad()
@@ -53,14 +53,13 @@ def roll_out(
 ) -> SyntheticBatch:  # fmt: skip
     """Drive the RSSM with plan actions from posterior latents.
 
-    A roll-out stops at its plan's end, where the predicted continue falls under 0.5, or before a step about which the
-    ensemble disagrees more than about 95 % of the replayed ones. The return of the rest of a plan
-    is
-    the predicted rewards, discounted by the predicted continues, with the critic's value where it stops.
+    A roll-out stops at its plan's end, where the predicted continue falls under 0.5, or before the step at which the
+    ensemble's summed disagreement passes the limit calibrated for that depth. The return of the rest of a plan is the
+    predicted rewards, discounted by the predicted continues, with the critic's value where it stops.
 
     Args:
         world_model: with ``rssm.imagine_step`` and ``predict(features) -> (reward, cont)``.
-        ensemble: one-step heads with their calibrated limit (None: no such stop).
+        ensemble: one-step heads with their calibrated limits (None: no such stop).
         value: features [N, F] -> value [N]. start: [R, ...]. actions: int64 [R, L]. lengths: int64 [R].
 
     Returns:
@@ -68,9 +67,11 @@ def roll_out(
     """
     latent, alive = start, lengths > 0
     states, taken, rewards, conts, masks = [], [], [], [], []
+    doubt = start.deter.new_zeros(len(start.deter))
     for i in range(int(actions.shape[1])):
         if ensemble is not None:
-            alive = alive & (ensemble.disagreement(latent.features(), actions[:, i]) <= ensemble.limit)
+            doubt = doubt + ensemble.disagreement(latent.features(), actions[:, i])
+            alive = alive & (doubt <= ensemble.limit(i))
         masks.append(alive & (i < lengths))
         states.append(latent)
         taken.append(actions[:, i])

@@ -220,6 +220,27 @@ def test_an_unlock_that_came_true_is_not_a_false_promise(tmp_path, seen):
     assert c.metrics()["synthetic/false_unlock_rate"] == 0.0
 
 
+def test_health_lost_on_the_way_does_not_hide_an_unlock_and_a_plan_cut_short_says_nothing(tmp_path, seen):
+    c = controller(advise(tmp_path, seen, 0, plans=[1, 2]), beta_max=0.0)
+    c.plan_probe = lambda env, plan: True
+    c.charges[0] = Charge(kind=PLAN, plan=[2, 2], foretold=True, health=9)
+    for reward in (-0.1, 0.8):  # the unlock pays 1, two points of health are lost with it
+        c.act(0, seen[0], reward, np.zeros(A), SURE, 0)
+    c.reset(0, -0.1)
+    assert c.promises.tolist() == [1, 0]
+    c.charges[0] = Charge(kind=PLAN, plan=[2, 2], foretold=True, health=10**3, steps=1)  # hurt: interrupted
+    c.act(0, seen[0], 0.0, np.zeros(A), SURE, 0)
+    c.reset(0)
+    assert c.promises.tolist() == [1, 0]
+    c.charges[0] = Charge(kind=PLAN, plan=[], foretold=True)
+    c.reset(0, 0.1)
+    assert c.promises.tolist() == [2, 1]
+    assert c.metrics()["synthetic/false_unlock_rate"] == 0.5
+    again = controller(c.source, beta_max=0.0)
+    again.load_state_dict(c.state_dict())
+    assert again.promises.tolist() == [2, 1]
+
+
 def test_saving_in_the_middle_of_everything_continues_exactly(explore):
     def play(c, env, step, n):
         actions = []

@@ -4,7 +4,7 @@ import torch
 
 from lore.agent import Agent
 from lore.config import Size, load_config
-from lore.ensemble import HEADS, Ensemble, is_needed
+from lore.ensemble import DEPTH, HEADS, MISSES, Ensemble, is_needed, trusted_limit
 from lore.run import Run
 from lore.synthetic.rollout import roll_out
 from lore.types import Latent, Observed
@@ -28,6 +28,17 @@ def sequence(rows: int, generator: torch.Generator) -> tuple[Observed, torch.Ten
     return seen, action, torch.zeros(rows, 4, dtype=torch.bool)
 
 
+class Known:
+    """An RSSM that dreams the truth of :func:`sequence`, except after action 3, whose outcome it invents."""
+
+    def imagine_step(self, latent: Latent, action: torch.Tensor, generator: torch.Generator | None) -> Latent:
+        stoch = torch.nn.functional.one_hot((action % 3)[:, None].expand(-1, 2), 3).float()
+        return Latent(torch.cat([latent.deter[:, 1:], action[:, None] % 3.0], -1), stoch)
+
+    def prior(self, deter: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.one_hot(deter[:, -1:].long().expand(-1, 2), 3).float() * 20.0
+
+
 def trained(updates: int = 150) -> Ensemble:
     ensemble, generator = Ensemble(F, A, SIZE, seeded()), seeded(1)
     optimiser = torch.optim.Adam(ensemble.parameters(), lr=1e-2)
@@ -36,6 +47,8 @@ def trained(updates: int = 150) -> Ensemble:
         optimiser.zero_grad()
         loss.mean().backward()
         optimiser.step()
+    for _ in range(30):
+        ensemble.calibrate(Known(), *sequence(32, generator), generator)
     return ensemble
 
 
@@ -60,8 +73,8 @@ def test_disagreement_is_higher_where_nothing_was_shown():
     far_away = ensemble.disagreement(known * -8.0, action[:, 0])
     assert other_action.mean() > 5 * at_home.mean()
     assert far_away.mean() > 5 * at_home.mean()
-    assert (at_home <= ensemble.limit).float().mean() > 0.85
-    assert (other_action <= ensemble.limit).float().mean() < 0.15
+    assert (at_home <= ensemble.limit(0)).float().mean() > 0.85
+    assert (other_action <= ensemble.limit(0)).float().mean() < 0.15
 
 
 def test_expected_disagreement_is_the_policys_mean_over_actions():
@@ -75,9 +88,43 @@ def test_a_step_across_an_episode_start_is_neither_learned_nor_measured():
     ensemble, generator = Ensemble(F, A, SIZE, seeded()), seeded(1)
     seen, action, first = sequence(8, generator)
     loss, _ = ensemble.loss(seen, action, torch.ones_like(first))
-    assert loss.abs().max() == 0 and torch.isinf(ensemble.limit)
-    ensemble.loss(seen, action, first)
-    assert torch.isfinite(ensemble.limit)
+    error = ensemble.calibrate(Known(), seen, action, torch.ones_like(first), generator)
+    assert loss.abs().max() == 0 and torch.isnan(error) and torch.isinf(ensemble.limits).all()
+    ensemble.calibrate(Known(), seen, action, first, generator)
+    assert torch.isfinite(ensemble.limits[:3]).all() and torch.isinf(ensemble.limits[3:]).all()
+    assert ensemble.limit(2) is not None and ensemble.limit(DEPTH + 5) == ensemble.limits[-1]
+
+
+def test_the_limit_is_the_largest_disagreement_with_few_enough_misses_below_it():
+    disagreement = torch.tensor([0.4, 0.1, 0.3, 0.2, 0.5])
+    missed = torch.tensor([True, False, False, False, True])
+    assert trusted_limit(disagreement, missed, 0.0) == torch.tensor(0.3)
+    assert trusted_limit(disagreement, missed, 0.25) == torch.tensor(0.4)
+    assert trusted_limit(disagreement, missed, 0.5) == torch.tensor(0.5)
+    assert trusted_limit(disagreement, torch.ones(5, dtype=torch.bool)) == 0.0
+
+
+def test_under_the_calibrated_limit_fresh_predictions_miss_no_more_often_than_allowed():
+    generator = seeded(3)
+    share_kept, share_missed = [], []
+    for _ in range(20):
+        risk = torch.rand(400, generator=generator)
+        missed = torch.rand(400, generator=generator) < risk**2
+        limit = trusted_limit(risk, missed)
+        fresh = torch.rand(400, generator=generator)
+        wrong = torch.rand(400, generator=generator) < fresh**2
+        share_kept.append((fresh <= limit).float().mean())
+        share_missed.append(wrong[fresh <= limit].float().mean())
+    assert abs(torch.stack(share_missed).mean() - MISSES) < 0.03  # without a limit a third would miss
+    assert torch.stack(share_kept).mean() > 0.4
+
+
+def test_the_open_loop_error_tells_a_model_that_knows_from_one_that_dreams():
+    ensemble, generator = trained(), seeded(4)
+    seen, action, first = sequence(64, generator)
+    known = ensemble.calibrate(Known(), seen, action, first, generator)
+    wrong = ensemble.calibrate(Known(), seen, (action + 1) % 3, first, generator)
+    assert known < 0.02 and wrong > 0.9
 
 
 class Still:
@@ -113,6 +160,7 @@ def test_only_the_gates_third_weight_and_path_a_call_for_the_heads():
     assert not is_needed(load_config(**{"gate.weights": (0.5, 0.0, 0.5)}))  # no gate without path B
     assert not is_needed(load_config(use_llm=True, dataset="x"))
     assert is_needed(load_config(use_llm=True, dataset="x", **{"gate.weights": (0.5, 0.0, 0.5)}))
+    assert is_needed(load_config(use_llm=True, dataset="x", **{"gate.learn_weights": True}))
     assert is_needed(load_config(enable_synthetic_replay=True, dataset="x"))
 
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from lore.config import load_config
 from lore.synthetic.buffer import SyntheticBatch, SyntheticBuffer
+from lore.synthetic.path import SyntheticPath
 from lore.synthetic.rollout import capped_share, foretells_unlock, plan_table, roll_out
 from lore.types import Latent
 
@@ -98,3 +100,100 @@ def test_buffer_overwrites_the_oldest_decays_and_survives_saving():
     copy.load({k: v.clone() for k, v in buffer.tensors().items()}, buffer.state_dict())
     again = copy.sample(50, torch.Generator().manual_seed(0))
     assert torch.equal(again.action, batch.action) and torch.equal(again.weight, batch.weight)
+
+
+def test_roll_outs_add_their_disagreement_up_and_stop_at_the_limit_of_their_depth():
+    class Doubt:
+        """Heads that disagree by 0.1 at every step, trusted up to 0.35."""
+
+        def disagreement(self, features, action):
+            return torch.full((len(features),), 0.1)
+
+        def limit(self, depth):
+            return torch.tensor(0.35)
+
+    actions = torch.ones(2, 6, dtype=torch.int64)
+    out = roll_out(Counter(unlock_at=99.0), value, start(2), actions, torch.tensor([6, 2]), None, Doubt())
+    assert sorted(out.latent.deter[:, 0].tolist()) == [0, 0, 1, 1, 2]
+
+
+class World:
+    """An agent with a counting world and a critic that expects ``expected`` everywhere, enough for path A."""
+
+    def __init__(self, expected: float = 0.0) -> None:
+        from lore.config import Size
+        from lore.returns import PercentileNorm
+
+        self.world_model = Counter()
+        self.world_model.size = Size(deter=1, hidden=1, classes=3, depth=1, units=1, stoch=2)
+        self.actor_critic, self.ensemble = self, None
+        self.norm, self.expected = PercentileNorm(), expected
+        self.logits = torch.zeros(4, requires_grad=True)
+
+    def value(self, features):
+        return torch.full((len(features),), self.expected)
+
+    def log_probs(self, features):
+        return self.logits.log_softmax(-1).expand(len(features), -1)
+
+
+def path(expected: float = 0.0, **settings) -> SyntheticPath:
+    config = load_config(
+        **{"enable_synthetic_replay": True, "dataset": "x", "synthetic_execution_prob": 1.0} | settings
+    )
+    plans = (np.array([[1, 1, 1, 1]]), np.array([4]))
+    return SyntheticPath(World(expected), config, plans, torch.device("cpu"))
+
+
+def test_nothing_is_rolled_out_in_the_warm_up_or_while_the_model_errs():
+    rows, error = torch.zeros(40, dtype=torch.int64), torch.tensor(1.0)
+    synthetic = path(**{"synthetic.warmup_updates": 10, "synthetic.max_model_error": 2.0})
+    for updates, wanted in ((0, False), (9, False), (10, True)):
+        _, weight = synthetic.extend(start(40), rows, error, updates, None)
+        assert (weight is not None) == wanted, updates
+    for _ in range(200):
+        _, weight = synthetic.extend(start(40), rows, torch.tensor(5.0), 11, None)
+    assert weight is None and synthetic.share == 0.0  # reconstruction five times as bad as it was
+    synthetic.error, synthetic.open_loop = 1.0, 0.9
+    assert not synthetic.ready(50)  # the model no longer knows where it is after some steps without seeing
+    synthetic.open_loop = 0.1
+    assert synthetic.ready(50)
+
+
+@pytest.mark.parametrize("cap", [0.0, 0.1, 0.25])
+def test_the_share_of_synthetic_rows_in_an_update_is_measured_and_stays_under_the_cap(cap):
+    synthetic = path(**{"synthetic.warmup_updates": 0, "synthetic_ratio_max": cap})
+    generator = torch.Generator().manual_seed(0)
+    for updates in range(30):
+        real = int(torch.randint(1, 60, (), generator=generator))
+        both, weight = synthetic.extend(
+            start(real), torch.zeros(real, dtype=torch.int64), torch.tensor(1.0), updates, generator
+        )
+        sampled = len(both.deter) - real
+        assert sampled / len(both.deter) <= cap
+        assert synthetic.metrics()["synthetic/ratio"] == pytest.approx(sampled / len(both.deter))
+        assert weight is None or (len(weight) == real + sampled and (weight[:real] == 1.0).all())
+    assert (sampled > 0) == (cap > 0)
+
+
+def test_stored_states_lose_weight_at_every_refresh_of_the_world_model():
+    synthetic = path(**{"synthetic.warmup_updates": 0, "synthetic.refresh_updates": 5, "synthetic_weight_decay": 0.5})
+    rows, none = torch.zeros(40, dtype=torch.int64), torch.full((40,), -1)
+    synthetic.extend(start(40), rows, torch.tensor(1.0), 1, None)
+    for updates in range(2, 16):
+        synthetic.extend(start(40), none, torch.tensor(1.0), updates, None)
+    assert (synthetic.buffer.weight[: synthetic.buffer.size] == 0.5**3).all()
+    assert synthetic.metrics()["synthetic/weight"] == 0.5**3
+
+
+@pytest.mark.parametrize(("expected", "clones"), [(0.0, True), (50.0, False)])
+def test_plan_actions_are_cloned_only_where_the_plan_beats_the_policys_value(expected, clones):
+    synthetic = path(expected, **{"synthetic.warmup_updates": 0})
+    assert synthetic.clone_loss(synthetic.agent) is None
+    synthetic.extend(start(40), torch.zeros(40, dtype=torch.int64), torch.tensor(1.0), 1, None)
+    synthetic.batch = synthetic.batch._replace(plan_return=torch.linspace(0.0, 2.0, len(synthetic.batch.action)))
+    loss = synthetic.clone_loss(synthetic.agent)
+    assert ((loss > 0) == (synthetic.batch.plan_return > expected)).all()
+    loss.sum().backward()
+    gradient = synthetic.agent.logits.grad
+    assert (gradient[1] < 0) == clones and bool((gradient == 0).all()) == (not clones)
