@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from flows.cluster import check_address
 from lore.config import Config, load_config
-from lore_datasets.errors import ConfigError
+from lore.config import replace as configured
+from lore_datasets.errors import ConfigError, shown
 from pipeline.config import AdviseConfig, AskConfig, CollectConfig, SelectConfig
 
-__all__ = ["AblateJob", "AdviceJob", "CollectJob", "DemoJob", "EvaluateJob", "TrainJob"]
+__all__ = ["AblateJob", "AdviceJob", "CollectJob", "DemoJob", "EvaluateJob", "RefreshJob", "SeedsJob", "TrainJob"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,15 @@ class AdviceJob:
     """File of all questions and answers; default journal.sqlite beside the datasets."""
     distil: bool = True
     """Train the version's advice model afterwards (the learner's look-up of last resort)."""
+    dask: str = ""
+    """Ask on a Dask cluster: the scheduler's address (tcp://host:8786), or local for processes on this machine."""
+    parallel: int = 0
+    """Shards asked about at a time; 0: as many as the cluster has threads; here 2 where a service is asked, else 1."""
+
+    def __post_init__(self) -> None:
+        check_address("dask", self.dask)
+        if type(self.parallel) is not int or not 0 <= self.parallel <= 1024:
+            raise ConfigError.out_of_range("parallel", self.parallel, "0..1024")
 
 
 @dataclass(frozen=True)
@@ -162,3 +175,85 @@ class AblateJob:
             value = getattr(self, name)
             if type(value) is not int or not least <= value < 2**31:
                 raise ConfigError.out_of_range(name, value, f"{least} or more")
+
+
+def _refresh_selection() -> SelectConfig:
+    return SelectConfig(budget=500, novelty=0.2, coverage=0.4, unsure=0.2)
+
+
+@dataclass(frozen=True)
+class RefreshJob:
+    """Ask about the states that a trained agent meets without advice or unsure, then train on with the next version."""
+
+    folder: str = "runs/train"
+    """Folder of a run that learns with advice and has a checkpoint."""
+    rounds: int = 1
+    """Rounds to add; after a stop, a repeated call finishes those that are missing."""
+    visits: int = 2000
+    """Visited states to export per round."""
+    frames: int = 5000
+    """Training steps to add per round, from the checkpoint; 0 trains no further."""
+    select: SelectConfig = field(default_factory=_refresh_selection)
+    """Which of the visited states: shares by missing coverage, by uncertainty, by rarity; the rest by chance."""
+    ask: AskConfig = field(default_factory=AskConfig)
+    """Whom."""
+    advise: AdviseConfig = field(default_factory=lambda: AdviseConfig(skill_questions=0))
+    """What for. New skills would change the action space of a run in progress, so none are asked for."""
+    epochs: int = 30
+    """Passes of each version's advice model over its rows."""
+    journal: str = ""
+    """File of all questions and answers; default journal.sqlite beside the datasets."""
+
+    def __post_init__(self) -> None:
+        for name, least in {"rounds": 1, "visits": 1, "frames": 0, "epochs": 1}.items():
+            value = getattr(self, name)
+            if type(value) is not int or not least <= value < 2**31:
+                raise ConfigError.out_of_range(name, value, f"{least} or more")
+
+
+@dataclass(frozen=True)
+class SeedsJob:
+    """Several seeds of one arm from one advice version; each goes on from its checkpoint."""
+
+    dataset: str = ""
+    """Advice version, pinned as name@vN#digest; empty trains without advice."""
+    paths: str = "ABC"
+    """Which ways the advice enters: any of A (synthetic replay), B (policy prior), C (options)."""
+    folder: str = "runs/seeds"
+    """Where the runs go: one folder ``seed-N`` each."""
+    seeds: int = 3
+    """How many."""
+    first_seed: int = 0
+    """The first of them."""
+    frames: int = 20_000
+    """Environment steps of every run."""
+    workers: int = 0
+    """Runs at a time, one process each; 0 takes the number of cores."""
+    config: Config = field(default_factory=study_config)
+    """Settings that all runs share; advice, paths, seed and frames come from above."""
+
+    def __post_init__(self) -> None:
+        for name, least in {"seeds": 1, "first_seed": 0, "frames": 1, "workers": 0}.items():
+            value = getattr(self, name)
+            if type(value) is not int or not least <= value < 2**31:
+                raise ConfigError.out_of_range(name, value, f"{least} or more")
+        if self.dataset and not re.fullmatch(r"[^@#]+@v[0-9]+#[0-9a-f]{8,64}", self.dataset):
+            raise ConfigError(
+                f"dataset = {shown(self.dataset)} names no version exactly, so another version could come next time",
+                hint="give name@vN#digest, as lore datasets list prints it",
+            )
+        if not re.fullmatch(r"(?=[ABC])A?B?C?", self.paths):
+            raise ConfigError.out_of_range("paths", self.paths, "A, B, C, AB, AC, BC or ABC")
+
+    def jobs(self) -> list[TrainJob]:
+        """One training run per seed."""
+        on = self.paths if self.dataset else ""
+        shared = {
+            "train.total_frames": self.frames, "advice.dataset": self.dataset, "train.use_llm": "B" in on,
+            "model.enable_synthetic_replay": "A" in on, "model.enable_hierarchical_options": "C" in on,
+        }  # fmt: skip
+        seeds = range(self.first_seed, self.first_seed + self.seeds)
+        return [
+            TrainJob(str(Path(self.folder) / f"seed-{n}"), configured(self.config, **shared, **{"train.seed": n}))
+            for n in seeds
+        ]
