@@ -21,6 +21,7 @@ from lore.versions import is_same_dataset
 from lore.versions import record as record_version
 from lore.when import Every
 from lore_datasets.errors import ConfigError, Diverged
+from lore_datasets.revisions import write_revisions
 
 __all__ = ["Progress", "train"]
 
@@ -162,14 +163,16 @@ def _episode(run: Run, sink: Sink, step) -> None:
     }
     sink.episode(run.frames, row, tags)
     if run.slots is not None:
-        run.slots.retire()
-        if run.episodes % run.config.train.option_generation_interval == 0 or (run.slots.skill < 0).any():
-            _fill_slots(run)
+        if run.slots.retire():
+            write_revisions(run.folder, run.revisions())
+        generation = run.episodes % run.config.train.option_generation_interval == 0
+        if generation or (run.slots.skill < 0).any():
+            _fill_slots(run, generation)
 
 
-def _fill_slots(run: Run) -> None:
+def _fill_slots(run: Run, generation: bool = False) -> None:
     """Fill empty option slots with the skills that advice speaks for: on the version's rows first, then where the
-    agent has been."""
+    agent has been. A new generation also lets skills go that fit far less, or did worse, than a free one."""
     if run.slots is None or run.advice is None or run.learner is None:
         return
     fit = run.controller.appeal
@@ -177,6 +180,9 @@ def _fill_slots(run: Run) -> None:
         rows, width = run.advice.rows, run.agent.num_actions
         weights = np.exp(rows.logits - rows.logits.max(-1, keepdims=True)) * rows.mask
         fit = (weights / weights.sum(-1, keepdims=True).clip(1e-9))[:, width:].mean(0)
+    fit = fit * run.slots.success()
+    if generation:
+        run.slots.release(fit)
     run.slots.fill(fit)
     run.learner.set_slots(run.slots.skill)
 

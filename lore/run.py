@@ -33,6 +33,7 @@ from lore.when import Ratio
 from lore_datasets.advice import AdviceData, load_advice
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import Busy, NotFound, SchemeMismatch, UsageError
+from lore_datasets.revisions import Revision
 
 __all__ = ["CHECKPOINT", "Run", "load_for_evaluation", "lock_run", "read_config", "write_json"]
 
@@ -172,6 +173,22 @@ class Run:
         self.replay = make_replay(
             fields, capacity, config.env.num_envs, replay_seed, length=length, folder=self.folder, device=self.device
         )
+
+    def revisions(self) -> list[Revision]:
+        """Requests for better skills: one for each that was retired so far."""
+        if self.slots is None or self.advice is None:
+            return []
+        names, out = self.environment.vocab.actions, []
+        for skill, s in zip(self.advice.skills, self.slots.statistics, strict=True):
+            if s.retired:
+                last = s.failure
+                out.append(Revision(
+                    skill=skill.name, skill_json=skill.to_json(), uses=s.uses, success_rate=round(s.success_rate, 4),
+                    steps_per_use=round(s.steps / max(1, s.uses), 2), outcomes=dict(s.outcomes),
+                    actions=tuple(names[a] for a in last.get("actions", [])), state=last.get("state", ""),
+                    outcome=last.get("outcome", ""), frame=self.frames, advice=str(self.advice.ref),
+                ))  # fmt: skip
+        return out
 
     # -- saving and restoring ---------------------------------------------------------------------------------------
 

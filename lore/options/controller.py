@@ -11,7 +11,7 @@ advice with probability (pi_mix - pi_wm)+ / pi_mix, the share of its mass that t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -67,6 +67,8 @@ class Charge:
     reward: float = 0.0
     best: float = 0.0
     health: int = 0
+    began: str = ""  # packed state, hex, where an option was called
+    actions: list[int] = field(default_factory=list)  # what it did since
 
 
 class Controller:
@@ -113,10 +115,7 @@ class Controller:
         proposals = np.asarray(propose(self.skills, view), np.int8)
         advice = self.source.lookup(state[None])
         row = int(advice.row[0])
-        charge = self.charges[env]
-        charge.reward, charge.best = charge.reward + reward, max(charge.best, reward)
-        if self.gate is not None:
-            self.gate.trust.step(env, reward)
+        self._credit(env, reward)
         allowed = self._allowed(proposals)
         policy = softmax(logits, allowed)
         action = self._continue(env, view, policy)
@@ -127,6 +126,9 @@ class Controller:
             self._add("kl_step", -float(np.log(max(policy[action], 1e-12))))
         charge = self.charges[env]
         charge.steps += 1
+        if charge.kind == OPTION:
+            charge.began = charge.began or state.tobytes().hex()
+            charge.actions.append(action)
         charge.health = view.vital(self.source.environment.vocab.vitals[0])
         self._add("steps", 1.0)
         self._add(f"steps_{charge.kind}", 1.0)
@@ -153,13 +155,21 @@ class Controller:
 
     def reset(self, env: int, reward: float = 0.0) -> None:
         """The episode of ``env`` ended: whoever was in charge is accounted and leaves."""
-        charge = self.charges[env]
-        charge.reward, charge.best = charge.reward + reward, max(charge.best, reward)
+        self._credit(env, reward)
         if self.gate is not None:
-            self.gate.trust.step(env, reward)
             self.gate.trust.end(env)
         self._finish(env, "episode_end")
         self.charges[env] = Charge()
+
+    def _credit(self, env: int, reward: float) -> None:
+        """The reward of one more step goes to whoever was in charge, and to the trials under way."""
+        charge = self.charges[env]
+        charge.reward, charge.best = charge.reward + reward, max(charge.best, reward)
+        if charge.kind == POLICY and charge.steps and self.slots is not None:
+            self.slots.primitive[0] += 1
+            self.slots.primitive[1] += reward
+        if self.gate is not None:
+            self.gate.trust.step(env, reward)
 
     # -- between decisions ------------------------------------------------------------------------------------------
 
@@ -195,7 +205,8 @@ class Controller:
     def _finish(self, env: int, outcome: str) -> None:
         charge = self.charges[env]
         if charge.kind == OPTION and self.slots is not None and charge.skill >= 0:
-            self.slots.statistics[charge.skill].record(outcome, charge.steps, charge.reward)
+            used = self.slots.statistics[charge.skill]
+            used.record(outcome, charge.steps, charge.reward, charge.began, charge.actions)
         if charge.kind == PLAN:
             came = charge.best > UNLOCK  # in one step: health lost on the way does not hide it
             judged = charge.foretold and (came or outcome != "interrupted")  # a plan cut short says nothing
@@ -333,10 +344,7 @@ class Controller:
         """JSON-able state: gate, slots, who is in charge, totals, random generator."""
 
         def plain(c: Charge) -> dict[str, Any]:
-            body = {
-                k: getattr(c, k)
-                for k in ("kind", "left", "skill", "plan", "foretold", "steps", "reward", "best", "health")
-            }
+            body = {f.name: getattr(c, f.name) for f in fields(c)}
             return body | {"run": c.run.state_dict() if c.run is not None else None}
 
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,6 +12,8 @@ __all__ = ["SkillStatistics", "Slots"]
 
 MIN_USES = 20
 """Uses after which a skill is judged."""
+GAIN = 2.0
+"""A free skill takes a slot over when it fits this many times as well."""
 
 
 @dataclass
@@ -23,19 +26,22 @@ class SkillStatistics:
     reward: float = 0.0
     retired: bool = False
     outcomes: dict[str, int] = field(default_factory=dict)
+    failure: dict[str, Any] = field(default_factory=dict)  # the last use that failed: state, actions, outcome
 
     @property
     def success_rate(self) -> float:
         """Share of uses that ended in ``done``."""
         return self.successes / self.uses if self.uses else 0.0
 
-    def record(self, outcome: str, steps: int, reward: float) -> None:
-        """Account one finished use."""
+    def record(self, outcome: str, steps: int, reward: float, state: str = "", actions: Sequence[int] = ()) -> None:
+        """Account one finished use; ``state`` (hex) and ``actions``: where it began and what it did."""
         self.uses += 1
         self.successes += outcome == "done"
         self.steps += steps
         self.reward += reward
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        if outcome != "done":
+            self.failure = {"state": state, "actions": list(actions), "outcome": outcome}
 
 
 class Slots:
@@ -52,6 +58,7 @@ class Slots:
         self.threshold = threshold
         self.skill = np.full(size, -1, np.int64)
         self.statistics = [SkillStatistics() for _ in names]
+        self.primitive = [0, 0.0]  # steps and reward while the policy's own primitive actions were played
 
     def fill(self, fit: np.ndarray) -> list[int]:
         """Put the best-fitting free skills (``fit`` float[K], higher is better) into empty slots; returns changed
@@ -68,6 +75,23 @@ class Slots:
                 self.skill[slot] = free.pop(0)
                 changed.append(slot)
         return changed
+
+    def release(self, fit: np.ndarray) -> list[str]:
+        """Empty the slots of skills whose place a free one deserves: it fits ``GAIN`` times as well (``fit`` float[K]);
+        returns the names that go."""
+        kept = sorted((float(fit[k]), slot) for slot, k in enumerate(self.skill) if k >= 0)
+        taken = {int(k) for k in self.skill if k >= 0}
+        free = sorted((float(f) for k, f in enumerate(fit) if k not in taken and not self.statistics[k].retired))
+        gone = []
+        for (worth, slot), better in zip(kept, reversed(free), strict=False):
+            if better > GAIN * worth:
+                gone.append(self.names[self.skill[slot]])
+                self.skill[slot] = -1
+        return gone
+
+    def success(self) -> np.ndarray:
+        """float64[K]: measured success rate of skills that were used often enough, 1 for the others."""
+        return np.array([s.success_rate if s.uses >= MIN_USES else 1.0 for s in self.statistics])
 
     def retire(self) -> list[str]:
         """Empty the slots of skills that fail too often; returns their names."""
@@ -86,19 +110,23 @@ class Slots:
             "options/active": float((self.skill >= 0).sum()),
             "options/retired": float(sum(s.retired for s in self.statistics)),
             "options/avg_success_rate": float(np.mean([s.success_rate for s in used])) if used else 0.0,
+            "options/primitive_return_per_step": self.primitive[1] / max(1, self.primitive[0]),
         }
         for name, s in zip(self.names, self.statistics, strict=True):
             if s.uses:
                 out[f"options/{name}/success_rate"] = s.success_rate
                 out[f"options/{name}/uses"] = float(s.uses)
                 out[f"options/{name}/return_per_step"] = s.reward / max(1, s.steps)
+                out[f"options/{name}/steps_per_use"] = s.steps / s.uses
         return out
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able state."""
-        return {"skill": self.skill.tolist(), "statistics": [asdict(s) for s in self.statistics]}
+        statistics = [asdict(s) for s in self.statistics]
+        return {"skill": self.skill.tolist(), "statistics": statistics, "primitive": list(self.primitive)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state_dict`."""
         self.skill = np.array(state["skill"], np.int64)
         self.statistics = [SkillStatistics(**s) for s in state["statistics"]]
+        self.primitive = list(state.get("primitive", [0, 0.0]))

@@ -189,6 +189,21 @@ def test_an_option_is_called_runs_until_it_ends_and_is_accounted(explore):
     assert c.metrics()["options/step_share"] > 0.8
 
 
+def test_a_use_that_failed_leaves_where_it_began_and_what_it_did(explore, seen):
+    c, slots = option_controller(explore)
+    logits = np.full(A + 2, -30.0)
+    logits[A] = 30.0
+    played = [c.act(0, seen[0], 0.25, logits, SURE, 0).action for _ in range(3)]
+    c.reset(0, 0.25)  # the episode ends in the middle of the skill
+    used = slots.statistics[NAMES.index("explore")]
+    assert used.outcomes == {"episode_end": 1} and used.success_rate == 0.0 and used.reward == 0.75
+    assert used.failure == {"state": seen[0].tobytes().hex(), "actions": played, "outcome": "episode_end"}
+    logits[:A] = 40.0
+    for _ in range(4):
+        c.act(0, seen[0], 0.5, logits, SURE, 0)
+    assert slots.primitive == [3, 1.5]  # the first reward came with the state that began the episode
+
+
 def test_a_slot_whose_skill_cannot_start_is_masked(explore, seen):
     c, _ = option_controller(explore)
     logits = np.zeros(A + 2)

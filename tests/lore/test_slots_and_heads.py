@@ -1,6 +1,7 @@
 """Option slots and the heads that imitate skills inside imagination."""
 
 import numpy as np
+import pytest
 import torch
 
 from lore.options.heads import MAX_HELD, OptionHeads, OptionPolicy
@@ -38,10 +39,45 @@ def test_a_failing_skill_is_retired_after_enough_uses_and_never_returns():
     assert slots.metrics()["options/retired"] == 1.0
 
 
+def test_a_new_generation_lets_a_skill_go_only_for_one_that_fits_far_better():
+    slots = Slots(2, NAMES, active=2, threshold=0.5)
+    slots.fill(np.array([0.4, 0.3, 0.0, 0.0]))
+    assert slots.release(np.array([0.4, 0.3, 0.5, 0.0])) == []  # better, but not twice as well
+    assert slots.release(np.array([0.4, 0.3, 0.7, 0.0])) == ["b"]
+    slots.fill(np.array([0.4, 0.3, 0.7, 0.0]))
+    assert slots.skill.tolist() == [0, 2]
+    slots.statistics[1].retired = True
+    assert slots.release(np.array([0.1, 9.0, 0.7, 0.1])) == []  # what was retired takes no place
+
+
+def test_a_measured_success_rate_counts_against_a_skill_only_after_enough_uses():
+    slots = Slots(1, NAMES, active=1, threshold=0.0)
+    for _ in range(MIN_USES - 1):
+        slots.statistics[0].record("timeout", 5, 0.0)
+    assert slots.success().tolist() == [1.0] * 4
+    slots.statistics[0].record("timeout", 5, 0.0, "0a0b", [1, 2])
+    assert slots.success().tolist() == [0.0, 1.0, 1.0, 1.0]
+    assert slots.statistics[0].failure == {"state": "0a0b", "actions": [1, 2], "outcome": "timeout"}
+
+
+def test_each_skill_has_its_figures_and_the_primitives_theirs():
+    slots = Slots(2, NAMES, 2, 0.5)
+    slots.statistics[1].record("done", 4, 1.0)
+    slots.statistics[1].record("stuck", 8, 0.2)
+    slots.primitive = [10, 0.5]
+    figures = slots.metrics()
+    assert figures["options/b/uses"] == 2.0 and figures["options/b/success_rate"] == 0.5
+    assert figures["options/b/return_per_step"] == pytest.approx(0.1) and figures["options/b/steps_per_use"] == 6.0
+    assert figures["options/primitive_return_per_step"] == 0.05
+    assert slots.statistics[1].outcomes == {"done": 1, "stuck": 1}
+    assert not any(tag.startswith("options/a/") for tag in figures)
+
+
 def test_slots_state_round_trips():
     slots, other = Slots(2, NAMES, 2, 0.5), Slots(2, NAMES, 2, 0.5)
     slots.fill(np.ones(4))
-    slots.statistics[0].record("done", 3, 0.5)
+    slots.primitive = [3, 0.25]
+    slots.statistics[0].record("stuck", 3, 0.5, "ff", [4])
     other.load_state_dict(slots.state_dict())
     assert other.state_dict() == slots.state_dict()
 
