@@ -1,5 +1,6 @@
 """The flow ``advice-batch``: ask in shards, store the checked answers, distil the advice model."""
 
+from collections.abc import Callable
 from typing import Any
 
 from prefect import flow, task
@@ -13,10 +14,8 @@ __all__ = ["advise"]
 
 
 @task(name="ask about a shard", task_run_name="ask about states {first} to {last}", cache_policy=NO_CACHE)
-def _ask(now: Any, shard: range, first: int, last: int) -> Any:
-    from pipeline.advise import advise_shard
-
-    return advise_shard(now, shard)
+def _ask(ask: Callable[[], Any], first: int, last: int) -> Any:
+    return ask()
 
 
 @task(name="distil the advice model", task_run_name="distil {ref}", cache_policy=NO_CACHE)
@@ -27,7 +26,7 @@ def _distil(ref: ArtifactRef, epochs: int, seed: int) -> str:
 @flow(name="advice-batch", flow_run_name="advise {job.states} -> {job.name}, {job.ask.backend}", persist_result=False)
 def advise(job: AdviceJob, epochs: int = 30) -> dict[str, str]:
     """Advise stored states; returns references ``advice`` and ``model``. After a restart nothing is asked twice."""
-    ref = advise_states(job, lambda now, shard: _ask(now, shard, shard[0], shard[-1]))
+    ref = advise_states(job, lambda ask, shard: _ask(ask, shard[0], shard[-1]))
     made = {"advice": str(ref)}
     if job.distil:
         made["model"] = _distil(ref, epochs, job.advise.seed)

@@ -5,15 +5,17 @@ Heavy imports stand inside the functions, so that a server's worker imports this
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.config import AdviceJob, CollectJob
+from flows.phases import hold
 from flows.terminal import current
 from lore_datasets.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
+    from flows.shards import Wrap
     from lore_datasets.advice import AdviceData
     from lore_datasets.environments import Environment
     from lore_datasets.store import Store
@@ -167,14 +169,17 @@ def _journal(job: AdviceJob, store: Store) -> Path:
     return Path(job.journal) if job.journal else store.root / "journal.sqlite"
 
 
-def advise_states(job: AdviceJob, run_shard: Callable[..., Any] | None = None) -> ArtifactRef:
+def advise_states(job: AdviceJob, wrap: Wrap | None = None) -> ArtifactRef:
     """Ask about the selected states that the dataset does not know yet, commit the next version.
 
-    When all of them are known, the newest version is returned as it is. ``run_shard(round, shard)`` stands in for
-    ``pipeline.advise.advise_shard`` where a flow makes a task of it.
+    When all of them are known, the newest version is returned as it is. ``wrap`` stands around every shard that has to
+    be asked, where a flow makes a task of it. One run at a time per dataset: Busy otherwise.
     """
+    from flows.cluster import cluster
+    from flows.remote_shards import collect_leftovers
+    from flows.shards import answer_shards, forget
     from flows.trials import SkillTrials
-    from pipeline.advise import advise_shard, commit_round, prepare
+    from pipeline.advise import commit_round, prepare
     from pipeline.llm.journal import Journal
 
     store, source, environment, states, settings = _asked(job)
@@ -183,15 +188,27 @@ def advise_states(job: AdviceJob, run_shard: Callable[..., Any] | None = None) -
         current().say(f"  every selected state is advised in {ref} already: nothing to ask")
         return ref
     path = _journal(job, store)
-    with Journal(path) as journal, current().bar("ask", len(states)) as bar:
+    folder = path.with_name(f"{path.name}.shards") / job.name
+    with (
+        hold(folder),
+        Journal(path) as journal,
+        cluster(job.dask) if job.dask else nullcontext() as client,
+        current().bar("ask", len(states)) as bar,
+    ):
+        collect_leftovers(folder, journal)
         llm, trial = adviser(job, environment, path), SkillTrials(environment, job.advise.seed)
         now = prepare(states, environment, llm, store, job.name, settings, journal, trial=trial)
-        results, done = [], 0
-        for shard in now.shards:
-            results.append((run_shard or advise_shard)(now, shard))
-            done += len(shard)
+        done = 0
+
+        def on_done(count: int) -> None:
+            nonlocal done
+            done += count
             bar.update(done, len(states))
-        return commit_round(now, results, store, job.name, parents=[source])
+
+        results = answer_shards(now, job, folder, on_done, client, wrap)
+        ref = commit_round(now, results, store, job.name, parents=[source])
+        forget(folder)
+        return ref
 
 
 def estimate(job: AdviceJob) -> DryRun:

@@ -32,7 +32,7 @@ from pipeline.prompts import LETTERS
 from pipeline.round import Round, asks_for_skills, prepare, sample_views, skill_prompts
 from pipeline.rows import Row, merge_orders
 
-__all__ = ["DryRun", "Round", "advise", "advise_shard", "commit_round", "dry_run", "explain", "prepare"]
+__all__ = ["DryRun", "Round", "advise", "advise_shard", "commit_round", "dry_run", "explain", "prepare", "questions_of"]
 
 
 def advise(
@@ -90,6 +90,12 @@ def _questions(now: Round, row: Row, view: StateView) -> list[Prompt]:
     if draw < config.plan_share * 2**32:
         out.append(renderer.plan(state, [*row.goals, *feasible_actions(view)], text=text))
     return out
+
+
+def questions_of(now: Round, shard: Sequence[int]) -> list[Prompt]:
+    """The questions that :func:`advise_shard` begins with, in order."""
+    views = [(i, now.view(i)) for i in shard]
+    return [prompt for i, view in views for prompt in _questions(now, _row(now, i, view), view)]
 
 
 def advise_shard(now: Round, shard: Sequence[int]) -> ShardResult:
@@ -153,9 +159,7 @@ def dry_run(
     prompts: list[Prompt] = []
     if asks_for_skills(llm, now.config):
         prompts += skill_prompts(now, sample_views(now))
-    for i in range(len(now.packed)):
-        view = now.view(i)
-        prompts += _questions(now, _row(now, i, view), view)
+    prompts += questions_of(now, range(len(now.packed)))
     keyed = dict(zip(now.journal.keys(llm, prompts), prompts, strict=True))
     new = [prompt for key, prompt in keyed.items() if now.journal.get(key) is None]
     tokens = np.array([estimate_tokens(prompt) for prompt in new], np.int64).reshape(-1, 2).sum(0)

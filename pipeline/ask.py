@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from lore_datasets.errors import AnswerError, shown
 from pipeline.check import Rejected
@@ -13,7 +14,7 @@ from pipeline.llm.journal import Budget, Journal, JournalStats
 from pipeline.parse import MAX_ANSWER, Advice, clean_text, parse
 from pipeline.rows import Row
 
-__all__ = ["Asked", "ShardResult", "ask", "storable"]
+__all__ = ["Asked", "ShardResult", "ask", "forms", "storable"]
 
 _AGAIN = "\n\nYour last answer to this question could not be used (attempt {n}). Answer exactly in the form asked for."
 
@@ -102,6 +103,12 @@ def _kept(asked: list[Prompt], todo: list[int], has_answer: Callable[[Prompt], b
 def _again(prompt: Prompt, unusable: int) -> Prompt:
     """The question after ``unusable`` answers that could not be used; only fixed words are added, nothing of them."""
     return replace(prompt, user=prompt.user + _AGAIN.format(n=unusable)) if unusable else prompt
+
+
+def forms(llm: LLM, retries: int) -> list[Callable[[Prompt], Prompt]]:
+    """The wordings in which one question may be asked: as it is, then after one, two, ... unusable answers."""
+    count = 0 if getattr(llm, "answers_once", False) else retries
+    return [partial(_again, unusable=n) for n in range(count + 1)]
 
 
 def storable(text: str) -> str:
