@@ -46,6 +46,7 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
             "export": ("flows.cli_datasets:export", "write a version into a single HDF5 file"),
             "import": ("flows.cli_datasets:import_file", "bring an exported HDF5 file into the store"),
             "tag": ("flows.cli_datasets:tag", "point a label such as 'good' at a version"),
+            "rollback": ("flows.cli_datasets:rollback", "go on from an earlier version; nothing is deleted"),
             "gc": ("flows.cli_datasets:gc", "delete files that no version needs"),
         },
     ),

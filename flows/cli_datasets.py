@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lore_datasets.store import Store
     from lore_datasets.types import ArtifactRef, Manifest
 
-__all__ = ["diff", "export", "gc", "import_file", "lineage", "list_datasets", "show", "tag", "verify"]
+__all__ = ["diff", "export", "gc", "import_file", "lineage", "list_datasets", "rollback", "show", "tag", "verify"]
 
 Name = Annotated[str, tyro.conf.Positional]
 File = Annotated[Path, tyro.conf.Positional]
@@ -53,13 +53,16 @@ def list_datasets(root: Path | None = None, json: bool = False) -> int:
     store = _store(root)
     found = []
     for name in store.names():
-        for version in store.versions(name):
+        versions = store.versions(name)
+        current = store.current(name).version if versions else 0
+        for version in versions:
             manifest = store.manifest(f"{name}@v{version}")
             from lore_datasets.manifest import ref_of
 
             found.append({
                 "ref": str(ref_of(manifest)), "kind": manifest.kind, "rows": _rows(manifest),
                 "adviser": _adviser(manifest), "created": manifest.created[:19], "message": manifest.message,
+                "current": version == current,
             })  # fmt: skip
     if json:
         _dump(found)
@@ -68,10 +71,13 @@ def list_datasets(root: Path | None = None, json: bool = False) -> int:
         print(f"no datasets in {store.root}; make one: lore demo, or lore collect")
         return 0
     width = max(len(row["ref"]) for row in found)
+    newest = set({row["ref"].partition("@")[0]: row["ref"] for row in found}.values())
     print(f"{'dataset':<{width}}  {'kind':<13}{'rows':>8}  {'adviser':<10}made")
     for row in found:
         made = _safe(row["created"]).replace("T", " ")
-        print(f"{row['ref']:<{width}}  {row['kind']:<13}{row['rows']:>8,}  {row['adviser'][:9]:<10}{made}")
+        back = row["current"] and row["ref"] not in newest
+        note = "  <- rolled back to this one" if back else ""
+        print(f"{row['ref']:<{width}}  {row['kind']:<13}{row['rows']:>8,}  {row['adviser'][:9]:<10}{made}{note}")
     return 0
 
 
@@ -263,6 +269,29 @@ def tag(ref: Name, label: Name, root: Path | None = None) -> int:
     """
     full = _store(root).tag(ref, label)
     print(f"{full.name}@{label} -> {full}")
+    return 0
+
+
+def rollback(ref: Name, root: Path | None = None) -> int:
+    """Let a dataset go on from an earlier version: what its bare name means, and the parent of the next round.
+
+    No version is deleted or changed. The next commit ends the rollback; so does rolling back to the newest version.
+
+    Args:
+        ref: name@vN, name@label or name@vN#digest.
+        root: Folder of datasets.
+    """
+    if "@" not in ref and "#" not in ref:
+        raise UsageError(f"{ref} names no version", hint=f"lore datasets rollback {ref}@v1")
+    store = _store(root)
+    full = store.rollback(ref)
+    newest = store.versions(full.name)[-1]
+    if full.version == newest:
+        print(f"{full.name} goes on from its newest version, {full}")
+    else:
+        print(f"{full.name} goes on from {full}; the next round will be {full.name}@v{newest + 1}, its child")
+        print(f"undo: lore datasets rollback {full.name}@v{newest}")
+    print(f"next: the same lore train command with --advice.dataset '{full}' goes on from a run's checkpoint")
     return 0
 
 

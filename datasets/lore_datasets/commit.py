@@ -17,7 +17,14 @@ from lore_datasets.errors import BadInput, SchemeMismatch, shown
 from lore_datasets.keys import check_scheme
 from lore_datasets.manifest import array_spec, ref_of, sealed
 from lore_datasets.reader import read_manifest
-from lore_datasets.repository import check_space, guarded, locked, open_repository, tagged_versions
+from lore_datasets.repository import (
+    check_space,
+    current_version,
+    guarded,
+    locked,
+    open_repository,
+    tagged_versions,
+)
 from lore_datasets.schema import array_path, check_group, check_layout, fill_keys, split_path
 from lore_datasets.skills import parse_skill
 from lore_datasets.types import ArtifactRef, Manifest
@@ -63,6 +70,7 @@ def commit_version(
 ) -> ArtifactRef:
     """Write one version under the lock. Keys of ``arrays``: (group, name) for a new round, or whole paths for a copy.
 
+    A new round goes on from the dataset's current version: the newest, or the one it was rolled back to.
     A copy (``version`` given) replaces the whole tree and takes that number when it is free, else the next one.
     """
     if version is not None:
@@ -74,13 +82,14 @@ def commit_version(
         repository = open_repository(root, draft.name, create=True)
         with guarded(f"writing {draft.name}", kept):
             existing = tagged_versions(repository, root, draft.name)
-        last = read_manifest(repository, draft.name, existing[-1]) if existing else None
+            current = current_version(repository, existing) if existing else 0
+        last = read_manifest(repository, draft.name, current) if current else None
         if last and last.kind != draft.kind:
             raise BadInput(f"{draft.name} is a dataset of kind {last.kind}, not {draft.kind}", hint="take another name")
         copy = version is not None
         keep = last if draft.kind == "advice" and not copy else None
         paths, draft = _placed(arrays, draft, keep)
-        free = (last.version if last else 0) + 1
+        free = (existing[-1] if existing else 0) + 1
         number = version if version is not None and version not in existing else free
         manifest = _finished(replace(draft, version=number), paths, keep)
         with guarded(f"writing {draft.name}@v{number}", kept), _drained():

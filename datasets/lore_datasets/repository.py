@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,15 +19,18 @@ from lore_datasets.types import ArtifactRef
 __all__ = [
     "SUFFIX",
     "check_space",
+    "current_version",
     "guarded",
     "locked",
     "open_repository",
     "repository_path",
+    "roll_back",
     "stored_names",
     "tagged_versions",
 ]
 
 SUFFIX = ".icechunk"
+_BACK = "back."
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 _FULL_TEXT = re.compile(r"no space left|file too large|quota exceeded|os error (28|27|122)\b", re.IGNORECASE)
 
@@ -134,6 +137,28 @@ def tagged_versions(repository: Any, root: Path, name: str) -> list[int]:
     if lost := sorted(set(_version_numbers(on_disk)) - set(found)):
         raise CorruptArtifact(f"the tag of {name}@v{lost[0]} cannot be read", kept="the other versions")
     return found
+
+
+def current_version(repository: Any, versions: Sequence[int]) -> int:
+    """The version that a dataset goes on from: the one it was rolled back to, else the newest of ``versions``.
+
+    A rollback is the branch ``back.<newest>``; it holds only while that version is the newest, so that the next commit
+    ends it without a second write.
+    """
+    newest, branch = versions[-1], f"{_BACK}{versions[-1]}"
+    if branch not in repository.list_branches():
+        return newest
+    snapshot = repository.lookup_branch(branch)
+    return next((n for n in versions if repository.lookup_tag(f"v{n}") == snapshot), newest)
+
+
+def roll_back(repository: Any, versions: Sequence[int], version: int) -> None:
+    """Make ``version`` the current one until the next commit; the caller holds the lock."""
+    branch, snapshot = f"{_BACK}{versions[-1]}", repository.lookup_tag(f"v{version}")
+    if branch in repository.list_branches():
+        repository.reset_branch(branch, snapshot)
+    else:
+        repository.create_branch(branch, snapshot)
 
 
 def _version_numbers(tags: Iterable[str]) -> list[int]:

@@ -13,7 +13,16 @@ from lore_datasets.environments import Environment
 from lore_datasets.errors import BadInput, NotFound, shown
 from lore_datasets.manifest import Artifact, ref_of, to_dict
 from lore_datasets.reader import open_version, read_arrays, read_manifest
-from lore_datasets.repository import guarded, locked, open_repository, repository_path, stored_names, tagged_versions
+from lore_datasets.repository import (
+    current_version,
+    guarded,
+    locked,
+    open_repository,
+    repository_path,
+    roll_back,
+    stored_names,
+    tagged_versions,
+)
 from lore_datasets.skills import Skill
 from lore_datasets.types import ArtifactRef, Manifest
 from lore_datasets.writer import Writer
@@ -50,8 +59,26 @@ class Store:
         return self._versions(self._open(name), name)
 
     def resolve(self, text: str | ArtifactRef) -> ArtifactRef:
-        """The full reference of ``name[@vN|@label][#digest]`` (default: newest version); NotFound lists what exists."""
+        """The reference of ``name[@vN|@label][#digest]`` (default: the current version); NotFound lists what is there."""
         return ref_of(self._find(text)[1])
+
+    def current(self, name: str) -> ArtifactRef:
+        """The version that a dataset goes on from: the one of :meth:`rollback`, else the newest; the next commit's."""
+        return self.resolve(ArtifactRef.parse(name)[0])
+
+    def rollback(self, ref: str | ArtifactRef) -> ArtifactRef:
+        """Let a dataset go on from an earlier version: it is what the bare name means, and the next commit's parent.
+
+        Nothing is deleted: later versions stay under their numbers, and the next commit takes the next free one. That
+        commit ends the rollback; so does rolling back to the newest version.
+        """
+        full = self.resolve(ref)
+        with locked(self.root, full.name, self.wait):
+            repository = self._open(full.name)
+            versions = self._versions(repository, full.name)
+            with guarded(f"rolling {full.name} back to {full}", "every version"):
+                roll_back(repository, versions, full.version)
+        return full
 
     def manifest(self, ref: str | ArtifactRef) -> Manifest:
         """The checked manifest of a version."""
@@ -169,7 +196,7 @@ class Store:
             version = candidates[-1] if candidates else 0
         if not versions or (version is not None and version not in versions):
             raise NotFound(f"no version {shown(text)!r} in {self.root}", hint=f"versions: {known}")
-        group, manifest = open_version(repository, name, version or versions[-1])
+        group, manifest = open_version(repository, name, version or current_version(repository, versions))
         if digest and not ref_of(manifest).digest.startswith(digest):
             raise NotFound(
                 f"{name}@v{manifest.version} has digest {ref_of(manifest).digest[:12]}, not {digest[:12]}",

@@ -86,6 +86,48 @@ def test_a_label_moves_and_versions_do_not(store):
             store.tag("small@v1", label)
 
 
+def test_after_a_rollback_the_bare_name_and_the_next_round_mean_the_earlier_version(root, env):
+    store = Store(root)
+    before = {n: store.open(f"small@v{n}") for n in (1, 2)}
+    assert store.rollback("small@v1") == store.current("small") == store.resolve("small") == before[1].ref
+    assert store.versions("small") == [1, 2] and store.manifest("small").version == 1
+    made = small_advice(root, env, 16, seed=9)
+    third = store.open("small")
+    assert made.version == 3 and store.current("small") == third.ref  # the commit ended the rollback
+    assert third.manifest.parents == (str(before[1].ref),)
+    assert third.manifest.counts["rows"] == before[1].manifest.counts["rows"] + 16
+    assert all(np.array_equal(third.arrays[path], array) for path, array in before[1].arrays.items())
+    for n, artifact in before.items():
+        again = store.open(f"small@v{n}")
+        assert again.ref == artifact.ref and again.manifest == artifact.manifest
+    small_advice(root, env, 16, seed=10)
+    assert store.manifest("small").parents == (str(third.ref),)
+
+
+def test_rolling_back_to_the_newest_version_undoes_a_rollback(root):
+    store = Store(root)
+    store.rollback("small@v1")
+    assert store.rollback("small@v2") == store.current("small")
+    store.tag("small@v1", "good")
+    assert store.rollback("small@good").version == 1
+    store.gc()
+    assert store.current("small").version == 1 and store.verify("small@v2").version == 2
+    with pytest.raises(NotFound, match="v7"):
+        store.rollback("small@v7")
+
+
+def test_an_import_into_a_rolled_back_dataset_is_its_newest_version(root, tmp_path):
+    from lore_datasets.hdf5 import export_hdf5, import_hdf5
+
+    store = Store(root)
+    export_hdf5(store, store.resolve("small@v2"), tmp_path / "two.h5")
+    store.rollback("small@v1")
+    copied = import_hdf5(tmp_path / "two.h5", Store(tmp_path / "other"), "small")
+    assert copied.digest == store.resolve("small@v2").digest
+    assert import_hdf5(tmp_path / "two.h5", store, "small").digest == copied.digest
+    assert store.versions("small")[:2] == [1, 2]
+
+
 def test_show_is_plain_json_and_holds_the_whole_manifest(store):
     import json
 

@@ -111,3 +111,20 @@ def test_what_an_artifact_says_cannot_steer_the_terminal(tmp_path, capsys):
     writer.commit("\x1b]0;owned\x07 message")
     for verb in (("list",), ("show", "x"), ("lineage", "x")):
         assert "\x1b" not in said(capsys, *verb, "--root", str(store.root))
+
+
+def test_rollback_is_one_command_and_so_is_its_undoing(tmp_path, capsys):
+    env, folder = get_environment("crafter"), str(tmp_path / "own")
+    for seed in (0, 1):
+        small_advice(folder, env, n=24, seed=seed)
+    out = said(capsys, "rollback", "small@v1", "--root", folder)
+    assert "goes on from small@v1" in out and "small@v3" in out and "rollback small@v2" in out
+    assert "<- rolled back to this one" in said(capsys, "list", "--root", folder)
+    found = json.loads(said(capsys, "list", "--json", "--root", folder))
+    assert [row["current"] for row in found] == [True, False]
+    assert small_advice(folder, env, n=24, seed=2).version == 3
+    assert "small@v1" in said(capsys, "lineage", "small@v3", "--root", folder)
+    assert "small@v2" not in said(capsys, "lineage", "small@v3", "--root", folder)
+    assert "newest version" in said(capsys, "rollback", "small@v3", "--root", folder)
+    said(capsys, "rollback", "small", "--root", folder, code=2)
+    said(capsys, "rollback", "small@v9", "--root", folder, code=3)
