@@ -49,19 +49,20 @@ def _crop(size: tuple[int, int]) -> _Crop:
 
 
 def describe(state: SymbolicState, environment: Environment) -> str:
-    """Four lines: what is in view, inventory, vitals and daylight, achievements of this episode.
+    """Four lines: achievements of this episode, inventory, vitals and daylight, what is in view.
 
-    ``state`` is a single state. Distances are in cells; of each kind only the nearest is placed, the rest is counted.
+    ``state`` is a single state. What changes seldom comes first, so that questions about one episode share their
+    beginning. Distances are in cells; of each kind that is not beside the player the nearest is named.
     """
     vocab = environment.vocab
-    numbers = "; ".join(_vitals(state, vocab))
+    vitals = ", ".join(_vitals(state, vocab))
     sleep = "asleep" if int(state.sleeping) else "awake"
     return "\n".join(
         (
-            _view(state, vocab),
-            "Inventory: " + (_counted(state.inventory.tolist(), vocab.items) or "empty"),
-            f"Vitals (0 to 9): {numbers}. It is {daylight_word(int(state.daylight))}, you are {sleep}.",
             "Achieved so far: " + (_flagged(state.unlocked.tolist(), vocab.achievements) or "nothing"),
+            "Inventory: " + (_counted(state.inventory.tolist(), vocab.items) or "empty"),
+            f"Vitals: {vitals}. It is {daylight_word(int(state.daylight))}, you are {sleep}.",
+            _view(state, vocab),
         )
     )
 
@@ -71,15 +72,14 @@ def _view(state: SymbolicState, vocab: Vocab) -> str:
     seen = np.asarray(state.view, np.uint8).reshape(-1)[crop.order].tobytes()
     here = {name: targets[seen[crop.rank[dx, dy]]] for name, dx, dy, _ in vocab.directions}
     faced = vocab.directions[int(state.facing) % len(vocab.directions)][0]
-    found = []
-    for kind in set(seen[1:]):  # index 0 is the player's own cell
-        if kind and targets[kind] != "player":
-            at = seen.find(kind, 1)
-            n = seen.count(kind, 1)
-            found.append((at, f"{targets[kind]} {crop.words[at]}" + (f" ({n} seen)" if n > 1 else "")))
-    around = ", ".join(f"{name} {what}" for name, what in here.items())
-    nearest = "; ".join(text for _, text in sorted(found)) or "nothing"
-    return f"Facing {faced}: {here[faced]}. Beside you: {around}. Nearest of each kind: {nearest}."
+    beside = {"player", *here.values()}
+    farther = [(at, f"{targets[kind]} {crop.words[at]}") for kind in set(seen[1:])  # index 0 is the player's own cell
+               if kind and targets[kind] not in beside and (at := seen.find(kind, 1)) > 0]  # fmt: skip
+    around = ", ".join(f"{name} {what}" for name, what in here.items() if name != faced)
+    if len(set(here.values())) == 1:
+        around = "the same all round"
+    nearest = "; ".join(text for _, text in sorted(farther)) or "nothing else"
+    return f"Facing {faced}: {here[faced]}. Beside you: {around}. Farther: {nearest}."
 
 
 def _counted(counts: list[int], names: tuple[str, ...]) -> str:

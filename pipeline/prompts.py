@@ -78,9 +78,13 @@ def parse_template(text: str, where: str = "template") -> Template:
     numbers = {k: int(head[k]) for k in ("version", "max_tokens") if head[k].isdecimal() and int(head[k]) > 0}
     if len(numbers) != 2:
         raise BadInput(f"{where}: version and max_tokens must be positive integers")
-    for part, allowed in zip((match[2], match[3]), _WORDS[head["kind"]], strict=True):
+    shared, own = _WORDS[head["kind"]]
+    for part, allowed, needed in (
+        (match[2], shared, shared if head["answer"] == "json" else set()),
+        (match[3], own, own),
+    ):
         found = set(_SLOT.findall(part))
-        if found != allowed:
+        if not needed <= found <= allowed:
             raise BadInput(f"{where}: slots {sorted(found)} where {sorted(allowed)} belong")
     sha256 = hashlib.sha256(text.encode()).hexdigest()
     return Template(
@@ -129,6 +133,8 @@ class Renderer:
             "targets": ", ".join(vocab.targets),
         }
         self._names = [s.name for s in self.skills] + list(vocab.actions)
+        self._unlocks = {name: i for i, name in enumerate(vocab.achievements)}
+        self._unlocks |= {goal: self._unlocks[name] for goal, name in environment.unlocks}
         self._systems: dict[str, str] = {}
         self._plan_schema: dict[str, Any] | None = None
 
@@ -154,16 +160,26 @@ class Renderer:
         answer: str = "json",
         text: str | None = None,
     ) -> Prompt:
-        """Which option now: multiple choice over ``options``; ``answer`` is ``json`` or ``letter``."""
+        """Which option now: multiple choice over ``options``; ``answer`` is ``json`` or ``letter``.
+
+        In the short form for a letter a ``*`` marks what unlocks an achievement that the state lacks.
+        """
         if not 1 <= len(options) <= len(LETTERS):
             raise BadInput(f"a question needs 1..{len(LETTERS)} options, got {len(options)}")
         template = load_template(self.environment.name, "prior" if answer == "json" else "prior_letter")
         packed = state.pack().tobytes()
         mixed = self.order(options, packed, order)
-        listed = "\n".join([f"{letter}. {name}" for letter, name in zip(LETTERS, mixed, strict=False)])
+        new = self._new(state, mixed) if answer == "letter" else ()
+        marked = [f"{name}*" if name in new else name for name in mixed]
+        listed = "\n".join([f"{letter}. {name}" for letter, name in zip(LETTERS, marked, strict=False)])
         words = {"state": describe(state, self.environment) if text is None else text, "options": listed}
         schema = _prior_schema(mixed) if answer == "json" else None
         return self._prompt(template, words, schema, mixed, packed)
+
+    def _new(self, state: SymbolicState, options: Sequence[str]) -> set[str]:
+        """Those of ``options`` that unlock an achievement which the state lacks."""
+        at = {name: self._unlocks[name] for name in options if name in self._unlocks}
+        return {name for name, i in at.items() if not int(state.unlocked[i])}
 
     def plan(self, state: SymbolicState, choices: Sequence[str], *, text: str | None = None) -> Prompt:
         """Up to three plans from this state; ``choices`` can start now."""

@@ -1,12 +1,14 @@
 """A GGUF model inside this process: xllamacpp's server on a free loopback port, asked like any OpenAI-compatible one.
 
 Goals are asked for as one letter, whose log-probabilities are the whole distribution; plans and skills as JSON. The
-shared prefix of the questions stays in the server's cache, so only the state is read anew.
+beginning that a question shares with the one before it stays in the server's cache, so questions are asked in the order
+of their texts and only what differs is read anew.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,6 +22,8 @@ from pipeline.llm.openai import OpenAI
 
 __all__ = ["Local"]
 
+_PATIENCE = 600.0  # seconds a question may take at least: no network is waited for, and a busy machine is slow
+
 
 @lru_cache(maxsize=8)
 def _sha256(path: str, size: int, changed: int) -> str:
@@ -31,11 +35,12 @@ def _sha256(path: str, size: int, changed: int) -> str:
 class Local:
     """A language model by the path of its GGUF file; named after the file, keyed by the file's SHA-256.
 
-    The model is loaded at the first question. ``sha256`` (optional) is what the file must have.
+    The model is loaded at the first question. ``sha256`` (optional) is what the file must have; ``threads`` 0 takes one
+    per core. On cores that others use too, one thread does more than two that wait for each other.
     """
 
     letters = True
-    chunk = 4
+    chunk = 4096
     concurrency = 1
     seconds_per_question = 4.0
 
@@ -44,7 +49,7 @@ class Local:
         model: str = "",
         *,
         sha256: str = "",
-        threads: int = 2,
+        threads: int = 0,
         context: int = 8192,
         timeout_s: float = 600.0,
     ) -> None:
@@ -61,7 +66,8 @@ class Local:
         found = _sha256(str(path), path.stat().st_size, path.stat().st_mtime_ns)
         if sha256 and found != sha256:
             raise BadInput(f"{shown(model)} has SHA-256 {found[:16]}..., expected {shown(sha256, 19)}")
-        self.path, self.threads, self.context, self.timeout_s = path, threads, context, timeout_s
+        self.path, self.context, self.timeout_s = path, context, max(timeout_s, _PATIENCE)
+        self.threads = threads or int(os.environ.get("LORE_THREADS") or 0) or os.cpu_count() or 1
         self.name = f"local:{path.name}"
         self.parameters: dict[str, Any] = {"sha256": found, "temperature": 0.0, "letters": True}
         self._server: Any = None
@@ -91,9 +97,10 @@ class Local:
         return [found[i] for i in range(len(prompts))]
 
     def stream(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, Response]]:
-        """(index, Response) one after the other; the model bears the name of its file."""
-        for i, response in self._loaded().stream(prompts):
-            yield i, replace(response, model=self.path.name)
+        """(index, Response) one after the other, in the order of the texts; the model bears the name of its file."""
+        order = sorted(range(len(prompts)), key=lambda i: (prompts[i].system, prompts[i].user))
+        for i, response in self._loaded().stream([prompts[i] for i in order]):
+            yield order[i], replace(response, model=self.path.name)
 
     def _loaded(self) -> OpenAI:
         with self._lock:

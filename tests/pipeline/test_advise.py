@@ -52,7 +52,7 @@ def test_manifest_and_answers_say_who_was_asked_what_and_for_how_much(env, state
     arrays = store.open(ref).arrays
     assert arrays["round-000/answers/price_usd"].sum() == 2.0
     assert (
-        arrays["round-000/answers/prompt"][0].startswith("Facing")
+        arrays["round-000/answers/prompt"][0].startswith("Achieved so far")
         and len(arrays["round-000/answers/prompt_hash"][0]) == 64
     )
 
@@ -224,5 +224,8 @@ def test_a_row_explains_itself(env, states, store):
     ref = advise(states[:8], env, get_backend("rules"), store, "a", config())
     text = explain(load_advice(str(ref), store.root), 0)
     assert (
-        text.startswith("Facing") and "Advice (confidence" in text and "Plan (" in text and "Reason: rule book" in text
+        text.startswith("Achieved so far")
+        and "Advice (confidence" in text
+        and "Plan (" in text
+        and "Reason: rule book" in text
     )

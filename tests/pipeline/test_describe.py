@@ -13,12 +13,11 @@ def test_a_known_state_reads_as_its_golden_four_lines(env, make_state):
         inventory={"wood": 3, "wood_pickaxe": 1}, vitals={"drink": 3, "energy": 8}, unlocked=("collect_wood", "wake_up")
     )
     assert describe(state, env) == (
-        "Facing left: table. Beside you: left table, right cow, up grass, down grass. Nearest of each kind: "
-        "grass 1 up (42 seen); table 1 left; cow 1 right; zombie 2 down; tree 3 up (2 seen); "
-        "stone 2 right 1 up (7 seen); water 3 left (6 seen); lava 3 right 1 down.\n"
+        "Achieved so far: collect_wood, wake_up\n"
         "Inventory: 3 wood, 1 wood_pickaxe\n"
-        "Vitals (0 to 9): health 9; food 9; drink 3 (low); energy 8. It is day, you are awake.\n"
-        "Achieved so far: collect_wood, wake_up"
+        "Vitals: health 9, food 9, drink 3 (low), energy 8. It is day, you are awake.\n"
+        "Facing left: table. Beside you: right cow, up grass, down grass. Farther: zombie 2 down; tree 3 up; "
+        "stone 2 right 1 up; water 3 left; lava 3 right 1 down."
     )
 
 
@@ -26,9 +25,9 @@ def test_an_empty_beginning_says_so(env, make_state):
     text = describe(make_state(rows=("ggggggggg",) * 3 + ("ggggPgggg",) + ("ggggggggg",) * 3, sleeping=1), env)
     lines = text.splitlines()
     assert len(lines) == 4
-    assert lines[1] == "Inventory: empty" and lines[3] == "Achieved so far: nothing"
+    assert lines[0] == "Achieved so far: nothing" and lines[1] == "Inventory: empty"
     assert "you are asleep" in lines[2]
-    assert "Nearest of each kind: grass 1 up (62 seen)." in lines[0]
+    assert lines[3] == "Facing left: grass. Beside you: the same all round. Farther: nothing else."
 
 
 def test_a_hundred_states_with_different_keys_have_different_texts(env):
@@ -41,7 +40,7 @@ def test_a_hundred_states_with_different_keys_have_different_texts(env):
 def test_a_description_is_made_of_words_of_the_vocabulary_and_numbers_alone(env, states):
     vocab = env.vocab
     closed = {*vocab.targets, *vocab.items, *vocab.vitals, *vocab.achievements, *(d[0] for d in vocab.directions)}
-    fixed = "facing beside you nearest of each kind seen inventory vitals to it is are awake asleep achieved so far "
+    fixed = "facing beside you the same all round farther else inventory vitals it is are awake asleep achieved so far "
     fixed = {*(fixed + "nothing empty low day dusk night here").split()}
     for i in range(len(states)):
         words = describe(states[i], env).lower().replace(".", " ").replace(":", " ").replace(";", " ").replace(",", " ")

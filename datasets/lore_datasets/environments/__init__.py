@@ -17,17 +17,18 @@ if TYPE_CHECKING:
 __all__ = ["ENVIRONMENTS", "Environment", "get_environment"]
 
 ENVIRONMENTS = {"crafter": "lore_datasets.environments.crafter"}
-"""Environment name -> module with ``VOCAB``, ``KEY_SCHEME`` and ``base_skills()``."""
+"""Environment name -> module with ``VOCAB``, ``KEY_SCHEME``, ``base_skills()`` and perhaps ``UNLOCKS``."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """The contract's view of one environment."""
+    """The contract's view of one environment. ``unlocks``: (goal, achievement) where the two have different names."""
 
     name: str
     vocab: Vocab
     key_scheme: str
     skills: tuple[Skill, ...]
+    unlocks: tuple[tuple[str, str], ...] = ()
 
     @property
     def layout(self) -> StateLayout:
@@ -40,4 +41,5 @@ def get_environment(name: str) -> Environment:
     if name not in ENVIRONMENTS:
         raise NotFound(f"unknown environment {shown(name)!r}", hint=f"one of: {', '.join(sorted(ENVIRONMENTS))}")
     module = import_module(ENVIRONMENTS[name])
-    return Environment(name, module.VOCAB, module.KEY_SCHEME, module.base_skills())
+    unlocks = getattr(module, "UNLOCKS", ())
+    return Environment(name, module.VOCAB, module.KEY_SCHEME, module.base_skills(), unlocks)

@@ -10,10 +10,12 @@ from importlib import resources
 from lore_datasets.skills import Skill, parse_skill
 from lore_datasets.vocab import Recipe, Vocab
 
-__all__ = ["KEY_SCHEME", "VOCAB", "base_skills"]
+__all__ = ["KEY_SCHEME", "UNLOCKS", "VOCAB", "base_skills"]
 
 KEY_SCHEME = "crafter/1"
 """Names the hash of states (see :mod:`lore_datasets.keys`); changes whenever a key would change."""
+UNLOCKS = (("sleep", "wake_up"),)
+"""(goal, achievement it leads to) where the two have different names."""
 
 _GROUND = ("grass", "sand", "path")
 
