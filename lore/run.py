@@ -23,12 +23,13 @@ from lore.envs.base import Step, make_env_fns
 from lore.envs.vector import VectorEnv
 from lore.learner import Learner
 from lore.metrics import Means
+from lore.options.carry_over import carry_over
 from lore.options.controller import Controller
 from lore.options.slots import Slots
 from lore.replay import Replay, latent_fields
 from lore.replay_backends import check_room, make_replay
 from lore.synthetic.rollout import plan_table
-from lore.versions import relabel
+from lore.versions import is_same_dataset, relabel
 from lore.when import Ratio
 from lore_datasets.advice import AdviceData, load_advice
 from lore_datasets.environments import get_environment
@@ -204,6 +205,16 @@ class Run:
             **({"advice_head": True} if self.agent.advice_head is not None else {}),
         }
 
+    def _expected(self) -> dict[str, Any]:
+        """:meth:`identity`, without the number of skills where the checkpoint learned from another version of the same
+        dataset and says which skills it knew: what it has of them is carried over by name."""
+        expected = self.identity()
+        path = self.folder / "config.json"
+        before = json.loads(path.read_text()).get("advice", "") if path.is_file() else ""
+        if self.advice is not None and is_same_dataset(before, str(self.advice.ref)):
+            del expected["skills"]
+        return expected
+
     def save(self) -> str:
         """Write the whole run to its checkpoint (atomic, the previous one kept); returns the SHA-256."""
         assert self.learner is not None and self.replay is not None
@@ -217,6 +228,7 @@ class Run:
             **self.identity(),
             "config": to_dict(self.config),
             "advice": str(self.advice.ref) if self.advice else "",
+            "skill_names": [skill.name for skill in self.advice.skills] if self.advice else [],
             "frames": self.frames, "episodes": self.episodes, "recent": list(self.recent),
             "returns": self.returns.tolist(), "successes": self.successes, "seconds": self.seconds,
             "rows": self.rows,
@@ -230,8 +242,11 @@ class Run:
     def restore(self) -> dict[str, Any]:
         """Continue from the checkpoint; returns its meta data. SchemeMismatch names what does fit."""
         assert self.learner is not None and self.replay is not None
-        tensors, meta = checkpoint.load(self.folder / CHECKPOINT, self.identity(), fall_back=True)
+        tensors, meta = checkpoint.load(self.folder / CHECKPOINT, self._expected(), fall_back=True)
         if self.source is not None and meta["advice"] != str(self.source.data.ref):
+            fresh = {f"agent/{k}": v for k, v in self.agent.state_dict().items()}
+            fresh |= {f"learner/{k}": v for k, v in self.learner.tensors().items()}
+            carry_over(tensors, meta, fresh, self.source.data.skills, self.environment.vocab)
             relabel(tensors, self.source)
         self._restore_agent(tensors, meta)
         self.learner.load(_part(tensors, "learner/"), meta["learner"])

@@ -59,7 +59,7 @@ class Store:
         return self._versions(self._open(name), name)
 
     def resolve(self, text: str | ArtifactRef) -> ArtifactRef:
-        """The reference of ``name[@vN|@label][#digest]`` (default: the current version); NotFound lists what is there."""
+        """The reference of ``name[@vN|@label][#digest]`` (default: the current version); NotFound lists what is."""
         return ref_of(self._find(text)[1])
 
     def current(self, name: str) -> ArtifactRef:

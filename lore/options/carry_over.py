@@ -1,0 +1,108 @@
+"""Going on with another version of the advice whose skills are others: what belongs to a skill follows it by its name.
+
+Heads, optimiser moments, replayed proposals and statistics of a skill that both versions know are kept; a new skill
+starts fresh, and its proposals on replayed states are computed; what belonged to a skill that is gone is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lore.options.slots import SkillStatistics
+from lore_datasets.errors import SchemeMismatch
+from lore_datasets.geometry import StateView
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lore_datasets.skills import Skill
+    from lore_datasets.vocab import Vocab
+
+__all__ = ["carry_over"]
+
+_HEADS = ("heads.action.weight", "heads.action.bias", "heads.ready.weight", "heads.ready.bias")
+
+
+def carry_over(
+    tensors: MutableMapping[str, Tensor], meta: dict[str, Any], fresh: dict[str, Tensor], skills: Sequence[Skill],
+    vocab: Vocab,
+) -> bool:  # fmt: skip
+    """Lay a checkpoint out for ``skills``; False when it knows the same ones. Skills under way end in any case.
+
+    SchemeMismatch when the checkpoint does not say which skills it knew, and their number differs.
+
+    Args:
+        tensors, meta: of the checkpoint, changed in place. fresh: tensors of a run that begins, of the wanted shapes.
+        skills: K of the version that is gone on with. vocab: of its environment.
+    """
+    after = [skill.name for skill in skills]
+    before = list(meta.get("skill_names", after))
+    if len(before) != meta["skills"]:
+        raise SchemeMismatch(
+            f"the checkpoint knows {meta['skills']} skills, the version {len(after)}, and not by which names",
+            kept="the checkpoint", hint="go on with the version that it learned from",
+        )  # fmt: skip
+    for charge in meta["controller"]["charges"]:
+        if charge["run"] is not None:  # a skill of the same name may have other steps in another version
+            charge.update(kind="policy", run=None, skill=-1, left=0, actions=[], began="")
+    if before == after:
+        return False
+    old = np.array([before.index(name) if name in before else -1 for name in after], np.int64)  # per new skill
+    new = {k: j for j, k in enumerate(old.tolist()) if k >= 0}
+    for name in [n for n in tensors if n.endswith(_HEADS)]:
+        tensors[name] = _rows(tensors[name], fresh[name], old, len(before))
+    for name in [n for n in tensors if n.startswith("replay/") and n.endswith("/proposals")]:
+        stream = name.removesuffix("proposals")
+        tensors[name] = _proposals(tensors[name], tensors[stream + "state"].numpy(), old, skills, vocab)
+        held = tensors[stream + "skill"].numpy()
+        held[:] = [new.get(k, -1) for k in held.tolist()]
+        if stream + "advice" in tensors:
+            tensors[stream + "advice"] = _advice(tensors[stream + "advice"], old, len(vocab.actions))
+    _controller(meta["controller"], old, new)
+    meta["skills"], meta["skill_names"] = len(after), after
+    return True
+
+
+def _rows(value: Tensor, fresh: Tensor, old: np.ndarray, before: int) -> Tensor:
+    """Parameters [K * n, ...] of the new skills: the old rows where there are any, else the fresh ones."""
+    out = fresh.detach().cpu().clone().unflatten(0, (len(old), -1))
+    out[old >= 0] = value.unflatten(0, (before, -1))[old[old >= 0]]
+    return out.flatten(0, 1)
+
+
+def _proposals(value: Tensor, states: np.ndarray, old: np.ndarray, skills: Sequence[Skill], vocab: Vocab) -> Tensor:
+    """int8 [N, K]: what each skill would do in each stored state."""
+    import torch
+
+    from lore.options.interpreter import propose
+
+    out = np.full((len(states), len(old)), -1, np.int8)
+    out[:, old >= 0] = value.numpy()[:, old[old >= 0]]
+    strange = np.flatnonzero(old < 0)
+    if len(strange):
+        unknown = [skills[k] for k in strange]
+        for i, state in enumerate(states):
+            out[i, strange] = propose(unknown, StateView(state, vocab))
+    return torch.from_numpy(out)
+
+
+def _advice(value: Tensor, old: np.ndarray, actions: int) -> Tensor:
+    """float16 [N, A+K] of the advice head's targets."""
+    out = value.new_zeros(len(value), actions + len(old))
+    out[:, :actions] = value[:, :actions]
+    kept = np.flatnonzero(old >= 0)
+    out[:, actions + kept] = value[:, actions + old[kept]]
+    return out
+
+
+def _controller(state: dict[str, Any], old: np.ndarray, new: dict[int, int]) -> None:
+    state["appeal"] = [state["appeal"][k] if k >= 0 else 0.0 for k in old.tolist()]
+    if state["slots"]:
+        slots = state["slots"]
+        unused = asdict(SkillStatistics())
+        slots["skill"] = [new.get(k, -1) for k in slots["skill"]]
+        slots["statistics"] = [slots["statistics"][k] if k >= 0 else dict(unused) for k in old.tolist()]
