@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Generator, Tensor, nn
 
-from lore import losses
+from lore import kernels, losses
 from lore.config import Size
 from lore.dists import policy_log_probs, sample_index, twohot_bins, twohot_mean, twohot_spread
 from lore.nets import Head
@@ -95,7 +95,9 @@ class ActorCritic(nn.Module):
         self, features: Tensor, carry: Any = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Any]:
         """The plain policy over primitives, in the form that :func:`imagine` takes."""
-        action = self.sample(self.log_probs(features), generator)
+        logits = self.actor(features)
+        uniform = torch.rand(logits.shape[:-1], device=logits.device, generator=generator)
+        action = kernels.sample_index(logits, uniform, self.unimix)
         return action, action, torch.ones_like(action, dtype=torch.bool), None, carry
 
 
@@ -109,15 +111,14 @@ def imagine(
     carry: Any = None,
 ) -> Imagined:
     """Roll the policy out in the world model from start [N, ...] for ``horizon`` steps, without gradient."""
-    rows, deter, flat = start.deter.shape[0], world_model.size.deter, world_model.features
+    rows, flat = start.deter.shape[0], world_model.features
     latent = Latent(start.deter.detach(), start.stoch.detach())
-    features = latent.deter.new_empty(rows, horizon + 1, flat)
+    features = latent.deter.new_empty(horizon + 1, rows, flat)  # time-major: every step's block is contiguous
     actions, decisions, flags, masks = [], [], [], []
     for i in range(horizon + 1):
-        features[:, i, :deter] = latent.deter
-        features[:, i, deter:] = latent.stoch.flatten(1)
+        torch.cat([latent.deter, latent.stoch.flatten(1)], 1, out=features[i])
         # The last call only tells whether the state at the horizon is a decision.
-        action, decision, is_decision, mask, carry = policy_step(features[:, i], carry, generator)
+        action, decision, is_decision, mask, carry = policy_step(features[i], carry, generator)
         flags.append(is_decision)
         if i < horizon:
             actions.append(action)
@@ -125,6 +126,7 @@ def imagine(
             masks.append(mask)
             latent = world_model.rssm.imagine_step(latent, action, generator)
     mask = torch.stack(masks, 1) if masks and masks[0] is not None else None
+    features = features.transpose(0, 1)
     return Imagined(features, torch.stack(actions, 1), torch.stack(decisions, 1), torch.stack(flags, 1), mask, latent)
 
 

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from lore import kernels
+
 __all__ = [
     "MLP",
     "BlockLinear",
@@ -26,8 +28,6 @@ __all__ = [
     "init_weight",
 ]
 
-NORM_EPS = 1e-4
-_SMALL = 2**15  # below this many elements torch's own rms norm is as fast with its gradient
 _TRUNCATED = 1.1368  # std of a unit normal cut at two sigma is 1 / 1.1368
 
 
@@ -77,11 +77,16 @@ class BlockLinear(nn.Module):
         """Block-major form: [g, N, in/g] -> [g, N, out/g]."""
         return torch.baddbmm(self.bias.view(self.blocks, 1, -1), x, self.weight.transpose(0, 1))
 
-    def with_shared(self, own: Tensor, shared: Tensor) -> Tensor:
-        """Layer on concat(own [g, N, i], shared [N, in/g - i]) in every block: [N, out]."""
+    def parts(self, own: Tensor, shared: Tensor) -> tuple[Tensor, Tensor]:
+        """Layer on concat(own [g, N, i], shared [N, in/g - i]) in every block, as terms [N, out] and [g, N, out/g]."""
         split = own.shape[-1]
         dense = torch.addmm(self.bias, shared, self.weight[split:].flatten(1))
-        blocks = torch.bmm(own, self.weight[:split].transpose(0, 1)).transpose(0, 1)  # [N, g, out/g]
+        return dense, torch.bmm(own, self.weight[:split].transpose(0, 1))
+
+    def with_shared(self, own: Tensor, shared: Tensor) -> Tensor:
+        """The sum of :meth:`parts`: [N, out]."""
+        dense, blocks = self.parts(own, shared)
+        blocks = blocks.transpose(0, 1)  # [N, g, out/g]
         return (dense.view(blocks.shape) + blocks).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -90,29 +95,18 @@ class BlockLinear(nn.Module):
         return self.by_block(x.view(rows, self.blocks, -1).transpose(0, 1)).transpose(0, 1).reshape(rows, -1)
 
 
-def _normed(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x / rms(x) over the last axis and 1 / rms(x)."""
-    inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(NORM_EPS).rsqrt_()
-    return x * inverse, inverse
-
-
-class _RmsSilu(torch.autograd.Function):
-    """silu(rms_norm(x)) with a hand-written backward: torch's CPU rms_norm is a chain of elementwise operations."""
+class _NormSilu(torch.autograd.Function):
+    """silu(rms_norm(x) * scale) of rows, both directions in one pass each."""
 
     @staticmethod
     def forward(ctx, x: Tensor, scale: Tensor) -> Tensor:
-        normed, inverse = _normed(x.reshape(-1, x.shape[-1]))
-        ctx.save_for_backward(normed, inverse, scale)
-        return F.silu((normed * scale).view_as(x), inplace=True)
+        out, inverse = kernels.norm_silu_forward(x, scale)
+        ctx.save_for_backward(x, scale, inverse)
+        return out
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
-        normed, inverse, scale = ctx.saved_tensors
-        out = torch.ops.aten.silu_backward(grad.reshape(normed.shape), normed * scale)
-        product = out * normed
-        along = (product @ scale).div_(-normed.shape[-1]).unsqueeze(-1)
-        out = out.mul_(scale).addcmul_(normed, along).mul_(inverse)
-        return out.view(grad.shape), product.sum(0)
+        return kernels.norm_silu_backward(grad, *ctx.saved_tensors)
 
 
 class NormAct(nn.Module):
@@ -124,11 +118,13 @@ class NormAct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., C] -> [..., C]."""
-        if x.is_cuda or (torch.is_grad_enabled() and x.numel() <= _SMALL):
-            return F.silu(F.rms_norm(x.float(), self.scale.shape, self.scale, NORM_EPS)).to(x.dtype)
+        full = x.float()
+        if not kernels.is_fused(full):
+            return F.silu(F.rms_norm(full, self.scale.shape, self.scale, kernels.NORM_EPS)).to(x.dtype)
+        rows = full.reshape(-1, x.shape[-1])
         if torch.is_grad_enabled():
-            return _RmsSilu.apply(x.float(), self.scale).to(x.dtype)
-        return F.silu(_normed(x.float())[0].mul_(self.scale), inplace=True).to(x.dtype)
+            return _NormSilu.apply(rows, self.scale).view(x.shape).to(x.dtype)
+        return kernels.norm_silu_forward(rows, self.scale)[0].view(x.shape).to(x.dtype)
 
 
 class MLP(nn.Module):
@@ -165,6 +161,8 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> float32 [..., outputs]."""
+        if x.dim() == 3 and not x.is_contiguous() and x.transpose(0, 1).is_contiguous():  # stored time-major
+            return self(x.transpose(0, 1)).transpose(0, 1)
         return self.out(self.mlp(x)).float()
 
 

@@ -6,15 +6,29 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from lore import kernels
 from lore.config import Size
-from lore.dists import straight_through, unimix_probs
 from lore.nets import BlockLinear, Head, Linear, NormAct
+from lore.recurrence import Weights, filter_sequence
 from lore.types import Latent, Observed
 
 __all__ = ["RSSM", "UNIMIX"]
 
 UNIMIX = 0.01
 """Uniform share mixed into every latent categorical."""
+
+
+class _Gated(torch.autograd.Function):
+    """The gated step as one operation."""
+
+    @staticmethod
+    def forward(ctx, gates: Tensor, deter: Tensor) -> Tensor:
+        ctx.save_for_backward(gates, deter)
+        return kernels.gated_forward(gates, deter)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # type: ignore[override]
+        return kernels.gated_backward(grad, *ctx.saved_tensors)
 
 
 class RSSM(nn.Module):
@@ -51,25 +65,25 @@ class RSSM(nn.Module):
         )
 
     def project_action(self, action: Tensor, keep: Tensor | None = None) -> Tensor:
-        """int64 [...] -> action input of the core [..., h]; rows with keep [..., 1] = 0 get the zero action."""
-        onehot = (action.unsqueeze(-1) == torch.arange(self.actions, device=action.device)).float()
-        if keep is not None:
-            onehot = onehot * keep
-        return self.action_norm(self.action_in(onehot))
+        """int64 [...] -> action input of the core [..., h]; rows with keep bool [...] False get the zero action."""
+        weight, bias = self.action_in.weight, self.action_in.bias
+        table = self.action_norm(torch.cat([weight.t() + bias, bias[None]]))  # the last row is the zero action's
+        return F.embedding(action if keep is None else torch.where(keep, action, self.actions), table)
 
     def core(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
         """Next deter [N, D] from deter [N, D], stoch [N, S, K] and a projected action [N, h]."""
         rows, blocks = deter.shape[0], self.size.blocks
         inputs = [self.deter_norm(self.deter_in(deter)), self.stoch_norm(self.stoch_in(stoch.flatten(1))), action]
-        own = deter.view(rows, blocks, -1).transpose(0, 1)  # [g, N, D/g]
-        mixed = self.mix_norm(self.mix.with_shared(own, torch.cat(inputs, -1)))  # the norm spans all of D
+        own, shared = deter.view(rows, blocks, -1).transpose(0, 1), torch.cat(inputs, -1)  # [g, N, D/g], [N, 3 h]
+        if torch.is_grad_enabled():
+            mixed = self.mix_norm(self.mix.with_shared(own, shared))  # the norm spans all of D
+        else:
+            mixed = kernels.mixed_norm_silu(*self.mix.parts(own, shared), self.mix_norm.scale)[1]
         gates = self.gates.by_block(mixed.view(rows, blocks, -1).transpose(0, 1))  # [g, N, 3 D/g]
-        reset, candidate, update = gates.float().chunk(3, -1)  # three slices inside each block
-        candidate = torch.tanh(torch.sigmoid(reset) * candidate)
-        return torch.lerp(own, candidate, torch.sigmoid(update - 1.0)).transpose(0, 1).reshape(rows, -1)
+        return _Gated.apply(gates.float(), deter)  # three slices inside each block
 
     def _sample(self, logits: Tensor, uniform: Tensor) -> Tensor:
-        return straight_through(unimix_probs(logits, UNIMIX), uniform)
+        return kernels.sample_onehot(logits, uniform, UNIMIX)
 
     def _uniform(self, shape: tuple[int, ...], device: torch.device, generator: Generator | None) -> Tensor:
         return torch.rand(*shape, self.size.stoch, device=device, generator=generator)
@@ -93,31 +107,30 @@ class RSSM(nn.Module):
         """
         batch, steps = prev_action.shape
         assert tokens.shape[:2] == is_first.shape == (batch, steps), (tokens.shape, is_first.shape)
-        keep = (~is_first).float().unsqueeze(-1)  # [B, T, 1]
-        actions = self.project_action(prev_action, keep).unbind(1)
+        keep = (~is_first).t()  # [T, B]
+        actions = self.project_action(prev_action.t(), keep)
         uniform = self._uniform((steps, batch), prev_action.device, generator)
         # Everything of the posterior's first layer that does not depend on the state, for all steps at once.
         weight, width = self.post_in.weight, self.size.deter
-        seen = F.linear(tokens, weight[:, width:], self.post_in.bias).unbind(1)
-        weight = weight[:, :width]
-        deter, stoch = start.deter.float(), start.stoch.float()
-        deters, stochs, logits = [], [], []
-        for t, kept in enumerate(keep.unbind(1)):
-            deter = self.core(deter * kept, stoch * kept.unsqueeze(-1), actions[t])
-            post = self._posterior(F.linear(deter, weight) + seen[t])
-            stoch = self._sample(post, uniform[t])
-            deters.append(deter)
-            stochs.append(stoch)
-            logits.append(post)
-        latent = Latent(torch.stack(deters, 1), torch.stack(stochs, 1))
-        return Observed(latent, torch.stack(logits, 1), self.prior(latent.deter))
+        seen = F.linear(tokens.transpose(0, 1), weight[:, width:], self.post_in.bias)
+        weights = Weights(
+            self.deter_in.weight, self.deter_in.bias, self.deter_norm.scale,
+            self.stoch_in.weight, self.stoch_in.bias, self.stoch_norm.scale,
+            self.mix.weight, self.mix.bias, self.mix_norm.scale, self.gates.weight, self.gates.bias,
+            weight[:, :width], self.post_norm.scale, self.post_out.weight, self.post_out.bias,
+        )  # fmt: skip
+        deter, stoch, logits = filter_sequence(
+            seen, actions, keep, start.deter.float(), start.stoch.float().flatten(1), uniform, UNIMIX, weights
+        )
+        latent = Latent(deter.transpose(0, 1), self._logits(stoch).transpose(0, 1))
+        return Observed(latent, logits.transpose(0, 1), self.prior(latent.deter))
 
     def observe_step(
         self, tokens: Tensor, prev_action: Tensor, is_first: Tensor, latent: Latent, generator: Generator | None = None
     ) -> Latent:
         """One step of :meth:`observe` for acting: tokens [B, E], prev_action int64 [B], is_first bool [B]."""
         keep = (~is_first).float().unsqueeze(-1)
-        action = self.project_action(prev_action, keep)
+        action = self.project_action(prev_action, ~is_first)
         deter = self.core(latent.deter.float() * keep, latent.stoch.float() * keep.unsqueeze(-1), action)
         post = self._posterior(self.post_in(torch.cat([deter, tokens.to(deter.dtype)], -1)))
         return Latent(deter, self._sample(post, self._uniform(deter.shape[:1], deter.device, generator)))

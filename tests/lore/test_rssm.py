@@ -159,3 +159,35 @@ def test_table_sizes_observe_and_imagine(name):
         2,
         size.deter,
     )
+
+
+def test_the_filters_gradients_equal_those_of_the_same_steps_on_the_tape():
+    rssm = make()
+    tokens, action, first = sequence(rssm, 3, 5)
+    first[1, 2] = True
+    start, weight = random_latent(rssm, 3), torch.randn(3, 5, 6, 4, generator=seeded(7))
+    names = [n for n, _ in rssm.named_parameters() if not n.startswith("prior_net")]
+
+    def gradients(deter, stoch, logits):
+        loss = (deter * weight.flatten(2).repeat(1, 1, 3)[..., :64]).sum() + (stoch * weight).sum()
+        rssm.zero_grad()
+        (loss + (logits.log_softmax(-1) * weight).sum()).backward()
+        return [rssm.get_parameter(n).grad.clone() for n in names]
+
+    seen = rssm.observe(tokens, action, first, start, seeded(5))
+    ours = gradients(*seen.latent, seen.post_logits)
+    keep, taped = (~first).float().unsqueeze(-1), []
+    deter, stoch = start
+    for t in range(5):
+        deter = rssm.core(
+            deter * keep[:, t], stoch * keep[:, t, :, None], rssm.project_action(action[:, t], ~first[:, t])
+        )
+        hidden = rssm.post_norm(rssm.post_in(torch.cat([deter, tokens[:, t]], -1)))
+        logits = rssm.post_out(hidden).unflatten(-1, (6, 4))
+        probs = 0.99 * logits.softmax(-1) + 0.01 / 4
+        stoch = seen.latent.stoch[:, t].detach() + probs - probs.detach()
+        taped.append((deter, stoch, logits))
+    for name, one, other in zip(
+        names, ours, gradients(*(torch.stack(x, 1) for x in zip(*taped, strict=True))), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")

@@ -1,0 +1,235 @@
+"""Elementwise work of the learner fused for CPUs: one pass over memory where torch makes ten.
+
+Every function here takes float32 tensors and has two bodies: compiled loops (numba) for tensors on a CPU, and plain
+torch operations for every other device and where numba is missing. Tests hold them to each other. Loops share large
+arrays between as many threads as torch uses; results depend on that number and on nothing else.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+try:
+    from lore import kernels_cpu as loops
+except ImportError:  # numba is missing: torch's own operations everywhere
+    loops = None
+
+__all__ = [
+    "gated_backward",
+    "gated_forward",
+    "is_fused",
+    "mixed_norm_silu",
+    "norm_silu_backward",
+    "norm_silu_forward",
+    "sample_index",
+    "sample_onehot",
+    "softmax_backward",
+    "twohot_loss_backward",
+    "twohot_loss_forward",
+    "twohot_mean",
+]
+
+NORM_EPS = 1e-4
+_SHARED = 2**17  # elements from which rows are shared between threads
+
+
+def is_fused(x: Tensor) -> bool:
+    """Whether ``x`` is handled by the compiled loops."""
+    return loops is not None and x.device.type == "cpu" and x.dtype == torch.float32
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="lore-kernels")
+
+
+def _np(x: Tensor) -> np.ndarray:
+    return x.detach().numpy()
+
+
+def _shares(rows: int, elements: int) -> list[tuple[int, int]]:
+    threads = torch.get_num_threads() if elements >= _SHARED else 1
+    cuts = [rows * i // threads for i in range(threads + 1)]
+    return list(pairwise(cuts))
+
+
+def _run(loop: Any, rows: int, elements: int, *arrays: Any) -> None:
+    """``loop(low, high, *arrays)`` over all rows, in shares."""
+    first, *others = _shares(rows, elements)
+    waits = [_pool(len(others)).submit(loop, low, high, *arrays) for low, high in others]
+    loop(*first, *arrays)
+    for wait in waits:
+        wait.result()
+
+
+def _run_summed(loop: Any, rows: int, elements: int, width: int, *arrays: Any) -> Tensor:
+    """As :func:`_run`; each share also adds to a row of its own [width], and their sum is returned."""
+    first, *others = _shares(rows, elements)
+    sums = np.zeros((1 + len(others), width), np.float32)
+    waits = [_pool(len(others)).submit(loop, low, high, *arrays, sums[1 + i]) for i, (low, high) in enumerate(others)]
+    loop(*first, *arrays, sums[0])
+    for wait in waits:
+        wait.result()
+    return torch.from_numpy(sums[0] if not others else sums.sum(0))
+
+
+# ------------------------------------------------------------------------------------------------------ norm and silu
+def norm_silu_forward(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """silu(rms_norm(x) * scale) of x [R, C], and 1 / rms [R]."""
+    if is_fused(x):
+        x = x.contiguous()
+        out, inverse = torch.empty_like(x), torch.empty(x.shape[0])
+        _run(loops.norm_silu, x.shape[0], x.numel(), _np(x), _np(scale), _np(out), _np(inverse))
+        return out, inverse
+    inverse = (x.square().mean(-1) + NORM_EPS).rsqrt()
+    return F.silu(x * inverse.unsqueeze(-1) * scale), inverse
+
+
+def norm_silu_backward(grad: Tensor, x: Tensor, scale: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of x [R, C] and scale [C] for the gradient [R, C] of :func:`norm_silu_forward`'s output."""
+    if is_fused(x):
+        grad, x = grad.contiguous(), x.contiguous()
+        out, arrays = torch.empty_like(x), (_np(grad), _np(x), _np(scale), _np(inverse))
+        return out, _run_summed(loops.norm_silu_back, len(x), x.numel(), len(scale), *arrays, _np(out))
+    normed = x * inverse.unsqueeze(-1)
+    out = torch.ops.aten.silu_backward(grad, normed * scale)
+    product = out * normed
+    along = (product * scale).mean(-1, keepdim=True)
+    return (out * scale - normed * along) * inverse.unsqueeze(-1), product.sum(0)
+
+
+def mixed_norm_silu(dense: Tensor, blocks: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """For dense [N, D] and blocks [g, N, D/g]: their sum x [N, D], silu(rms_norm(x) * scale), 1 / rms [N]."""
+    if is_fused(dense) and blocks.dtype == torch.float32:
+        dense, blocks = dense.contiguous(), blocks.contiguous()
+        x, out, inverse = torch.empty_like(dense), torch.empty_like(dense), torch.empty(len(dense))
+        arrays = (_np(dense), _np(blocks), _np(scale), _np(x), _np(out), _np(inverse))
+        _run(loops.mixed_norm_silu, len(dense), dense.numel(), *arrays)
+        return x, out, inverse
+    x = dense.float() + blocks.transpose(0, 1).flatten(1)
+    return x, *norm_silu_forward(x, scale)
+
+
+# ------------------------------------------------------------------------------------------------------ the recurrence
+def gated_forward(gates: Tensor, deter: Tensor) -> Tensor:
+    """Next deter [N, D] of deter [N, D] and gate inputs [g, N, 3 D/g] (reset, candidate, update inside each block)."""
+    if is_fused(gates) and deter.dtype == torch.float32:
+        gates, deter = gates.contiguous(), deter.contiguous()
+        out = torch.empty_like(deter)
+        _run(loops.gated, len(deter), gates.numel(), _np(gates), _np(deter), _np(out))
+        return out
+    rows, blocks = deter.shape[0], gates.shape[0]
+    reset, candidate, update = gates.float().chunk(3, -1)
+    candidate = torch.tanh(torch.sigmoid(reset) * candidate)
+    own = deter.view(rows, blocks, -1).transpose(0, 1)
+    return torch.lerp(own, candidate, torch.sigmoid(update - 1.0)).transpose(0, 1).reshape(rows, -1)
+
+
+def gated_backward(grad: Tensor, gates: Tensor, deter: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of gates [g, N, 3 D/g] and deter [N, D] for the gradient [N, D] of :func:`gated_forward`'s output."""
+    if is_fused(gates):
+        grad, gates, deter = grad.contiguous(), gates.contiguous(), deter.contiguous()
+        out, own = torch.empty_like(gates), torch.empty_like(deter)
+        _run(loops.gated_back, len(deter), gates.numel(), *map(_np, (grad, gates, deter, out, own)))
+        return out, own
+    rows, blocks = deter.shape[0], gates.shape[0]
+    grad, own = (v.view(rows, blocks, -1).transpose(0, 1) for v in (grad, deter))
+    reset, candidate, update = gates.float().chunk(3, -1)
+    reset, update = reset.sigmoid(), (update - 1.0).sigmoid()
+    bounded = torch.tanh(reset * candidate)
+    inner = grad * update * (1.0 - bounded.square())
+    parts = (inner * candidate * reset * (1.0 - reset), inner * reset, grad * (bounded - own) * update * (1.0 - update))
+    return torch.cat(parts, -1), (grad * (1.0 - update)).transpose(0, 1).reshape(rows, -1)
+
+
+# ------------------------------------------------------------------------------------------------------ categoricals
+def sample_index(logits: Tensor, uniform: Tensor, unimix: float) -> Tensor:
+    """int64 draws [...] from the unimixed softmax of logits [..., K] by inverse CDF at uniform [...], no gradient."""
+    if is_fused(logits):
+        rows, logits = uniform.numel(), logits.detach().contiguous()
+        out = torch.empty(uniform.shape, dtype=torch.int64)
+        arrays = (_np(logits.view(rows, -1)), _np(uniform.reshape(-1)), unimix, _np(out.view(-1)))
+        _run(loops.sample_index, rows, logits.numel(), *arrays)
+        return out
+    probs = (1.0 - unimix) * logits.detach().float().softmax(-1) + unimix / logits.shape[-1]
+    cdf = probs.cumsum(-1)
+    # Scaling by the last partial sum keeps rounding of the sum from ever pointing past the last possible entry.
+    return (cdf <= uniform.unsqueeze(-1) * cdf[..., -1:]).sum(-1)
+
+
+def sample_onehot(logits: Tensor, uniform: Tensor, unimix: float) -> Tensor:
+    """As :func:`sample_index`, one-hot float32 [..., K]."""
+    if is_fused(logits):
+        rows, logits = uniform.numel(), logits.detach().contiguous()
+        out = torch.zeros_like(logits)
+        arrays = (_np(logits.view(rows, -1)), _np(uniform.reshape(-1)), unimix, _np(out.view(rows, -1)))
+        _run(loops.sample, rows, logits.numel(), *arrays)
+        return out
+    classes = torch.arange(logits.shape[-1], device=logits.device)
+    return (sample_index(logits, uniform, unimix).unsqueeze(-1) == classes).float()
+
+
+def softmax_backward(grad: Tensor, logits: Tensor, factor: float) -> Tensor:
+    """Gradient of logits [..., K] where ``factor`` * softmax(logits) has the gradient ``grad`` [..., K]."""
+    if is_fused(logits):
+        grad, logits = grad.contiguous(), logits.contiguous()
+        out, classes = torch.empty_like(logits), logits.shape[-1]
+        arrays = (_np(v.view(-1, classes)) for v in (grad, logits, out))
+        _run(loops.softmax_back, logits.numel() // classes, logits.numel(), *arrays, factor)
+        return out
+    probs = logits.softmax(-1)
+    return factor * probs * (grad - (grad * probs).sum(-1, keepdim=True))
+
+
+# ------------------------------------------------------------------------------------------------------ symexp two-hot
+def twohot_mean(logits: Tensor, bins: Tensor) -> Tensor:
+    """Expected value [R] of logits [R, bins], summed in antisymmetric pairs: uniform logits give exactly 0."""
+    if is_fused(logits):
+        logits = logits.contiguous()
+        out = torch.empty(logits.shape[0])
+        _run(loops.twohot_mean, len(logits), logits.numel(), _np(logits), _np(bins), _np(out))
+        return out
+    probs = logits.softmax(-1)
+    middle = bins.shape[0] // 2
+    # A product and a sum, not a matmul: autocast would run that in bfloat16.
+    return ((probs[..., middle + 1 :] - probs[..., :middle].flip(-1)) * bins[middle + 1 :]).sum(-1)
+
+
+def twohot_loss_forward(logits: Tensor, below: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy [R] of logits [R, bins], summed over n targets with lower bins and upper weights [n, R], and
+    logsumexp [R]."""
+    if is_fused(logits):
+        loss, total = torch.empty(logits.shape[0]), torch.empty(logits.shape[0])
+        arrays = (logits.contiguous(), below.contiguous(), weight.contiguous(), loss, total)
+        _run(loops.twohot_loss, len(logits), logits.numel(), *map(_np, arrays))
+        return loss, total
+    total = torch.logsumexp(logits, -1)
+    loss = len(below) * total
+    for low, share in zip(below, weight, strict=True):
+        pair = torch.stack([low, low + 1], -1)
+        loss = loss - (logits.gather(-1, pair) * torch.stack([1.0 - share, share], -1)).sum(-1)
+    return loss, total
+
+
+def twohot_loss_backward(grad: Tensor, logits: Tensor, total: Tensor, below: Tensor, weight: Tensor) -> Tensor:
+    """Gradient of the logits [R, bins] for the gradient [R] of :func:`twohot_loss_forward`'s loss."""
+    if is_fused(logits):
+        out = torch.empty(logits.shape)
+        arrays = (grad.contiguous(), logits.contiguous(), total, below.contiguous(), weight.contiguous(), out)
+        _run(loops.twohot_loss_back, len(logits), logits.numel(), *map(_np, arrays))
+        return out
+    out = (logits - total.unsqueeze(-1)).exp_()
+    grad = grad.unsqueeze(-1)
+    out.mul_(grad * len(below))
+    for low, share in zip(below, weight, strict=True):
+        pair = torch.stack([low, low + 1], -1)
+        out.scatter_add_(-1, pair, -grad * torch.stack([1.0 - share, share], -1))
+    return out
