@@ -28,8 +28,13 @@ VERBS: dict[str, tuple[str, str]] = {
         "train an agent; advice enters through replay, policy prior and options, each switchable",
     ),
     "eval": ("flows.cli_jobs:evaluate", "play fresh episodes with a trained agent, with its advice and without"),
+    "refresh": (
+        "flows.cli_lab:refresh",
+        "ask about the states where a trained agent lacks advice or is unsure; train on with the next version",
+    ),
     "ablate": ("flows.cli_ablate:ablate", "arms x advisers x seeds with equal budgets, one table, one page"),
     "report": ("flows.cli_jobs:report", "one self-contained HTML page about one or more runs"),
+    "up": ("flows.cli_lab:up", "a server with pages, schedules and TensorBoard: runs all of this by itself"),
     "doctor": ("flows.doctor:doctor", "check this machine and this installation"),
 }
 """Verb -> (``module:function``, what it does); the module is imported when the verb runs."""
@@ -168,6 +173,7 @@ def _help() -> str:
         "",
         "  offline   collect -> advise          no GPU, no training; ends in a dataset version",
         "  learning  train -> eval -> report    no language model; reads that version",
+        "  rounds    refresh, or up by itself   the next version, where the agent needs it",
         "",
     ]
     lines += [f"  {verb:<12}{text}" for verb, (_, text) in VERBS.items()]

@@ -3,7 +3,9 @@
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.artifacts import on_the_board
 from flows.config import CollectJob
+from flows.pages import states_page
 from flows.tasks import play_states
 
 __all__ = ["collect"]
@@ -17,4 +19,7 @@ def _play(job: CollectJob) -> str:
 @flow(name="collect", flow_run_name="collect {job.name}, seed {job.collect.seed}", persist_result=False)
 def collect(job: CollectJob) -> str:
     """Collect states; returns the reference of the version."""
-    return _play(job)
+    with on_the_board():
+        ref = _play(job)
+    states_page(ref)
+    return ref

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -13,7 +14,10 @@ from pathlib import Path
 
 from lore_datasets.errors import ServiceError
 
-__all__ = ["SETTINGS", "close_stale_runs", "embedded_server", "prepare"]
+__all__ = [
+    "SETTINGS", "close_stale_runs", "embedded_server", "free_port", "lab_environment", "prepare", "running_lab",
+    "start_server",
+]  # fmt: skip
 
 SETTINGS = {
     "DO_NOT_TRACK": "1",
@@ -31,7 +35,21 @@ SETTINGS = {
 }
 """Set before Prefect is imported, unless the user's environment says otherwise."""
 
+_LAB = {
+    "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+    "PREFECT_SERVER_UI_ENABLED": "true",
+    "PREFECT_LOGGING_LEVEL": "INFO",
+    "PREFECT_LOGGING_TO_API_ENABLED": "true",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "true",
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "true",
+    "PREFECT_RUNNER_POLL_FREQUENCY": "3",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "20",
+}
+"""What a server with pages and schedules has otherwise than the embedded one."""
+
 _STARTUP_SECONDS = 180.0
+LAB_FILE = "lab.json"
+"""In Prefect's home while ``lore up`` runs: where its server answers."""
 _lock = threading.Lock()
 _started: dict[str, str] = {}
 
@@ -47,15 +65,50 @@ def prepare(home: Path) -> None:
         os.environ.setdefault(name, value)
 
 
+def lab_environment(home: Path, host: str, port: int, auth: str = "") -> dict[str, str]:
+    """Environment of a server with pages on ``host:port`` and of what talks to it; ``auth`` is ``user:password``."""
+    seen = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}/api"
+    found = {**SETTINGS, **_LAB, "PREFECT_HOME": str(home.resolve()), "PREFECT_API_URL": seen}
+    # Without these the pages call port 4200 whatever the server listens on.
+    found |= {"PREFECT_SERVER_API_HOST": host, "PREFECT_SERVER_API_PORT": str(port), "PREFECT_UI_API_URL": "/api"}
+    if auth:
+        found |= {"PREFECT_SERVER_API_AUTH_STRING": auth, "PREFECT_API_AUTH_STRING": auth}
+    return found
+
+
+def running_lab(home: Path) -> str | None:
+    """URL of the API of a ``lore up`` that runs with this home, None when there is none."""
+    import json
+
+    try:
+        found = json.loads((home / LAB_FILE).read_text())
+        return str(found["url"]) if _healthy(str(found["host"]), int(found["port"])) else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 @contextmanager
 def embedded_server(home: Path) -> Iterator[str]:
-    """The URL of a Prefect API for this process: the user's (PREFECT_API_URL), or a server that ends with the block.
+    """The URL of a Prefect API for this process: the user's (PREFECT_API_URL), else that of a ``lore up`` with this
+    home, else a server that ends with the block.
 
-    One server per process: a second use inside the first reuses it. ServiceError when none comes up in 180 s.
+    One server per process: a second use inside the first reuses it. ServiceError when none comes up in 180 s, or when
+    nobody answers at PREFECT_API_URL.
     """
     given = os.environ.get("PREFECT_API_URL")
     if given:
+        if str(home) not in _started:
+            _check_reachable(given)
         yield given
+        return
+    lab = running_lab(home)
+    if lab is not None:
+        prepare(home)
+        os.environ["PREFECT_API_URL"] = lab
+        try:
+            yield lab
+        finally:
+            os.environ.pop("PREFECT_API_URL", None)
         return
     with _lock:
         if str(home) in _started:
@@ -95,41 +148,64 @@ def close_stale_runs() -> int:
     return len(stale)
 
 
-def _free_port() -> int:
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port of ``host`` that nobody listens on now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         return probe.getsockname()[1]
 
 
-def _start(home: Path):
+def start_server(
+    home: Path, host: str, port: int, env: dict[str, str], *, pages: bool
+) -> tuple[str, subprocess.Popen[bytes]]:
+    """Start a Prefect server on a leash and wait until it answers; (URL of its API, the process). ServiceError."""
     from flows.leash import spawn, stop
 
-    port = _free_port()
-    address = f"http://127.0.0.1:{port}"
     log = home / "server.log"
-    arguments = ["server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
-    process = spawn("prefect", arguments, log=log, env={"PREFECT_SERVER_API_PORT": str(port)})
-    deadline = time.monotonic() + _STARTUP_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        if _healthy(port):
-            return f"{address}/api", process
-        time.sleep(0.1)
+    home.mkdir(parents=True, exist_ok=True)
+    arguments = ["server", "start", "--host", host, "--port", str(port), "--ui" if pages else "--no-ui"]
+    process = spawn("prefect", arguments, log=log, env=env)
+    seen = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    try:
+        deadline = time.monotonic() + _STARTUP_SECONDS
+        while time.monotonic() < deadline and process.poll() is None:
+            if _healthy(seen, port):
+                return f"http://{seen}:{port}/api", process
+            time.sleep(0.1)
+    except BaseException:
+        stop(process, 1.0)
+        raise
     stop(process, 1.0)
     raise ServiceError(
-        f"the embedded Prefect server did not come up on {address}", hint=f"read {log}; or set PREFECT_API_URL"
+        f"the Prefect server did not come up on http://{seen}:{port}", hint=f"read {log}; or set PREFECT_API_URL"
     )
 
 
-def _healthy(port: int) -> bool:
+def _start(home: Path) -> tuple[str, subprocess.Popen[bytes]]:
+    port = free_port()
+    return start_server(home, "127.0.0.1", port, {"PREFECT_SERVER_API_PORT": str(port)}, pages=False)
+
+
+def _check_reachable(url: str) -> None:
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    local = parts.hostname in ("127.0.0.1", "localhost", "::1")
+    if local and not _healthy(parts.hostname or "", parts.port or 80):
+        raise ServiceError(
+            f"no Prefect server answers at PREFECT_API_URL = {url}",
+            hint="start one with lore up, or unset the variable",
+        )
+
+
+def _healthy(host: str, port: int) -> bool:
     import http.client
 
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    connection = http.client.HTTPConnection(host, port, timeout=2)
     try:
         connection.request("GET", "/api/health")
         return connection.getresponse().status == 200
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return False
     finally:
         connection.close()

@@ -1,7 +1,8 @@
-"""The flow ``train``: one task and one process per run, side by side."""
+"""The flows ``train`` (several seeds of one pinned version) and ``train-runs``: a task and a process per run."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,39 +10,81 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import wait
 from prefect.runtime import flow_run
+from prefect.states import Cancelled
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.arms import follow, train_arm
-from flows.config import TrainJob
+from flows.artifacts import on_the_board
+from flows.config import SeedsJob, TrainJob
+from flows.machine import datasets_root, trainer_slot
+from flows.pages import training_page
+from lore_datasets.errors import Busy
 
-__all__ = ["train"]
+__all__ = ["train", "train_seeds"]
 
 
-def _name() -> str:
-    jobs = flow_run.parameters["jobs"]
+def _runs(jobs: list[TrainJob]) -> str:
     dataset = next((job.config.advice.dataset for job in jobs if job.config.advice.dataset), "no advice")
     seeds = sorted({job.config.train.seed for job in jobs})
     return f"train {len(jobs)} on {dataset}, seeds {', '.join(map(str, seeds))}"
 
 
-@task(name="train a run", task_run_name="train {job.folder}, seed {job.config.train.seed}", cache_policy=NO_CACHE)
+def _name() -> str:
+    return _runs(flow_run.parameters["jobs"])
+
+
+def _seeds_name() -> str:
+    job = flow_run.parameters["job"]
+    job = job if isinstance(job, SeedsJob) else SeedsJob(**{k: v for k, v in job.items() if k != "config"})
+    return f"{Path(job.folder).name}: {_runs(job.jobs())}"
+
+
+@task(
+    name="train a run",
+    task_run_name="train {job.folder}, seed {job.config.train.seed}, {job.config.advice.dataset}",
+    cache_policy=NO_CACHE,
+)
 def _train(job: TrainJob, root: str) -> dict[str, Any]:
     return train_arm(job, root)
 
 
+def _side_by_side(jobs: list[TrainJob], root: str) -> list[dict[str, Any]]:
+    with on_the_board():
+        futures = [_train.submit(job, root) for job in jobs]
+        labels = {Path(job.folder).name: job for job in jobs}
+        follow(
+            {name: Path(job.folder) / "progress.jsonl" for name, job in labels.items()},
+            {name: job.config.train.total_frames for name, job in labels.items()},
+            lambda: not wait(futures, timeout=0.5).not_done,
+        )
+        found = [future.result() for future in futures]
+    dataset = next((job.config.advice.dataset for job in jobs if job.config.advice.dataset), "")
+    training_page([(job.folder, row) for job, row in zip(jobs, found, strict=True)], dataset)
+    return found
+
+
 @flow(  # pyright: ignore[reportCallIssue]
-    name="train",
+    name="train-runs",
     flow_run_name=_name,
     task_runner=ThreadPoolTaskRunner(max_workers=16),  # pyright: ignore[reportArgumentType]
     persist_result=False,
 )
-def train(jobs: list[TrainJob], root: str) -> list[dict[str, Any]]:
+def train(jobs: list[TrainJob], root: str = "") -> list[dict[str, Any]]:
     """Train runs side by side with the datasets in ``root``, each on from its checkpoint; their last progress."""
-    futures = [_train.submit(job, root) for job in jobs]
-    labels = {Path(job.folder).name: job for job in jobs}
-    follow(
-        {name: Path(job.folder) / "progress.jsonl" for name, job in labels.items()},
-        {name: job.config.train.total_frames for name, job in labels.items()},
-        lambda: not wait(futures, timeout=0.5).not_done,
-    )
-    return [future.result() for future in futures]
+    return _side_by_side(jobs, root or datasets_root())
+
+
+@flow(name="train", flow_run_name=_seeds_name, persist_result=False)
+def train_seeds(job: SeedsJob) -> Any:
+    """Train several seeds from one pinned advice version, one task each; Cancelled when this machine trains already."""
+    root, jobs = datasets_root(), job.jobs()
+    if job.dataset:
+        from lore_datasets.store import Store
+
+        Store().verify(job.dataset)  # an unknown version or a wrong digest is named before anything starts
+    try:
+        with trainer_slot(f"train {job.folder}"):
+            runner = ThreadPoolTaskRunner(max_workers=job.workers or os.cpu_count() or 1)
+            return train.with_options(task_runner=runner)(jobs, root)  # pyright: ignore[reportArgumentType]
+    except Busy as error:
+        return Cancelled(message=f"{error.kind}: {error}")

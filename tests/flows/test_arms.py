@@ -13,7 +13,7 @@ from flows.config import DemoJob, TrainJob
 from flows.walk import ARMS, arm_config
 from lore.config import load_config
 from lore.main import parse
-from lore_datasets.errors import LoreError
+from lore_datasets.errors import LoreError, ServiceError
 
 CONFIGS = {
     "defaults": load_config(),
@@ -81,7 +81,13 @@ def test_prefect_is_pointed_at_the_run_s_folder_without_analytics(tmp_path, monk
 
 
 def test_a_server_that_the_user_names_is_used_and_none_is_started(tmp_path, monkeypatch):
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setenv("PREFECT_API_URL", "https://prefect.example/api")
     with runtime.embedded_server(tmp_path / "home") as url:
-        assert url == "http://127.0.0.1:9/api"
+        assert url == "https://prefect.example/api"
     assert not (tmp_path / "home").exists()
+
+
+def test_a_local_server_that_does_not_answer_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    with pytest.raises(ServiceError, match="no Prefect server answers"), runtime.embedded_server(tmp_path / "home"):
+        raise AssertionError("no server is there")

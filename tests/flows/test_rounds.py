@@ -176,7 +176,7 @@ def test_a_full_disk_in_the_middle_of_a_round_leaves_no_half_version(lab, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(commit, "_write", full)
-        with pytest.raises(Exception, match="(?i)no (room|space)") as caught:
+        with pytest.raises(Exception, match=r"(?i)no (room|space)") as caught:
             refresh(job(run), in_process())
     assert getattr(caught.value, "kind", "") == "no_space"
     assert Store().versions("talk") == [1] and versions(run)[-1]["advice"] == first

@@ -1,0 +1,83 @@
+"""A few calls of the Prefect API over plain HTTP: for the supervisor, which need not import Prefect."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from lore_datasets.errors import ServiceError, shown
+
+__all__ = ["Api"]
+
+_LIVE = ("RUNNING", "PENDING", "CANCELLING")
+
+
+class Api:
+    """The API at ``url`` (``http://127.0.0.1:4200/api``); ``auth`` is ``user:password`` or empty. ServiceError."""
+
+    def __init__(self, url: str, auth: str = "") -> None:
+        import httpx
+
+        headers = {"Authorization": f"Basic {base64.b64encode(auth.encode()).decode()}"} if auth else {}
+        self.url = url
+        self._client = httpx.Client(base_url=url, headers=headers, timeout=20.0)
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """One request; the JSON of the answer."""
+        import httpx
+
+        try:
+            answer = self._client.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise ServiceError(
+                f"no answer from {self.url}: {type(error).__name__}", hint="is lore up running there?"
+            ) from None
+        if answer.status_code >= 400:
+            raise ServiceError(f"{method} {self.url}{path}: {answer.status_code} {shown(answer.text, 200)}")
+        return answer.json() if answer.content else None
+
+    def runs(self, types: Sequence[str] = (), limit: int = 200, deployment: str = "") -> list[dict[str, Any]]:
+        """Flow runs, latest expected first; ``types``: state types such as RUNNING."""
+        chosen: dict[str, Any] = {"state": {"type": {"any_": list(types)}}} if types else {}
+        if deployment:
+            chosen["deployment_id"] = {"any_": [deployment]}
+        body = {"flow_runs": chosen, "sort": "EXPECTED_START_TIME_DESC", "limit": limit}
+        return self.call("POST", "/flow_runs/filter", body)
+
+    def set_state(self, run: str, kind: str, message: str, *, force: bool = True) -> None:
+        """Put a run into a state (CRASHED, CANCELLED, CANCELLING)."""
+        state = {"type": kind, "name": kind.capitalize(), "message": message}
+        self.call("POST", f"/flow_runs/{run}/set_state", {"state": state, "force": force})
+
+    def cancel(self, run: str) -> None:
+        """Ask whoever runs it to stop a run."""
+        self.set_state(run, "CANCELLING", "cancelled by request", force=False)
+
+    def deployments(self) -> list[dict[str, Any]]:
+        """All deployments."""
+        return self.call("POST", "/deployments/filter", {"limit": 200})
+
+    def delete_deployment(self, deployment: str) -> None:
+        """Remove a deployment; its runs stay."""
+        self.call("DELETE", f"/deployments/{deployment}")
+
+    def artifacts(self, run: str = "") -> list[dict[str, Any]]:
+        """Artifacts, latest first; of one flow run, or all."""
+        chosen = {"artifacts": {"flow_run_id": {"any_": [run]}}} if run else {}
+        return self.call("POST", "/artifacts/filter", {**chosen, "sort": "CREATED_DESC", "limit": 200})
+
+    def settle(self) -> tuple[int, int]:
+        """After a stop: live runs become Crashed, runs that were due meanwhile Cancelled; how many of each.
+
+        Only for a server whose runs all belonged to the process that stopped.
+        """
+        live = self.runs(_LIVE)
+        for run in live:
+            self.set_state(run["id"], "CRASHED", "its process ended with the last lore up; the next run goes on")
+        now = datetime.now(UTC).isoformat()
+        due = [run for run in self.runs(("SCHEDULED",)) if (run.get("expected_start_time") or "9") < now]
+        for run in due:
+            self.set_state(run["id"], "CANCELLED", "was due while lore up did not run")
+        return len(live), len(due)
