@@ -43,6 +43,8 @@ class AdviceJob:
     """File of all questions and answers; default journal.sqlite beside the datasets."""
     distil: bool = True
     """Train the version's advice model afterwards (the learner's look-up of last resort)."""
+    revisions: str = ""
+    """Run folders, comma-separated, whose retired skills the adviser is asked to replace, each once."""
     dask: str = ""
     """Ask on a Dask cluster: the scheduler's address (tcp://host:8786), or local for processes on this machine."""
     parallel: int = 0
@@ -197,8 +199,8 @@ class RefreshJob:
     """Which of the visited states: shares by missing coverage, by uncertainty, by rarity; the rest by chance."""
     ask: AskConfig = field(default_factory=AskConfig)
     """Whom."""
-    advise: AdviseConfig = field(default_factory=lambda: AdviseConfig(skill_questions=0))
-    """What for. New skills would change the action space of a run in progress, so none are asked for."""
+    advise: AdviseConfig = field(default_factory=AdviseConfig)
+    """What for; a run in progress takes new skills over by name."""
     epochs: int = 30
     """Passes of each version's advice model over its rows."""
     journal: str = ""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flows.shards import Wrap
     from lore_datasets.advice import AdviceData
     from lore_datasets.environments import Environment
+    from lore_datasets.revisions import Revision
     from lore_datasets.store import Store
     from lore_datasets.types import ArtifactRef
     from pipeline.advise import DryRun
@@ -197,7 +198,8 @@ def advise_states(job: AdviceJob, wrap: Wrap | None = None) -> ArtifactRef:
     ):
         collect_leftovers(folder, journal)
         llm, trial = adviser(job, environment, path), SkillTrials(environment, job.advise.seed)
-        now = prepare(states, environment, llm, store, job.name, settings, journal, trial=trial)
+        asked = _revisions(job)
+        now = prepare(states, environment, llm, store, job.name, settings, journal, trial=trial, revisions=asked)
         done = 0
 
         def on_done(count: int) -> None:
@@ -209,6 +211,13 @@ def advise_states(job: AdviceJob, wrap: Wrap | None = None) -> ArtifactRef:
         ref = commit_round(now, results, store, job.name, parents=[source])
         forget(folder)
         return ref
+
+
+def _revisions(job: AdviceJob) -> list[Revision]:
+    """Requests for better skills of the runs that the job names."""
+    from lore_datasets.revisions import read_revisions
+
+    return [each for folder in job.revisions.split(",") if folder.strip() for each in read_revisions(folder.strip())]
 
 
 def estimate(job: AdviceJob) -> DryRun:
@@ -223,7 +232,7 @@ def estimate(job: AdviceJob) -> DryRun:
     journal: Journal
     with Journal(path if path.exists() else ":memory:") as journal:
         llm = adviser(job, environment, path)
-        return dry_run(states, environment, llm, store, job.name, settings, journal)
+        return dry_run(states, environment, llm, store, job.name, settings, journal, revisions=_revisions(job))
 
 
 def distil_model(ref: ArtifactRef, epochs: int = 30, seed: int = 0) -> ArtifactRef:

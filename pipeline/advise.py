@@ -17,6 +17,7 @@ import numpy as np
 from lore_datasets.advice import AdviceData
 from lore_datasets.environments import Environment
 from lore_datasets.geometry import StateView
+from lore_datasets.revisions import Revision
 from lore_datasets.store import Store
 from lore_datasets.types import ArtifactRef, SymbolicState
 from pipeline.ask import ShardResult
@@ -29,6 +30,7 @@ from pipeline.llm.journal import Journal
 from pipeline.llm.prices import estimate_tokens
 from pipeline.parse import Advice
 from pipeline.prompts import LETTERS
+from pipeline.revise import revision_prompts
 from pipeline.round import Round, asks_for_skills, prepare, sample_views, skill_prompts
 from pipeline.rows import Row, merge_orders
 
@@ -153,12 +155,15 @@ def dry_run(
     journal: Journal | None = None,
     *,
     feasible: Feasible | None = None,
+    revisions: Sequence[Revision] = (),
 ) -> DryRun:
     """Count what :func:`advise` would ask, without asking; tokens are upper figures (answers at their cap)."""
     now = prepare(states, environment, llm, store, name, config, journal, feasible=feasible, ask_skills=False)
     prompts: list[Prompt] = []
     if asks_for_skills(llm, now.config):
         prompts += skill_prompts(now, sample_views(now))
+    if "skills" in getattr(llm, "kinds", KINDS):
+        prompts += revision_prompts(now, revisions)
     prompts += questions_of(now, range(len(now.packed)))
     keyed = dict(zip(now.journal.keys(llm, prompts), prompts, strict=True))
     new = [prompt for key, prompt in keyed.items() if now.journal.get(key) is None]

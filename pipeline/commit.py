@@ -140,6 +140,7 @@ def _provenance(now: Round, models: Sequence[str]) -> dict[str, Any]:
         "templates": templates,
         "system_prompts": systems,
         **({"skill_trials": _trials(now)} if now.trials else {}),
+        **({"revisions": dict(sorted(now.revised.items()))} if now.revised else {}),
     }
 
 

@@ -2,7 +2,8 @@
 
 A template is a Markdown file ``templates/<environment>/<name>.md``: a head of strict ``field: value`` lines between two
 ``---``, then the parts ``# system`` and ``# user``. ``{{word}}`` is filled in from the closed list of its kind; nothing
-that a model once wrote is ever filled in, except the names of skills.
+that a model once wrote is ever filled in, except checked skills: their names, and in a request for a better one their
+steps and conditions. ``{{include name}}`` is the system part of that template.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ _WORDS = {
     "plan": ({"goals", "actions"}, {"state", "choices"}),
     "skills": ({"goals", "actions", "items", "vitals", "targets"}, {"state", "count"}),
 }
+_INCLUDE = re.compile(r"\{\{include ([a-z_]+)\}\}")
 _SLOT = re.compile(r"\{\{([^{}]*)\}\}")
 
 
@@ -108,7 +110,8 @@ def load_template(environment: str, name: str) -> Template:
     file = resources.files("pipeline.templates").joinpath(environment, f"{name}.md")
     if not file.is_file():
         raise NotFound(f"no prompt template {environment}/{name}.md")
-    return parse_template(file.read_text(encoding="utf-8"), f"{environment}/{name}.md")
+    text = _INCLUDE.sub(lambda m: load_template(environment, m[1]).system, file.read_text(encoding="utf-8"))
+    return parse_template(text, f"{environment}/{name}.md")
 
 
 def _fill(text: str, words: dict[str, str]) -> str:
@@ -192,7 +195,14 @@ class Renderer:
 
     def new_skills(self, summary: str, count: int) -> Prompt:
         """New skills for a player whose states ``summary`` sums up."""
-        template = load_template(self.environment.name, "skills")
+        return self._skills("skills", summary, count, ())
+
+    def revision(self, name: str, told: str) -> Prompt:
+        """One better skill in place of ``name``; ``told`` says how it failed."""
+        return self._skills("revise", told, 1, (name,))
+
+    def _skills(self, file: str, text: str, count: int, options: tuple[str, ...]) -> Prompt:
+        template = load_template(self.environment.name, file)
         schema = _object(
             skills={
                 "type": "array",
@@ -201,7 +211,7 @@ class Renderer:
                 "maxItems": count,
             }
         )
-        return self._prompt(template, {"state": summary, "count": str(count)}, schema, (), b"")
+        return self._prompt(template, {"state": text, "count": str(count)}, schema, options, b"")
 
     def _prompt(
         self, template: Template, words: dict[str, str], schema: dict | None, options: tuple[str, ...], state: bytes

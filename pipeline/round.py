@@ -12,6 +12,7 @@ import numpy as np
 from lore_datasets.environments import Environment
 from lore_datasets.errors import BadInput, ConfigError
 from lore_datasets.geometry import StateView
+from lore_datasets.revisions import Revision
 from lore_datasets.skills import Skill, parse_skill
 from lore_datasets.store import Store
 from lore_datasets.types import SymbolicState
@@ -21,6 +22,7 @@ from pipeline.config import PipelineConfig
 from pipeline.llm.base import KINDS, LLM, Prompt
 from pipeline.llm.journal import Budget, Journal
 from pipeline.prompts import Renderer
+from pipeline.revise import add_revisions
 
 __all__ = ["Round", "asks_for_skills", "prepare", "sample_views", "skill_prompts"]
 
@@ -37,6 +39,8 @@ class Round:
         feasible: goals that can start in a state.
         new_skills: (skill, origin) of this round.
         trials: how the new skills fared in real worlds, by name; empty where nobody tried them.
+        revisions: requests for better skills of a training run. revised: skill -> the one that took its place, "" for
+        none; of this round and those before.
         first: answers, rejects and counts of the questions for skills.
     """
 
@@ -51,6 +55,8 @@ class Round:
     feasible: Feasible
     new_skills: list[tuple[Skill, str]] = field(default_factory=list)
     trials: dict[str, Trial] = field(default_factory=dict)
+    revisions: Sequence[Revision] = ()
+    revised: dict[str, str] = field(default_factory=dict)
     first: ShardResult = field(default_factory=ShardResult)
     started: float = field(default_factory=time.monotonic)
 
@@ -87,9 +93,11 @@ def prepare(
     feasible: Feasible | None = None,
     ask_skills: bool = True,
     trial: TrialRun | None = None,
+    revisions: Sequence[Revision] = (),
 ) -> Round:
     """Begin a round: take over the skills of the version before, ask for new ones, and make the question renderer.
 
+    ``revisions``: skills that a training run gave up; each is asked about once per dataset.
     ``trial`` plays each new skill in real worlds before it enters (see :class:`pipeline.check.Trial`).
     """
     config = config or PipelineConfig()
@@ -112,10 +120,33 @@ def prepare(
         skills=skills,
         renderer=Renderer(environment, skills, seed=config.advise.seed),
         feasible=_all_goals(feasible, skills, environment),
+        revisions=revisions,
+        revised=_revised_before(store, name),
     )
-    if ask_skills and asks_for_skills(llm, config):
-        _add_skills(now, feasible, trial)
+    if ask_skills:
+        sample = sample_views(now)
+        if "skills" in getattr(llm, "kinds", KINDS):
+            _enter(now, add_revisions(now, revisions, sample, trial), feasible)
+        if asks_for_skills(llm, config):
+            _add_skills(now, sample, feasible, trial)
     return now
+
+
+def _revised_before(store: Store, name: str) -> dict[str, str]:
+    """What became of the skills that earlier rounds were asked to replace."""
+    if name not in store.names() or not store.versions(name):
+        return {}
+    return dict(store.manifest(name).provenance.get("revisions", {}))
+
+
+def _enter(now: Round, skills: Sequence[tuple[Skill, str]], feasible: Feasible | None) -> None:
+    """Extend the round by new skills."""
+    if not skills:
+        return
+    now.new_skills += skills
+    now.skills = (*now.skills, *(skill for skill, _ in skills))
+    now.renderer = Renderer(now.environment, now.skills, seed=now.config.advise.seed)
+    now.feasible = _all_goals(feasible, now.skills, now.environment)
 
 
 def asks_for_skills(llm: LLM, config: PipelineConfig) -> bool:
@@ -159,22 +190,18 @@ def sample_views(now: Round) -> list[StateView]:
     return [now.view(int(i)) for i in np.linspace(0, len(now.packed) - 1, min(_SAMPLE, len(now.packed)))]
 
 
-def _add_skills(now: Round, feasible: Feasible | None, trial: TrialRun | None) -> None:
+def _add_skills(now: Round, sample: Sequence[StateView], feasible: Feasible | None, trial: TrialRun | None) -> None:
     """Ask for new skills and extend the round by those that hold and work."""
-    config, result, sample = now.config.advise, now.first, sample_views(now)
+    limit, result = now.config.advise.max_new_skills - len(now.new_skills), now.first
     asked = now.ask(skill_prompts(now, sample), result)
     offered = [(body, a.where) for a in asked if a.advice for body in a.advice.skills]
     taken = [skill.name for skill in now.skills]
-    now.new_skills, rejected, now.trials = check_skills(
-        offered, now.environment.vocab, taken, sample, config.max_new_skills, trial
-    )
+    found, rejected, trials = check_skills(offered, now.environment.vocab, taken, sample, limit, trial)
+    now.trials |= trials
     result.rejects += rejected
     result.counts["new_skills.offered"] += len(offered)
-    result.counts["new_skills.kept"] += len(now.new_skills)
-    if now.new_skills:
-        now.skills = (*now.skills, *(skill for skill, _ in now.new_skills))
-        now.renderer = Renderer(now.environment, now.skills, seed=config.seed)
-        now.feasible = _all_goals(feasible, now.skills, now.environment)
+    result.counts["new_skills.kept"] += len(found)
+    _enter(now, found, feasible)
 
 
 def _summary(views: Sequence[StateView], now: Round) -> str:

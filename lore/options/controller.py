@@ -71,6 +71,11 @@ class Charge:
     actions: list[int] = field(default_factory=list)  # what it did since
 
 
+def _health(view: StateView) -> int:
+    """The first vital, 0 in a game without vitals: nobody is hurt there."""
+    return view.vital(view.vocab.vitals[0]) if view.vocab.vitals else 0
+
+
 class Controller:
     """Decides actions on the host; all of its state is in :meth:`state_dict`."""
 
@@ -129,7 +134,7 @@ class Controller:
         if charge.kind == OPTION:
             charge.began = charge.began or state.tobytes().hex()
             charge.actions.append(action)
-        charge.health = view.vital(self.source.environment.vocab.vitals[0])
+        charge.health = _health(view)
         self._add("steps", 1.0)
         self._add(f"steps_{charge.kind}", 1.0)
         said, sure = self._said(advice, proposals)
@@ -176,7 +181,7 @@ class Controller:
     def _continue(self, env: int, view: StateView, policy: np.ndarray) -> int | None:
         """Next action of whoever is in charge, or None when a decision is due."""
         charge = self.charges[env]
-        hurt = charge.steps > 0 and view.vital(view.vocab.vitals[0]) < charge.health
+        hurt = charge.steps > 0 and _health(view) < charge.health
         if charge.kind == PLAN:
             if charge.plan and not hurt:
                 return charge.plan.pop(0)

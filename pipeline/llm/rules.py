@@ -331,7 +331,10 @@ class RulesAdviser:
         return {"plans": plans}
 
     def _skills(self, prompt: Prompt) -> dict[str, Any]:
-        """Skills of the base library and of the rule book that the question does not list as known already."""
+        """Skills of the base library and of the rule book that the question does not list as known already; none in
+        place of one that fails."""
+        if prompt.options:
+            return {"skills": []}
         known = {line[2:].partition(":")[0].strip() for line in prompt.system.splitlines() if line.startswith("- ")}
         limit = 8
         if prompt.schema is not None:

@@ -10,7 +10,7 @@ from lore_datasets.skills import parse_skill
 from pipeline.prompts import LETTERS, Renderer, load_template, parse_template, render
 
 GOLDEN = Path(__file__).parent / "golden"
-NAMES = ("prior", "prior_letter", "plan", "skills")
+NAMES = ("prior", "prior_letter", "plan", "skills", "revise")
 
 
 def _skill(name, env, about=""):
@@ -25,6 +25,8 @@ def _prompt(name, env, state):
     renderer = Renderer(replace(env, skills=skills), seed=1)
     if name == "skills":
         return renderer.new_skills("Share of 2 visited states in which a goal can start: explore 100 %.", 3)
+    if name == "revise":
+        return renderer.revision("collect_wood", "{...}\nOf 30 uses 10 % succeeded.")
     if name == "plan":
         return renderer.plan(state, ["explore", "collect_wood", "move_left"])
     answer = "letter" if "letter" in name else "json"
