@@ -2,10 +2,11 @@
 
 import sys
 
-from benchmarks import rules_play, speed
+from benchmarks import http_backends, rules_play, speed
 from benchmarks.record import write
 
 if __name__ == "__main__":
     code = speed.main([])
+    code = http_backends.main([]) or code
     write("rules_play", rules_play.measure(40, 100))
     sys.exit(code)

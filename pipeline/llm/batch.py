@@ -114,11 +114,11 @@ class GeminiBatch:
             source: Any
             if self.mode == "inline":
                 source = [
-                    types.InlinedRequest(contents=p.user, metadata={"key": key}, config=self.gemini.settings(p))
+                    types.InlinedRequest(contents=p.user, metadata={"key": key}, config=self._settings(p))
                     for key, p in wanted.items()
                 ]
             else:
-                lines = [json.dumps({"key": key, "request": self._request(p)}) for key, p in wanted.items()]
+                lines = [json.dumps({"key": key, "request": self.gemini.request(p)}) for key, p in wanted.items()]
                 body = io.BytesIO("\n".join(lines).encode())
                 about = types.UploadFileConfig(mime_type="jsonl", display_name=f"lore-{label}")
                 source = client.files.upload(file=body, config=about).name
@@ -127,15 +127,13 @@ class GeminiBatch:
         job = self._call(create, attempts=1)
         self._journal.put_batch(job.name, self.name, list(wanted), instead_of=_PREFIX + label)
 
-    def _request(self, prompt: Prompt) -> dict[str, Any]:
-        """The REST form of one question, for a file of them."""
-        settings = self.gemini.settings(prompt).model_dump(mode="json", by_alias=True, exclude_none=True)
-        system = settings.pop("systemInstruction")
-        return {
-            "contents": [{"role": "user", "parts": [{"text": prompt.user}]}],
-            "systemInstruction": {"parts": [{"text": system}]},
-            "generationConfig": settings,
-        }
+    def _settings(self, prompt: Prompt) -> Any:
+        """The SDK's form of one question's settings, for a request inside the job."""
+        from google.genai import types
+
+        body = self.gemini.request(prompt)
+        about = {**body["generationConfig"], "systemInstruction": prompt.system}
+        return types.GenerateContentConfig.model_validate(about)
 
     def _collect(
         self, client: Any, left: dict[str, int], failed: dict[str, Response]
@@ -183,25 +181,24 @@ class GeminiBatch:
         inlined = (job.dest.inlined_responses if job.dest is not None else None) or []
         for i, item in enumerate(inlined):
             key = (item.metadata or {}).get("key") or (keys[i] if len(inlined) == len(keys) else "")
-            yield key, self._read(item.response, item.error)
+            reply = item.response and item.response.model_dump(mode="json", by_alias=True, exclude_none=True)
+            yield key, self._read(reply, item.error)
 
     def _lines(self, body: bytes, keys: set[str]) -> Iterator[tuple[str, Response]]:
-        from google.genai import types
-
         for line in body.decode("utf-8", "replace").splitlines():
             try:
                 item = json.loads(line)
                 key, reply = item.get("key"), item.get("response")
                 if key in keys:
-                    yield key, self._read(types.GenerateContentResponse.model_validate(reply) if reply else None, item)
-            except (ValueError, TypeError, AttributeError, RecursionError):
+                    yield key, self._read(reply, item.get("error"))
+            except (ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError):
                 continue  # a line that does not read answers nothing; its question is asked again
 
     def _read(self, reply: Any, error: Any) -> Response:
         from dataclasses import replace
 
-        if reply is None:
-            code = getattr(error, "code", None)
+        if not reply:
+            code = error.get("code") if isinstance(error, dict) else getattr(error, "code", None)
             text = f"batch request failed{f' (code {code})' if isinstance(code, int) else ''}"
             return Response("", self.gemini.model, finish="error", error=text)
         response = self.gemini.read(reply)

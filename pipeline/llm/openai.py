@@ -15,7 +15,8 @@ from typing import Any, Unpack
 from lore_datasets.errors import ConfigError
 from pipeline.llm.base import Prompt, Response
 from pipeline.llm.pace import retry_after
-from pipeline.llm.service import MAX_BODY, RETRIED, Failed, Limits, Service
+from pipeline.llm.service import RETRIED, Failed, Limits, Service, count, unanswered
+from pipeline.llm.transport import TooLarge, connections
 from pipeline.prompts import LETTERS
 
 __all__ = ["OpenAI", "letter_probabilities"]
@@ -41,30 +42,26 @@ class OpenAI(Service):
         self.temperature, self.letters = temperature, letters
 
     def client(self) -> AbstractAsyncContextManager[Any]:
-        """An httpx pool; proxies of the environment are left aside on loopback, redirects are not followed."""
+        """An httpx client; proxies of the environment are left aside on loopback, redirects are not followed."""
         import httpx
 
         key = os.environ.get("OPENAI_API_KEY", "")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return httpx.AsyncClient(headers=headers, timeout=self.timeout_s, trust_env=not self.is_free)
+        headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        pool = connections(httpx, self.base_url, self.is_free)
+        return httpx.AsyncClient(headers=headers, timeout=self.timeout_s, transport=pool)
 
     async def attempt(self, client: Any, prompt: Prompt) -> Response:
-        """POST /chat/completions once; the body is read up to 1 MB."""
+        """POST /chat/completions once."""
         import httpx
 
         try:
-            async with client.stream("POST", f"{self.base_url}/chat/completions", json=self._body(prompt)) as reply:
-                body = b""
-                async for part in reply.aiter_bytes():
-                    body += part
-                    if len(body) > MAX_BODY:
-                        raise Failed(f"answer of more than {MAX_BODY} bytes", again=False)
-        except httpx.HTTPError as error:
-            raise Failed(type(error).__name__, again=True) from None
+            reply = await client.post(f"{self.base_url}/chat/completions", json=self._body(prompt))
+        except (httpx.HTTPError, TooLarge) as error:
+            raise unanswered(error) from None
         if reply.status_code != 200:
             raise Failed(f"HTTP {reply.status_code}", reply.status_code in RETRIED, retry_after(reply.headers))
         try:
-            return self._read(json.loads(body), prompt)
+            return self._read(json.loads(reply.content), prompt)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             raise Failed("the server's answer is not that of a chat completion", again=True) from None
 
@@ -95,8 +92,8 @@ class OpenAI(Service):
         return Response(
             text,
             model=str(reply.get("model") or self.model)[:200],
-            tokens_in=_count(usage.get("prompt_tokens")),
-            tokens_out=_count(usage.get("completion_tokens")),
+            tokens_in=count(usage.get("prompt_tokens")),
+            tokens_out=count(usage.get("completion_tokens")),
             probabilities=probabilities,
             finish=finish,
         )
@@ -112,7 +109,3 @@ def letter_probabilities(tokens: Sequence[tuple[str, float]], options: int) -> t
             total[at] += math.exp(min(logprob, 0.0))
     mass = sum(total)
     return tuple(p / mass for p in total) if 0.5 <= mass <= 1.01 else None
-
-
-def _count(value: Any) -> int:
-    return value if type(value) is int and 0 <= value < 2**31 else 0

@@ -22,13 +22,12 @@ from lore_datasets.errors import ConfigError, shown
 from pipeline.llm.base import Prompt, Response
 from pipeline.llm.pace import Circuit, Pace
 from pipeline.llm.prices import estimate_tokens, price
+from pipeline.llm.transport import TooLarge
 
-__all__ = ["MAX_BODY", "RETRIED", "Failed", "Limits", "Service", "check_url", "is_loopback"]
+__all__ = ["RETRIED", "Failed", "Limits", "Service", "check_url", "count", "is_loopback", "unanswered"]
 
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 """HTTP statuses that are asked again; all others end the question at once."""
-MAX_BODY = 1_048_576
-"""Largest body of an answer in bytes."""
 
 
 class Failed(Exception):
@@ -37,6 +36,18 @@ class Failed(Exception):
     def __init__(self, text: str, again: bool, wait_s: float = 0.0) -> None:
         super().__init__(text)
         self.text, self.again, self.wait_s = text, again, wait_s
+
+
+def unanswered(error: Exception) -> Failed:
+    """What it means that a request ended in an error of the HTTP library instead of an answer."""
+    if isinstance(error, TooLarge):
+        return Failed(str(error), again=False)
+    return Failed(type(error).__name__, again=True)
+
+
+def count(value: Any) -> int:
+    """A number of tokens as a server gave it; 0 for anything but a count."""
+    return value if type(value) is int and 0 <= value < 2**31 else 0
 
 
 def is_loopback(url: str) -> bool:
