@@ -31,7 +31,7 @@ from lore.replay_backends import check_room, make_replay
 from lore.synthetic.rollout import plan_table
 from lore.versions import is_same_dataset, relabel
 from lore.when import Ratio
-from lore_datasets.advice import AdviceData, load_advice
+from lore_datasets.advice import AdviceData, shared_advice
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import Busy, NotFound, SchemeMismatch, UsageError
 from lore_datasets.revisions import Revision
@@ -76,7 +76,7 @@ def lock_run(folder: Path):
 def _open_advice(config: Config) -> AdviceData | None:
     if not config.needs_advice:
         return None
-    data = load_advice(config.advice.dataset)
+    data = shared_advice(config.advice.dataset)
     if data.environment.name != config.env.name:
         raise SchemeMismatch(
             f"advice {data.ref} is about {data.environment.name}, the run plays {config.env.name}",

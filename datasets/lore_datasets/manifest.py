@@ -18,6 +18,7 @@ __all__ = [
     "Artifact",
     "array_spec",
     "canonical_json",
+    "check_array",
     "check_arrays",
     "from_dict",
     "ref_of",
@@ -72,12 +73,17 @@ def array_spec(array: np.ndarray) -> ArraySpec:
     return ArraySpec(tuple(int(n) for n in array.shape), dtype, digest.hexdigest())
 
 
+def check_array(manifest: Manifest, path: str, array: np.ndarray, where: str) -> None:
+    """Compare an array with its spec in the manifest; CorruptArtifact when it differs."""
+    if array_spec(array) != manifest.arrays[path]:
+        raise CorruptArtifact(f"array {path} of {where} does not have the digest that its manifest states")
+
+
 def check_arrays(manifest: Manifest, arrays: dict[str, np.ndarray], where: str) -> None:
-    """Compare each array with its spec in the manifest (2 threads); CorruptArtifact names the first that differs."""
+    """:func:`check_array` for all (2 threads); the error names the first that differs."""
     with ThreadPoolExecutor(2) as pool:
-        for path, found in zip(arrays, pool.map(array_spec, arrays.values()), strict=True):
-            if found != manifest.arrays[path]:
-                raise CorruptArtifact(f"array {path} of {where} does not have the digest that its manifest states")
+        for _ in pool.map(lambda path: check_array(manifest, path, arrays[path], where), arrays):
+            pass
 
 
 def version_digest(manifest: Manifest) -> str:

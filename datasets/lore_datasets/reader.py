@@ -11,7 +11,7 @@ import numpy as np
 
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import CorruptArtifact
-from lore_datasets.manifest import Artifact, check_arrays, unsealed
+from lore_datasets.manifest import Artifact, check_array, unsealed
 from lore_datasets.migrate import migrated
 from lore_datasets.repository import guarded
 from lore_datasets.schema import check_layout
@@ -73,13 +73,15 @@ def read_arrays(
                 )
             _check_stored(stored, f"array {path} of {where}")
             values = np.asarray(stored[...])
-            return values.astype(object) if dtype == "str" else values
+            values = values.astype(object) if dtype == "str" else values
+        if verify:
+            check_array(manifest, path, values, where)
+        return values
 
+    heavy_first = sorted(paths, key=lambda path: -math.prod(specs[path][0]) * (8 if specs[path][1] == "str" else 1))
     with ThreadPoolExecutor(2) as pool:
-        arrays = dict(zip(paths, pool.map(read, paths), strict=True))
-    if verify:
-        check_arrays(manifest, arrays, where)
-    return Artifact(manifest, arrays)
+        futures = {path: pool.submit(read, path) for path in heavy_first}
+        return Artifact(manifest, {path: futures[path].result() for path in paths})
 
 
 def _check_stored(stored: Any, what: str) -> None:

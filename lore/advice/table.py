@@ -22,30 +22,38 @@ ROW, GOAL, MODEL, NONE = range(len(SOURCES))
 
 
 class KeyTable:
-    """Sorted unique keys with the mean advice of the rows that share them."""
+    """Sorted unique keys with the mean advice of the rows that share them, kept at the first of these rows.
+
+    ``row`` is the first row of each key; ``logits``, ``known`` and ``confidence`` are indexed by rows as :meth:`find`
+    returns them. Where no two rows share a key they are the arrays that were given.
+    """
 
     def __init__(self, keys: np.ndarray, logits: np.ndarray, known: np.ndarray, confidence: np.ndarray) -> None:
         order = np.argsort(keys, kind="stable")
-        self.keys, starts = np.unique(keys[order], return_index=True)
-        self.row = order[starts]  # first row of each key
-        if len(keys) == 0:
-            self.logits, self.known, self.confidence = logits, known, confidence
-            return
+        ordered = keys[order]
+        starts = np.flatnonzero(np.concatenate([np.ones(min(1, len(keys)), bool), ordered[1:] != ordered[:-1]]))
+        self.keys, self.row = ordered[starts], order[starts]
+        self.logits, self.known, self.confidence = logits, known, confidence
         sizes = np.diff(np.append(starts, len(keys)))
-        mean = np.add.reduceat(logits[order].astype(np.float64), starts) / sizes[:, None]
-        self.logits = mean.astype(np.float32)
-        self.known = np.add.reduceat(known[order].astype(np.int64), starts) > 0
-        best = np.repeat(mean.argmax(-1), sizes)
-        agree = (logits[order].argmax(-1) == best).astype(np.float64)
+        if not (sizes > 1).any():
+            return
+        shared, at = order[np.repeat(sizes > 1, sizes)], self.row[sizes > 1]
+        sizes = sizes[sizes > 1]
+        starts = np.cumsum(sizes) - sizes
+        mean = np.add.reduceat(logits[shared].astype(np.float64), starts) / sizes[:, None]
+        agree = logits[shared].argmax(-1) == np.repeat(mean.argmax(-1), sizes)
+        self.logits, self.known, self.confidence = logits.copy(), known.copy(), confidence.copy()
+        self.logits[at] = mean
+        self.known[at] = np.logical_or.reduceat(known[shared], starts)
         # Rows of one key that contradict each other are worth less than their own confidence.
-        self.confidence = (np.add.reduceat(confidence[order] * agree, starts) / sizes).astype(np.float32)
+        self.confidence[at] = np.add.reduceat(confidence[shared] * agree.astype(np.float64), starts) / sizes
 
     def find(self, keys: np.ndarray) -> np.ndarray:
-        """Index of each key, -1 where it is absent; binary search over the sorted keys."""
+        """First row with each key, -1 where it is absent; binary search over the sorted keys."""
         if len(self.keys) == 0:
             return np.full(len(keys), -1, np.int64)
         at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        return np.where(self.keys[at] == keys, at, -1)
+        return np.where(self.keys[at] == keys, self.row[at], -1)
 
 
 class AdviceSource:
@@ -145,7 +153,7 @@ class AdviceSource:
         out.known[where] = table.known[index]
         out.confidence[where] = table.confidence[index] * trust
         out.source[where] = source
-        out.row[where] = table.row[index] if source == ROW else -1
+        out.row[where] = index if source == ROW else -1
 
     def _empty(self, n: int) -> AdviceBatch:
         return AdviceBatch(

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lore_datasets.advice import load_advice, newest_model
+from lore_datasets.advice import load_advice, newest_model, shared_advice
 from lore_datasets.errors import BadInput, SchemeMismatch
 from lore_datasets.hdf5 import export_hdf5, read_hdf5
 from lore_datasets.keys import fine_keys
@@ -94,3 +94,30 @@ def test_a_file_written_with_schema_1_can_always_be_read():
 
 
 GOLDEN = "9fe259c8348f4d48f8226711140239707d947328d4fee7c6bd2dbac2d6cb52ce"
+
+
+def test_without_texts_everything_but_the_reasons_is_there(root, store, tmp_path):
+    export_hdf5(store, "small@v2", tmp_path / "small.h5")
+    whole = load_advice("small@v2", root)
+    for bare in (load_advice("small@v2", root, texts=False), load_advice(str(tmp_path / "small.h5"), texts=False)):
+        assert set(bare.rows.reason) == {""} and len(bare.rows.reason) == len(whole.rows) == len(bare.rows)
+        for name in ("state", "logits", "plans", "key_goal"):
+            np.testing.assert_array_equal(getattr(bare.rows, name), getattr(whole.rows, name))
+
+
+def test_a_process_reads_a_version_once_and_a_changed_file_or_a_newer_model_anew(
+    root, store, env, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("LORE_DATASETS", str(root))
+    first = shared_advice("small")
+    assert shared_advice("small@v2") is first is shared_advice(str(first.ref))
+    assert shared_advice("small@v1") is not first
+    before = shared_advice("small")
+    small_model(root, env, before.ref, seed=5)
+    assert shared_advice("small") is not before
+    path = tmp_path / "small.h5"
+    export_hdf5(store, "small@v1", path)
+    old = shared_advice(str(path))
+    assert shared_advice(str(path)) is old
+    export_hdf5(store, "small@v2", path)
+    assert len(shared_advice(str(path)).rows) == 80

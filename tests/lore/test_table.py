@@ -93,9 +93,16 @@ def test_rows_of_one_key_that_disagree_are_trusted_less():
     keys = np.array([7, 7, 3])
     logits = np.array([[2.0, 0], [0, 2.5], [1.0, 0]], np.float32)
     table = KeyTable(keys, logits, np.ones((3, 2), bool), np.ones(3, np.float32))
-    assert table.find(np.array([3, 7, 5])).tolist() == [0, 1, -1]
-    np.testing.assert_allclose(table.logits[1], [1.0, 1.25])
-    assert table.confidence.tolist() == [1.0, 0.5]
+    assert table.find(np.array([3, 7, 5])).tolist() == [2, 0, -1]
+    np.testing.assert_allclose(table.logits[0], [1.0, 1.25])
+    assert table.confidence[[2, 0]].tolist() == [1.0, 0.5]
+    np.testing.assert_array_equal(logits, [[2.0, 0], [0, 2.5], [1.0, 0]])  # the rows themselves stay as they are
+
+
+def test_a_table_without_shared_keys_keeps_no_copy_of_the_rows():
+    keys, logits = np.array([9, 2, 5]), np.eye(3, dtype=np.float32)
+    table = KeyTable(keys, logits, logits.astype(bool), np.ones(3, np.float32))
+    assert table.logits is logits and table.find(np.array([2, 9, 5])).tolist() == [1, 0, 2]
 
 
 def test_an_empty_table_finds_nothing():
