@@ -23,6 +23,7 @@ from lore_datasets.repository import (
     stored_names,
     tagged_versions,
 )
+from lore_datasets.shipped import restore
 from lore_datasets.skills import Skill
 from lore_datasets.types import ArtifactRef, Manifest
 from lore_datasets.writer import Writer
@@ -174,7 +175,12 @@ class Store:
         return freed
 
     def _open(self, name: str) -> Any:
-        return open_repository(self.root, name)
+        try:
+            return open_repository(self.root, name)
+        except NotFound:  # one of those that come with LoRe is imported at its first use
+            if restore(name, self) is None:
+                raise
+            return open_repository(self.root, name)
 
     def _versions(self, repository: Any, name: str) -> list[int]:
         with guarded(f"listing the versions of {name}", "the files as they are"):
