@@ -23,7 +23,7 @@ SMALL = {
     "warmup": 5, "log_interval": 20, "threads": 1, "replay_capacity": 2000, "env.length": 60, "device": "cpu",
     "train.save_interval_s": 3600.0, "use_llm": True,
 }  # fmt: skip
-SELECT = SelectConfig(budget=25, novelty=0.2, coverage=0.4, unsure=0.2)
+SELECT = SelectConfig(budget=10, novelty=0.2, coverage=0.4, unsure=0.2)
 
 
 def in_process() -> Steps:
@@ -56,7 +56,7 @@ def lab(begun, tmp_path, monkeypatch):
 
 
 def job(run, **more) -> RefreshJob:
-    return RefreshJob(str(run), visits=40, frames=20, select=SELECT, epochs=1, **more)
+    return RefreshJob(str(run), visits=24, frames=16, select=SELECT, epochs=1, **more)
 
 
 def test_two_rounds_make_a_child_each_and_training_goes_on(lab):
@@ -67,8 +67,8 @@ def test_two_rounds_make_a_child_each_and_training_goes_on(lab):
     second, third = (record["advice"] for record in made)
     assert [ref.split("#")[0] for ref in (second, third)] == ["talk@v2", "talk@v3"]
     assert first in store.manifest(second).parents and second in store.manifest(third).parents
-    assert [(m["from"], m["to"]) for m in made] == [(40, 60), (60, 80)]
-    assert [(row["step"], row["advice"]) for row in versions(run)] == [(0, first), (40, second), (60, third)]
+    assert [(m["from"], m["to"]) for m in made] == [(40, 56), (56, 72)]
+    assert [(row["step"], row["advice"]) for row in versions(run)] == [(0, first), (40, second), (56, third)]
     keys = store.open(third, wanted=lambda path: path.endswith("key_fine")).arrays
     assert sorted(keys) == [f"round-{n:03d}/key_fine" for n in range(3)]
     whole = np.concatenate(list(keys.values()))
@@ -208,5 +208,5 @@ def test_coverage_adds_up(lab):
     made = rounds.visit_states(job(run), 1, "talk")
     assert rounds.visit_states(job(run), 1, "talk") == made and made["frames"] == 40
     found = rounds.measure_coverage(made["visits"], first, "before")
-    assert found["states"] == 40
+    assert found["states"] == 24
     assert sum(found[key] for key in ("row", "goal", "model", "none")) == pytest.approx(1, abs=1e-5)
