@@ -48,6 +48,8 @@ class Cell:
             settings["model.enable_hierarchical_options"] = "C" in self.arm
         if "B1" in self.arm:
             settings["gate.hold"] = 1
+        if self.adviser == "uniform" and self.arm != "none":
+            settings["advice.prior"] = "uniform"
         return configured(job.config, **settings)
 
 
@@ -61,7 +63,8 @@ def _words(text: str, what: str) -> list[str]:
 def cells(job: AblateJob) -> list[Cell]:
     """Every pair to run, ``none`` once and first; ConfigError for an arm that does not exist."""
     arms = _words(job.arms, "arms")
-    wrong = [arm for arm in arms if not _ARM.fullmatch(arm)]
+    few = _words(job.control_arms, "control_arms") if job.control_arms else arms
+    wrong = [arm for arm in [*arms, *few] if not _ARM.fullmatch(arm)]
     if wrong:
         raise ConfigError(
             f"unknown arm {shown(wrong[0])!r}", hint="arms: none, A, B, B1, C and their unions in this order, as ABC"
@@ -70,7 +73,7 @@ def cells(job: AblateJob) -> list[Cell]:
     if len(set(names)) < len(names):
         raise ConfigError("two advisers have one name", hint="give each NAME=DATASET another NAME")
     out = [Cell("none", "")] if "none" in arms else []
-    return out + [Cell(arm, name) for name in names for arm in arms if arm != "none"]
+    return out + [Cell(arm, name) for name in names for arm in (arms if name == names[0] else few) if arm != "none"]
 
 
 def make_advice(job: AblateJob) -> dict[str, str]:
@@ -87,9 +90,14 @@ def make_advice(job: AblateJob) -> dict[str, str]:
 
             out[name] = str(load_advice(dataset).ref)
             continue
-        if name == "shuffled":
+        if name in ("shuffled", "uniform"):
             if not out:
-                raise ConfigError("shuffled comes first among the advisers", hint="name the adviser to shuffle before")
+                raise ConfigError(
+                    f"{name} comes first among the advisers", hint="name the one whose skills it has before"
+                )
+            if name == "uniform":  # the first one's skills; the learner makes the prior itself, in every state
+                out[name] = next(iter(out.values()))
+                continue
             ref = shuffle(next(iter(out.values())), f"{job.name}-shuffled")
         else:
             if not states:

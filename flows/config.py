@@ -148,8 +148,11 @@ class AblateJob:
     arms: str = "none,B,A,C,ABC"
     """Comma-separated: none, any of A, B, C together (ABC), and B1 or AB1C: the gate decides anew at every step."""
     advisers: str = "rules"
-    """Comma-separated: backends (rules, random, blind, local, ...), ``shuffled`` (the first one's advice permuted over
-    states), or NAME=DATASET for a version that exists. Every arm with a path runs once per adviser."""
+    """Comma-separated: backends (rules, random, blind, local, ...), NAME=DATASET for a version that exists,
+    ``shuffled`` (the first one's advice permuted over states), or ``uniform`` (the first one's skills, all that can
+    start equally likely in every state). Every arm with a path runs once per adviser."""
+    control_arms: str = ""
+    """Arms that all advisers but the first run in, comma-separated; empty: all arms."""
     seeds: int = 3
     """Seeds 0..N-1; each runs every arm."""
     frames: int = 20_000

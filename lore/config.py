@@ -225,7 +225,7 @@ class GateConfig:
     anneal_frames: int = 0
     """Steps over which beta falls linearly to 0; 0 keeps it."""
     clip: float = 5.0
-    """Advice logits are centred and clipped to this."""
+    """Advice logits run from minus this (what the advice gives nothing) to this (its first choice)."""
     imagine: bool = False
     """Also mix advice into the imagined policy, from a head that imitates it on latents."""
     hard_cap: float = 0.0
@@ -287,9 +287,13 @@ class AdviceConfig:
     """``name@vN#digest`` in the datasets folder, or the path of an HDF5 export."""
     min_agreement: float = 0.0
     """Advice whose calibrated confidence lies below this counts as none."""
+    prior: Literal["stored", "uniform"] = "stored"
+    """``uniform`` is a control: the version's skills, all that can start equally likely in every state, no plans."""
 
     def __post_init__(self) -> None:
         _check("advice", self, {"min_agreement": (0.0, 1.0)})
+        if self.prior not in ("stored", "uniform"):
+            raise ConfigError.out_of_range("advice.prior", self.prior, "stored or uniform")
 
 
 @dataclass(frozen=True)

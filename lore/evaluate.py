@@ -27,6 +27,7 @@ def summarise(returns: list[float], lengths: list[int], unlocked: np.ndarray, na
     rates = 100.0 * unlocked.mean(0)
     return {
         "episodes": len(returns),
+        "returns": [round(float(r), 4) for r in returns],
         "return_mean": float(np.mean(returns)),
         "return_interval": bootstrap_interval(np.array(returns)),
         "length_mean": float(np.mean(lengths)),

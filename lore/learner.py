@@ -76,7 +76,8 @@ class Learner:
         features = seen.latent.features()
         posterior = Latent(seen.latent.deter.detach(), seen.latent.stoch.detach())
         starts = Latent(posterior.deter.flatten(0, 1), posterior.stoch.flatten(0, 1))
-        losses["policy"], losses["value"], boot, more = self._imagined_losses(starts, batch, losses)
+        losses["policy"], losses["value"], boots, more = self._imagined_losses(starts, batch, losses)
+        boot, own = boots[: len(starts.deter)], boots[len(starts.deter) :]
         metrics |= more
         losses |= replay_loss(agent.actor_critic, features, boot.view(batch["reward"].shape), batch)
         scales = dict(SCALES)
@@ -93,7 +94,7 @@ class Learner:
             scales["ensemble"] = 1.0
             metrics |= more
         if self.synthetic is not None:
-            term = self.synthetic.clone_loss(agent.actor_critic)
+            term = self.synthetic.clone_loss(agent.actor_critic, own)
             if term is not None:
                 losses["clone"], scales["clone"] = term, config.synthetic.clone_scale
             metrics |= self.synthetic.metrics()
@@ -111,11 +112,11 @@ class Learner:
     def _imagined_losses(
         self, starts: Latent, batch: dict[str, Tensor], losses: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """(policy loss, value loss, return of each real start [N], metrics) of imagination from real and synthetic
+        """(policy loss, value loss, return of each start [N + R], metrics) of imagination from real and synthetic
         starts."""
         agent, config = self.agent, self.config
         model, critic = agent.world_model, agent.actor_critic
-        real, weight = len(starts.deter), None
+        weight = None
         if self.synthetic is not None:
             error = losses["state" if agent.observation == "symbolic" else "image"].detach().mean()
             starts, weight = self.synthetic.extend(starts, batch["row"].flatten(), error, self.updates, self.generator)
@@ -133,7 +134,7 @@ class Learner:
             weight=None if weight is None else weight[:, None],
             bias=None if advised is None else advised.along(imagined.features[:, :-1]),
         )  # fmt: skip
-        return terms["policy"], terms["value"], returns[:real, 0], metrics
+        return terms["policy"], terms["value"], returns[:, 0], metrics
 
     @property
     def bad_updates(self) -> int:

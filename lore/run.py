@@ -16,6 +16,7 @@ import torch
 from lore import checkpoint
 from lore.acting import Player
 from lore.advice.table import AdviceSource
+from lore.advice.uniform import UniformSource, uniform_advice
 from lore.agent import Agent, resolve_device
 from lore.config import Config, from_dict, to_dict
 from lore.ensemble import HEADS
@@ -82,7 +83,7 @@ def _open_advice(config: Config) -> AdviceData | None:
             f"advice {data.ref} is about {data.environment.name}, the run plays {config.env.name}",
             hint="choose an advice dataset of the same environment",
         )
-    return data
+    return uniform_advice(data) if config.advice.prior == "uniform" else data
 
 
 class Run:
@@ -104,7 +105,8 @@ class Run:
         self.advice = _open_advice(config)
         self.source = None
         if self.advice is not None:
-            self.source = AdviceSource(
+            source = UniformSource if config.advice.prior == "uniform" else AdviceSource
+            self.source = source(
                 self.advice, min_confidence=config.advice.min_agreement, cache_size=train.llm_cache_size
             )
         streams = np.random.SeedSequence((train.seed, seed_offset)).generate_state(5)

@@ -8,7 +8,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-__all__ = ["bootstrap", "interquartile_mean", "learning_curve", "probability_of_improvement", "steps_to"]
+__all__ = [
+    "bootstrap",
+    "interquartile_mean",
+    "learning_curve",
+    "nested_bootstrap",
+    "probability_of_improvement",
+    "steps_to",
+]
 
 
 def interquartile_mean(scores: np.ndarray) -> float:
@@ -37,6 +44,35 @@ def bootstrap(
         return math.nan, math.nan
     rng = np.random.default_rng(seed)
     draws = [statistic(*(g[rng.integers(0, len(g), len(g))] for g in data)) for _ in range(n)]
+    low, high = np.percentile(draws, [50 * (1 - level), 50 * (1 + level)])
+    return float(low), float(high)
+
+
+def nested_bootstrap(
+    statistic: Callable[..., float],
+    *groups: Sequence[np.ndarray],
+    n: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+    strata: bool = False,
+) -> tuple[float, float]:
+    """Percentile interval of ``statistic(*groups)``: runs are drawn again, then episodes within each drawn run.
+
+    Args:
+        groups: per arm, one float[E] of episode scores for every run; the statistic gets them in this form.
+        strata: keep every run and draw episodes alone, each run a stratum as a task is in rliable. Narrower: it says
+            nothing about other seeds.
+    """
+    data = [[np.asarray(run, np.float64) for run in group] for group in groups]
+    if any(not group or any(len(run) == 0 for run in group) for group in data):
+        return math.nan, math.nan
+    rng = np.random.default_rng(seed)
+
+    def again(group: list[np.ndarray]) -> list[np.ndarray]:
+        at = range(len(group)) if strata else rng.integers(0, len(group), len(group)).tolist()
+        return [group[r][rng.integers(0, len(group[r]), len(group[r]))] for r in at]
+
+    draws = [statistic(*(again(group) for group in data)) for _ in range(n)]
     low, high = np.percentile(draws, [50 * (1 - level), 50 * (1 + level)])
     return float(low), float(high)
 

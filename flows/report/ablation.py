@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from base64 import b64decode
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -14,7 +15,14 @@ from flows.phases import write_json
 from flows.report.plots import COLOURS, bands
 from flows.report.read import RunData, read_run, success_rates
 from lore.metrics import crafter_score
-from lore.statistics import bootstrap, interquartile_mean, learning_curve, probability_of_improvement, steps_to
+from lore.statistics import (
+    bootstrap,
+    interquartile_mean,
+    learning_curve,
+    nested_bootstrap,
+    probability_of_improvement,
+    steps_to,
+)
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import LoreError
 
@@ -27,10 +35,11 @@ __all__ = ["TAGS", "study", "table", "write_study"]
 POINTS = 60
 """Points of a learning curve."""
 TAGS = (
-    "llm_adapter/coverage_row", "llm_adapter/coverage_goal", "llm_adapter/coverage_model", "uncertainty_gate/beta",
-    "uncertainty_gate/avg_kl", "uncertainty_gate/kl_per_step", "uncertainty_gate/held_share", "uncertainty_gate/trust",
-    "uncertainty_gate/advice_regret", "options/step_share", "options/avg_success_rate", "synthetic/ratio",
-    "synthetic/weight", "synthetic/false_unlock_rate",
+    "llm_adapter/coverage_row", "llm_adapter/coverage_goal", "llm_adapter/coverage_model", "llm_adapter/coverage_none",
+    "uncertainty_gate/beta", "uncertainty_gate/entropy", "uncertainty_gate/avg_kl", "uncertainty_gate/kl_per_step",
+    "uncertainty_gate/held_share", "uncertainty_gate/trust", "uncertainty_gate/advice_regret", "options/step_share",
+    "options/active", "options/avg_success_rate", "synthetic/ratio", "synthetic/weight", "synthetic/open_loop_error",
+    "synthetic/plans_executed", "synthetic/false_unlock_rate", "train/rand/action", "opt/updates",
 )  # fmt: skip
 """Statistics of the paths that the study reports, means over a run's rows."""
 
@@ -54,11 +63,13 @@ def study(
     for label, group in runs.items():
         body = _arm(group, curves[label], means[label])
         ours = np.array([_final(run) for run in group])
-        if own is not None and label != "none":
+        if base and own is not None and label != "none":
             body["improvement"] = probability_of_improvement(ours, own)
             body["improvement_interval"] = bootstrap(probability_of_improvement, ours, own)
             body["difference"] = float(ours.mean() - own.mean())
-            body["difference_interval"] = bootstrap(lambda x, y: float(x.mean() - y.mean()), ours, own)
+            body["difference_interval"] = nested_bootstrap(_difference, _returns(group), _returns(base))
+            body["above_none"] = bool(body["return_interval"][0] > own.mean())
+            body |= _final_difference(group, base)
         reached = steps_to(level, grid, means[label]) if base else None
         body["steps_to_baseline"] = reached
         body["steps_ratio"] = needed / reached if needed and reached else None
@@ -87,6 +98,42 @@ def _seed_mean(curves: np.ndarray) -> np.ndarray:
     return curves.mean(0)
 
 
+def _returns(group: Sequence[RunData]) -> list[np.ndarray]:
+    """Returns float[E] of all training episodes, one array per run."""
+    return [np.array([e["return"] for e in run.episodes], np.float64) for run in group]
+
+
+def _finals(group: Sequence[RunData], mode: str) -> list[np.ndarray]:
+    """Returns of the evaluation episodes, one array per run; [] unless every run has them."""
+    found = [(run.evaluation or {}).get("final_policy", {}).get(mode, {}).get("returns") for run in group]
+    return [np.array(f, np.float64) for f in found] if found and all(found) else []
+
+
+def _mean(runs: Sequence[np.ndarray]) -> float:
+    """Mean over runs of each run's mean."""
+    return float(np.mean([run.mean() for run in runs]))
+
+
+def _difference(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> float:
+    return _mean(x) - _mean(y)
+
+
+def _pooled_iqm(runs: Sequence[np.ndarray]) -> float:
+    """Interquartile mean over all episodes of all runs."""
+    return interquartile_mean(np.concatenate(runs)) if runs else float("nan")
+
+
+def _final_difference(group: Sequence[RunData], base: Sequence[RunData]) -> dict[str, Any]:
+    """Final policies against those without advice, as trained and alone; {} where one was not evaluated."""
+    own, out = _finals(base, "as_trained"), {}
+    for mode in ("as_trained", "agent_alone"):
+        ours = _finals(group, mode)
+        if ours and own:
+            out[f"{mode}_difference"] = _difference(ours, own)
+            out[f"{mode}_difference_interval"] = nested_bootstrap(_difference, ours, own)
+    return out
+
+
 def _final(run: RunData) -> float:
     """Mean return of all training episodes within the budget (0 where none ended)."""
     return float(np.mean([e["return"] for e in run.episodes])) if run.episodes else 0.0
@@ -104,8 +151,9 @@ def _arm(group: Sequence[RunData], curves: np.ndarray, mean: np.ndarray) -> dict
     steps = [(run.progress or {}).get("step", 0) for run in group]
     out: dict[str, Any] = {
         "seeds": len(group), "steps": steps, "episodes": [len(run.episodes) for run in group],
-        "returns": returns, "return_mean": returns.mean(), "return_interval": bootstrap(np.mean, returns),
-        "return_iqm": interquartile_mean(returns), "iqm_interval": bootstrap(interquartile_mean, returns),
+        "returns": returns, "return_mean": returns.mean(), "return_interval": nested_bootstrap(_mean, _returns(group)),
+        "stratified_interval": nested_bootstrap(_mean, _returns(group), strata=True),
+        "return_iqm": _pooled_iqm(_returns(group)), "iqm_interval": nested_bootstrap(_pooled_iqm, _returns(group)),
         "scores": scores, "score_mean": scores.mean(), "score_interval": bootstrap(np.mean, scores),
         "achievements": {n: 100 * rates[:, k].mean() for k, n in enumerate(names)},
         "curve": mean, "band": band,
@@ -113,12 +161,13 @@ def _arm(group: Sequence[RunData], curves: np.ndarray, mean: np.ndarray) -> dict
         "statistics": {tag: np.mean(v) for tag in TAGS if (v := [m for r in group if (m := r.mean(tag)) is not None])},
     }  # fmt: skip
     for mode in ("as_trained", "agent_alone"):
-        found = [(run.evaluation or {}).get("final_policy", {}).get(mode, {}) for run in group]
-        if all(f.get("episodes") for f in found):
-            finals = np.array([f["return_mean"] for f in found])
+        finals = _finals(group, mode)
+        if finals:
+            evaluated = [(run.evaluation or {})["final_policy"][mode] for run in group]
             out[mode] = {
-                "returns": finals, "iqm": interquartile_mean(finals), "interval": bootstrap(interquartile_mean, finals),
-                "score_mean": np.mean([f["score"] for f in found]),
+                "episodes": [len(f) for f in finals], "returns": [f.mean() for f in finals], "mean": _mean(finals),
+                "interval": nested_bootstrap(_mean, finals), "iqm": _pooled_iqm(finals),
+                "score_mean": np.mean([f["score"] for f in evaluated]),
             }  # fmt: skip
     return out
 
@@ -132,8 +181,8 @@ def _range(value: Sequence[float | None] | None) -> str:
 
 
 HEADER = (
-    "arm", "seeds", "return IQM", "95 %", "score, %", "final policy", "alone", "difference to none", "95 %",
-    "P(improvement)", "95 %", "steps ratio", "minutes", "advice USD",
+    "arm", "seeds", "episodes", "return", "95 %", "IQM", "score, %", "difference to none", "95 %", "P(improvement)",
+    "95 %", "final policy", "95 %", "alone", "95 %", "steps ratio", "minutes", "advice USD",
 )  # fmt: skip
 
 
@@ -141,16 +190,16 @@ def cells_of(found: dict[str, Any]) -> list[list[str]]:
     """Rows of the table as text, in the order of :data:`HEADER`."""
     rows = []
     for label, arm in found["arms"].items():
-        trained, alone = arm.get("as_trained"), arm.get("agent_alone")
-        cost = arm["cost"].get("price_usd")
+        trained, alone = arm.get("as_trained", {}), arm.get("agent_alone", {})
         rows.append(
             [
-                label, str(arm["seeds"]), _number(arm["return_iqm"]), _range(arm["iqm_interval"]),
-                _number(arm["score_mean"]), _number(trained["iqm"]) if trained else "–",
-                _number(alone["iqm"]) if alone else "–", _number(arm.get("difference")),
-                _range(arm.get("difference_interval")), _number(arm.get("improvement")),
-                _range(arm.get("improvement_interval")), _number(arm["steps_ratio"]),
-                _number(sum(arm["seconds"]) / 60 / max(1, arm["seeds"]), 1), _number(cost),
+                label, str(arm["seeds"]), str(sum(arm["episodes"])), _number(arm["return_mean"]),
+                _range(arm["return_interval"]), _number(arm["return_iqm"]), _number(arm["score_mean"]),
+                _number(arm.get("difference")), _range(arm.get("difference_interval")),
+                _number(arm.get("improvement")), _range(arm.get("improvement_interval")),
+                _number(trained.get("mean")), _range(trained.get("interval")), _number(alone.get("mean")),
+                _range(alone.get("interval")), _number(arm["steps_ratio"]),
+                _number(sum(arm["seconds"]) / 60 / max(1, arm["seeds"]), 1), _number(arm["cost"].get("price_usd")),
             ]
         )  # fmt: skip
     return rows
@@ -173,7 +222,7 @@ def _cost(advice: str) -> dict[str, Any]:
 
 
 def write_study(job: AblateJob, todo: Sequence[Trial], advice: dict[str, str]) -> dict[str, Any]:
-    """Write ``ablation.json``, ``ablation.md`` and ``ablation.html`` into the study's folder; returns the first."""
+    """Write ``ablation.json`` (returned), ``.md``, ``.html`` and ``curves.svg`` into the study's folder."""
     runs: dict[str, list[RunData]] = {}
     for trial in todo:
         runs.setdefault(trial.cell.label, []).append(read_run(trial.folder, trial.name))
@@ -183,11 +232,16 @@ def write_study(job: AblateJob, todo: Sequence[Trial], advice: dict[str, str]) -
     write_json(folder / "ablation.json", found)
     _write(folder / "ablation.md", f"{table(found)}\n\n`{found['command']}`\n")
     _write(folder / "ablation.html", _render(found))
+    picture = bands(found["grid"], found["arms"], _colours(found["arms"]))
+    if picture:
+        _write(folder / "curves.svg", b64decode(picture.partition(",")[2]).decode())
     return found
 
 
 def _command(job: AblateJob) -> str:
     words = [f"--arms {job.arms}", f"--advisers {job.advisers}", f"--seeds {job.seeds}", f"--frames {job.frames}"]
+    if job.control_arms:
+        words.append(f"--control_arms {job.control_arms}")
     return " ".join(["lore ablate", *words, f"--episodes {job.episodes}", f"--folder {job.folder}"])
 
 
@@ -195,6 +249,10 @@ def _write(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.tmp")
     draft.write_text(text, encoding="utf-8")
     os.replace(draft, path)
+
+
+def _colours(arms: dict[str, Any]) -> dict[str, str]:
+    return {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(arms)}
 
 
 def _render(found: dict[str, Any]) -> str:
@@ -205,7 +263,7 @@ def _render(found: dict[str, Any]) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(folder.joinpath("ablation.html").read_text(encoding="utf-8"))
     arms = found["arms"]
-    colours = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(arms)}
+    colours = _colours(arms)
     names = list(next(iter(arms.values()))["achievements"])
     names.sort(key=lambda n: (-max(arm["achievements"][n] for arm in arms.values()), n))
     tags = [tag for tag in TAGS if any(tag in arm["statistics"] for arm in arms.values())]

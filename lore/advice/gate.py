@@ -19,9 +19,6 @@ from lore.config import GateConfig, ModelConfig
 
 __all__ = ["Gate", "RunningPercentile", "advice_distribution", "advice_logits", "capped_beta", "kl", "softmax"]
 
-FLOOR = 0.01
-"""Share of the uniform distribution mixed into advice before its logarithm: bounds what one answer can say."""
-
 
 def softmax(logits: np.ndarray, allowed: np.ndarray | None = None) -> np.ndarray:
     """Probabilities float64[...] along the last axis; entries that are not ``allowed`` get exactly 0."""
@@ -69,12 +66,16 @@ def advice_distribution(
 
 
 def advice_logits(distribution: np.ndarray, allowed: np.ndarray, clip: float) -> np.ndarray:
-    """log of the floored distribution over allowed entries, centred and clipped to +-clip; float64[A+M]."""
-    count = int(allowed.sum())
-    floored = (1 - FLOOR) * distribution + FLOOR / max(1, count)
-    logits = np.log(np.where(allowed, floored, 1.0))
-    logits -= logits[allowed].mean()
-    return np.where(allowed, np.clip(logits, -clip, clip), 0.0)
+    """Advice as logits float64[A+M]: from ``-clip`` for probability 0 to ``clip`` for the highest, 0 where not allowed.
+
+    Linear in the probability, not its logarithm: among all policies within a KL budget of ``pi_wm``, the one that
+    agrees with the advice most often is ``pi_wm * exp(b p)`` for some b. Logarithms at the small weights that a budget
+    allows tell "unlikely" from "impossible", but hardly "best" from "unlikely".
+    """
+    top = float(distribution[allowed].max(initial=0.0))
+    if top <= 0:
+        return np.zeros(len(distribution))
+    return np.where(allowed, clip * (2.0 * distribution / top - 1.0), 0.0)
 
 
 def capped_beta(

@@ -14,7 +14,6 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from lore.advice.gate import FLOOR
 from lore.dists import policy_entropy, policy_log_probs, twohot_spread
 from lore.nets import Linear, init_weight
 
@@ -148,8 +147,7 @@ class AdvisedPolicy:
         """beta * advice logits [N, A+M] at features [N, F], a constant to every gradient."""
         gate, config = self.gate, self.gate.config
         probs, confidence = self.head.advise(features)
-        logits = torch.log((1 - FLOOR) * probs + FLOOR / probs.shape[-1])
-        logits = (logits - logits.mean(-1, keepdim=True)).clamp(-config.clip, config.clip)
+        logits = config.clip * (2.0 * probs / probs.amax(-1, keepdim=True).clamp(min=1e-6) - 1.0)
         opened = torch.sigmoid((self._uncertainty(features) - gate.threshold) / config.temperature)
         beta = gate.beta_max * gate.kappa * gate.trust.value * confidence * opened
         if config.hard_cap:

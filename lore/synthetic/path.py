@@ -3,6 +3,7 @@ weigh."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SyntheticPath"]
 
+CLONE_CEILING = 0.5
+"""Probability of a plan's action from which on it is not cloned any more: a few plans, many of them one action
+repeated, must not make the policy certain everywhere (and so close the gate of path B)."""
 MAX_ROLLOUTS = 64
 """Plans rolled out in one refresh at most."""
 
@@ -113,16 +117,22 @@ class SyntheticPath:
         self.rollouts += len(at)
         self.buffer.add(states)
 
-    def clone_loss(self, critic: ActorCritic) -> Tensor | None:
+    def clone_loss(self, critic: ActorCritic, own: Tensor | None = None) -> Tensor | None:
         """-ln pi(plan action) [R], weighted by how far (0..1, in units of the return scale) the plan's predicted return
-        beats the policy's value there; None = no rows."""
+        beats the policy's there; 0 where the policy gives the action :data:`CLONE_CEILING` already; None = no rows.
+
+        The policy's value is the higher of the critic's and ``own`` [R], its imagined return from the same state: both
+        returns come from one world model, so that an error that it makes everywhere is no gain.
+        """
         if self.batch is None:
             return None
         features = self.batch.latent.features()
         log_probs = critic.log_probs(features).gather(-1, self.batch.action[:, None])[:, 0]
         with torch.no_grad():
-            gain = (self.batch.plan_return - critic.value(features)) / critic.norm.scale()
-            better = gain.clamp(0.0, 1.0)
+            value = critic.value(features)
+            value = value if own is None else torch.maximum(value, own)
+            gain = (self.batch.plan_return - value) / critic.norm.scale()
+            better = gain.clamp(0.0, 1.0) * (log_probs < math.log(CLONE_CEILING))
         return -log_probs * better * self.batch.weight
 
     def metrics(self) -> dict[str, Tensor | float]:

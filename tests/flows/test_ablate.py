@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -44,6 +45,17 @@ def test_arms_differ_in_their_paths_alone_and_have_one_budget():
         assert "advice.dataset" in differ
     b, a, c = "train.use_llm", "model.enable_synthetic_replay", "model.enable_hierarchical_options"
     assert changed == [{b}, {b, "gate.hold"}, {a}, {c}, {a, b, c}]
+
+
+def test_controls_run_in_their_own_arms_and_uniform_changes_the_prior_alone():
+    job = AblateJob(arms="none,B,A,ABC", advisers="rules,random,uniform", control_arms="B", seeds=1)
+    found = {cell.label: cell for cell in cells(job)}
+    assert list(found) == ["none", "B rules", "A rules", "ABC rules", "B random", "B uniform"]
+    plain, flat = (to_dict(found[label].config(job, 0, "x@v1")) for label in ("B rules", "B uniform"))
+    assert flat["advice"].pop("prior") == "uniform" and plain["advice"].pop("prior") == "stored"
+    assert plain == flat
+    with pytest.raises(ConfigError, match="unknown arm"):
+        cells(AblateJob(control_arms="D"))
 
 
 @pytest.mark.parametrize("arms", ["", "none,D", "BA", "A1", "b", "CA"])
@@ -91,6 +103,20 @@ def test_the_figures_of_a_study_are_those_worked_out_by_hand():
     lines = table(found).splitlines()
     assert len(lines) == 4 and all(line.count("|") == len(HEADER) + 1 for line in lines)
     assert "| 0.50 |" in lines[3] and "| 3.00 |" in lines[3]
+
+
+def test_final_policies_are_compared_apart_from_training_returns():
+    def tested(name: str, trained: list[float], final: list[float]) -> RunData:
+        mode = {"returns": final, "score": 1.0, "episodes": len(final)}
+        evaluation = {"final_policy": {"as_trained": mode, "agent_alone": mode}}
+        return dataclasses.replace(run(name, trained), evaluation=evaluation)
+
+    none = [tested("a", [1.0] * 9, [5.0] * 4), tested("b", [1.0] * 9, [5.0] * 4)]
+    arm = [tested("c", [3.0] * 9, [2.0] * 4), tested("d", [3.0] * 9, [2.0] * 4)]
+    found = study({"none": none, "B rules": arm}, 900)["arms"]["B rules"]
+    assert (found["return_mean"], found["difference"], found["above_none"]) == (3.0, 2.0, True)
+    assert found["as_trained"]["mean"] == 2.0 and found["as_trained"]["episodes"] == [4, 4]
+    assert found["as_trained_difference"] == -3.0 and found["as_trained_difference_interval"] == [-3.0, -3.0]
 
 
 def test_an_arm_that_learns_sooner_has_a_steps_ratio_above_one():

@@ -138,7 +138,7 @@ def test_log_probabilities_are_those_of_the_distribution_that_was_sampled(explor
         assert np.exp(said[action]) == pytest.approx(count / 4000, abs=0.03)
     assert sum(np.exp(v) for v in said.values()) == pytest.approx(1.0, abs=0.01)
     assert c.metrics()["uncertainty_gate/avg_kl"] <= 0.2
-    held = controller(explore, beta_max=5.0, delta_target=100.0, hold=5, uncertainty_threshold=0.0)
+    held = controller(explore, beta_max=1.0, delta_target=100.0, hold=5, uncertainty_threshold=0.0)
     assert [held.act(0, seen[0], 0.0, np.zeros(A), SURE, 0).log_prob == 0.0 for _ in range(2)] == [False, True]
 
 

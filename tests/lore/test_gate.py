@@ -97,13 +97,23 @@ def test_unknown_entries_say_nothing_and_no_known_entry_means_no_advice():
     assert none.sum() == 0 == extended.sum()
 
 
-def test_advice_logits_are_centred_clipped_and_silent_where_forbidden():
+def test_advice_logits_are_linear_in_the_probability_bounded_and_silent_where_forbidden():
     allowed = np.array([True, True, True, False])
-    logits = advice_logits(np.array([1.0, 0, 0, 0]), allowed, 2.0)
-    assert logits[3] == 0.0
-    assert np.abs(logits).max() <= 2.0
-    wide = advice_logits(np.array([1.0, 0, 0, 0]), allowed, 50.0)
-    assert wide[allowed].mean() == pytest.approx(0.0, abs=1e-9)
+    logits = advice_logits(np.array([0.6, 0.15, 0.0, 0.25]), allowed, 2.0)
+    np.testing.assert_allclose(logits, [2.0, -1.0, -2.0, 0.0])
+    assert (advice_logits(np.zeros(4), allowed, 2.0) == 0).all()
+
+
+def test_at_one_divergence_no_other_tilt_of_the_policy_agrees_with_the_advice_more_often():
+    rng, allowed = np.random.default_rng(3), np.ones(9, bool)
+    for _ in range(20):
+        advice, own = rng.dirichlet(np.full(9, 0.3)), rng.normal(0, 1, 9)
+        policy = softmax(own)
+        mixed = softmax(own + 0.2 * advice_logits(advice, allowed, 5.0))
+        spent = kl(mixed, policy)
+        for other in (np.log(advice + 1e-3), rng.normal(0, 1, 9)):
+            weight = capped_beta(own, other, allowed, 50.0, spent)
+            assert softmax(own + weight * other) @ advice <= mixed @ advice + 1e-9
 
 
 def test_divergence_of_equal_distributions_is_zero_and_masked_softmax_gives_exact_zeros():

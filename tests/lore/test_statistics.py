@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from lore.statistics import bootstrap, interquartile_mean, learning_curve, probability_of_improvement, steps_to
+from lore.statistics import (
+    bootstrap,
+    interquartile_mean,
+    learning_curve,
+    nested_bootstrap,
+    probability_of_improvement,
+    steps_to,
+)
 
 
 def test_the_interquartile_mean_cuts_a_quarter_at_each_end():
@@ -54,3 +61,20 @@ def test_steps_to_a_level_is_where_the_curve_first_gets_there():
     grid = np.array([10.0, 20, 30])
     assert steps_to(2.0, grid, np.array([np.nan, 2.0, 1.0])) == 20.0
     assert steps_to(9.0, grid, np.array([np.nan, 2.0, 1.0])) is None
+
+
+def mean_of_means(runs):
+    return float(np.mean([run.mean() for run in runs]))
+
+
+def test_the_nested_bootstrap_sees_the_spread_of_runs_and_of_episodes_and_strata_only_the_latter():
+    rng = np.random.default_rng(0)
+    alike = [rng.normal(2.0, 1.0, 25) for _ in range(4)]
+    low, high = nested_bootstrap(mean_of_means, alike, n=800)
+    assert low < mean_of_means(alike) < high and high - low == pytest.approx(3.92 / 10, rel=0.6)
+    apart = [np.full(10, 1.0), np.full(10, 3.0)]  # no spread within a run
+    assert nested_bootstrap(mean_of_means, apart) == (1.0, 3.0)
+    assert nested_bootstrap(mean_of_means, apart, strata=True) == (2.0, 2.0)
+    low, high = nested_bootstrap(lambda x, y: mean_of_means(x) - mean_of_means(y), apart, [np.zeros(5)])
+    assert (low, high) == (1.0, 3.0)
+    assert np.isnan(nested_bootstrap(mean_of_means, [np.array([])])).all()

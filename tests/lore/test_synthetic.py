@@ -197,3 +197,16 @@ def test_plan_actions_are_cloned_only_where_the_plan_beats_the_policys_value(exp
     loss.sum().backward()
     gradient = synthetic.agent.logits.grad
     assert (gradient[1] < 0) == clones and bool((gradient == 0).all()) == (not clones)
+
+
+def test_a_plan_is_no_gain_where_the_policys_imagined_return_is_as_high_nor_where_its_action_is_likely_already():
+    synthetic = path(0.0, **{"synthetic.warmup_updates": 0})
+    synthetic.extend(start(40), torch.zeros(40, dtype=torch.int64), torch.tensor(1.0), 1, None)
+    batch = synthetic.batch
+    synthetic.batch = batch._replace(plan_return=torch.ones(len(batch.action)))
+    assert (synthetic.clone_loss(synthetic.agent, torch.full_like(batch.plan_return, 0.5)) > 0).all()
+    assert (synthetic.clone_loss(synthetic.agent, torch.ones_like(batch.plan_return)) == 0).all()
+    with torch.no_grad():
+        synthetic.agent.logits[1] = 9.0
+    assert (synthetic.batch.action == 1).all()
+    assert (synthetic.clone_loss(synthetic.agent) == 0).all()
