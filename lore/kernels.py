@@ -26,6 +26,7 @@ __all__ = [
     "gated_backward",
     "gated_forward",
     "is_fused",
+    "linear",
     "mixed_norm_silu",
     "norm_silu_backward",
     "norm_silu_forward",
@@ -39,6 +40,8 @@ __all__ = [
 
 NORM_EPS = 1e-4
 _SHARED = 2**17  # elements from which rows are shared between threads
+_MANY = 512  # rows from which oneDNN's product is the faster one (by 1.2 to 2 on the CPUs measured)
+_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def is_fused(x: Tensor) -> bool:
@@ -79,6 +82,14 @@ def _run_summed(loop: Any, rows: int, elements: int, width: int, *arrays: Any) -
     for wait in waits:
         wait.result()
     return torch.from_numpy(sums[0] if not others else sums.sum(0))
+
+
+# ------------------------------------------------------------------------------------------------------ dense layers
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x [R, I] times weight [O, I] (any strides) plus bias, without gradient; by oneDNN where that is faster."""
+    if x.shape[0] >= _MANY and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and _ONEDNN:
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return F.linear(x, weight, bias)
 
 
 # ------------------------------------------------------------------------------------------------------ norm and silu

@@ -47,6 +47,21 @@ def count_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+class _Linear(torch.autograd.Function):
+    """Dense layer on rows by :func:`lore.kernels.linear`."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return kernels.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # type: ignore[override]
+        x, weight = ctx.saved_tensors
+        own = kernels.linear(grad, weight.t()) if ctx.needs_input_grad[0] else None
+        return own, grad.t() @ x, grad.sum(0)
+
+
 class Linear(nn.Linear):
     """Dense layer with the truncated normal start and bias 0."""
 
@@ -56,6 +71,17 @@ class Linear(nn.Linear):
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
         init_weight(self.weight, inputs, generator, outscale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., inputs] -> [..., outputs]."""
+        if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+            return F.linear(x, self.weight, self.bias)
+        rows = x.reshape(-1, x.shape[-1])
+        if torch.is_grad_enabled():
+            out = _Linear.apply(rows, self.weight, self.bias)
+        else:
+            out = kernels.linear(rows, self.weight, self.bias)
+        return out.view(*x.shape[:-1], -1)
 
 
 class BlockLinear(nn.Module):
@@ -80,7 +106,11 @@ class BlockLinear(nn.Module):
     def parts(self, own: Tensor, shared: Tensor) -> tuple[Tensor, Tensor]:
         """Layer on concat(own [g, N, i], shared [N, in/g - i]) in every block, as terms [N, out] and [g, N, out/g]."""
         split = own.shape[-1]
-        dense = torch.addmm(self.bias, shared, self.weight[split:].flatten(1))
+        weight = self.weight[split:].flatten(1)
+        if torch.is_grad_enabled():
+            dense = torch.addmm(self.bias, shared, weight)
+        else:
+            dense = kernels.linear(shared, weight.t(), self.bias)
         return dense, torch.bmm(own, self.weight[:split].transpose(0, 1))
 
     def with_shared(self, own: Tensor, shared: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ def arguments(name: str) -> tuple:
     wide = normal(ROWS, 255, seed=6)
     targets = twohot_weights(10 * normal(2, ROWS, seed=7), bins)
     return {
+        "linear": (normal(600, 20, seed=9), normal(30, 7, seed=10)[:20].t(), normal(7, seed=11)),
         "norm_silu_forward": (x, scale),
         "norm_silu_backward": (normal(ROWS, 20, seed=8), x, scale, kernels.norm_silu_forward(x, scale)[1]),
         "mixed_norm_silu": (normal(ROWS, 24), normal(4, ROWS, 6, seed=1), normal(24, seed=2)),
@@ -46,6 +47,7 @@ def test_compiled_loops_and_torch_operations_agree(name, threads, monkeypatch):
         monkeypatch.setattr(kernels, "_SHARED", 1)
         compiled = getattr(kernels, name)(*arguments(name))
         monkeypatch.setattr(kernels, "loops", None)
+        monkeypatch.setattr(kernels, "_ONEDNN", False)
         plain = getattr(kernels, name)(*arguments(name))
     finally:
         torch.set_num_threads(before)
