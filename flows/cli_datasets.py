@@ -50,6 +50,9 @@ def list_datasets(root: Path | None = None, json: bool = False) -> int:
         root: Folder of datasets; default $LORE_DATASETS or runs/datasets.
         json: Print JSON.
     """
+    from lore_datasets.manifest import ref_of
+    from lore_datasets.shipped import shipped_files
+
     store = _store(root)
     found = []
     for name in store.names():
@@ -57,8 +60,6 @@ def list_datasets(root: Path | None = None, json: bool = False) -> int:
         current = store.current(name).version if versions else 0
         for version in versions:
             manifest = store.manifest(f"{name}@v{version}")
-            from lore_datasets.manifest import ref_of
-
             found.append({
                 "ref": str(ref_of(manifest)), "kind": manifest.kind, "rows": _rows(manifest),
                 "adviser": _adviser(manifest), "created": manifest.created[:19], "message": manifest.message,
@@ -67,6 +68,8 @@ def list_datasets(root: Path | None = None, json: bool = False) -> int:
     if json:
         _dump(found)
         return 0
+    if lying := sorted(set(shipped_files()) - set(store.names())):
+        print(f"come with LoRe, by name: {', '.join(lying)}")
     if not found:
         print(f"no datasets in {store.root}; make one: lore demo, or lore collect")
         return 0

