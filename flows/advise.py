@@ -6,7 +6,9 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.artifacts import on_the_board
 from flows.config import AdviceJob
+from flows.pages import advice_page
 from flows.tasks import advise_states, distil_model
 from lore_datasets.types import ArtifactRef
 
@@ -26,8 +28,10 @@ def _distil(ref: ArtifactRef, epochs: int, seed: int) -> str:
 @flow(name="advice-batch", flow_run_name="advise {job.states} -> {job.name}, {job.ask.backend}", persist_result=False)
 def advise(job: AdviceJob, epochs: int = 30) -> dict[str, str]:
     """Advise stored states; returns references ``advice`` and ``model``. After a restart nothing is asked twice."""
-    ref = advise_states(job, lambda ask, shard: _ask(ask, shard[0], shard[-1]))
-    made = {"advice": str(ref)}
-    if job.distil:
-        made["model"] = _distil(ref, epochs, job.advise.seed)
+    with on_the_board():
+        ref = advise_states(job, lambda ask, shard: _ask(ask, shard[0], shard[-1]))
+        made = {"advice": str(ref)}
+        if job.distil:
+            made["model"] = _distil(ref, epochs, job.advise.seed)
+    advice_page(made)
     return made

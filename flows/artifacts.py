@@ -43,11 +43,12 @@ def _made(make: Callable[..., Any], **options: Any) -> Any:
         return None
 
 
-def markdown(name: str, text: str, about: str = "") -> None:
-    """A Markdown page under the key of ``name``."""
+def markdown(name: str, text: str, about: str = "") -> str:
+    """A Markdown page under the key of ``name``; returns its text."""
     from prefect.artifacts import create_markdown_artifact
 
     _made(create_markdown_artifact, key=key(name), markdown=text, description=about or None)
+    return text
 
 
 def table(name: str, rows: Sequence[Mapping[str, Any]], about: str = "") -> None:

@@ -36,15 +36,17 @@ def _manifest(ref: str) -> Any:
     return Store().manifest(ref)
 
 
-def states_page(ref: str) -> None:
+def states_page(ref: str) -> str:
     """Of a collected states version."""
     manifest = _manifest(ref)
     by = ", ".join(f"{count:,} {who}" for who, count in manifest.counts.get("by_source", {}).items())
     rows = {"version": f"`{ref}`", "states": f"{manifest.counts.get('rows', 0):,}", "players": by}
-    markdown(f"states {manifest.name}", _lines(f"States {ref}", rows, [f"lore advise --states '{ref}' --name NAME"]))
+    return markdown(
+        f"states {manifest.name}", _lines(f"States {ref}", rows, [f"lore advise --states '{ref}' --name NAME"])
+    )
 
 
-def advice_page(made: Mapping[str, str]) -> None:
+def advice_page(made: Mapping[str, str]) -> str:
     """Of an advice version: what it holds, cost, and the quality of its answers as a table."""
     from flows.tasks import coverage
     from lore_datasets.store import Store
@@ -59,15 +61,15 @@ def advice_page(made: Mapping[str, str]) -> None:
     }  # fmt: skip
     about = coverage(Store().resolve(ref))
     next_ = [f"lore datasets show '{ref}'", f"lore train --use_llm --advice.dataset '{ref}'"]
-    markdown(f"advice {manifest.name}", _lines(f"Advice {ref}", rows, next_))
     counts = manifest.provenance.get("round_counts", {})
     quality = [{"figure": k, "value": v} for k, v in counts.get("rates", {}).items()]
     quality += [{"figure": f"refused: {k}", "value": v} for k, v in counts.get("rejected", {}).items()]
     quality += [{"figure": k, "value": round(v, 4)} for k, v in about.items()]
     table(f"advice quality {manifest.name}", quality, f"Quality of {ref}")
+    return markdown(f"advice {manifest.name}", _lines(f"Advice {ref}", rows, next_))
 
 
-def round_page(record: Mapping[str, Any]) -> None:
+def round_page(record: Mapping[str, Any]) -> str:
     """Of a finished refresh round; the same key for every round of a run."""
     run, ref = record["run"], record["advice"]
     before, after = record["before"], record["after"]
@@ -84,19 +86,20 @@ def round_page(record: Mapping[str, Any]) -> None:
         f"lore refresh --folder {run}", f"lore eval {run}",
         f"lore datasets rollback '{record['base'].split('#')[0]}'   # take {name} back to the version before",
     ]  # fmt: skip
-    markdown(f"refresh {run}", _lines(f"Refresh round {record['round']} of {run}", rows, commands), f"{name}: {ref}")
     shares = {
         when: {k: v for k, v in found.items() if k != "states"}
         for when, found in (("before", before), ("after", after))
     }
     table(f"coverage {run}", shares_table(shares), "Share of the visited states by where their advice comes from, in %")
+    text = _lines(f"Refresh round {record['round']} of {run}", rows, commands)
+    return markdown(f"refresh {run}", text, f"{name}: {ref}")
 
 
 def _known(found: Mapping[str, float]) -> float:
     return 100 * (found["row"] + found["goal"])
 
 
-def training_page(runs: Sequence[tuple[str, Mapping[str, Any]]], dataset: str) -> None:
+def training_page(runs: Sequence[tuple[str, Mapping[str, Any]]], dataset: str) -> str:
     """Of training runs: (folder, last progress) each."""
     rows = {
         "advice": f"`{dataset}`" if dataset else "none",
@@ -105,10 +108,10 @@ def training_page(runs: Sequence[tuple[str, Mapping[str, Any]]], dataset: str) -
     folders = " ".join(folder for folder, _ in runs)
     commands = [f"lore report {folders}", *(f"lore eval {folder}" for folder, _ in runs[:3])]
     parent = str(Path(runs[0][0]).parent) if runs else "runs"
-    markdown(f"train {parent}", _lines(f"Training in {parent}", rows, commands))
     table(
         f"achievements {parent}", _achievements([folder for folder, _ in runs]), "Training-time rates, in % of episodes"
     )
+    return markdown(f"train {parent}", _lines(f"Training in {parent}", rows, commands))
 
 
 def _progress(row: Mapping[str, Any]) -> str:

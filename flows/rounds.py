@@ -31,7 +31,7 @@ class Steps(NamedTuple):
     advise: Callable[[AdviceJob], str]
     distil: Callable[[str, int, int], str]
     train: Callable[[TrainJob, str], dict[str, Any]]
-    finished: Callable[[dict[str, Any]], None] = lambda record: None
+    finished: Callable[[dict[str, Any]], Any] = lambda record: None
 
 
 def plain_steps() -> Steps:
@@ -146,11 +146,12 @@ def _round(job: RefreshJob, number: int, steps: Steps) -> dict[str, Any]:
     before = phases.run("before", {"at": visits}, lambda: steps.coverage(visits, base, "before"))
     say(f"  of {before['states']:,} visited states {_shares(before)}")
 
-    ask = AdviceJob(visits, name, select=job.select, ask=job.ask, advise=job.advise, journal=job.journal, distil=False)
+    ask = AdviceJob(
+        visits, name, select=job.select, ask=job.ask, advise=job.advise, journal=job.journal, distil=False,
+        revisions=str(run),
+    )  # fmt: skip
     ref = phases.run("advise", {"at": visits}, lambda: {"advice": steps.advise(ask)}, _is_stored)["advice"]
-    model = phases.run("distil", {"of": ref}, lambda: {"model": steps.distil(ref, job.epochs, job.advise.seed)})[
-        "model"
-    ]
+    made = phases.run("distil", {"of": ref}, lambda: {"model": steps.distil(ref, job.epochs, job.advise.seed)})
     after = phases.run("after", {"at": visits, "of": ref}, lambda: steps.coverage(visits, ref, "after"))
     say(f"  {ref}: {_shares(after)}")
 
@@ -161,7 +162,7 @@ def _round(job: RefreshJob, number: int, steps: Steps) -> dict[str, Any]:
     else:
         trained = {"step": begun}
     record = {
-        "round": number, "run": str(run), "base": base, "visits": visits, "advice": ref, "model": model,
+        "round": number, "run": str(run), "base": base, "visits": visits, "advice": ref, "model": made["model"],
         "before": before, "after": after, "from": begun, "to": int(trained["step"]),
         "rows": _new_rows(base, ref), "cost": dict(store.manifest(ref).cost) if ref != base else {},
     }  # fmt: skip

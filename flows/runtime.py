@@ -156,7 +156,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def start_server(
-    home: Path, host: str, port: int, env: dict[str, str], *, pages: bool
+    home: Path, host: str, port: int, env: dict[str, str], *, pages: bool, seconds: float = _STARTUP_SECONDS
 ) -> tuple[str, subprocess.Popen[bytes]]:
     """Start a Prefect server on a leash and wait until it answers; (URL of its API, the process). ServiceError."""
     from flows.leash import spawn, stop
@@ -167,7 +167,7 @@ def start_server(
     process = spawn("prefect", arguments, log=log, env=env)
     seen = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     try:
-        deadline = time.monotonic() + _STARTUP_SECONDS
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and process.poll() is None:
             if _healthy(seen, port):
                 return f"http://{seen}:{port}/api", process

@@ -22,7 +22,8 @@ from lore_datasets.errors import Busy, ConfigError, NotFound, ServiceError, Usag
 
 __all__ = ["Lab", "UpJob", "read_auth", "up"]
 
-_READY_S = 180.0
+_READY_S = 600.0
+"""A machine under load may need minutes; a child that ends is noticed at once."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -127,7 +128,7 @@ def up(job: UpJob, until: Callable[[], bool] = lambda: False) -> int:
         try:
             say("starting the server (half a minute the first time)")
             environment = lab_environment(home, job.host, port, auth) | _datasets()
-            url, children["server"] = start_server(home, job.host, port, environment, pages=True)
+            url, children["server"] = start_server(home, job.host, port, environment, pages=True, seconds=_READY_S)
             lab = Lab(url, Api(url, auth), children)
             crashed, missed = lab.api.settle()
             if crashed or missed:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from flows import rounds
+from flows.artifacts import key, shares_table
 from flows.config import AdviceJob, CollectJob, RefreshJob, SeedsJob
+from flows.pages import advice_page, round_page, training_page
 from flows.rounds import Steps, finished_rounds, plain_steps, refresh, round_names
 from flows.tasks import advise_states, distil_model, play_states
 from lore.config import load_config
@@ -77,6 +79,11 @@ def test_two_rounds_make_a_child_each_and_training_goes_on(lab):
         assert record["after"]["row"] > record["before"]["row"] and record["rows"] > 0
         assert record["visits"] in store.manifest(record["advice"]).parents
         assert record["cost"]["requests"] > 0
+        page = round_page(record)
+        assert all(f"`{record[key]}`" in page for key in ("base", "advice", "visits"))
+        assert f"lore refresh --folder {run}" in page and "rollback 'talk@v" in page and "answers (" in page
+    assert training_page([(str(run), {"step": 72, "total": 72, "episodes": 1})], third).count(third) == 1
+    assert f"| rows | {len(whole)} |" in advice_page({"advice": third})
 
 
 def test_a_stop_inside_a_round_repeats_nothing_that_was_done(lab):
@@ -181,6 +188,12 @@ def test_a_full_disk_in_the_middle_of_a_round_leaves_no_half_version(lab, monkey
     assert getattr(caught.value, "kind", "") == "no_space"
     assert Store().versions("talk") == [1] and versions(run)[-1]["advice"] == first
     assert len(refresh(job(run), in_process())) == 1 and Store().versions("talk") == [1, 2]
+
+
+def test_keys_of_pages_are_what_prefect_takes():
+    assert key("refresh", "runs/Seed_0") == "refresh-runs-seed-0" and key("  ") == "lore" and len(key("x" * 999)) == 200
+    rows = shares_table({"before": {"row": 0.25, "confidence": 0.5}})
+    assert rows == [{"": "before", "row": 25.0, "confidence": 50.0}]
 
 
 def test_names_of_runs_say_version_round_and_seed(lab, tmp_path):

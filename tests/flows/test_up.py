@@ -52,12 +52,12 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 class Up:
     """A ``lore up`` in a folder, with its API."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *more: str) -> None:
         self.folder, self.file = folder, folder / "runs" / "prefect" / "lab.json"
         self.log = (folder / "up.log").open("ab")
-        words = [sys.executable, "-m", "flows", "up", "--port", "0", "--tensorboard-port", "0"]
+        words = [sys.executable, "-m", "flows", "up", "--port", "0", *more]
         self.process = subprocess.Popen(words, cwd=folder, stdout=self.log, stderr=subprocess.STDOUT)
-        wait_for(lambda: self.file.exists() or self.process.poll() is not None, 300)
+        wait_for(lambda: self.file.exists() or self.process.poll() is not None, 900)
         assert self.process.poll() is None, self.said()
         self.about = json.loads(self.file.read_text())
         self.api = Api(self.about["url"])
@@ -100,8 +100,8 @@ def lab(tmp_path, monkeypatch):
     (tmp_path / "schedules.toml").write_text(EACH_MINUTE)
     started: list[Up] = []
 
-    def start() -> Up:
-        started.append(Up(tmp_path))
+    def start(*more: str) -> Up:
+        started.append(Up(tmp_path, *more))
         return started[-1]
 
     yield tmp_path, str(first), start
@@ -115,7 +115,7 @@ def lab(tmp_path, monkeypatch):
 def test_a_lab_left_alone_refreshes_trains_and_survives(lab):
     folder, first, start = lab
     run = folder / "runs" / "seed-0"
-    up = start()
+    up = start("--tensorboard-port", "0")
     listens_on_loopback_only(up)
     two_rounds_by_themselves(run, first)
     finished = next(r for r in up.api.runs(["COMPLETED"]))
@@ -202,7 +202,7 @@ def killed_and_started_again(up: Up, start, run: Path) -> None:
     assert wait_for(lambda: all_gone(family), 60)
     before = checkpoint.load(run / CHECKPOINT, fall_back=True)[1]["frames"]
     (run.parents[1] / "schedules.toml").write_text(EACH_MINUTE)
-    again = start()
+    again = start("--no-tensorboard")
     states = {r["id"]: r["state_type"] for r in again.api.runs()}
     assert all(states[r["id"]] == "CRASHED" for r in running)
     assert wait_for(lambda: checkpoint_step(run) > before, 600), again.said()
