@@ -9,9 +9,11 @@ from typing import Any
 
 from lore_datasets.errors import ServiceError, shown
 
-__all__ = ["Api"]
+__all__ = ["BEGUN", "Api"]
 
 _LIVE = ("RUNNING", "PENDING", "CANCELLING")
+BEGUN = ("RUNNING", "COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+"""State types of runs that somebody may want to hear of; hundreds of scheduled ones lie ahead of them."""
 
 
 class Api:
@@ -38,9 +40,13 @@ class Api:
             raise ServiceError(f"{method} {self.url}{path}: {answer.status_code} {shown(answer.text, 200)}")
         return answer.json() if answer.content else None
 
-    def runs(self, types: Sequence[str] = (), limit: int = 200, deployment: str = "") -> list[dict[str, Any]]:
-        """Flow runs, latest expected first; ``types``: state types such as RUNNING."""
-        chosen: dict[str, Any] = {"state": {"type": {"any_": list(types)}}} if types else {}
+    def runs(
+        self, types: Sequence[str] = BEGUN, limit: int = 200, deployment: str = "", before: str = ""
+    ) -> list[dict[str, Any]]:
+        """Flow runs in states of these ``types``, latest expected first; ``before``: ISO time that they were due."""
+        chosen: dict[str, Any] = {"state": {"type": {"any_": list(types)}}}
+        if before:
+            chosen["expected_start_time"] = {"before_": before}
         if deployment:
             chosen["deployment_id"] = {"any_": [deployment]}
         body = {"flow_runs": chosen, "sort": "EXPECTED_START_TIME_DESC", "limit": limit}
@@ -76,8 +82,7 @@ class Api:
         live = self.runs(_LIVE)
         for run in live:
             self.set_state(run["id"], "CRASHED", "its process ended with the last lore up; the next run goes on")
-        now = datetime.now(UTC).isoformat()
-        due = [run for run in self.runs(("SCHEDULED",)) if (run.get("expected_start_time") or "9") < now]
+        due = self.runs(("SCHEDULED",), before=datetime.now(UTC).isoformat())
         for run in due:
             self.set_state(run["id"], "CANCELLED", "was due while lore up did not run")
         return len(live), len(due)

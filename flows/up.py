@@ -238,13 +238,7 @@ def _watch(lab: Lab, until: Callable[[], bool]) -> None:
 
 def _tell(run: dict[str, Any]) -> None:
     state = run["state"] or {}
-    if run.get("parent_task_run_id") or state.get("type") not in (
-        "RUNNING",
-        "COMPLETED",
-        "FAILED",
-        "CRASHED",
-        "CANCELLED",
-    ):
+    if run.get("parent_task_run_id"):  # a flow inside a flow
         return
     message = (state.get("message") or "").removeprefix("Flow run encountered an exception: ")
     took = f" after {clock(run.get('total_run_time') or 0)}" if state["type"] != "RUNNING" else ""
