@@ -3,6 +3,7 @@ held-out ones."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,102 +11,103 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lore.advice.table import KeyTable
+from lore.advice.features import StateFeatures
 from lore_datasets.errors import BadInput
+from lore_datasets.schema import CLIP
 
 if TYPE_CHECKING:
     from lore_datasets.advice import AdviceData
     from lore_datasets.environments import Environment
     from lore_datasets.types import ArtifactRef
 
-__all__ = ["AdviceModel", "Member", "distil", "fit", "train_arrays"]
+__all__ = ["AdviceModel", "Member", "distil", "fit", "is_current", "taught_share", "train_arrays"]
 
-EMBED, CHANNELS, PICTURE, HIDDEN = 8, 16, 32, 96
+HIDDEN, TURN = 192, 96
+DROPOUT = 0.3
+SHARPNESS = 4.0
+"""Exponent of the advised probabilities in the targets: what ranks first is what a look-up is asked for."""
+LEAST_WEIGHT = 0.05
+MOST_UPDATES = 8000
+"""Updates of one member at most, whatever the rows and epochs."""
+TEMPERATURES = np.geomspace(0.25, 4.0, 25)
 
 
 class Member(nn.Module):
-    """One network of the ensemble -> logits [B, A+K].
+    """One network of the ensemble: features -> logits [B, A+K].
 
-    It reads the view twice: where things are (cell embedding, two 3x3 convolutions, one dense layer) and what is there
-    at
-    all (presence of each kind in the crop and in the 3x3 block around the player), which is what most goals hang on.
+    Goals are read off two dense layers over what has no direction; primitive actions off a third that is also shown
+    which way things lie, so that rows about goals alone are not led astray by it.
     """
-
-    ahead: Tensor
 
     def __init__(self, environment: Environment, width: int) -> None:
         super().__init__()
-        layout, vocab = environment.layout, environment.vocab
-        self.at = layout.offsets()
-        self.height, self.width, self.kinds = layout.height, layout.width, len(vocab.targets)
-        self.cell = nn.Embedding(self.kinds, EMBED)
-        self.conv1 = nn.Conv2d(EMBED, CHANNELS, 3, padding=1)
-        self.conv2 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
-        self.picture = nn.Linear(CHANNELS * self.height * self.width, PICTURE)
-        self.directions = len(vocab.directions)
-        steps = torch.tensor([dy * self.width + dx for _, dx, dy, _ in vocab.directions])
-        self.register_buffer("ahead", steps + (self.height // 2) * self.width + self.width // 2, persistent=False)
-        counts = layout.items + layout.vitals
-        scalars = 2 * counts + layout.achievements + self.directions + 2 + 3 * self.kinds
-        self.dense1 = nn.Linear(PICTURE + scalars, HIDDEN)
+        self.features = StateFeatures(environment)
+        self.actions, self.directed = len(environment.vocab.actions), self.features.directed
+        self.dense1 = nn.Linear(self.features.width - self.directed, HIDDEN)
         self.dense2 = nn.Linear(HIDDEN, HIDDEN)
-        self.out = nn.Linear(HIDDEN, width)
+        self.turn = nn.Linear(HIDDEN + self.directed, TURN)
+        self.act = nn.Linear(TURN, self.actions)
+        self.out = nn.Linear(HIDDEN, width - self.actions)
+        self.dropout = nn.Dropout(DROPOUT)
 
-    def forward(self, states: Tensor) -> Tensor:
-        """Packed states uint8[B, S] -> logits float32[B, A+K]."""
-        ids = states[:, self.at["view"]].long()
-        cells = self.cell(ids).view(-1, self.height, self.width, EMBED).permute(0, 3, 1, 2)
-        picture = F.silu(self.picture(F.silu(self.conv2(F.silu(self.conv1(cells)))).flatten(1)))
-        grid = ids.view(-1, self.height, self.width)
-        y, x = self.height // 2, self.width // 2
-        around = self._presence(grid[:, y - 1 : y + 2, x - 1 : x + 2].flatten(1))
-        facing = states[:, self.at["facing"]].long()
-        front = F.one_hot(ids.gather(1, self.ahead[facing]).squeeze(-1), self.kinds).float()
-        scalar = states.float()
-        counts = scalar[:, self.at["inventory"].start : self.at["vitals"].stop]
-        parts = [picture, self._presence(ids), around, front, counts / 9.0, (counts > 0).float()]
-        parts += [F.one_hot(facing.squeeze(-1), self.directions).float(), scalar[:, self.at["sleeping"]]]
-        parts += [scalar[:, self.at["daylight"]] / 255.0, scalar[:, self.at["unlocked"]]]
-        return self.out(F.silu(self.dense2(F.silu(self.dense1(torch.cat(parts, -1))))))
-
-    def _presence(self, ids: Tensor) -> Tensor:
-        """Which kinds occur among ids int64 [B, n]: float32 [B, kinds]."""
-        return torch.zeros(len(ids), self.kinds).scatter_(1, ids, 1.0)
+    def forward(self, features: Tensor) -> Tensor:
+        """Features uint8 [B, F] -> logits float32 [B, A+K]."""
+        x = features.float() / 255.0
+        plain, directed = x[:, : -self.directed], x[:, -self.directed :]
+        hidden = self.dropout(F.silu(self.dense1(plain)))
+        hidden = self.dropout(F.silu(self.dense2(hidden)))
+        turned = self.dropout(F.silu(self.turn(torch.cat([hidden, directed], -1))))
+        return torch.cat([self.act(turned), self.out(hidden)], -1)
 
 
 class AdviceModel:
-    """A calibrated ensemble; ``predict`` gives centred logits and the confidence that held-out rows support."""
+    """A calibrated ensemble; ``predict`` gives centred logits and the confidence that held-out rows support.
 
-    def __init__(self, members: list[Member], temperature: float) -> None:
+    Args:
+        members: the networks. temperature: of their softmax.
+        share: float32[A+K], share of the rows that speak of an entry's kind (0: never taught, never advised).
+    """
+
+    def __init__(self, members: list[Member], temperature: float, share: np.ndarray | None = None) -> None:
         self.members = members
         self.temperature = temperature
+        width = members[0].actions + members[0].out.out_features
+        self.share = np.ones(width, np.float32) if share is None else np.asarray(share, np.float32)
 
     @torch.no_grad()
     def probabilities(self, states: np.ndarray) -> np.ndarray:
         """Mean of the members' tempered softmax: float32[B, A+K] for packed states uint8[B, S]."""
-        x = torch.from_numpy(np.ascontiguousarray(states))
-        out = [F.softmax(m(x) / self.temperature, -1) for m in self.members]
+        x = torch.from_numpy(self.members[0].features(states))
+        offset = torch.log(torch.from_numpy(self.share))
+        out = [F.softmax(member(x) / self.temperature + offset, -1) for member in self.members]
         return torch.stack(out).mean(0).numpy()
 
     def predict(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(logits float32[B, A+K] centred and clipped to 5, known bool[B, A+K], confidence float32[B])."""
-        p = self.probabilities(states)
-        logits = np.log(p + 1e-4)
-        logits = np.clip(logits - logits.mean(-1, keepdims=True), -5.0, 5.0)
-        return logits.astype(np.float32), np.ones(p.shape, bool), p.max(-1).astype(np.float32)
+        """(logits float32[B, A+K] centred, within +-5, known bool[B, A+K], confidence float32[B])."""
+        p, taught = self.probabilities(states), self.share > 0
+        logits = np.log(
+            np.maximum(p, p.max(-1, keepdims=True) * math.exp(-CLIP))
+        )  # so wide that centring clips nothing
+        logits = (logits - logits[:, taught].mean(-1, keepdims=True)) * taught
+        return logits.astype(np.float32), np.broadcast_to(taught, p.shape).copy(), p.max(-1).astype(np.float32)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Weights as ``model/<member>.<parameter>``."""
-        return {
+        """Weights as ``model/<member>.<parameter>``, and the calibration."""
+        weights = {
             f"model/{i}.{name}": value.detach().numpy().astype(np.float32)
             for i, member in enumerate(self.members)
             for name, value in member.state_dict().items()
         }
+        temperature = np.array([self.temperature], np.float32)
+        return weights | {"calibration/temperature": temperature, "calibration/share": self.share}
 
     @staticmethod
     def from_arrays(arrays: dict[str, np.ndarray], environment: Environment) -> AdviceModel:
-        """Inverse of :meth:`to_arrays`; BadInput when the weights do not fit the environment."""
+        """Inverse of :meth:`to_arrays`; BadInput when the weights do not fit the environment or this program."""
+        hint = "distil it again from its advice version: lore advise makes it anew"
         count = len({name.split("/")[1].split(".")[0] for name in arrays if name.startswith("model/")})
+        if not count or not {"calibration/temperature", "calibration/share"} <= arrays.keys():
+            raise BadInput("advice model of another form: it lacks its weights or its calibration", hint=hint)
         members = []
         for i in range(count):
             prefix = f"model/{i}."
@@ -114,72 +116,113 @@ class AdviceModel:
                 for name, value in arrays.items()
                 if name.startswith(prefix)
             }
-            if "out.bias" not in weights:
-                raise BadInput(
-                    f"advice model: member {i} has no output layer", hint="distil it again from its advice version"
-                )
-            member = Member(environment, len(weights["out.bias"]))
+            if "out.bias" not in weights or "act.bias" not in weights:
+                raise BadInput(f"advice model: member {i} has no output layer", hint=hint)
+            member = Member(environment, len(weights["act.bias"]) + len(weights["out.bias"]))
             try:
                 member.load_state_dict(weights)
             except RuntimeError as error:
                 raise BadInput(
-                    f"advice model does not fit {environment.name}: {str(error).splitlines()[0]}",
-                    hint="distil it again from its advice version",
+                    f"advice model does not fit {environment.name}: {str(error).splitlines()[0]}", hint=hint
                 ) from None
             members.append(member.eval())
         temperature = float(arrays["calibration/temperature"].reshape(-1)[0])
-        return AdviceModel(members, temperature)
+        return AdviceModel(members, temperature, arrays["calibration/share"])
+
+
+def is_current(arrays: dict[str, np.ndarray], environment: Environment) -> bool:
+    """True when this program can use the stored advice model."""
+    try:
+        AdviceModel.from_arrays(arrays, environment)
+    except BadInput:
+        return False
+    return True
+
+
+def taught_share(known: np.ndarray, actions: int) -> np.ndarray:
+    """float32[A+K]: share of rows that speak of any primitive, or of any skill; 0 for entries that no row knows."""
+    share = np.zeros(known.shape[1], np.float32)
+    for block in (slice(0, actions), slice(actions, None)):
+        share[block] = known[:, block].any(1).mean() * known[:, block].any(0)
+    return share
+
+
+def _targets(logits: np.ndarray, known: np.ndarray, actions: int) -> tuple[Tensor, Tensor]:
+    """(target distributions float32[N, A+K], 0 where unknown; entries that the row speaks of, bool[N, A+K]).
+
+    Rows that name any primitive speak of all of them: what they leave out they do not advise. An unknown skill is one
+    that the row's round did not have.
+    """
+    sharp = np.where(known, SHARPNESS * logits.astype(np.float64), -np.inf)
+    p = np.exp(sharp - sharp.max(-1, keepdims=True))
+    spoken = known.copy()
+    spoken[:, :actions] = known[:, :actions].any(-1, keepdims=True)
+    return torch.from_numpy((p / p.sum(-1, keepdims=True)).astype(np.float32)), torch.from_numpy(spoken)
 
 
 def fit(
     states: np.ndarray, logits: np.ndarray, confidence: np.ndarray, environment: Environment, *,
-    members: int = 2, epochs: int = 30, batch: int = 64, seed: int = 0,
+    known: np.ndarray | None = None, members: int = 2, epochs: int = 30, batch: int = 0, seed: int = 0,
 ) -> list[Member]:  # fmt: skip
-    """Train the ensemble on soft targets softmax(logits) weighted by confidence; states uint8[N, S], logits
-    float32[N, A+K]."""
-    x, target = (
-        torch.from_numpy(np.ascontiguousarray(states)),
-        F.softmax(torch.from_numpy(np.ascontiguousarray(logits)) * 2.0, -1),
-    )
-    weight = torch.from_numpy(np.ascontiguousarray(confidence)).float().clamp_min(0.05)
+    """Train the ensemble on soft targets weighted by confidence.
+
+    Args:
+        states: uint8[N, S]. logits: float32[N, A+K]. confidence: float32[N]. known: bool[N, A+K], entries that a row
+            speaks of (default all); rows that know nothing are left out. batch: rows an update, 0 chooses by N.
+    """
+    known = np.ones(logits.shape, bool) if known is None else np.asarray(known, bool)
+    useful = known.any(-1)
+    if not useful.any():
+        raise BadInput("no row says anything about actions or goals", hint="advise more states, then distil again")
+    x = torch.from_numpy(Member(environment, logits.shape[1]).features(states[useful]))
+    target, spoken = _targets(logits[useful], known[useful], len(environment.vocab.actions))
+    weight = torch.from_numpy(np.ascontiguousarray(confidence[useful])).float().clamp_min(LEAST_WEIGHT)
+    batch = batch or (32 if len(x) < 2000 else 64)
+    updates = min(max(1, epochs * -(-len(x) // batch)), MOST_UPDATES)
     out = []
     for k in range(members):
-        generator = torch.Generator().manual_seed(seed * 1000 + k)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed * 1000 + k)
-            member = Member(environment, logits.shape[1])
-        updates = max(1, epochs * -(-len(x) // batch))
-        optimiser = torch.optim.AdamW(member.parameters(), lr=2e-3, weight_decay=1e-2)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=2e-3, total_steps=updates + 1)
-        for _ in range(epochs):
-            for index in torch.randperm(len(x), generator=generator).split(batch):
-                loss = (-(target[index] * F.log_softmax(member(x[index]), -1)).sum(-1) * weight[index]).mean()
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-                schedule.step()
+            member = Member(environment, logits.shape[1]).train()
+            _train(member, x, target, spoken, weight / weight.mean(), batch, updates)
         out.append(member.eval())
     return out
 
 
+def _train(member: Member, x: Tensor, target: Tensor, spoken: Tensor, weight: Tensor, batch: int, updates: int) -> None:
+    """Minimise the weighted cross-entropy over spoken entries; draws from torch's global generator."""
+    optimiser = torch.optim.AdamW(member.parameters(), lr=2e-3, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=2e-3, total_steps=updates + 1)
+    index: list[Tensor] = []
+    for _ in range(updates):
+        index = index or list(torch.randperm(len(x)).split(batch))
+        rows = index.pop()
+        said = member(x[rows]).masked_fill(~spoken[rows], -1e9).log_softmax(-1)
+        loss = (-(target[rows] * said).sum(-1) * weight[rows]).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+
+
 def _calibrate(model: AdviceModel, states: np.ndarray, best: np.ndarray) -> float:
     """Temperature that minimises the negative log-likelihood of held-out choices."""
-    candidates = np.geomspace(0.5, 4.0, 19)
     losses = []
-    for temperature in candidates:
+    for temperature in TEMPERATURES:
         model.temperature = float(temperature)
         p = model.probabilities(states)
         losses.append(-np.log(p[np.arange(len(best)), best] + 1e-8).mean())
-    return float(candidates[int(np.argmin(losses))])
+    return float(TEMPERATURES[int(np.argmin(losses))])
 
 
 def distil(ref: ArtifactRef, store: Any, *, epochs: int = 30, seed: int = 0) -> ArtifactRef:
     """Train, calibrate and commit the advice model of one version as its child; ``store`` is a ``lore_datasets``
     store."""
+    from lore.advice.figures import sources_of
     from lore_datasets.advice import load_advice
 
     data = load_advice(str(ref), root=store.root)
-    arrays, report = train_arrays(data, epochs=epochs, seed=seed)
+    arrays, report = train_arrays(data, epochs=epochs, seed=seed, sources=sources_of(data, store))
     writer = store.writer(
         f"{ref.name}-model", "advice_model", environment=data.environment.name, parents=(str(ref),),
         actions=data.actions, skills=tuple(s.name for s in data.skills),
@@ -193,35 +236,30 @@ def distil(ref: ArtifactRef, store: Any, *, epochs: int = 30, seed: int = 0) -> 
 
 
 def train_arrays(
-    data: AdviceData, *, epochs: int = 30, seed: int = 0
-) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """(weights and calibration arrays, held-out figures) for one advice version."""
+    data: AdviceData, *, epochs: int = 30, seed: int = 0, sources: dict[str, np.ndarray] | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """(weights and calibration arrays, held-out figures) for one advice version.
+
+    ``sources``: packed states uint8[n, S] by who visited them, for figures per source.
+    """
+    from lore.advice.figures import by_source, held_out_figures
+
     rows = data.rows
-    n = len(rows.state)
-    if n < 20:
-        raise BadInput(f"{data.ref} has {n} rows, too few to distil", hint="advise at least 20 states")
-    order = np.random.default_rng(seed).permutation(n)
-    held, kept = order[: max(10, n // 10)], order[max(10, n // 10) :]
-    best = rows.logits.argmax(-1)
+    known = rows.mask.astype(bool)
+    useful = np.flatnonzero(known.any(-1))
+    if len(useful) < 20:
+        raise BadInput(
+            f"{data.ref} has {len(useful)} rows with advice, too few to distil", hint="advise at least 20 states"
+        )
+    order = useful[np.random.default_rng(seed).permutation(len(useful))]
+    held, kept = order[: max(10, len(order) // 10)], order[max(10, len(order) // 10) :]
     members = fit(
-        rows.state[kept], rows.logits[kept], rows.confidence[kept], data.environment, epochs=epochs, seed=seed
-    )
-    model = AdviceModel(members, 1.0)
+        rows.state[kept], rows.logits[kept], rows.confidence[kept], data.environment, known=known[kept], epochs=epochs,
+        seed=seed,
+    )  # fmt: skip
+    model = AdviceModel(members, 1.0, taught_share(known[kept], len(data.actions)))
+    best = np.where(known, rows.logits, -np.inf).argmax(-1)
     model.temperature = _calibrate(model, rows.state[held], best[held])
-    p = model.probabilities(rows.state[held])
-    table = KeyTable(rows.key_goal[kept], rows.logits[kept], rows.mask[kept].astype(bool), rows.confidence[kept])
-    at = table.find(rows.key_goal[held])
-    hit = at >= 0
-    goal_agreement = float((table.logits[at[hit]].argmax(-1) == best[held][hit]).mean()) if hit.any() else 0.5
-    report = {
-        "held_out_rows": float(len(held)),
-        "model_agreement": float((p.argmax(-1) == best[held]).mean()),
-        "model_confidence": float(p.max(-1).mean()),
-        "goal_coverage": float(hit.mean()),
-        "goal_agreement": goal_agreement,
-        "temperature": model.temperature,
-    }
-    arrays = model.to_arrays()
-    for name in ("temperature", "goal_agreement", "model_agreement"):
-        arrays[f"calibration/{name}"] = np.array([report[name]], np.float32)
-    return arrays, report
+    report, extra = held_out_figures(model, rows, best, kept, held)
+    report["by_source"] = by_source(model, data, best, kept, held, sources or {})
+    return model.to_arrays() | extra, report

@@ -1,4 +1,8 @@
-"""Looking advice up for states: exact fine key, then goal key, then the distilled advice model, then nothing."""
+"""Looking advice up for states: exact fine key, then goal key or the distilled advice model, then nothing.
+
+Where a goal key is known and there is a model, the surer of the two answers: the table is as sure as held-out rows
+agreed with it, the model as its calibrated confidence says.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +44,10 @@ class KeyTable:
         shared, at = order[np.repeat(sizes > 1, sizes)], self.row[sizes > 1]
         sizes = sizes[sizes > 1]
         starts = np.cumsum(sizes) - sizes
-        mean = np.add.reduceat(logits[shared].astype(np.float64), starts) / sizes[:, None]
-        agree = logits[shared].argmax(-1) == np.repeat(mean.argmax(-1), sizes)
+        speaking = np.add.reduceat(known[shared].astype(np.int64), starts)
+        mean = np.add.reduceat(logits[shared] * known[shared].astype(np.float64), starts) / np.maximum(speaking, 1)
+        best = np.where(speaking > 0, mean, -np.inf).argmax(-1)
+        agree = np.where(known[shared], logits[shared], -np.inf).argmax(-1) == np.repeat(best, sizes)
         self.logits, self.known, self.confidence = logits.copy(), known.copy(), confidence.copy()
         self.logits[at] = mean
         self.known[at] = np.logical_or.reduceat(known[shared], starts)
@@ -136,10 +142,13 @@ class AdviceSource:
         goal = self.goal.find(goal_keys(batch, self.environment))
         self._fill(out, fine >= 0, ROW, self.fine, fine, 1.0)
         self._fill(out, (fine < 0) & (goal >= 0), GOAL, self.goal, goal, self.goal_trust)
-        rest = np.flatnonzero(out.source == NONE)
+        rest = np.flatnonzero(out.source != ROW)
         if self.model is not None and len(rest):
-            logits, known, confidence = self.model.predict(states[rest])
-            out.logits[rest], out.known[rest], out.confidence[rest], out.source[rest] = logits, known, confidence, MODEL
+            predicted = self.model.predict(states[rest])
+            surer = (out.source[rest] == NONE) | (predicted[2] > self.goal_trust)
+            rest = rest[surer]
+            out.logits[rest], out.known[rest], out.confidence[rest] = (values[surer] for values in predicted)
+            out.source[rest] = MODEL
         weak = out.confidence < self.min_confidence
         for array, value in zip(out, (0.0, False, 0.0, NONE, -1), strict=True):
             array[weak] = value

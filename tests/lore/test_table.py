@@ -105,6 +105,25 @@ def test_a_table_without_shared_keys_keeps_no_copy_of_the_rows():
     assert table.logits is logits and table.find(np.array([2, 9, 5])).tolist() == [1, 0, 2]
 
 
+def test_what_a_row_does_not_know_takes_no_part_in_the_mean():
+    logits = np.array([[-2.0, 2.0, 0.0], [0.0, 0.0, 1.5]], np.float32)
+    known = np.array([[True, True, False], [False, False, True]])
+    table = KeyTable(np.array([4, 4]), logits, known, np.ones(2, np.float32))
+    np.testing.assert_allclose(table.logits[0], [-2.0, 2.0, 1.5])
+    assert table.known[0].all() and table.confidence[0] == 0.5  # only the first row's best is the best of the mean
+
+
+def test_of_goal_key_and_model_the_surer_one_answers(version):
+    states = SymbolicState.unpack(version[1].rows.state.copy(), ENV.layout)
+    mirrored = SymbolicState(**{**vars(states), "view": states.view[:, :, ::-1].copy()})
+    packed = mirrored.pack()[goal_keys(mirrored, ENV) == goal_keys(states, ENV)]
+    source, never = AdviceSource(version[1]), AdviceSource(version[1])
+    source.goal_trust, never.goal_trust = 0.0, 1.0
+    changed = [SOURCES[s] for s in source.lookup_batch(packed).source]
+    assert "goal" not in changed and "model" in changed
+    assert {"goal"} <= {SOURCES[s] for s in never.lookup_batch(packed).source}
+
+
 def test_an_empty_table_finds_nothing():
     empty = KeyTable(
         np.zeros(0, np.int64), np.zeros((0, 3), np.float32), np.zeros((0, 3), bool), np.zeros(0, np.float32)
