@@ -236,17 +236,17 @@ def estimate(job: AdviceJob) -> DryRun:
 
 
 def distil_model(ref: ArtifactRef, epochs: int = 30, seed: int = 0) -> ArtifactRef:
-    """Train the advice model of a version and commit it as its child; one that is there already is taken as it is."""
+    """Train the advice model of a version and commit it as its child; one that can be used is taken as it is."""
+    from lore.advice.model import distil, is_current
     from lore_datasets.advice import newest_model
+    from lore_datasets.environments import get_environment
 
     store = _store()
     before = newest_model(store, ref)
-    if before is not None:
+    if before is not None and is_current(before.arrays, get_environment(before.manifest.environment)):
         current().say(f"  {ref} has its advice model {before.ref} already")
         return before.ref
     import torch
-
-    from lore.advice.model import distil
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the same weights, hence the same digest, on machines with other core counts
