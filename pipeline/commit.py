@@ -137,6 +137,7 @@ def _provenance(now: Round, models: Sequence[str]) -> dict[str, Any]:
         "adviser": now.llm.name,
         "models": list(models),
         "parameters": dict(getattr(now.llm, "parameters", {})),
+        **({"model": dict(about)} if (about := getattr(now.llm, "about", None)) else {}),
         "templates": templates,
         "system_prompts": systems,
         **({"skill_trials": _trials(now)} if now.trials else {}),

@@ -74,6 +74,8 @@ class Local:
         self.threads = threads or int(os.environ.get("LORE_THREADS") or 0) or os.cpu_count() or 1
         self.name = f"local:{path.name}"
         self.parameters: dict[str, Any] = {"sha256": found, "temperature": 0.0, "letters": True}
+        known = next((source for source in MODELS.values() if source.sha256 == found), None)
+        self.about = {"title": known.title, "license": known.license} if known else {}
         self._server: Any = None
         self._inner: OpenAI | None = None
         self._lock = threading.Lock()
