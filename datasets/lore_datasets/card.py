@@ -30,6 +30,12 @@ _CONTEXT = {
 }  # fmt: skip
 
 
+_BY_SOURCE = (
+    ("states", "states"), ("row_coverage", "own row"), ("goal_coverage", "goal key"), ("held_out", "held-out rows"),
+    ("goal_agreement", "table agrees"), ("model_agreement", "model agrees"), ("model_confidence", "model is sure of"),
+)  # fmt: skip
+
+
 def summary(manifest: Manifest) -> str:
     """ASCII card of a manifest: identity, environment, counts, adviser, cost, parents, arrays; no last newline."""
     ref = ref_of(manifest)
@@ -98,6 +104,8 @@ def markdown(
         "made": f"{manifest.created} {manifest.message}".strip(),
         "adviser": adviser,
         "models": ", ".join(map(str, manifest.provenance.get("models", []))),
+        "model": _pairs(manifest.provenance.get("model", {})),
+        "parameters": _pairs(manifest.provenance.get("parameters", {})),
         "parents": ", ".join(manifest.parents),
         "words": f"{len(manifest.actions)} actions, {len(manifest.skills)} skills",
         "rows": f"{rows:,} in {len(_rounds(manifest))} round(s)",
@@ -110,8 +118,7 @@ def markdown(
         if parent.kind == "states":
             lines += _table(f"States by source ({ref_of(parent)})", _flat(parent.counts.get("by_source", {})))
     if model is not None:
-        figures = {k: v for k, v in _flat(model.provenance).items() if type(v) in (int, float)}
-        lines += _table(f"Coverage and agreement by source of advice ({ref_of(model)})", figures)
+        lines += _reach(model)
     templates = manifest.provenance.get("templates", {})
     hashes = {k: f"v{t.get('version')} {t.get('sha256')}" for k, t in templates.items() if isinstance(t, dict)}
     lines += _table("Prompts", hashes)
@@ -122,12 +129,44 @@ def markdown(
     return "\n".join([*lines, "", *_loading(manifest)])
 
 
+def _reach(model: Manifest) -> list[str]:
+    """How far the advice of a version reaches: held-out figures of its advice model, in all and by who visited."""
+    about = model.provenance
+    figures = {k: v for k, v in about.items() if type(v) in (int, float)}
+    lines = _table(f"Coverage and agreement on held-out rows ({ref_of(model)})", figures)
+    found = {k: v for k, v in about.get("by_source", {}).items() if isinstance(v, dict)}
+    if not found:
+        return lines
+    lines += [
+        "## Coverage and agreement by who visited the states",
+        "Shares of all visited states that have a row of their own, or a row with their goal key; agreement with the "
+        "adviser on held-out rows, of the goal table where it answers and of the advice model everywhere.",
+        "",
+        f"| visited by | {' | '.join(title for _, title in _BY_SOURCE)} |",
+        "|---" * (1 + len(_BY_SOURCE)) + "|",
+    ]
+    for name, values in sorted(found.items()):
+        lines.append(f"| {_safe(name)} | {' | '.join(_cell(values.get(key)) for key, _ in _BY_SOURCE)} |")
+    return [*lines, ""]
+
+
+def _cell(value: Any) -> str:
+    if type(value) is float:
+        return f"{100 * value:.0f} %"
+    return f"{value:,}" if type(value) is int else "-"
+
+
 def croissant(
-    manifest: Manifest, *, license: str = "https://spdx.org/licenses/MIT.html", file: Path | None = None
+    manifest: Manifest,
+    *,
+    license: str = "https://spdx.org/licenses/MIT.html",
+    file: Path | None = None,
+    url: str = "",
 ) -> dict[str, Any]:
     """Croissant 1.1 JSON-LD of a version; ``file`` (its HDF5 export) is described with size and SHA-256.
 
-    Without a file the distribution is the set of files of the Icechunk repository. One record set per round.
+    Without a file the distribution is the set of files of the Icechunk repository. One record set per round. ``url``:
+    where the dataset can be had; without one, a name made of its digest.
     """
     ref = ref_of(manifest)
     base: dict[str, Any]
@@ -161,6 +200,7 @@ def croissant(
         "description": _description(manifest),
         "version": f"{manifest.version}.0.0",
         "identifier": f"{manifest.name}@v{manifest.version}#{ref.digest}",
+        "url": url or f"urn:sha256:{ref.digest}",
         "license": license,
         "datePublished": manifest.created[:10],
         "creator": {"@type": "sc:Organization", "name": "LoRe"},
@@ -210,7 +250,7 @@ def _loading(manifest: Manifest) -> list[str]:
     name, version, path = manifest.name, manifest.version, f"{group}/{main}"
     return [
         "## How to load it",
-        "zarr (and xarray, dask):",
+        f"zarr, from the folder that holds `{name}.icechunk` (xarray and dask go on from there):",
         "```python file=zarr",
         "import icechunk, zarr",
         f'repository = icechunk.Repository.open(icechunk.local_filesystem_storage("{name}.icechunk"))',
