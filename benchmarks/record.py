@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RESULTS", "machine", "timed", "write"]
+__all__ = ["RESULTS", "alternated", "machine", "timed", "write"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -29,6 +29,24 @@ def timed(work: Callable[[], Any], repeats: int, warmup: int = 1) -> dict[str, A
     out: dict[str, Any] = {"n": repeats}
     for name, values in (("cpu_s", cpu), ("wall_s", wall)):
         out[name] = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return out
+
+
+def alternated(works: dict[str, Callable[[], Any]], repeats: int, warmup: int = 1) -> dict[str, dict[str, Any]]:
+    """:func:`timed` for several works that are called in turn, so that a busy machine is as busy for each."""
+    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in works}
+    for _ in range(warmup):
+        for work in works.values():
+            work()
+    for _ in range(repeats):
+        for name, work in works.items():
+            rounds[name].append(timed(work, 1, warmup=0))
+    out = {}
+    for name, rows in rounds.items():
+        out[name] = {"n": repeats}
+        for kind in ("cpu_s", "wall_s"):
+            values = [row[kind]["median"] for row in rows]
+            out[name][kind] = {"median": statistics.median(values), "min": min(values), "max": max(values)}
     return out
 
 

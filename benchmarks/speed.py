@@ -1,10 +1,12 @@
-"""Speeds of the parts, on one CPU thread: the game, an update, a policy step, replay, look-up, the rule book.
+"""Speeds of the parts on CPUs: the game, an update, what advice adds to it, a policy step, the whole loop, replay,
+look-up, the rule book. One thread unless the row says otherwise.
 
-``python -m benchmarks.speed [game|update|policy|replay|lookup|rules ...]`` writes one JSON per row.
+``python -m benchmarks.speed [game|update|overhead|policy|train|replay|lookup|rules ...]`` writes one JSON per row.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import time
@@ -14,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.record import timed, write
+from benchmarks.record import alternated, timed, write
 from lore_datasets.environments import get_environment
 
 __all__ = ["ROWS", "main"]
@@ -43,7 +45,18 @@ def game() -> dict[str, Any]:
     return out
 
 
-def _learner(size: str, observation: str, sequences: int, length: int) -> tuple[Any, dict[str, np.ndarray]]:
+PATHS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "B": {"use_llm": True, "dataset": "crafter-rules"},
+    "A+B+C": {"use_llm": True, "dataset": "crafter-rules", "enable_synthetic_replay": True}
+    | {"enable_hierarchical_options": True},
+}
+"""What is measured against what in the rows about advice."""
+
+
+def _learner(
+    size: str, observation: str, sequences: int, length: int, paths: str = "plain"
+) -> tuple[Any, dict[str, np.ndarray]]:
     import torch
 
     from lore.config import load_config
@@ -57,6 +70,7 @@ def _learner(size: str, observation: str, sequences: int, length: int) -> tuple[
         sequence_length=length,
         threads=1,
         replay_capacity=3 * batch,
+        **PATHS[paths],
     )
     run = Run(config, Path(tempfile.mkdtemp()))
     steps, (learner, replay) = run.envs.reset(), (run.learner, run.replay)
@@ -65,6 +79,11 @@ def _learner(size: str, observation: str, sequences: int, length: int) -> tuple[
         actions, records = run.player.act(steps, 0)
         replay.add(0, records[0])
         steps = run.envs.step(actions)
+    if paths != "plain":
+        learner.updates = config.synthetic.warmup_updates + 1
+        if run.slots is not None:
+            run.slots.fill(np.ones(len(run.slots.names)))
+            learner.set_slots(run.slots.skill)
     torch.manual_seed(0)
     return learner, {k: v.copy() for k, v in replay.sample(sequences).items()}
 
@@ -78,8 +97,70 @@ def update() -> dict[str, Any]:
         ("1m", "pixels", 16, 64, 3),
     ):
         learner, records = _learner(size, observation, sequences, length)
-        out[f"{size} {observation} {sequences}x{length}"] = timed(lambda m=learner, r=records: m.update(r), repeats)
+        out[f"{size} {observation} {sequences}x{length}"] = timed(lambda m=learner, r=records: m.update(r), repeats, 2)
     return out
+
+
+def overhead() -> dict[str, Any]:
+    """What advice adds: an update (16x64) and a decision (one game) with paths on, taken in turn with the plain one."""
+    from lore.config import load_config
+    from lore.run import Run
+
+    out: dict[str, Any] = {}
+    for size, observation, repeats in (("tiny", "symbolic", 9), ("1m", "pixels", 3)):
+        learners = {name: _learner(size, observation, 16, 64, name) for name in PATHS}
+        updates = {name: (lambda m=m, r=r: m.update(r)) for name, (m, r) in learners.items()}
+        out[f"update {size} {observation}"] = alternated(updates, repeats, warmup=2)
+        games = {}
+        for name, flags in PATHS.items():
+            config = load_config(size=size, observation=observation, threads=1, **flags)
+            games[name] = _player(Run(config, Path(tempfile.mkdtemp()), with_replay=False))
+        out[f"decision {size} {observation}"] = alternated(games, 300, warmup=20)
+    for rows in out.values():
+        for name in ("B", "A+B+C"):
+            rows[f"{name} over plain"] = rows[name]["cpu_s"]["median"] / rows["plain"]["cpu_s"]["median"]
+    return out
+
+
+def _player(run: Any) -> Callable[[], None]:
+    """One decision and one step of the game per call."""
+    if run.slots is not None:
+        run.slots.fill(np.ones(len(run.slots.names)))
+    steps = [run.envs.reset()]
+
+    def once() -> None:
+        actions, _ = run.player.act(steps[0], 0)
+        steps[0] = run.envs.step(actions)
+
+    return once
+
+
+def train() -> dict[str, Any]:
+    """Whole training loop (``tiny``, symbolic, train ratio 64, batches of 16x64) on two threads: steps per second."""
+    import torch
+
+    from lore import loop
+    from lore.config import load_config
+
+    marks: list[tuple[int, int, float, float]] = []
+    threads = min(2, os.cpu_count() or 1)
+
+    def mark(row: dict[str, Any]) -> None:
+        marks.append((row["step"], row["updates"], time.perf_counter(), time.process_time()))
+
+    config = load_config(
+        size="tiny", observation="symbolic", train_ratio=64, total_frames=2600, threads=threads, replay_capacity=10_000
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        loop.train(config, folder, mark, tensorboard=False)
+    torch.set_num_threads(1)
+    first, last = next(m for m in marks if m[1] > 2), marks[-1]
+    steps = last[0] - first[0]
+    return {
+        "threads": threads, "steps": steps, "updates": last[1] - first[1],
+        "steps_per_s": steps / (last[2] - first[2]), "cpu_s_per_step": (last[3] - first[3]) / steps,
+        "steps_per_s_if_the_cores_were_free": threads * steps / (last[3] - first[3]),
+    }  # fmt: skip
 
 
 def policy() -> dict[str, Any]:
@@ -135,7 +216,9 @@ def rules() -> dict[str, Any]:
     return {"states": 1000, "cpu_s": spent, "states_per_cpu_s": 1000 / spent}
 
 
-ROWS: dict[str, Callable[[], dict[str, Any]]] = {f.__name__: f for f in (game, update, policy, replay, lookup, rules)}
+ROWS: dict[str, Callable[[], dict[str, Any]]] = {
+    f.__name__: f for f in (game, update, overhead, policy, train, replay, lookup, rules)
+}
 
 
 def main(names: list[str]) -> int:

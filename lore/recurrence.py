@@ -78,7 +78,7 @@ class _Filter(torch.autograd.Function):
         p, steps = _Parts(w, kind), []
         deter_bias, stoch_bias, mix_bias, logits_bias = p.biases
         deter_t, stoch_t, post_t, logits_t = p.deter.t(), p.stoch.t(), p.post.t(), p.logits.t()
-        whole = keep.all(1).tolist() if keep.device.type == "cpu" else [False] * len(keep)
+        whole = keep.all(1).tolist() if kernels.is_fused(deter) else [False] * len(keep)
         shape = uniform.shape[1:]
         for t, (seen_t, action_t, uniform_t) in enumerate(zip(seen, action, uniform, strict=True)):
             if not whole[t]:
