@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from flows.config import AblateJob, AdviceJob, CollectJob
+from flows.config import AblateJob, AdviceJob, CollectJob, asking
 from lore.config import Config
 from lore.config import replace as configured
 from lore_datasets.errors import ConfigError, shown
@@ -79,7 +79,7 @@ def cells(job: AblateJob) -> list[Cell]:
 def make_advice(job: AblateJob) -> dict[str, str]:
     """Adviser -> the one advice version that all of its runs read; made from one set of states, or found."""
     from flows.tasks import advise_states, distil_model, play_states
-    from pipeline.config import AdviseConfig, AskConfig, CollectConfig, SelectConfig
+    from pipeline.config import AdviseConfig, CollectConfig, SelectConfig
 
     out: dict[str, str] = {}
     states = ""
@@ -104,7 +104,7 @@ def make_advice(job: AblateJob) -> dict[str, str]:
                 collect = CollectConfig(budget=job.states)
                 states = str(play_states(CollectJob(f"{job.name}-states", collect)))
             ask = AdviceJob(states, f"{job.name}-{name}", select=SelectConfig(budget=job.rows))
-            ask = replace(ask, ask=replace(AskConfig(), backend=name), advise=AdviseConfig())  # type: ignore[arg-type]
+            ask = replace(ask, ask=asking(job.config, name), advise=AdviseConfig())
             ref = advise_states(ask)
         distil_model(ref, job.epochs)
         out[name] = str(ref)

@@ -12,7 +12,17 @@ from lore.config import replace as configured
 from lore_datasets.errors import ConfigError, shown
 from pipeline.config import AdviseConfig, AskConfig, CollectConfig, SelectConfig
 
-__all__ = ["AblateJob", "AdviceJob", "CollectJob", "DemoJob", "EvaluateJob", "RefreshJob", "SeedsJob", "TrainJob"]
+__all__ = [
+    "AblateJob",
+    "AdviceJob",
+    "CollectJob",
+    "DemoJob",
+    "EvaluateJob",
+    "RefreshJob",
+    "SeedsJob",
+    "TrainJob",
+    "asking",
+]
 
 
 @dataclass(frozen=True)
@@ -127,6 +137,12 @@ class DemoJob:
         return replace(
             self, folder=self.folder or f"runs/demo{tail}", name=self.name or f"crafter-demo{tail}", **filled
         )
+
+
+def asking(config: Config, backend: str) -> AskConfig:
+    """How to ask where a learner's settings say it: ``train.llm_model`` (of Gemini) and ``train.llm_timeout_s``."""
+    model = config.train.llm_model if backend == "gemini" else ""
+    return replace(AskConfig(), backend=backend, model=model, timeout_s=config.train.llm_timeout_s)  # type: ignore[arg-type]
 
 
 def study_config() -> Config:

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from lore.config import AdviceConfig, Config, EnvConfig, GateConfig, ModelConfig, SyntheticConfig, TrainConfig
+from lore.config import Config
 
 __all__ = ["Flags", "dotted", "main", "parse"]
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(Config):
     """Train DreamerV3 with stored advice; continues where it was when the folder holds a checkpoint."""
 
     log_dir: str = "runs/train"
     """Folder of the run: configuration, checkpoint, metrics, TensorBoard events."""
     quiet: bool = False
     """Print nothing but errors."""
-    env: EnvConfig = field(default_factory=EnvConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    gate: GateConfig = field(default_factory=GateConfig)
-    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
-    advice: AdviceConfig = field(default_factory=AdviceConfig)
 
     def config(self) -> Config:
-        """The sections as one checked configuration."""
+        """The configuration alone."""
         return Config(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Config)})
 
 

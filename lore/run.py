@@ -83,6 +83,12 @@ def _open_advice(config: Config) -> AdviceData | None:
             f"advice {data.ref} is about {data.environment.name}, the run plays {config.env.name}",
             hint="choose an advice dataset of the same environment",
         )
+    if data.actions != data.environment.vocab.actions:
+        raise SchemeMismatch(
+            f"advice {data.ref} speaks of {len(data.actions)} actions, not of the game's"
+            f" {len(data.environment.vocab.actions)}",
+            hint="make the dataset with this version of the environment",
+        )
     return uniform_advice(data) if config.advice.prior == "uniform" else data
 
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lore.advice.gate import Gate, advice_distribution, advice_logits, kl, softmax
-from lore.options.interpreter import Outcome, SkillRun, propose
+from lore.options.guard import Guard
+from lore.options.interpreter import Outcome, SkillRun
 from lore.synthetic.rollout import UNLOCK
 from lore_datasets.geometry import StateView
 from lore_datasets.types import SymbolicState
@@ -90,6 +91,7 @@ class Controller:
         self.rng = rng
         self.gate = Gate(config.gate, config.model, num_envs) if config.train.use_llm else None
         self.skills = source.data.skills if source else ()
+        self.guard = Guard(source, self.skills) if source else None
         self.charges = [Charge() for _ in range(num_envs)]
         self.totals: dict[str, float] = {}
         self.promises = np.zeros(2, np.int64)  # unlocks foretold of plans that were then played, and those broken
@@ -111,14 +113,14 @@ class Controller:
             env: its index. state: uint8[S] packed. reward: reward that arrived with the state.
             logits: float[A+M] of the policy. frame: environment steps so far.
         """
-        if self.source is None:
+        if self.source is None or self.guard is None:
             own = softmax(logits)
             entry = self._sample(own)
             return Choice(entry, np.zeros(0, np.int8), -1, -1, log_prob=float(np.log(own[entry])))
         self.log_prob = 0.0
         view = StateView(SymbolicState.unpack(state, self.source.environment.layout), self.source.environment.vocab)
-        proposals = np.asarray(propose(self.skills, view), np.int8)
-        advice = self.source.lookup(state[None])
+        proposals = self.guard.propose(view)
+        advice = self.guard.lookup(state)
         row = int(advice.row[0])
         self._credit(env, reward)
         allowed = self._allowed(proposals)
@@ -142,10 +144,10 @@ class Controller:
 
     def idle(self, state: np.ndarray) -> Choice:
         """The record of a terminal frame: action 0, but the proposals and the advice of its state are kept."""
-        if self.source is None:
+        if self.source is None or self.guard is None:
             return Choice(0, np.zeros(0, np.int8), -1, -1)
         view = StateView(SymbolicState.unpack(state, self.source.environment.layout), self.source.environment.vocab)
-        proposals = np.asarray(propose(self.skills, view), np.int8)
+        proposals = self.guard.propose(view)
         return Choice(0, proposals, -1, -1, *self._said(None, proposals))
 
     def _said(self, advice: AdviceBatch | None, proposals: np.ndarray) -> tuple[np.ndarray | None, float]:
@@ -195,7 +197,8 @@ class Controller:
                 self._finish(env, "hold_over")
                 return None
             charge.left -= 1
-            step = charge.run.next_action(view)
+            assert self.guard is not None
+            step = self.guard.next_action(charge.run, charge.skill, view)
             if isinstance(step, Outcome):
                 self._finish(env, self._outcome_name(charge.skill, step))
                 return None
@@ -268,8 +271,9 @@ class Controller:
         return self._start(env, view, int(self.slots.skill[entry - self.num_actions]), OPTION, 0, policy)
 
     def _start(self, env: int, view: StateView, skill: int, kind: str, left: int, policy: np.ndarray) -> int:
+        assert self.guard is not None
         run = SkillRun(self.skills[skill], view.vocab, self.rng)
-        step = run.next_action(view)
+        step = self.guard.next_action(run, skill, view)
         if isinstance(step, Outcome):  # the start condition held, yet nothing to do: fall back to a primitive
             primitive = policy[: self.num_actions]
             return self._sample(primitive / primitive.sum())
@@ -335,6 +339,7 @@ class Controller:
             out["options/step_share"] = t.get(f"steps_{OPTION}", 0.0) / max(1.0, t.get("steps", 0.0))
         if self.source is not None:
             out |= {f"llm_adapter/coverage_{k}": v for k, v in self.source.coverage().items()}
+            out |= self.guard.metrics() if self.guard is not None else {}
             out["llm_adapter/cache_hit_rate"] = self.source.hits / max(1, self.source.lookups)
             self.source.reset_counts()
         if self.plan_probe is not None:
@@ -360,6 +365,7 @@ class Controller:
             "promises": self.promises.tolist(),
             "appeal": self.appeal.tolist(),
             "source": self.source.state_dict() if self.source else None,
+            "guard": self.guard.state_dict() if self.guard else None,
             "rng": self.rng.bit_generator.state,
         }
 
@@ -382,4 +388,6 @@ class Controller:
         self.appeal = np.array(state["appeal"])
         if self.source is not None and state.get("source"):
             self.source.load_state_dict(state["source"])
+        if self.guard is not None and state.get("guard"):
+            self.guard.load_state_dict(state["guard"])
         self.rng.bit_generator.state = state["rng"]
