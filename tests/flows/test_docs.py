@@ -56,6 +56,11 @@ def test_the_page_about_skills_shows_one_that_holds_and_plays(tmp_path, monkeypa
     assert "world 1: " in capsys.readouterr().out
 
 
+def test_the_page_about_metrics_follows_a_number_to_tensorboard_and_back(tmp_path):
+    first, second = run_page("adding-a-metric.md", tmp_path).splitlines()
+    assert first == "{'step': 250, 'train/surprise': 2.0}" and second == "['train/surprise'] 2.0"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_and_pictures_exist(page):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
