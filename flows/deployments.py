@@ -61,7 +61,15 @@ def serve(path: Path | None, ready: Path) -> None:
 
     from flows.phases import write_json
 
-    runner = Runner(pause_on_shutdown=False, limit=4)
+    class Leaving(Runner):
+        """Prefect's own handler leaves without stopping its runs: it does not await ``astop``."""
+
+        def handle_sigterm(self, *_: Any, **__: Any) -> None:
+            loop = asyncio.get_running_loop()
+            loop.call_soon_threadsafe(lambda: stopping.append(loop.create_task(self.astop())))
+
+    stopping: list[Any] = []
+    runner = Leaving(pause_on_shutdown=False, limit=4)
     ids = {}
     for each in deployments(read_schedules(path) if path else []):
         ids[f"{each.flow_name}/{each.name}"] = str(runner.add_deployment(each))

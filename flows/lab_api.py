@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -27,15 +28,21 @@ class Api:
         self._client = httpx.Client(base_url=url, headers=headers, timeout=20.0)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """One request; the JSON of the answer."""
+        """One request; the JSON of the answer. A server that is busy (no answer in time, 5xx) is asked four times."""
         import httpx
 
-        try:
-            answer = self._client.request(method, path, json=body)
-        except httpx.HTTPError as error:
-            raise ServiceError(
-                f"no answer from {self.url}: {type(error).__name__}", hint="is lore up running there?"
-            ) from None
+        for left in (3, 2, 1, 0):
+            try:
+                answer = self._client.request(method, path, json=body)
+            except httpx.HTTPError as error:
+                if left and isinstance(error, httpx.TimeoutException):
+                    continue
+                raise ServiceError(
+                    f"no answer from {self.url}: {type(error).__name__}", hint="is lore up running there?"
+                ) from None
+            if answer.status_code < 500 or not left:
+                break
+            time.sleep(1.0)
         if answer.status_code >= 400:
             raise ServiceError(f"{method} {self.url}{path}: {answer.status_code} {shown(answer.text, 200)}")
         return answer.json() if answer.content else None

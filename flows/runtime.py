@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lore_datasets.errors import ServiceError
+from lore_datasets.errors import ServiceError, shown
 
 __all__ = [
     "SETTINGS", "close_stale_runs", "embedded_server", "free_port", "lab_environment", "prepare", "running_lab",
@@ -44,6 +44,8 @@ _LAB = {
     "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "true",
     "PREFECT_RUNNER_POLL_FREQUENCY": "3",
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "20",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_MAX_RUNS": "5",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_MIN_SCHEDULED_TIME": "00:02:00",
 }
 """What a server with pages and schedules has otherwise than the embedded one."""
 
@@ -176,8 +178,11 @@ def start_server(
         stop(process, 1.0)
         raise
     stop(process, 1.0)
+    lines = log.read_text(errors="replace").strip().splitlines() if process.returncode and log.exists() else []
+    why = f": {shown(lines[-1].strip(), 200)}" if lines else ""
     raise ServiceError(
-        f"the Prefect server did not come up on http://{seen}:{port}", hint=f"read {log}; or set PREFECT_API_URL"
+        f"the Prefect server did not come up on http://{seen}:{port}{why}",
+        hint=f"read {log}; or set PREFECT_API_URL",
     )
 
 
