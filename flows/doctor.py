@@ -85,10 +85,10 @@ def _store() -> Iterator[Line]:
     from lore_datasets.store import Store
 
     store = Store()
-    root = store.root
-    near = next(p for p in (root, *root.absolute().parents) if p.exists())
+    root, beside = store.root, store.beside
+    near = next(p for p in (beside, *beside.absolute().parents) if p.exists())
     free = shutil.disk_usage(near).free / 2**30
-    yield "ok" if free >= 2 else "note", "disk", f"{free:.1f} GiB free for {root}"
+    yield "ok" if free >= 2 else "note", "disk", f"{free:.1f} GiB free for {beside}"
     if not os.access(near, os.W_OK):
         yield "FAIL", "datasets", f"{near} cannot be written; next: set LORE_DATASETS to another folder"
         return

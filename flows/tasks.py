@@ -167,7 +167,7 @@ def _is_made(store: Store, name: str, source: ArtifactRef, settings: Any) -> boo
 
 
 def _journal(job: AdviceJob, store: Store) -> Path:
-    return Path(job.journal) if job.journal else store.root / "journal.sqlite"
+    return Path(job.journal) if job.journal else store.beside / "journal.sqlite"
 
 
 def advise_states(job: AdviceJob, wrap: Wrap | None = None) -> ArtifactRef:

@@ -7,17 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lore_datasets.bucket import ATTEMPTS, Bucket
 from lore_datasets.environments import get_environment
-from lore_datasets.errors import BadInput, SchemeMismatch, shown
+from lore_datasets.errors import BadInput, Busy, SchemeMismatch, shown
 from lore_datasets.keys import check_scheme
 from lore_datasets.manifest import array_spec, ref_of, sealed
 from lore_datasets.reader import read_manifest
 from lore_datasets.repository import (
+    Root,
     check_space,
     current_version,
     guarded,
@@ -61,7 +62,7 @@ def check_copy(manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def commit_version(
-    root: Path,
+    root: Root,
     draft: Manifest,
     arrays: Mapping[tuple[str, str], np.ndarray] | Mapping[str, np.ndarray],
     *,
@@ -76,25 +77,35 @@ def commit_version(
     if version is not None:
         check_copy(draft, {str(path): array for path, array in arrays.items()})
     needed = sum(a.nbytes if a.dtype != object else 16 * a.size + sum(map(len, a.ravel())) for a in arrays.values())
-    with locked(root, draft.name, wait):
-        kept = f"every committed version of {draft.name}"
-        check_space(root, needed, kept)
-        repository = open_repository(root, draft.name, create=True)
-        with guarded(f"writing {draft.name}", kept):
-            existing = tagged_versions(repository, root, draft.name)
-            current = current_version(repository, existing) if existing else 0
-        last = read_manifest(repository, draft.name, current) if current else None
-        if last and last.kind != draft.kind:
-            raise BadInput(f"{draft.name} is a dataset of kind {last.kind}, not {draft.kind}", hint="take another name")
-        copy = version is not None
-        keep = last if draft.kind == "advice" and not copy else None
-        paths, draft = _placed(arrays, draft, keep)
-        free = (existing[-1] if existing else 0) + 1
-        number = version if version is not None and version not in existing else free
-        manifest = _finished(replace(draft, version=number), paths, keep)
-        with guarded(f"writing {draft.name}@v{number}", kept), _drained():
-            _write(repository, manifest, paths, base=last, clear=keep is None)
-        return ref_of(manifest)
+    for attempt in range(ATTEMPTS):
+        try:
+            with locked(root, draft.name, wait):
+                return _commit_once(root, draft, arrays, needed, version)
+        except Busy:  # in an object store there is no lock: whoever came second begins anew
+            if not isinstance(root, Bucket) or attempt + 1 == ATTEMPTS:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _commit_once(root: Root, draft: Manifest, arrays: Mapping, needed: int, version: int | None) -> ArtifactRef:
+    kept = f"every committed version of {draft.name}"
+    check_space(root, needed, kept)
+    repository = open_repository(root, draft.name, create=True)
+    with guarded(f"writing {draft.name}", kept):
+        existing = tagged_versions(repository, root, draft.name)
+        current = current_version(repository, existing) if existing else 0
+    last = read_manifest(repository, draft.name, current) if current else None
+    if last and last.kind != draft.kind:
+        raise BadInput(f"{draft.name} is a dataset of kind {last.kind}, not {draft.kind}", hint="take another name")
+    copy = version is not None
+    keep = last if draft.kind == "advice" and not copy else None
+    paths, draft = _placed(arrays, draft, keep)
+    free = (existing[-1] if existing else 0) + 1
+    number = version if version is not None and version not in existing else free
+    manifest = _finished(replace(draft, version=number), paths, keep)
+    with guarded(f"writing {draft.name}@v{number}", kept), _drained():
+        _write(repository, manifest, paths, base=last, clear=keep is None)
+    return ref_of(manifest)
 
 
 def _placed(arrays: Mapping, draft: Manifest, keep: Manifest | None) -> tuple[dict[str, np.ndarray], Manifest]:

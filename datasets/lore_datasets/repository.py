@@ -13,11 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lore_datasets.bucket import Bucket
 from lore_datasets.errors import BadInput, Busy, CorruptArtifact, LoreError, NoSpace, NotFound, shown
 from lore_datasets.types import ArtifactRef
 
 __all__ = [
     "SUFFIX",
+    "Root",
+    "check_name",
     "check_space",
     "current_version",
     "guarded",
@@ -31,22 +34,35 @@ __all__ = [
 
 SUFFIX = ".icechunk"
 _BACK = "back."
+_CONFLICT = re.compile(r"ConflictError|branch update conflict|tag already exists|only be created in clean prefixes")
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 _FULL_TEXT = re.compile(r"no space left|file too large|quota exceeded|os error (28|27|122)\b", re.IGNORECASE)
 
 
-def repository_path(root: Path, name: str) -> Path:
-    """Folder of the repository of ``name``; BadInput unless it is a slug, CorruptArtifact on a symbolic link."""
+Root = Path | Bucket
+"""Where datasets lie: a folder, or a prefix in an object store."""
+
+
+def check_name(name: str) -> None:
+    """BadInput unless ``name`` may name a dataset."""
     if ArtifactRef.parse(name) != (name, None, None) or name.endswith((".", SUFFIX)):
         raise BadInput(f"{shown(name)!r} is not a dataset name", hint="lower case letters, digits, . _ -, at most 64")
+
+
+def repository_path(root: Path, name: str) -> Path:
+    """Folder of the repository of ``name``; BadInput unless it is a slug, CorruptArtifact on a symbolic link."""
+    check_name(name)
     path = root / f"{name}{SUFFIX}"
     if path.is_symlink():
         raise CorruptArtifact(f"{path} is a symbolic link", hint="put the repository itself there")
     return path
 
 
-def stored_names(root: Path) -> list[str]:
+def stored_names(root: Root) -> list[str]:
     """Names of the repositories under ``root``, sorted; symbolic links and foreign folders are not among them."""
+    if isinstance(root, Bucket):
+        with guarded(f"reading the catalogue of {root}", "everything"):
+            return [name for name in root.names(SUFFIX) if _is_name(name)]
     if not root.is_dir():
         return []
     found = []
@@ -73,8 +89,14 @@ def _refuse_links(path: Path) -> None:
 
 
 @contextmanager
-def locked(root: Path, name: str, wait: float) -> Iterator[None]:
-    """Hold the write lock of ``name``; Busy tells who holds it after ``wait`` seconds. It dies with the process."""
+def locked(root: Root, name: str, wait: float) -> Iterator[None]:
+    """Hold the write lock of ``name``; Busy tells who holds it after ``wait`` seconds. It dies with the process.
+
+    In an object store there is none: conditional writes find out who came second.
+    """
+    if isinstance(root, Bucket):
+        yield
+        return
     from filelock import FileLock, Timeout
 
     folder = root / ".locks"
@@ -97,8 +119,10 @@ def locked(root: Path, name: str, wait: float) -> Iterator[None]:
         lock.release()
 
 
-def check_space(root: Path, needed: int, kept: str) -> None:
+def check_space(root: Root, needed: int, kept: str) -> None:
     """NoSpace unless the file system of ``root`` has twice ``needed`` bytes free."""
+    if isinstance(root, Bucket):
+        return
     free = shutil.disk_usage(root).free
     if free < 2 * needed + 2**20:
         raise NoSpace(
@@ -108,16 +132,15 @@ def check_space(root: Path, needed: int, kept: str) -> None:
         )
 
 
-def open_repository(root: Path, name: str, create: bool = False) -> Any:
+def open_repository(root: Root, name: str, create: bool = False) -> Any:
     """The ``icechunk.Repository`` of a dataset; NotFound when it does not exist and ``create`` is false."""
+    if isinstance(root, Bucket):
+        return _open_remote(root, name, create)
     path = repository_path(root, name)
     icechunk = _icechunk()
     exists = (path / "refs").is_dir()  # a writer killed while it made the repository may leave an empty folder
     if not exists and not create:
-        known = stored_names(root)
-        raise NotFound(
-            f"no dataset {name!r} in {root}", hint=f"there is: {', '.join(known)}" if known else "the folder is empty"
-        )
+        raise _not_there(root, name)
     if exists:
         _refuse_links(path)
     with guarded(f"opening {path}", "the files as they are"):
@@ -127,12 +150,34 @@ def open_repository(root: Path, name: str, create: bool = False) -> Any:
         return icechunk.Repository.create(storage)
 
 
-def tagged_versions(repository: Any, root: Path, name: str) -> list[int]:
+def _open_remote(root: Bucket, name: str, create: bool) -> Any:
+    check_name(name)
+    icechunk = _icechunk()
+    with guarded(f"opening {name} in {root}", "everything"):
+        storage = root.storage(name, SUFFIX)
+        exists = icechunk.Repository.exists(storage)
+        if exists:
+            return icechunk.Repository.open(storage)
+        if create:
+            root.enter(name, SUFFIX)
+            return icechunk.Repository.create(storage)
+    raise _not_there(root, name)
+
+
+def _not_there(root: Root, name: str) -> NotFound:
+    known = stored_names(root)
+    hint = f"there is: {', '.join(known)}" if known else "the folder is empty"
+    return NotFound(f"no dataset {name!r} in {root}", hint=hint)
+
+
+def tagged_versions(repository: Any, root: Root, name: str) -> list[int]:
     """Numbers of the committed versions, ascending; CorruptArtifact when the file of a tag cannot be read.
 
     Icechunk leaves unreadable tags out of its list, which would make an older version look like the newest.
     """
     found = _version_numbers(repository.list_tags())
+    if isinstance(root, Bucket):
+        return found
     on_disk = [ref.parent.name.removeprefix("tag.") for ref in (root / f"{name}{SUFFIX}").glob("refs/tag.*/ref.json")]
     if lost := sorted(set(_version_numbers(on_disk)) - set(found)):
         raise CorruptArtifact(f"the tag of {name}@v{lost[0]} cannot be read", kept="the other versions")
@@ -188,6 +233,8 @@ def guarded(doing: str, kept: str) -> Iterator[None]:
             raise NoSpace(
                 f"no space left while {doing}", kept=kept, hint="free some space or set LORE_DATASETS to another disk"
             ) from error
+        if _CONFLICT.search(text):
+            raise Busy(f"somebody else was first while {doing}", kept=kept, hint="run again") from error
         raise CorruptArtifact(f"failed while {doing}: {shown(_first_line(text), 160)}", kept=kept) from error
 
 

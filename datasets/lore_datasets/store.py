@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from lore_datasets.environments import Environment
+from lore_datasets.bucket import Bucket
 from lore_datasets.errors import BadInput, NotFound, shown
 from lore_datasets.manifest import Artifact, ref_of, to_dict
 from lore_datasets.reader import open_version, read_arrays, read_manifest
 from lore_datasets.repository import (
+    Root,
+    check_name,
     current_version,
     guarded,
     locked,
     open_repository,
-    repository_path,
     roll_back,
     stored_names,
     tagged_versions,
 )
 from lore_datasets.shipped import restore
-from lore_datasets.skills import Skill
 from lore_datasets.types import ArtifactRef, Manifest
-from lore_datasets.writer import Writer
+from lore_datasets.writer import Draft, Writer
 
 __all__ = ["Store", "default_root"]
 
@@ -35,21 +35,32 @@ _LABELLED = re.compile(r"(?P<name>[^@#]+)@(?P<label>(?!v[0-9])[^@#]+)")
 _BRANCH = "label."
 
 
-def default_root() -> Path:
-    """The folder of datasets: ``$LORE_DATASETS`` or ``./runs/datasets``."""
-    return Path(os.environ.get("LORE_DATASETS") or Path("runs", "datasets"))
+def default_root() -> Root:
+    """Where datasets lie: ``$LORE_DATASETS`` (a folder or ``s3://bucket/prefix``) or ``./runs/datasets``."""
+    return _root(os.environ.get("LORE_DATASETS") or Path("runs", "datasets"))
+
+
+def _root(where: Path | str) -> Root:
+    return Bucket.parse(str(where)) or Path(where)
 
 
 class Store:
-    """Datasets in one folder, one Icechunk repository each.
+    """Datasets in one folder or under one prefix of an object store, one Icechunk repository each.
 
-    Versions never change once :meth:`Writer.commit` has returned; every commit holds the dataset's OS file lock for at
-    most as long as the write takes, and waits ``wait`` seconds for it.
+    Versions never change once :meth:`Writer.commit` has returned; in a folder every commit holds the dataset's OS file
+    lock for at most as long as the write takes, and waits ``wait`` seconds for it. For an object store see
+    :mod:`lore_datasets.bucket`.
     """
 
-    def __init__(self, root: Path | str | None = None, *, wait: float = 60.0) -> None:
-        self.root = Path(root) if root is not None else default_root()
+    def __init__(self, root: Root | str | None = None, *, wait: float = 60.0) -> None:
+        given = _root(root) if isinstance(root, (str, Path)) else root
+        self.root: Root = default_root() if given is None else given
         self.wait = wait
+
+    @property
+    def beside(self) -> Path:
+        """A local folder for what lies beside the datasets, such as the journal."""
+        return self.root if isinstance(self.root, Path) else Path("runs")
 
     def names(self) -> list[str]:
         """Names of all datasets, sorted."""
@@ -103,30 +114,9 @@ class Store:
         labels = sorted(label for label, version in self.labels(full.name).items() if version == full.version)
         return {"ref": str(full), "digest": full.digest, "labels": labels, "manifest": to_dict(manifest)}
 
-    def writer(
-        self,
-        name: str,
-        kind: str,
-        *,
-        environment: Environment | str,
-        parents: Sequence[ArtifactRef | str] = (),
-        actions: Sequence[str] = (),
-        skills: Sequence[str | Skill] = (),
-        config: Mapping[str, Any] | None = None,
-        provenance: Mapping[str, Any] | None = None,
-    ) -> Writer:
+    def writer(self, name: str, kind: str, **draft: Unpack[Draft]) -> Writer:
         """A writer of the next version of ``name``; see :class:`lore_datasets.writer.Writer`."""
-        return Writer(
-            self,
-            name,
-            kind,
-            environment=environment,
-            parents=parents,
-            actions=actions,
-            skills=skills,
-            config=config,
-            provenance=provenance,
-        )
+        return Writer(self, name, kind, **draft)
 
     def labels(self, name: str) -> dict[str, int]:
         """Label -> version of the labels that :meth:`tag` has set."""
@@ -170,7 +160,8 @@ class Store:
                     versions = tagged_versions(repository, self.root, each)
                     root = list(repository.ancestry(branch="main"))[-1].id
                     repository.reset_branch("main", repository.lookup_tag(f"v{versions[-1]}") if versions else root)
-                    summary = repository.garbage_collect(datetime.now(UTC))
+                    age = timedelta(days=1 if isinstance(self.root, Bucket) else 0)  # others may be writing there
+                    summary = repository.garbage_collect(datetime.now(UTC) - age)
                 freed[each] = int(summary.bytes_deleted)
         return freed
 
@@ -211,7 +202,7 @@ class Store:
         return group, manifest
 
     def _labelled(self, name: str, label: str) -> int:
-        repository_path(self.root, name)
+        check_name(name)
         labels = self.labels(name)
         if label not in labels:
             raise NotFound(f"{name} has no label {shown(label)!r}", hint=f"labels: {', '.join(labels) or 'none'}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Required, TypedDict, Unpack
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from lore_datasets.commit import check_skills, commit_version
 from lore_datasets.environments import Environment, get_environment
 from lore_datasets.errors import BadInput, shown
 from lore_datasets.manifest import canonical_json
-from lore_datasets.repository import repository_path
+from lore_datasets.repository import check_name, repository_path
 from lore_datasets.schema import FREE_DTYPES, KINDS, SCHEMA, array_path, check_group, fill_keys, split_path
 from lore_datasets.skills import Skill
 from lore_datasets.types import ArtifactRef, Manifest
@@ -20,7 +21,26 @@ from lore_datasets.types import ArtifactRef, Manifest
 if TYPE_CHECKING:
     from lore_datasets.store import Store
 
-__all__ = ["Writer"]
+__all__ = ["Draft", "Writer"]
+
+
+class Draft(TypedDict, total=False):
+    """What a new version says of itself.
+
+    Attributes:
+        environment: the environment or its name (needed).
+        parents: references of the versions that it was made from; the dataset's own last version is added.
+        actions: primitive actions (default: the environment's).
+        skills: names, or skills with their text, in the order of the extended action space.
+        config, provenance: plain JSON: the settings, and who advised how.
+    """
+
+    environment: Required[Environment | str]
+    parents: Sequence[ArtifactRef | str]
+    actions: Sequence[str]
+    skills: Sequence[str | Skill]
+    config: Mapping[str, Any] | None
+    provenance: Mapping[str, Any] | None
 
 
 class Writer:
@@ -30,23 +50,15 @@ class Writer:
     ``advice_model`` versions stand alone. Made by :meth:`lore_datasets.store.Store.writer`.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        name: str,
-        kind: str,
-        *,
-        environment: Environment | str,
-        parents: Sequence[ArtifactRef | str] = (),
-        actions: Sequence[str] = (),
-        skills: Sequence[str | Skill] = (),
-        config: Mapping[str, Any] | None = None,
-        provenance: Mapping[str, Any] | None = None,
-    ) -> None:
-        repository_path(store.root, name)
+    def __init__(self, store: Store, name: str, kind: str, **draft: Unpack[Draft]) -> None:
+        check_name(name)
+        if isinstance(store.root, Path):
+            repository_path(store.root, name)
         if kind not in KINDS:
             raise BadInput(f"unknown kind {shown(kind)!r}", hint=f"one of: {', '.join(KINDS)}")
-        self.environment = get_environment(environment) if isinstance(environment, str) else environment
+        given = draft["environment"]
+        self.environment = get_environment(given) if isinstance(given, str) else given
+        skills, actions = draft.get("skills", ()), tuple(draft.get("actions", ()))
         self._store = store
         self._groups: dict[str, dict[str, list[np.ndarray]]] = {}
         self._known = {s.name: s for s in (*self.environment.skills, *(s for s in skills if isinstance(s, Skill)))}
@@ -55,13 +67,13 @@ class Writer:
             kind=kind,
             name=name,
             version=1,
-            parents=tuple(str(p) for p in parents),
+            parents=tuple(str(p) for p in draft.get("parents", ())),
             environment=self.environment.name,
             key_scheme=self.environment.key_scheme,
-            actions=tuple(actions) or (self.environment.vocab.actions if kind != "states" else ()),
+            actions=actions or (self.environment.vocab.actions if kind != "states" else ()),
             skills=tuple(s.name if isinstance(s, Skill) else s for s in skills),
-            config=_plain(config or {}),
-            provenance=_plain(provenance or {}),
+            config=_plain(draft.get("config") or {}),
+            provenance=_plain(draft.get("provenance") or {}),
         )
         for parent in self._base.parents:
             ArtifactRef.parse(parent)
