@@ -174,7 +174,7 @@ def fit(
     useful = known.any(-1)
     if not useful.any():
         raise BadInput("no row says anything about actions or goals", hint="advise more states, then distil again")
-    x = torch.from_numpy(Member(environment, logits.shape[1]).features(states[useful]))
+    x = torch.from_numpy(StateFeatures(environment)(states[useful]))
     target, spoken = _targets(logits[useful], known[useful], len(environment.vocab.actions))
     weight = torch.from_numpy(np.ascontiguousarray(confidence[useful])).float().clamp_min(LEAST_WEIGHT)
     batch = batch or (32 if len(x) < 2000 else 64)
