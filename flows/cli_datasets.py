@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as _json
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -36,6 +37,8 @@ def _safe(text: object) -> str:
 
 
 def _rows(manifest: Manifest) -> int:
+    if manifest.kind == "advice_model":  # the rows it was distilled from
+        return int(manifest.counts.get("rows", 0))
     return sum(spec.shape[0] for path, spec in manifest.arrays.items() if path.endswith("/state") and spec.shape)
 
 
@@ -121,10 +124,17 @@ def show(
         "actions": f"{len(manifest['actions'])} primitive, {len(manifest['skills'])} skills",
         "skills": ", ".join(manifest["skills"]) or "none",
     }
-    for title in ("counts", "cost", "provenance", "config"):
-        lines[title] = ", ".join(f"{k} {_short(v)}" for k, v in _flat(manifest[title]).items()) or "none"
+    about = dict(manifest["provenance"])
+    for known in ("round_counts", "system_prompts"):  # the counts of the last round, and the texts: see --json
+        about.pop(known, None)
+    templates = about.pop("templates", {}) if isinstance(about.get("templates"), dict) else {}
+    told = [(kind, template) for kind, template in sorted(templates.items()) if isinstance(template, dict)]
+    prompts = [f"{_safe(k)} v{_safe(t.get('version'))} {_safe(t.get('sha256'))[:12]}" for k, t in told]
+    lines["prompts"] = ", ".join(prompts) or "none"
+    for title, values in (*((t, manifest[t]) for t in ("counts", "cost", "config")), ("provenance", about)):
+        lines[title] = ", ".join(f"{k} {_short(v)}" for k, v in _flat(values).items() if v != "") or "none"
     for title, text in lines.items():
-        print(f"{title:<12} {text}")
+        print(textwrap.fill(f"{title:<12} {text}", 118, subsequent_indent=" " * 13, break_on_hyphens=False))
     print("arrays")
     width = max((len(path) for path in manifest["arrays"]), default=0)
     for path, spec in sorted(manifest["arrays"].items()):
@@ -240,10 +250,9 @@ def export(ref: Name, path: File, root: Path | None = None) -> int:
     store = _store(root)
     full: ArtifactRef = store.resolve(ref)
     export_hdf5(store, full, path)
-    print(
-        f"{full} -> {path} ({path.stat().st_size / 1e6:.1f} MB)\n"
-        f"next: lore train --advice.dataset {path} --train.use_llm"
-    )
+    print(f"{full} -> {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    after = f"lore train --advice.dataset {path} --train.use_llm"
+    print(f"next: {after if store.manifest(full).kind == 'advice' else f'lore datasets import {path}'}")
     return 0
 
 
