@@ -215,3 +215,18 @@ def test_errors_survive_being_told_with_their_line(tmp_path, own_datasets):
     with pytest.raises(LoreError) as caught:
         check_datasets(read(tmp_path, NIGHTLY), tmp_path / "schedules.toml")
     assert caught.value.exit_code == 3 and caught.value.hint
+
+
+def test_the_settings_of_a_lab_are_ones_that_prefect_takes(tmp_path, monkeypatch):
+    from prefect.settings import Settings
+
+    from flows.runtime import lab_environment
+
+    environment = lab_environment(tmp_path, "127.0.0.1", 4321, "lab:a-long-password")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    found = Settings()
+    assert found.server.api.port == 4321 and found.api.url == "http://127.0.0.1:4321/api"
+    assert found.server.services.scheduler.max_runs == 5 and not found.server.analytics_enabled
+    assert found.server.api.auth_string.get_secret_value() == "lab:a-long-password"
+    assert "PREFECT_API_AUTH_STRING" not in lab_environment(tmp_path, "127.0.0.1", 4321)
