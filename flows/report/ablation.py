@@ -70,6 +70,10 @@ def study(
             body["difference_interval"] = nested_bootstrap(_difference, _returns(group), _returns(base))
             body["above_none"] = bool(body["return_interval"][0] > own.mean())
             body |= _final_difference(group, base)
+        flat = runs.get(f"{label.partition(' ')[0]} uniform", [])
+        if flat and flat is not group:  # the same arm and skills without preference: what the choices are worth
+            body["choice"] = _difference(_returns(group), _returns(flat))
+            body["choice_interval"] = nested_bootstrap(_difference, _returns(group), _returns(flat))
         reached = steps_to(level, grid, means[label]) if base else None
         body["steps_to_baseline"] = reached
         body["steps_ratio"] = needed / reached if needed and reached else None
@@ -182,7 +186,7 @@ def _range(value: Sequence[float | None] | None) -> str:
 
 HEADER = (
     "arm", "seeds", "episodes", "return", "95 %", "IQM", "score, %", "difference to none", "95 %", "P(improvement)",
-    "95 %", "final policy", "95 %", "alone", "95 %", "steps ratio", "minutes", "advice USD",
+    "95 %", "to uniform", "95 %", "final policy", "95 %", "alone", "95 %", "steps ratio", "minutes", "advice USD",
 )  # fmt: skip
 
 
@@ -197,6 +201,7 @@ def cells_of(found: dict[str, Any]) -> list[list[str]]:
                 _range(arm["return_interval"]), _number(arm["return_iqm"]), _number(arm["score_mean"]),
                 _number(arm.get("difference")), _range(arm.get("difference_interval")),
                 _number(arm.get("improvement")), _range(arm.get("improvement_interval")),
+                _number(arm.get("choice")), _range(arm.get("choice_interval")),
                 _number(trained.get("mean")), _range(trained.get("interval")), _number(alone.get("mean")),
                 _range(alone.get("interval")), _number(arm["steps_ratio"]),
                 _number(sum(arm["seconds"]) / 60 / max(1, arm["seeds"]), 1), _number(arm["cost"].get("price_usd")),

@@ -119,6 +119,13 @@ def test_final_policies_are_compared_apart_from_training_returns():
     assert found["as_trained_difference"] == -3.0 and found["as_trained_difference_interval"] == [-3.0, -3.0]
 
 
+def test_what_the_choices_are_worth_is_measured_against_the_same_skills_without_preference():
+    group = {"none": [1.0], "B rules": [5.0], "B uniform": [4.0], "A rules": [1.0]}
+    arms = study({label: [run(label, value * 9), run(label, value * 9)] for label, value in group.items()}, 900)["arms"]
+    assert arms["B rules"]["choice"] == 1.0 and arms["B rules"]["choice_interval"] == [1.0, 1.0]
+    assert not [label for label in ("none", "B uniform", "A rules") if "choice" in arms[label]]
+
+
 def test_an_arm_that_learns_sooner_has_a_steps_ratio_above_one():
     slow = [run("a", list(np.linspace(0, 4, 40)))]
     fast = [run("b", list(np.minimum(4.0, np.linspace(0, 8, 40))))]
