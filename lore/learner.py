@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from lore.actor_critic import imagination_loss, imagine, replay_loss
 from lore.advice.gate import Gate
-from lore.advice.head import AdvisedPolicy, advice_targets
+from lore.advice.head import AdvisedPolicy, advice_targets, held_out
 from lore.agent import Agent
 from lore.config import Config
 from lore.losses import SCALES, total_loss
@@ -107,7 +107,8 @@ class Learner:
         proposals = batch["proposals"].flatten(0, 1).long()
         slots = self.slots if agent.heads is not None else self.slots[:0]
         target = advice_targets(batch["advice"].flatten(0, 1).float(), proposals, slots, agent.num_actions)
-        return head.loss(features, target, batch["confidence"].flatten().float())
+        held = held_out(batch["state"].flatten(0, 1))
+        return head.loss(features, target, batch["confidence"].flatten().float(), held)
 
     def _imagined_losses(
         self, starts: Latent, batch: dict[str, Tensor], losses: dict[str, Tensor]

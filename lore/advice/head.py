@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from lore.advice.gate import Gate
     from lore.ensemble import Ensemble
 
-__all__ = ["AdviceHead", "AdvisedPolicy", "advice_targets", "is_needed"]
+__all__ = ["AdviceHead", "AdvisedPolicy", "advice_targets", "held_out", "is_needed"]
 
+HELD_OUT = 10
+"""One state in so many teaches the head nothing and measures it instead."""
 MEMBERS = 3
 RATE = 0.02
 
@@ -31,6 +33,13 @@ RATE = 0.02
 def is_needed(config: Any) -> bool:
     """True when advice enters imagination."""
     return config.train.use_llm and config.gate.imagine
+
+
+def held_out(states: Tensor) -> Tensor:
+    """bool [N]: which packed states uint8 [N, S] are held out; a state is always held out or never."""
+    place = torch.arange(1, states.shape[-1] + 1, device=states.device)
+    mixed = (states.long() * (place * 2654435761 % 1000003)).sum(-1)
+    return (mixed * 2654435761 % 1000003) % HELD_OUT == 0
 
 
 def advice_targets(extended: Tensor, proposals: Tensor, slots: Tensor, num_actions: int) -> Tensor:
@@ -78,34 +87,56 @@ class AdviceHead(nn.Module):
         both = torch.baddbmm(self.bias, hidden, self.out)
         return both[..., :-1], both[..., -1]
 
-    def loss(self, features: Tensor, target: Tensor, confidence: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, features: Tensor, target: Tensor, confidence: Tensor, held: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Imitation loss [N] on detached features [N, F]; moves the calibration.
 
         Args:
             target: [N, A+M], rows of 0 where there was no advice. confidence: [N], 0 where there was none.
+            held: bool [N], rows that teach nothing and only measure: how often the head is right and how far its
+                members differ is then what was found on them. Without it, what was found on all rows.
         """
         features = features.detach()
         logits, sure = self(features)
         confidence = confidence * (target.sum(-1) > 0.5)
-        imitation = -(target * logits.log_softmax(-1)).sum(-1).mean(0) * confidence
-        taught = F.binary_cross_entropy_with_logits(sure, confidence.expand_as(sure), reduction="none").mean(0)
+        taught = 1.0 if held is None else (~held).float()
+        imitation = -(target * logits.log_softmax(-1)).sum(-1).mean(0) * confidence * taught
+        spoken = F.binary_cross_entropy_with_logits(sure, confidence.expand_as(sure), reduction="none").mean(0) * taught
         with torch.no_grad():
-            probs = logits.softmax(-1)
-            advised = confidence > 0
-            right = (probs.mean(0).argmax(-1) == target.argmax(-1)) & advised
-            hit = right.sum() / advised.sum().clamp(min=1)
-            self.agreement += RATE * advised.any() * (hit - self.agreement)
-            self._calibrate(features, probs)
-        return imitation + taught, {"advice_head/agreement": self.agreement.clone()}
+            metrics = self._measure(features, logits.softmax(-1), target, confidence, held)
+        return imitation + spoken, metrics
 
-    def _calibrate(self, features: Tensor, probs: Tensor) -> None:
+    def _measure(
+        self, features: Tensor, probs: Tensor, target: Tensor, confidence: Tensor, held: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Move agreement and support by what this batch shows; metrics. ``claimed`` beside ``agreement`` is how
+        reliable the head is: the mean probability of its first choice, and how often that is the advised one."""
+        advised = confidence > 0
+        measured = advised if held is None else advised & held
+        first, entry = probs.mean(0).max(-1)
+        count = measured.sum().clamp(min=1)
+        hit = ((entry == target.argmax(-1)) & measured).sum() / count
+        claimed = torch.where(measured.any(), (first * measured).sum() / count, self.agreement)
+        self.agreement += RATE * measured.any() * (hit - self.agreement)
+        self._calibrate(features, probs, held)
+        agreement = self.agreement.clone()
+        return {
+            "advice_head/agreement": agreement,
+            "advice_head/claimed": claimed,
+            "advice_head/calibration_gap": (claimed - agreement).abs(),
+        }
+
+    def _calibrate(self, features: Tensor, probs: Tensor, held: Tensor | None) -> None:
         fresh = self.far == 0
         rate = torch.where(fresh, 1.0, RATE)
         self.mean += rate * (features.mean(0) - self.mean)
         self.variance += rate * ((features - self.mean).square().mean(0) - self.variance)
         far, unsure = self._distance(features), self._spread(probs)
         self.far += rate * (torch.quantile(far, 0.99) - self.far)
-        self.unsure += rate * (torch.quantile(unsure, 0.99) - self.unsure)
+        if held is not None:
+            unsure = torch.where(held | ~held.any(), unsure, torch.nan)
+        self.unsure += rate * (torch.nanquantile(unsure, 0.99) - self.unsure)
 
     def _distance(self, features: Tensor) -> Tensor:
         return ((features - self.mean).square() / (self.variance + 1e-2)).mean(-1)

@@ -1,17 +1,18 @@
 """The advice head: it imitates, knows how often it is right, is silent off its ground, and enters imagination."""
 
+import numpy as np
 import pytest
 import torch
 
 from lore import checkpoint
 from lore.actor_critic import ActorCritic
 from lore.advice.gate import Gate
-from lore.advice.head import AdviceHead, AdvisedPolicy, advice_targets
+from lore.advice.head import AdviceHead, AdvisedPolicy, advice_targets, held_out
 from lore.config import GateConfig, ModelConfig, Size, load_config
 from lore.loop import train
 from lore.run import CHECKPOINT, Run
 from lore_datasets.environments import get_environment
-from lore_datasets.testing import small_advice
+from lore_datasets.testing import random_states, small_advice
 
 SIZE = Size(deter=8, hidden=8, classes=2, depth=4, units=16, stoch=2)
 F, A = 12, 4
@@ -65,6 +66,45 @@ def test_off_the_replayed_ground_confidence_is_exactly_zero_and_nothing_is_added
     policy = advised_policy(head)
     quiet = far[head.advise(far)[1] == 0]
     assert (policy.bias(quiet) == 0).all() and policy.bias(near).abs().max() > 0.5
+
+
+def test_held_out_rows_teach_nothing_and_measure_what_was_learned():
+    """The advice of held-out rows is another one than that of all others: the head's agreement tells."""
+    head, generator = AdviceHead(F, A, 32, seeded()), seeded(1)
+    optimiser = torch.optim.Adam(head.parameters(), lr=1e-2)
+    metrics = {}
+    for _ in range(300):
+        features, target, confidence = lesson(256, generator, 0.0)
+        held = torch.rand(256, generator=generator) < 0.2
+        target = torch.where(held[:, None], target.roll(1, -1), target)
+        loss, metrics = head.loss(features, target, confidence, held)
+        assert (loss[held] == 0).all() and (loss[~held] > 0).all()
+        optimiser.zero_grad()
+        loss.mean().backward()
+        optimiser.step()
+    features, target, confidence = lesson(1000, seeded(5), 0.0)
+    probs, sure = head.advise(features)
+    assert (probs.argmax(-1) == target.argmax(-1))[confidence > 0].float().mean() > 0.9
+    assert head.agreement < 0.1 and sure.max() < 0.1  # right about what it was taught, wrong where it was measured
+    assert metrics["advice_head/claimed"] > 0.8 and metrics["advice_head/calibration_gap"] > 0.7
+    honest, (features, target, confidence) = taught(0.0), lesson(1000, seeded(5), 0.0)
+    _, metrics = honest.loss(features, target, confidence, torch.arange(1000) % 10 == 0)
+    assert metrics["advice_head/calibration_gap"] < 0.1
+
+
+def test_beta_falls_to_zero_as_a_latent_leaves_the_replayed_ones():
+    head = taught(0.0)
+    policy, near = advised_policy(head), lesson(400, seeded(6), 0.0)[0]
+    size = [policy.bias(0.5 + scale * (near - 0.5)).abs().amax(-1).mean().item() for scale in (1.0, 2.0, 4.0, 8.0)]
+    assert size[0] > 0.5 and size[0] > size[1] > size[2] and size[3] == 0.0
+
+
+def test_a_state_is_held_out_always_or_never_and_one_in_ten_is():
+    states = random_states(get_environment("crafter"), 4000, np.random.default_rng(0)).pack()
+    held = held_out(torch.from_numpy(states))
+    assert 0.08 < held.float().mean() < 0.12
+    again = held_out(torch.from_numpy(states[::-1].copy()))
+    assert torch.equal(held, again.flip(0))
 
 
 def advised_policy(head: AdviceHead, **gate) -> AdvisedPolicy:
