@@ -75,7 +75,8 @@ def play(kinds: tuple[str, ...], states: int, seed: int, stride: int) -> np.ndar
 def teach(states: np.ndarray, store: Store, name: str) -> AdviceData:
     """The rule book's answers as a version of dataset ``name``, through the whole offline phase."""
     config = PipelineConfig(advise=AdviseConfig(plan_share=0.0, skill_questions=0))
-    return load_advice(str(advise(states, ENV, RulesAdviser(ENV), store, name, config)), root=store.root)
+    ref = advise(states, ENV, RulesAdviser(ENV), store, name, config)
+    return load_advice(str(ref), root=str(store.root))
 
 
 def proposals(states: np.ndarray) -> np.ndarray:
@@ -178,12 +179,13 @@ def markdown(result: dict[str, Any]) -> str:
 
     lines = ["| rows | asked | random | competent | mixed |", "|---|---|---|---|---|"]
     for n, found in result["rows"].items():
-        old = {name: NOTE[name].get(int(n)) or (None,) * 3 for name in NOTE}
+        none: tuple[Any, ...] = (None, None, None)
+        old: dict[str, tuple[Any, ...]] = {name: NOTE[name].get(int(n), none) for name in NOTE}
         for name, title, note in (
             ("actions", "action, model of actions", old["actions"]),
             ("actions_by_goals", "action, by way of goals", old["actions"]),
-            ("goals_model", "goal, model", (None,) * 3),
-            ("goals_lookup", "goal, look-up", (None,) * 3),
+            ("goals_model", "goal, model", none),
+            ("goals_lookup", "goal, look-up", none),
         ):
             cells = [pair(found[kind][name], note[i]) for i, kind in enumerate(KINDS)]
             lines.append(f"| {int(n):,} | {title}, top-1 / top-3 | {' | '.join(cells)} |")
@@ -209,7 +211,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command."""
     import torch
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="How far stored advice reaches.")
     parser.add_argument("--rows", type=int, nargs="+", default=[1000, 3000, 10000])
     parser.add_argument("--states", type=int, default=2000, help="test states of each kind")
     parser.add_argument("--epochs", type=int, default=30)
