@@ -7,6 +7,7 @@ arrays between as many threads as torch uses; results depend on that number and 
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
@@ -50,7 +51,7 @@ def is_fused(x: Tensor) -> bool:
 
 
 @cache
-def _pool(threads: int) -> ThreadPoolExecutor:
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:  # threads do not survive a fork: one pool per process
     return ThreadPoolExecutor(threads, thread_name_prefix="lore-kernels")
 
 
@@ -67,7 +68,7 @@ def _shares(rows: int, elements: int) -> list[tuple[int, int]]:
 def _run(loop: Any, rows: int, elements: int, *arrays: Any) -> None:
     """``loop(low, high, *arrays)`` over all rows, in shares."""
     first, *others = _shares(rows, elements)
-    waits = [_pool(len(others)).submit(loop, low, high, *arrays) for low, high in others]
+    waits = [_pool(len(others), os.getpid()).submit(loop, low, high, *arrays) for low, high in others]
     loop(*first, *arrays)
     for wait in waits:
         wait.result()
@@ -77,7 +78,10 @@ def _run_summed(loop: Any, rows: int, elements: int, width: int, *arrays: Any) -
     """As :func:`_run`; each share also adds to a row of its own [width], and their sum is returned."""
     first, *others = _shares(rows, elements)
     sums = np.zeros((1 + len(others), width), np.float32)
-    waits = [_pool(len(others)).submit(loop, low, high, *arrays, sums[1 + i]) for i, (low, high) in enumerate(others)]
+    waits = [
+        _pool(len(others), os.getpid()).submit(loop, low, high, *arrays, sums[1 + i])
+        for i, (low, high) in enumerate(others)
+    ]
     loop(*first, *arrays, sums[0])
     for wait in waits:
         wait.result()
