@@ -79,18 +79,17 @@ def _row(now: Round, index: int, view: StateView) -> Row:
 def _questions(now: Round, row: Row, view: StateView) -> list[Prompt]:
     """The questions about one state: one per order of the options, and for a share of the states one for plans."""
     config, renderer = now.config.advise, now.renderer
-    packed = now.packed[row.index]
-    state = SymbolicState.unpack(packed, now.environment.layout)
-    text = describe(state, now.environment)
+    state = SymbolicState.unpack(now.packed[row.index], now.environment.layout)
+    packed, text = now.packed[row.index].tobytes(), describe(state, now.environment)
     form = "letter" if getattr(now.llm, "letters", False) else "json"
     kinds = getattr(now.llm, "kinds", KINDS)
     options = row.goals if row.goals and row.goals_known else feasible_actions(view)
-    out = [renderer.prior(state, options, order=i, answer=form, text=text) for i in range(config.orders)]
+    out = [renderer.prior(state, options, order=i, answer=form, text=text, packed=packed) for i in range(config.orders)]
     if "plan" not in kinds:
         return out
-    draw = int.from_bytes(hashlib.blake2b(b"%d" % config.seed + packed.tobytes(), digest_size=4).digest(), "little")
+    draw = int.from_bytes(hashlib.blake2b(b"%d" % config.seed + packed, digest_size=4).digest(), "little")
     if draw < config.plan_share * 2**32:
-        out.append(renderer.plan(state, [*row.goals, *feasible_actions(view)], text=text))
+        out.append(renderer.plan(state, [*row.goals, *feasible_actions(view)], text=text, packed=packed))
     return out
 
 

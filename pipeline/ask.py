@@ -74,7 +74,8 @@ def ask(
             asked, todo = _kept(asked, todo, has_answer)
         keys = journal.keys(llm, asked)
         responses = journal.ask(llm, asked, budget=budget, stats=result.stats, keys=keys)
-        result.counts.update(f"questions.{prompt.kind}" for prompt in asked)
+        for kind, n in Counter([prompt.kind for prompt in asked]).items():
+            result.counts[f"questions.{kind}"] += n
         left = []
         for i, key, prompt, response in zip(todo, keys, asked, responses, strict=True):
             result.answers.append((key, prompt, response))

@@ -94,7 +94,7 @@ def feasible_goals(skills: Iterable[Skill], view: StateView) -> list[str]:
 
 def feasible_actions(view: StateView) -> list[str]:
     """Names of the primitive actions worth trying in this state."""
-    return [name for name, ok in zip(view.vocab.actions, view.feasible_actions(), strict=True) if ok]
+    return [name for name, ok in zip(view.vocab.actions, view.feasible_actions().tolist(), strict=True) if ok]
 
 
 def check_prior(

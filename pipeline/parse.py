@@ -25,6 +25,7 @@ MAX_PLANS, MAX_STEPS, MAX_SKILLS = 3, 12, 8
 _FENCE = re.compile(r"```[a-zA-Z]{0,10}[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
 _LETTER = re.compile(r"\(?([A-Za-z])\)?[.:]?")
 _ATTEMPTS = 16
+_STEP = {"do", "times"}
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,8 @@ def _object(value: Any) -> dict[str, Any]:
 def _fields(value: Any, where: str, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise AnswerError(f"{where} is a {type(value).__name__}, not an object")
+    if value.keys() == {*required, *optional}:
+        return value
     missing = [k for k in required if k not in value]
     unknown = [shown(k, 20) for k in value if k not in required and k not in optional]
     if missing or unknown:
@@ -267,6 +270,9 @@ def _plans(value: dict[str, Any], names: Collection[str]) -> Advice:
         _fields(plan, where, ("steps", "score"))
         steps = []
         for j, step in enumerate(_list(plan["steps"], f"{where}.steps", 1, MAX_STEPS)):
+            if _is_step(step, names):
+                steps.append((step["do"], step["times"]))
+                continue
             at = f"{where}.steps[{j}]"
             _fields(step, at, ("do",), ("times",))
             times = step.get("times", 1)
@@ -275,6 +281,14 @@ def _plans(value: dict[str, Any], names: Collection[str]) -> Advice:
             steps.append((_name(step["do"], at, names), times))
         plans.append(Plan(tuple(steps), _unit(plan["score"], f"{where}.score")))
     return Advice("plan", plans=tuple(plans))
+
+
+def _is_step(step: Any, names: Collection[str]) -> bool:
+    """Whether a step is whole and right as it stands; one that is not is read again, to say what is wrong with it."""
+    if type(step) is not dict or step.keys() != _STEP:
+        return False
+    do, times = step["do"], step["times"]
+    return type(do) is str and do in names and type(times) is int and 1 <= times <= MAX_TIMES
 
 
 def _skills(value: dict[str, Any]) -> Advice:

@@ -162,15 +162,17 @@ class Renderer:
         order: int = 0,
         answer: str = "json",
         text: str | None = None,
+        packed: bytes = b"",
     ) -> Prompt:
         """Which option now: multiple choice over ``options``; ``answer`` is ``json`` or ``letter``.
 
-        In the short form for a letter a ``*`` marks what unlocks an achievement that the state lacks.
+        In the short form for a letter a ``*`` marks what unlocks an achievement that the state lacks. ``text`` and
+        ``packed`` save making them where the caller has them: the description, the state's bytes.
         """
         if not 1 <= len(options) <= len(LETTERS):
             raise BadInput(f"a question needs 1..{len(LETTERS)} options, got {len(options)}")
         template = load_template(self.environment.name, "prior" if answer == "json" else "prior_letter")
-        packed = state.pack().tobytes()
+        packed = packed or state.pack().tobytes()
         mixed = self.order(options, packed, order)
         new = self._new(state, mixed) if answer == "letter" else ()
         marked = [f"{name}*" if name in new else name for name in mixed]
@@ -184,14 +186,16 @@ class Renderer:
         at = {name: self._unlocks[name] for name in options if name in self._unlocks}
         return {name for name, i in at.items() if not int(state.unlocked[i])}
 
-    def plan(self, state: SymbolicState, choices: Sequence[str], *, text: str | None = None) -> Prompt:
-        """Up to three plans from this state; ``choices`` can start now."""
+    def plan(
+        self, state: SymbolicState, choices: Sequence[str], *, text: str | None = None, packed: bytes = b""
+    ) -> Prompt:
+        """Up to three plans from this state; ``choices`` can start now. ``text``, ``packed``: see :meth:`prior`."""
         template = load_template(self.environment.name, "plan")
         shown_state = describe(state, self.environment) if text is None else text
         words = {"state": shown_state, "choices": ", ".join(choices) or "none"}
         if self._plan_schema is None:
             self._plan_schema = _plan_schema(self._names)
-        return self._prompt(template, words, self._plan_schema, tuple(choices), state.pack().tobytes())
+        return self._prompt(template, words, self._plan_schema, tuple(choices), packed or state.pack().tobytes())
 
     def new_skills(self, summary: str, count: int) -> Prompt:
         """New skills for a player whose states ``summary`` sums up."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from lore_datasets.environments import Environment
 from lore_datasets.errors import BadInput, ConfigError
-from lore_datasets.geometry import StateView
+from lore_datasets.geometry import StateView, shared_view
 from lore_datasets.revisions import Revision
 from lore_datasets.skills import Skill, parse_skill
 from lore_datasets.store import Store
@@ -73,7 +73,7 @@ class Round:
 
     def view(self, index: int) -> StateView:
         """State ``index`` with its questions."""
-        return StateView(self.packed[index].tobytes(), self.environment.vocab)
+        return shared_view(self.packed[index].tobytes(), self.environment.vocab)
 
     def ask(self, prompts: Sequence[Prompt], result: ShardResult) -> list[Asked]:
         """:func:`pipeline.ask.ask` with this round's adviser, journal and budget."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lore_datasets.geometry import StateView
@@ -35,9 +35,7 @@ def compile_condition(cond: dict[str, Any], vocab: Vocab) -> Condition:
         return lambda view: not inner(view)
     if op in ("all", "any"):
         parts = tuple(compile_condition(part, vocab) for part in cond["of"])
-        if op == "all":
-            return lambda view: all(part(view) for part in parts)
-        return lambda view: any(part(view) for part in parts)
+        return _joined(parts, until=op == "any")
     if op in ("inventory", "vital", "daylight"):
         return _comparison(cond, vocab)
     if op == "flag":
@@ -55,6 +53,18 @@ def compile_condition(cond: dict[str, Any], vocab: Vocab) -> Condition:
         return lambda view: view.reachable_ids(ids)
     within = cond["within"]
     return lambda view: view.near_ids(ids, within)
+
+
+def _joined(parts: Sequence[Condition], until: bool) -> Condition:
+    """``any`` (``until`` True) or ``all`` (``until`` False) of the parts, read in order up to the one that decides."""
+
+    def test(view: StateView) -> bool:
+        for part in parts:
+            if part(view) is until:
+                return until
+        return not until
+
+    return test
 
 
 def _comparison(cond: dict[str, Any], vocab: Vocab) -> Condition:

@@ -12,80 +12,24 @@ from collections.abc import Sequence
 import numpy as np
 
 from lore_datasets.errors import BadInput
-from lore_datasets.types import SymbolicState, layout_of
+from lore_datasets.geometry_tables import Targets, tables_of
+from lore_datasets.types import SymbolicState
 from lore_datasets.vocab import Vocab
 
-__all__ = ["StateView", "Targets"]
+__all__ = ["StateView", "Targets", "shared_view"]
 
-Targets = str | Sequence[str]
-"""One target name, or several of which any will do."""
-
-
-class _Tables:
-    """What follows from a vocabulary alone; built once per vocabulary."""
-
-    def __init__(self, vocab: Vocab) -> None:
-        self.vocab = vocab
-        self.layout = layout_of(vocab)
-        self.offsets = [(s.start, s.stop) for s in self.layout.offsets().values()]
-        width, height = vocab.view
-        self.width, self.center = width, (height // 2) * width + width // 2
-        cells = [(x, y) for y in range(height) for x in range(width)]
-        self.place = [(x - width // 2, y - height // 2) for x, y in cells]
-        self.distance = [abs(x) + abs(y) for x, y in self.place]
-        self.moves = [vocab.action(name) for _, _, _, name in vocab.directions]
-        self.deltas = [(dx, dy) for _, dx, dy, _ in vocab.directions]
-        inside = lambda x, y: 0 <= x < width and 0 <= y < height  # noqa: E731
-        ahead = [
-            [(y + dy) * width + x + dx if inside(x + dx, y + dy) else -1 for dx, dy in self.deltas] for x, y in cells
-        ]
-        self.ahead = ahead
-        n = len(self.deltas)
-        # per facing: neighbours of each cell, ahead first, then sideways, then back: paths run straight where they
-        # can, and a turn
-        # onto free ground keeps what was ahead within the 3x3 block
-        self.neighbours = []
-        for fx, fy in self.deltas:
-            order = sorted(range(n), key=lambda d: -(self.deltas[d][0] * fx + self.deltas[d][1] * fy))
-            self.neighbours.append([[(row[d], d) for d in order if row[d] >= 0] for row in ahead])
-        self.block = [i for i, (dx, dy) in enumerate(self.place) if abs(dx) <= 1 and abs(dy) <= 1]
-        ids = {name: i for i, name in enumerate(vocab.targets)}
-        self.ids = ids
-        self.walkable = [name in vocab.walkable for name in vocab.targets]
-        self.lethal = [name in vocab.lethal for name in vocab.targets]
-        self.items = {name: i for i, name in enumerate(vocab.items)}
-        self.vitals = {name: i for i, name in enumerate(vocab.vitals)}
-        self.achievements = {name: i for i, name in enumerate(vocab.achievements)}
-        self.actions = {name: i for i, name in enumerate(vocab.actions)}
-        self.move_of = {vocab.actions[move]: d for d, move in enumerate(self.moves)}
-        self.recipes = {
-            action: [
-                (
-                    [(self.items[item], count) for item, count in recipe.needs],
-                    frozenset(ids[t] for t in recipe.facing),
-                    frozenset(ids[t] for t in recipe.near),
-                )
-                for recipe in recipes
-            ]
-            for action, recipes in vocab.recipes.items()
-        }
-
-    def resolve(self, targets: Targets) -> tuple[int, ...]:
-        names = (targets,) if isinstance(targets, str) else tuple(targets)
-        try:
-            return tuple(self.ids[name] for name in names)
-        except KeyError:
-            return tuple(self.vocab.target(name) for name in names)  # raises with near names
+_VIEWS = 2048
 
 
-_CACHE: dict[int, _Tables] = {}
-
-
-def _tables(vocab: Vocab) -> _Tables:
-    found = _CACHE.get(id(vocab))
-    if found is None or found.vocab is not vocab:
-        found = _CACHE[id(vocab)] = _Tables(vocab)
-    return found
+def shared_view(raw: bytes, vocab: Vocab) -> StateView:
+    """The view of a packed state; of the last few thousand states the same object, with what it has found out."""
+    tables = tables_of(vocab)
+    view = tables.views.get(raw)
+    if view is None:
+        if len(tables.views) >= _VIEWS:
+            tables.views.clear()
+        view = tables.views[raw] = StateView(raw, vocab)
+    return view
 
 
 class StateView:
@@ -96,12 +40,12 @@ class StateView:
     """
 
     __slots__ = (
-        "_approach", "_distance", "_first", "_kinds", "_order", "_parent", "_tables", "cells", "counts", "daylight",
-        "facing_direction", "flags", "sleeping", "vital_values", "vocab",
+        "_approach", "_can", "_distance", "_first", "_kinds", "_order", "_parent", "_tables", "cells", "counts",
+        "daylight", "facing_direction", "flags", "sleeping", "vital_values", "vocab",
     )  # fmt: skip
 
     def __init__(self, state: SymbolicState | np.ndarray | bytes, vocab: Vocab) -> None:
-        tables = _tables(vocab)
+        tables = tables_of(vocab)
         raw = (
             state
             if isinstance(state, bytes)
@@ -122,6 +66,7 @@ class StateView:
         self.sleeping: bool = bool(sleeping[0])
         self.daylight: int = daylight[0]
         self.flags: bytes = flags
+        self._can: dict[str, bool] = {}
         self._kinds: dict[int, int] | None = None
         self._distance: list[int] = []  # empty until the first search
 
@@ -169,7 +114,7 @@ class StateView:
     def near_ids(self, ids: Sequence[int], within: int) -> bool:
         """:meth:`near` for cell ids."""
         kinds = self._nearest_kinds()
-        return any(kinds.get(i, 99) <= within for i in ids)
+        return min([kinds.get(i, 99) for i in ids], default=99) <= within
 
     def count(self, targets: Targets, within: int = 99) -> int:
         """How many such cells are in view within a Manhattan distance."""
@@ -191,11 +136,8 @@ class StateView:
 
     def _nearest_kinds(self) -> dict[int, int]:
         if self._kinds is None:
-            kinds: dict[int, int] = {}
-            for kind, distance in zip(self.cells, self._tables.distance, strict=True):
-                if distance and kinds.get(kind, 99) > distance:
-                    kinds[kind] = distance
-            self._kinds = kinds
+            seen, distance = bytes(self._tables.outward(self.cells)), self._tables.outward_distance
+            self._kinds = {kind: distance[seen.find(kind)] for kind in dict.fromkeys(seen)}
         return self._kinds
 
     def _search(self) -> None:
@@ -238,8 +180,7 @@ class StateView:
         """:meth:`reachable` for cell ids."""
         if not self._distance:
             self._search()
-        approach = self._approach
-        return any(i in approach for i in ids)
+        return not self._approach.keys().isdisjoint(ids)
 
     def walk_distance(self, targets: Targets) -> int | None:
         """Steps until standing beside the nearest reachable such cell; None when none is reachable."""
@@ -363,6 +304,12 @@ class StateView:
         Actions without a recipe can always be played. The 3x3 block has nothing near when it is cut off by the map's
         border.
         """
+        known = self._can.get(action)
+        if known is None:
+            known = self._can[action] = self._has_effect(action)
+        return known
+
+    def _has_effect(self, action: str) -> bool:
         tables = self._tables
         direction = tables.move_of.get(action)
         if direction is not None:
@@ -375,24 +322,27 @@ class StateView:
         return any(self._is_met(needs, at, near, facing) for needs, at, near in recipes)
 
     def _is_met(self, needs: list[tuple[int, int]], at: frozenset[int], near: frozenset[int], facing: int) -> bool:
-        if (at and facing not in at) or any(self.counts[item] < count for item, count in needs):
+        if at and facing not in at:
             return False
+        for item, count in needs:
+            if self.counts[item] < count:
+                return False
         if not near:
             return True
-        around = {self.cells[cell] for cell in self._tables.block}
-        return near <= around and 0 not in around
+        around = self._tables.block(self.cells)
+        return 0 not in around and near.issubset(around)
 
     def feasible_actions(self) -> np.ndarray:
         """bool[A]: actions worth trying. As :meth:`can`, but a move also counts when it only turns; never one onto a
         lethal cell.
         """
         tables = self._tables
-        out = np.zeros(len(self.vocab.actions), bool)
-        for i, name in enumerate(self.vocab.actions):
-            direction = tables.move_of.get(name)
+        ahead = tables.ahead[tables.center]
+        out = []
+        for name, direction in zip(self.vocab.actions, tables.direction_of, strict=True):
             if direction is None:
-                out[i] = self.can(name)
+                out.append(self.can(name))
             else:
-                kind = self.cells[tables.ahead[tables.center][direction]]
-                out[i] = tables.walkable[kind] or (direction != self.facing_direction and not tables.lethal[kind])
-        return out
+                kind = self.cells[ahead[direction]]
+                out.append(tables.walkable[kind] or (direction != self.facing_direction and not tables.lethal[kind]))
+        return np.array(out, bool)

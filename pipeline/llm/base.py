@@ -47,8 +47,9 @@ class Prompt:
     @cached_property
     def question(self) -> str:
         """SHA-256 (hex) of the question, whoever is asked: kind, text, schema, length limit."""
-        body = [self.kind, _sha256(self.system), self.user, self.schema, self.max_tokens]
-        return hashlib.sha256(_canonical(body).encode()).hexdigest()
+        before = _canonical([self.kind, _sha256(self.system), self.user])[:-1]
+        body = f"{before},{_schema_text(self.schema)},{_canonical(self.max_tokens)}]"
+        return hashlib.sha256(body.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class LLM(Protocol):
     - ``where``: who is asked, for messages (default: ``name``).
     - ``has_answer(prompt)``: False where asking again in other words is pointless.
     - ``estimate(prompt)``: highest price of a question in US dollars, for limits on cost.
+    - ``about``: what is known of the model beside its name, such as its licence; goes into provenance and card.
     - ``seconds_per_question``, ``concurrency``: for the estimate of a dry run.
     """
 
@@ -114,8 +116,22 @@ def request_hash(model: str, prompt: Prompt, parameters: Mapping[str, Any] | Non
     return hashlib.sha256(_canonical([model, prompt.question, dict(parameters or {})]).encode()).hexdigest()
 
 
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
+_SCHEMAS: dict[int, tuple[dict[str, Any], str]] = {}
+
+
+def _schema_text(schema: dict[str, Any] | None) -> str:
+    """Canonical JSON of a schema; of those that many questions share it is made once."""
+    if schema is None:
+        return "null"
+    known = _SCHEMAS.get(id(schema))
+    if known is None or known[0] is not schema:
+        if len(_SCHEMAS) >= 512:
+            _SCHEMAS.clear()
+        known = _SCHEMAS[id(schema)] = (schema, _canonical(schema))
+    return known[1]
 
 
 @lru_cache(maxsize=64)

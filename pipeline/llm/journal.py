@@ -6,12 +6,14 @@ Failures are kept beside the answers, for the record, and are never served.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -350,14 +352,12 @@ def _key(llm: LLM, prompt: Prompt, parameters: dict[str, Any]) -> str:
     return request_hash(llm.name, prompt, parameters)
 
 
+@lru_cache(maxsize=64)
 def _sha(text: str) -> str:
-    import hashlib
-
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _dump(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+_dump = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def _loaded(text: str, where: str) -> Response:

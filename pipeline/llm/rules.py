@@ -12,17 +12,18 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from lore_datasets.environments import Environment, get_environment
 from lore_datasets.errors import BadInput
-from lore_datasets.geometry import StateView
+from lore_datasets.geometry import StateView, shared_view
 from pipeline.llm.base import Prompt, Response
 
 __all__ = ["RulesAdviser", "rank_goals"]
 
+_dump = json.JSONEncoder().encode
 _GROUND = ("grass", "sand", "path")
 _MAKES = {
     "make_wood_pickaxe": ("wood_pickaxe", {"wood": 1}, ("table",), 84.0),
@@ -70,10 +71,10 @@ class _Book:
     def __init__(self, view: StateView) -> None:
         self.view = view
         self.weights: dict[str, float] = {}
-        self.has = {item: view.inventory(item) for item in view.vocab.items}
+        self.has = dict(zip(view.vocab.items, view.counts, strict=True))
         self.health, self.food = view.vital("health"), view.vital("food")
         self.drink, self.energy = view.vital("drink"), view.vital("energy")
-        self.new = {name for name in view.vocab.achievements if not view.unlocked(name)}
+        self.new = {name for name, had in zip(view.vocab.achievements, view.flags, strict=True) if not had}
 
     def say(self, goal: str, weight: float, when: bool = True) -> None:
         if when and weight > self.weights.get(goal, 0.0):
@@ -102,6 +103,8 @@ def _fight(book: _Book) -> None:
 _ROOM = ((1, 0), (1, -1), (0, -1))
 _WALLS = ((-1, 0), (0, 1), (1, 1), (2, 0), (2, -1), (1, -2), (0, -2), (-1, -1))
 """The shelter: the room beside the player, and the cells around room and player that must be closed."""
+_OPEN = (*_GROUND, "zombie", "cow", "skeleton", "arrow")
+_WALKED_TO = (*_GROUND, "water")
 
 
 def _rest(book: _Book) -> None:
@@ -112,10 +115,9 @@ def _rest(book: _Book) -> None:
         book.say("sleep", 93 if dark else 68, book.energy < 9 and (dark or tired))
         book.say("wait_for_day", 91, dark)
         return
-    free = all(view.at(*cell) in _GROUND for cell in _ROOM)
-    open_walls = sum(view.at(*cell) in (*_GROUND, "zombie", "cow", "skeleton", "arrow") for cell in _WALLS)
-    can_close = free and book.has["stone"] >= open_walls and not view.near("zombie", 2)
-    book.say("shelter", 89 if dark else 68, can_close and (dark or tired))
+    if (dark or tired) and all(view.at(*cell) in _GROUND for cell in _ROOM):
+        open_walls = sum(view.at(*cell) in _OPEN for cell in _WALLS)
+        book.say("shelter", 89 if dark else 68, book.has["stone"] >= open_walls and not view.near("zombie", 2))
     if book.energy < 9 and not view.near(("zombie", "skeleton", "arrow"), 9):
         bright = view.daylight >= 140
         book.say("sleep", 67, "wake_up" in book.new and bright)
@@ -149,7 +151,7 @@ def _build(book: _Book) -> None:
             book.say("collect_stone", 85, has["stone"] < 4 and view.reachable("stone"))
     if view.reachable("grass") and has["sapling"]:
         book.say("place_plant", 78, "place_plant" in book.new)
-    if not view.reachable((*_GROUND, "water")):
+    if not view.reachable(_WALKED_TO):
         return
     book.say("place_stone", 77, has["stone"] >= 1 and "place_stone" in book.new)
     iron_ready = has["iron"] >= 1 and has["coal"] >= 1 and bool(book.todo("iron"))
@@ -204,6 +206,10 @@ def rank_goals(view: StateView) -> list[tuple[str, float]]:
     _build(book)
     _gather(book)
     return sorted(book.weights.items(), key=lambda entry: (-entry[1], entry[0]))
+
+
+_ranking = lru_cache(maxsize=8)(rank_goals)
+"""The questions about one state follow each other and bring the same view."""
 
 
 def _plan(goal: str, view: StateView) -> list[str]:
@@ -289,10 +295,10 @@ class RulesAdviser:
     def _answer(self, prompt: Prompt) -> Response:
         try:
             if prompt.kind == "skills":
-                return Response(json.dumps(self._skills(prompt)), self.name)
-            view = StateView(bytes(prompt.state), self.environment.vocab)
+                return Response(_dump(self._skills(prompt)), self.name)
+            view = shared_view(bytes(prompt.state), self.environment.vocab)
             if prompt.kind == "plan":
-                return Response(json.dumps(self._plans(prompt, view)), self.name)
+                return Response(_dump(self._plans(prompt, view)), self.name)
             if prompt.kind == "prior":
                 return Response(self._prior(prompt, view), self.name)
         except BadInput as error:
@@ -303,7 +309,7 @@ class RulesAdviser:
     def _ranked(prompt: Prompt, view: StateView) -> tuple[list[tuple[str, float]], float]:
         """The advised options with their weights, and a confidence in 0.5..1 that grows with the lead of the first."""
         allowed = set(prompt.options)
-        ranked = [(goal, weight) for goal, weight in rank_goals(view) if not allowed or goal in allowed]
+        ranked = [(goal, weight) for goal, weight in _ranking(view) if not allowed or goal in allowed]
         if not ranked:
             return [(prompt.options[0], 0.0)], 0.0
         lead = ranked[0][1] - (ranked[1][1] if len(ranked) > 1 else 0.0)
@@ -316,7 +322,7 @@ class RulesAdviser:
 
             return LETTERS[prompt.options.index(ranked[0][0])]
         reason = "rule book: " + ", ".join(f"{goal} {weight:g}" for goal, weight in ranked[:3])
-        return json.dumps({"ranked": [goal for goal, _ in ranked[:6]], "confidence": confidence, "reason": reason})
+        return _dump({"ranked": [goal for goal, _ in ranked[:6]], "confidence": confidence, "reason": reason})
 
     def _plans(self, prompt: Prompt, view: StateView) -> dict[str, Any]:
         ranked, confidence = self._ranked(prompt, view)
