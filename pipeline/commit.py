@@ -50,7 +50,7 @@ def commit_round(
             kept="every answer, in the journal",
             hint="allow it with ask.allow_mixed_models, or ask one model version alone",
         )
-    counts, cost = _counts(results), _cost(now, results)
+    counts, cost = _counts(results), _cost(now, results, len(rows), _spent_before(store, name))
     actions, skills = now.environment.vocab.actions, [skill.name for skill in now.skills]
     about = {**_provenance(now, models), **(provenance or {}), "round_counts": counts}
     config = to_dict(now.config)
@@ -108,19 +108,32 @@ def _counts(results: Sequence[ShardResult]) -> dict[str, Any]:
     return nested
 
 
-def _cost(now: Round, results: Sequence[ShardResult]) -> dict[str, float]:
-    """What the answers cost in all (whenever they were asked), and how many were asked in this run."""
+def _spent_before(store: Store, name: str) -> float:
+    """US dollars that all versions of ``name`` cost so far."""
+    if name not in store.names() or not store.versions(name):
+        return 0.0
+    cost = store.manifest(name).cost
+    return float(cost.get("price_usd_total", cost.get("price_usd", 0.0)))
+
+
+def _cost(now: Round, results: Sequence[ShardResult], rows: int, before: float) -> dict[str, float]:
+    """What the answers of this version cost (whenever they were asked), per row, with all versions before it, and how
+    many were asked in this run.
+    """
     stats = JournalStats()
     for result in results:
         stats.add(result.stats)
     responses = [response for result in results for _, _, response in result.answers]
+    dollars = float(sum(r.price_usd for r in responses))
     return {
         "requests": len(responses),
         "asked_now": stats.asked,
         "from_journal": stats.served,
         "tokens_in": sum(r.tokens_in for r in responses),
         "tokens_out": sum(r.tokens_out for r in responses),
-        "price_usd": float(sum(r.price_usd for r in responses)),
+        "price_usd": dollars,
+        "price_usd_per_row": dollars / rows,
+        "price_usd_total": before + dollars,
         "latency_s": round(float(sum(r.latency_s for r in responses)), 6),
         "seconds": round(time.monotonic() - now.started, 6),
     }

@@ -57,6 +57,57 @@ def test_manifest_and_answers_say_who_was_asked_what_and_for_how_much(env, state
     )
 
 
+def test_the_cost_is_told_per_row_per_version_and_over_all_versions(env, states, store, scripted):
+    llm = scripted(lambda prompt: Response(scripted().answer(prompt), model="paid-1", price_usd=0.25))
+    advice = {"plan_share": 0.0, "skill_questions": 0, "orders": 2}
+    first = store.manifest(advise(states[:8], env, llm, store, "a", config(advice))).cost
+    assert (first["price_usd"], first["price_usd_per_row"], first["price_usd_total"]) == (4.0, 0.5, 4.0)
+    second = store.manifest(advise(states[8:12], env, llm, store, "a", config(advice))).cost
+    assert (second["price_usd"], second["price_usd_per_row"], second["price_usd_total"]) == (2.0, 0.5, 6.0)
+
+
+def test_several_json_answers_per_state_lower_confidence_where_they_disagree(env, states, store, scripted):
+    def one_sure_half_of_the_states(prompt):
+        best = min(prompt.options) if sum(prompt.state) % 2 else prompt.options[0]
+        return json.dumps({"ranked": [best], "confidence": 0.8})
+
+    advice = {"plan_share": 0.0, "skill_questions": 0, "orders": 4}
+    ref = advise(states[:16], env, scripted(one_sure_half_of_the_states), store, "a", config(advice))
+    rows = load_advice(str(ref), store.root).rows
+    sure = np.array([sum(row.tobytes()) % 2 == 1 for row in rows.state])
+    assert rows.confidence[sure] == pytest.approx(0.8) and rows.confidence[~sure].min() < 0.5
+    assert (rows.confidence[~sure] <= 0.8 + 1e-6).all()
+
+
+def test_a_replay_asks_again_where_the_stored_run_had_asked_again(env, states, tmp_path, scripted):
+    def second_time(prompt):
+        return scripted().answer(prompt) if "attempt 1" in prompt.user else "no"
+
+    with Journal(tmp_path / "j.sqlite") as journal:
+        one = advise(states[:6], env, scripted(second_time), Store(tmp_path / "one"), "a", config(), journal)
+    replay = get_backend("replay", journal=tmp_path / "j.sqlite")
+    assert advise(states[:6], env, replay, Store(tmp_path / "two"), "a", config()).digest == one.digest
+
+
+def test_a_failed_question_is_asked_again_in_the_same_words_and_found_by_the_next_run(env, states, tmp_path, scripted):
+    failed = set()
+
+    def once_each(prompt):
+        if prompt.user not in failed and sum(prompt.state) % 3 == 0:
+            failed.add(prompt.user)
+            return Response("", finish="error", error="HTTP 500")
+        return scripted().answer(prompt)
+
+    journal, llm, again = Journal(), scripted(once_each, chunk=1), scripted()
+    now = prepare(
+        states[:8], env, llm, Store(tmp_path / "s"), "a", config({"skill_questions": 0, "plan_share": 0.0}), journal
+    )
+    advise_shard(now, range(8))
+    now.llm = again
+    advise_shard(now, range(8))
+    assert failed and not again.asked
+
+
 def test_a_replayed_journal_gives_the_same_digest(env, states, tmp_path):
     with Journal(tmp_path / "j.sqlite") as journal:
         one = advise(states, env, get_backend("rules"), Store(tmp_path / "one"), "a", config(), journal)
