@@ -92,4 +92,7 @@ class Api:
         due = self.runs(("SCHEDULED",), before=datetime.now(UTC).isoformat())
         for run in due:
             self.set_state(run["id"], "CANCELLED", "was due while lore up did not run")
+        for limit in self.call("POST", "/v2/concurrency_limits/filter", {"limit": 200}):
+            if limit["active_slots"] and limit["name"].startswith("deployment:"):  # held by runs that are gone
+                self.call("PATCH", f"/v2/concurrency_limits/{limit['id']}", {"active_slots": 0})
         return len(live), len(due)
