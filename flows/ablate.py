@@ -7,19 +7,21 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from flows.ablate_arms import Cell, cells, make_advice
 from flows.arms import evaluate_arm, follow, stop_all, train_arm
+from flows.cluster import cluster, result_of
 from flows.config import AblateJob, EvaluateJob, TrainJob
 from flows.phases import Phases, hold, write_json
 from flows.terminal import current
 from lore.config import to_dict
 from lore_datasets.errors import LoreError
 
-__all__ = ["Trial", "ablate", "trials"]
+__all__ = ["Trial", "ablate", "train_and_evaluate", "trials"]
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,21 @@ def _run_all(job: AblateJob, todo: list[Trial], advice: dict[str, str], phases: 
             raise
 
     def one(trial: Trial) -> None:
-        made = train_arm(TrainJob(str(trial.folder), trial.cell.config(job, trial.seed, _of(trial, advice))), root)
-        if made.get("step", 0) < job.frames:
-            raise LoreError(f"{trial.name} stopped at step {made.get('step')}", kept="its checkpoint", hint="run again")
-        if job.episodes:
-            evaluate_arm(EvaluateJob(str(trial.folder), job.episodes, 10_000 + trial.seed), root)
+        config, folder = trial.cell.config(job, trial.seed, _of(trial, advice)), str(trial.folder.resolve())
+        made = run(TrainJob(folder, config), EvaluateJob(folder, max(1, job.episodes), 10_000 + trial.seed))
         write_json(phases.state / f"{trial.name}.json", {"inputs": inputs[trial], "result": made})
 
-    with ThreadPoolExecutor(job.workers or os.cpu_count() or 1) as pool:
+    def run(train: TrainJob, evaluate: EvaluateJob) -> dict[str, Any]:
+        work = (train, evaluate if job.episodes else None, root)
+        if client is None:
+            return train_and_evaluate(*work)
+        future = client.submit(train_and_evaluate, *work, pure=False, resources=_resources(client, job))
+        return result_of(future, train.folder, halted)
+
+    with (
+        cluster(job.dask, job.workers) if job.dask else nullcontext() as client,
+        ThreadPoolExecutor(_at_a_time(job, client)) as pool,
+    ):
         futures: list[Future[None]] = [pool.submit(work, trial) for trial in missing]
         paths = {t.name: t.folder / "progress.jsonl" for t in missing}
         try:
@@ -107,6 +116,26 @@ def _run_all(job: AblateJob, todo: list[Trial], advice: dict[str, str], phases: 
     if errors:
         current().say(f"  {len(errors)} of {len(missing)} runs failed; the others are kept")
         raise errors[0]
+
+
+def train_and_evaluate(train: TrainJob, evaluate: EvaluateJob | None, root: str) -> dict[str, Any]:
+    """One run from start to end, or on from its checkpoint; on a cluster its folder must lie on a shared disk."""
+    made = train_arm(train, root)
+    if made.get("step", 0) < train.config.train.total_frames:
+        raise LoreError(f"{train.folder} stopped at step {made.get('step')}", kept="its checkpoint", hint="run again")
+    if evaluate is not None:
+        evaluate_arm(evaluate, root)
+    return made
+
+
+def _at_a_time(job: AblateJob, client: Any) -> int:
+    return job.workers or (sum(client.nthreads().values()) if client is not None else os.cpu_count() or 1)
+
+
+def _resources(client: Any, job: AblateJob) -> dict[str, float]:
+    """One GPU per run where the learner may use one and the cluster's workers offer any."""
+    offered = [worker.get("resources", {}) for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
+    return {"GPU": 1} if job.config.train.device != "cpu" and any("GPU" in each for each in offered) else {}
 
 
 def _of(trial: Trial, advice: dict[str, str]) -> str:

@@ -176,7 +176,9 @@ class AblateJob:
     episodes: int = 10
     """Evaluation episodes per run and mode; 0 leaves the evaluation out."""
     workers: int = 0
-    """Runs at a time, one process each; 0 takes the number of cores."""
+    """Runs at a time, one process each; 0 takes the number of cores, or of the cluster's threads."""
+    dask: str = ""
+    """Run on a Dask cluster: the scheduler's address (tcp://host:8786), or local for workers on this machine."""
     folder: str = "runs/ablate"
     """Where runs, table and page go."""
     name: str = "crafter-ablate"
@@ -191,6 +193,7 @@ class AblateJob:
     """Settings that all runs share; paths, advice, seed and frames are set by the study."""
 
     def __post_init__(self) -> None:
+        check_address("dask", self.dask)
         low = {"seeds": 1, "frames": 1, "episodes": 0, "workers": 0, "states": 1, "rows": 20, "epochs": 1}
         for name, least in low.items():
             value = getattr(self, name)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +164,16 @@ def test_a_small_study_runs_to_its_page_and_a_second_call_runs_nothing_again(tmp
     assert cli.main(words) == 0
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert "B mine" in (folder / "ablation.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_study_runs_on_the_workers_of_a_cluster(tmp_path, own_datasets):
+    folder = tmp_path / "study"
+    words = ["ablate", "--arms", "none", "--seeds", "2", "--frames", "60", "--episodes", "0", "--workers", "2",
+             "--dask", "local", "--folder", str(folder), "--config.env.length", "50"]  # fmt: skip
+    command = [sys.executable, "-m", "flows", *words]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "LORE_DATASETS": str(own_datasets)})
+    found = json.loads((folder / "ablation.json").read_text())
+    assert found["arms"]["none"]["steps"] == [60, 60]
+    assert len(list(folder.glob("none/seed-*/checkpoint.safetensors"))) == 2
