@@ -13,7 +13,7 @@ from lore_datasets.hdf5 import read_hdf5
 from lore_datasets.store import Store
 from lore_datasets.testing import small_advice
 
-NAMES = ("crafter-rules",)
+NAMES = ("crafter-qwen1.5b", "crafter-rules")
 ROOT = Path(__file__).parents[2]
 
 
