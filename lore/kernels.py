@@ -19,9 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 try:
-    from lore import kernels_cpu as loops
+    from lore import kernels_cpu
 except ImportError:  # numba is missing: torch's own operations everywhere
-    loops = None
+    kernels_cpu = None
+
+loops: Any = kernels_cpu
 
 __all__ = [
     "gated_backward",

@@ -7,6 +7,8 @@ compiler can vectorise; the C library's cannot be.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
@@ -32,15 +34,19 @@ _EPS = _f(1e-4)
 _ONE = _f(1.0)
 
 
-def _loop(function):
+def _loop(function: Any) -> Any:
     return njit(function, cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 
 
-def _inline(function):
+def _inline(function: Any) -> Any:
     return njit(function, cache=True, inline="always", error_model="numpy", fastmath=_FAST)
 
 
-@intrinsic
+def _instruction(function: Any) -> Any:
+    return intrinsic(function)
+
+
+@_instruction
 def _round(typing, x):
     def generate(context, builder, signature, args):
         return builder.call(builder.module.declare_intrinsic("llvm.rint", [ir.FloatType()]), args)
@@ -48,7 +54,7 @@ def _round(typing, x):
     return types.float32(types.float32), generate
 
 
-@intrinsic
+@_instruction
 def _power_of_two(typing, n):
     def generate(context, builder, signature, args):
         word = ir.IntType(32)
