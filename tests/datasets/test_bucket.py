@@ -7,7 +7,6 @@ import socket
 import subprocess
 import time
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -97,15 +96,3 @@ def test_a_store_in_a_bucket_does_what_one_in_a_folder_does(bucket, env, tmp_pat
     for name in ("../x", "Small", "a.icechunk"):
         with pytest.raises(BadInput):
             small_states(store.root, env, 4, name=name)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_writers_that_commit_at_once_lose_nothing_though_nobody_holds_a_lock(bucket, env):
-    root = f"{bucket}/many"
-    with ThreadPoolExecutor(4) as pool:
-        refs = list(pool.map(lambda seed: small_advice(root, env, 10, seed=seed), range(8)))
-    store = Store(root)
-    assert sorted(ref.version for ref in refs) == store.versions("small") == list(range(1, 9))
-    assert len(load_advice("small@v8", root).rows) == 80
-    assert all(store.verify(ref) == ref for ref in refs)
