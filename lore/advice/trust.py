@@ -67,7 +67,7 @@ class Trust:
         while trials and trials[0][1] <= 0:
             self._conclude(*trials.pop(0))
 
-    def decide(self, env: int, followed: bool, signals: Sequence[float] = ()) -> None:
+    def decide(self, env: int, followed: bool, signals: Sequence[float] | np.ndarray = ()) -> None:
         """A decision with advice at hand was made; ``signals``: the normalised signs of uncertainty there."""
         kept = map(float, signals) if self.learned is not None else ()
         self.open[env].append([float(followed), float(self.horizon), 0.0, *kept])

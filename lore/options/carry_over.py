@@ -70,7 +70,10 @@ def carry_over(
 def _rows(value: Tensor, fresh: Tensor, old: np.ndarray, before: int) -> Tensor:
     """Parameters [K * n, ...] of the new skills: the old rows where there are any, else the fresh ones."""
     out = fresh.detach().cpu().clone().unflatten(0, (len(old), -1))
-    out[old >= 0] = value.unflatten(0, (before, -1))[old[old >= 0]]
+    kept = [(new, was) for new, was in enumerate(old.tolist()) if was >= 0]
+    parts = value.unflatten(0, (before, -1))
+    for new, was in kept:
+        out[new] = parts[was]
     return out.flatten(0, 1)
 
 
@@ -84,7 +87,7 @@ def _proposals(value: Tensor, states: np.ndarray, old: np.ndarray, skills: Seque
     out[:, old >= 0] = value.numpy()[:, old[old >= 0]]
     strange = np.flatnonzero(old < 0)
     if len(strange):
-        unknown = [skills[k] for k in strange]
+        unknown = [skills[k] for k in strange.tolist()]
         for i, state in enumerate(states):
             out[i, strange] = propose(unknown, StateView(state, vocab))
     return torch.from_numpy(out)

@@ -64,7 +64,7 @@ class Guard:
         whole = np.flatnonzero(~self.broken)
         out = np.full(len(self.skills), -1, np.int8)
         try:
-            out[whole] = propose([self.skills[k] for k in whole], view)
+            out[whole] = propose([self.skills[k] for k in whole.tolist()], view)
         except Exception:
             self._find_broken(view)
             return self.propose(view)
