@@ -129,7 +129,7 @@ class TestRealModel:
         _usable(data, env, 20)
         about = data.manifest.provenance
         assert about["models"] == [Path(MODEL).name] and len(about["parameters"]["sha256"]) == 64
-        assert data.manifest.cost["price_usd"] == 0 and data.manifest.counts["rates.malformed"] <= 0.1
+        assert data.manifest.cost["price_usd"] == 0 and data.manifest.counts["rates"]["malformed"] <= 0.1
 
     def test_the_openai_backend_gets_letters_and_json_from_a_real_server_on_loopback(self, env, states, store):
         from pipeline.llm.local import _serve
