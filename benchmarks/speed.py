@@ -209,11 +209,14 @@ def rules() -> dict[str, Any]:
 
     env = get_environment("crafter")
     states = random_states(env, 1000, np.random.default_rng(0)).pack()
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.process_time()
-        advise(states, env, get_backend("rules"), Store(Path(folder)), "speed")
-        spent = time.process_time() - began
-    return {"states": 1000, "cpu_s": spent, "states_per_cpu_s": 1000 / spent}
+
+    def whole(some: np.ndarray) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            advise(some, env, get_backend("rules"), Store(Path(folder)), "speed")
+
+    whole(states[:50])  # loads what is loaded once
+    found = timed(lambda: whole(states), 5, warmup=0)
+    return {"states": 1000, **found, "states_per_cpu_s": 1000 / found["cpu_s"]["median"]}
 
 
 ROWS: dict[str, Callable[[], dict[str, Any]]] = {
