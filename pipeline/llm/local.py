@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -125,8 +126,7 @@ class Local:
 
 def _serve(path: Path, threads: int, context: int) -> Any:
     """The in-process server with the model loaded; ServiceError when it cannot be."""
-    import xllamacpp
-
+    xllamacpp: Any = import_module("xllamacpp")
     wanted = xllamacpp.CommonParams()
     wanted.model.path = str(path)
     wanted.n_ctx, wanted.n_parallel, wanted.port = context, 1, 0
