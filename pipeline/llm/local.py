@@ -99,9 +99,8 @@ class Local:
             self._inner, self._server = None, None
 
     def complete(self, prompts: Sequence[Prompt]) -> list[Response]:
-        """One Response per prompt, in order."""
-        found = dict(self.stream(prompts))
-        return [found[i] for i in range(len(prompts))]
+        """One Response per prompt, in order; those no longer asked after failures in a row have an ``error`` too."""
+        return [replace(response, model=self.path.name) for response in self._loaded().complete(prompts)]
 
     def stream(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, Response]]:
         """(index, Response) one after the other, in the order of the texts; the model bears the name of its file."""
