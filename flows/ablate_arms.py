@@ -119,7 +119,7 @@ def shuffle(dataset: str, name: str, seed: int = 0) -> ArtifactRef:
     from lore_datasets.store import Store
 
     store = Store()
-    data = load_advice(dataset, root=store.root)
+    data = load_advice(dataset)
     if name in store.names() and store.versions(name) and str(data.ref) in store.manifest(name).parents:
         return store.resolve(name)
     rows = data.rows
