@@ -26,7 +26,7 @@ test: setup  ## the tests (under 12 minutes)
 	@$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-all: setup  ## everything, slow learning checks included
-	@$(RUN) -m pytest -m '' --timeout 1800 $(ARGS)
+	@LORE_EXPLORE=1 $(RUN) -m pytest -m '' --timeout 1800 $(ARGS)
 
 bench: setup  ## every benchmark, results as JSON under benchmarks/results
 	@$(RUN) -m benchmarks $(ARGS)

@@ -100,8 +100,9 @@ def extract_json(text: str) -> dict[str, Any]:
         try:
             return _object(_DECODER.decode(fences[0].strip()))
         except _NotJson as error:
-            raise AnswerError(f"fenced answer is not JSON: {shown(error)}") from None
-    return _object(_only_object(text))
+            if text.count("```") == 2:
+                raise AnswerError(f"fenced answer is not JSON: {shown(error)}") from None
+    return _object(_only_object(text))  # also where a text within the object holds a fence
 
 
 class _NotJson(ValueError):

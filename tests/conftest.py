@@ -11,6 +11,11 @@ import socket
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+if not os.environ.get("LORE_EXPLORE"):  # `make test-all` looks for new examples, `make test` repeats the same ones
+    settings.load_profile("repeatable")
 
 _connect = socket.socket.connect
 

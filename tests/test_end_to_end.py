@@ -80,7 +80,7 @@ def test_every_phase_ran_as_a_prefect_flow(walked):
             db.execute("SELECT f.name, r.state_type FROM flow_run r JOIN flow f ON f.id = r.flow_id").fetchall()
         )
         names = [row[0] for row in db.execute("SELECT name FROM flow_run")]
-    assert flows == dict.fromkeys(("demo", "collect", "advice-batch", "train", "evaluate"), "COMPLETED")
+    assert flows == dict.fromkeys(("demo", "collect", "advice-batch", "train-runs", "evaluate"), "COMPLETED")
     assert any("crafter-demo-quick@v1#" in name and "seeds 0" in name for name in names)
 
 

@@ -100,7 +100,9 @@ class Local:
 
     def complete(self, prompts: Sequence[Prompt]) -> list[Response]:
         """One Response per prompt, in order; those no longer asked after failures in a row have an ``error`` too."""
-        return [replace(response, model=self.path.name) for response in self._loaded().complete(prompts)]
+        never = Response("", self.path.name, finish="error", error="not asked: too many questions before it had failed")
+        found = dict(self.stream(prompts))
+        return [found.get(i, never) for i in range(len(prompts))]
 
     def stream(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, Response]]:
         """(index, Response) one after the other, in the order of the texts; the model bears the name of its file."""

@@ -88,9 +88,9 @@ def test_on_a_toy_task_poison_costs_less_than_a_tenth_and_without_trust_far_more
     source = poison(A + SKILLS.index("explore"))  # walks about for ten steps at a time: never the action that pays
     plain, contained, exposed = [], [], []
     for seed in range(2):
-        plain.append(bandit(controller(None, seed), state, 2000, seed))
+        plain.append(bandit(controller(None, seed), state, 4000, seed))
         gated = controller(source, seed)
-        contained.append(bandit(gated, state, 2000, seed))
+        contained.append(bandit(gated, state, 4000, seed))
         assert gated.gate.trust.value < 0.1
         assert gated.metrics()["uncertainty_gate/advice_regret"] > 0
     exposed.append(bandit(controller(source, 0, trusting=True), state, 1000, 0))

@@ -5,7 +5,7 @@ import math
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lore_datasets.errors import AnswerError
@@ -209,6 +209,8 @@ def test_any_mutation_of_a_good_answer_is_usable_or_refused(data, kind):
 
 @settings(max_examples=200, deadline=None)
 @given(value=st.dictionaries(st.text(max_size=5), json_values, max_size=3))
+@example({"```": None})
+@example({"a": "```\n", "b": "}```{"})
 def test_an_object_survives_fences_and_prose_unchanged(value):
     text = json.dumps(value)
     try:
