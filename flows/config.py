@@ -145,6 +145,14 @@ def asking(config: Config, backend: str) -> AskConfig:
     return replace(AskConfig(), backend=backend, model=model, timeout_s=config.train.llm_timeout_s)  # type: ignore[arg-type]
 
 
+def _at_least(job: object, **least: int) -> None:
+    """ConfigError unless each named field is a whole number, as large as said or larger, below 2**31."""
+    for name, low in least.items():
+        value = getattr(job, name)
+        if type(value) is not int or not low <= value < 2**31:
+            raise ConfigError.out_of_range(name, value, f"{low} or more")
+
+
 def study_config() -> Config:
     """The learner of a study on a small machine: symbolic observations, the tiny network, one thread."""
     return load_config(
@@ -194,11 +202,7 @@ class AblateJob:
 
     def __post_init__(self) -> None:
         check_address("dask", self.dask)
-        low = {"seeds": 1, "frames": 1, "episodes": 0, "workers": 0, "states": 1, "rows": 20, "epochs": 1}
-        for name, least in low.items():
-            value = getattr(self, name)
-            if type(value) is not int or not least <= value < 2**31:
-                raise ConfigError.out_of_range(name, value, f"{least} or more")
+        _at_least(self, seeds=1, frames=1, episodes=0, workers=0, states=1, rows=20, epochs=1)
 
 
 def _refresh_selection() -> SelectConfig:
@@ -229,10 +233,7 @@ class RefreshJob:
     """File of all questions and answers; default journal.sqlite beside the datasets."""
 
     def __post_init__(self) -> None:
-        for name, least in {"rounds": 1, "visits": 1, "frames": 0, "epochs": 1}.items():
-            value = getattr(self, name)
-            if type(value) is not int or not least <= value < 2**31:
-                raise ConfigError.out_of_range(name, value, f"{least} or more")
+        _at_least(self, rounds=1, visits=1, frames=0, epochs=1)
 
 
 @dataclass(frozen=True)
@@ -257,10 +258,7 @@ class SeedsJob:
     """Settings that all runs share; advice, paths, seed and frames come from above."""
 
     def __post_init__(self) -> None:
-        for name, least in {"seeds": 1, "first_seed": 0, "frames": 1, "workers": 0}.items():
-            value = getattr(self, name)
-            if type(value) is not int or not least <= value < 2**31:
-                raise ConfigError.out_of_range(name, value, f"{least} or more")
+        _at_least(self, seeds=1, first_seed=0, frames=1, workers=0)
         if self.dataset and not re.fullmatch(r"[^@#]+@v[0-9]+#[0-9a-f]{8,64}", self.dataset):
             raise ConfigError(
                 f"dataset = {shown(self.dataset)} names no version exactly, so another version could come next time",
