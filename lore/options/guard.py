@@ -56,18 +56,16 @@ class Guard:
 
     def propose(self, view: StateView) -> np.ndarray:
         """int8[K]: next action of each skill here, -1 where it cannot start or is broken."""
-        if not self.broken.any():
-            try:
-                return np.asarray(propose(self.skills, view), np.int8)
-            except Exception:
-                self._find_broken(view)
-        whole = np.flatnonzero(~self.broken)
         out = np.full(len(self.skills), -1, np.int8)
+        whole = np.flatnonzero(~self.broken)
         try:
             out[whole] = propose([self.skills[k] for k in whole.tolist()], view)
-        except Exception:
-            self._find_broken(view)
-            return self.propose(view)
+        except Exception:  # then one by one, to find whose fault it is
+            for k in whole.tolist():
+                try:
+                    out[k] = propose([self.skills[k]], view)[0]
+                except Exception as error:
+                    self._break(k, error)
         return out
 
     def next_action(self, run: SkillRun, skill: int, view: StateView) -> int | Outcome:
@@ -79,13 +77,6 @@ class Guard:
         except Exception as error:
             self._break(skill, error)
             return Outcome.aborted
-
-    def _find_broken(self, view: StateView) -> None:
-        for k in np.flatnonzero(~self.broken).tolist():
-            try:
-                propose([self.skills[k]], view)
-            except Exception as error:
-                self._break(k, error)
 
     def _break(self, skill: int, error: Exception) -> None:
         self.broken[skill] = True
