@@ -287,6 +287,9 @@ class AdviceConfig:
     """``name@vN#digest`` in the datasets folder, or the path of an HDF5 export."""
     min_agreement: float = 0.0
     """Advice whose calibrated confidence lies below this counts as none."""
+    only_informative: bool = True
+    """A version whose advice a guesser that never sees the state foretells as well, by its held-out rows, counts as
+    none."""
     prior: Literal["stored", "uniform"] = "stored"
     """``uniform`` is a control: the version's skills, all that can start equally likely in every state, no plans."""
 

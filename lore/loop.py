@@ -109,6 +109,11 @@ def _open(run: Run) -> tuple[bool, bool]:
     write_json(path, {"config": to_dict(run.config), "advice": advice, "machine": machine()})
     if run.advice is not None and run.learner is not None:
         record_version(run.folder, run.frames, run.learner.updates, advice)
+    if run.source is not None and run.source.ignored:
+        print_once(
+            f"advice {advice} is not used: on held-out rows a guesser that never sees the state foretells it as well"
+            " (advice.only_informative = false uses it all the same)"
+        )
     return resumed, renewed
 
 

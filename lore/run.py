@@ -113,8 +113,9 @@ class Run:
         if self.advice is not None:
             source = UniformSource if config.advice.prior == "uniform" else AdviceSource
             self.source = source(
-                self.advice, min_confidence=config.advice.min_agreement, cache_size=train.llm_cache_size
-            )
+                self.advice, min_confidence=config.advice.min_agreement,
+                only_informative=config.advice.only_informative, cache_size=train.llm_cache_size,
+            )  # fmt: skip
         streams = np.random.SeedSequence((train.seed, seed_offset)).generate_state(5)
         skills = self.advice.skills if self.advice else ()
         init = torch.Generator().manual_seed(int(np.random.SeedSequence(train.seed).generate_state(1)[0]))

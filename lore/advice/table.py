@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lore.advice.informative import uninformative
 from lore.types import SOURCES, AdviceBatch
 from lore_datasets.keys import fine_keys, goal_keys
 from lore_datasets.types import SymbolicState
@@ -68,10 +69,16 @@ class AdviceSource:
     Args:
         data: the version, with its advice model when it has one.
         min_confidence: advice below this counts as none.
+        only_informative: advice that held-out rows show not to depend on the state counts as none.
         cache_size: states whose answer is remembered (0 = no cache).
+
+    Attributes:
+        ignored: the version is such advice, so every look-up finds nothing.
     """
 
-    def __init__(self, data: AdviceData, *, min_confidence: float = 0.0, cache_size: int = 2000) -> None:
+    def __init__(
+        self, data: AdviceData, *, min_confidence: float = 0.0, only_informative: bool = False, cache_size: int = 2000
+    ) -> None:
         rows = data.rows
         self.data = data
         self.environment = data.environment
@@ -87,6 +94,7 @@ class AdviceSource:
 
             self.model = AdviceModel.from_arrays(data.model, data.environment)
             self.goal_trust = float(data.model["calibration/goal_agreement"].reshape(-1)[0])
+        self.ignored = only_informative and data.model is not None and uninformative(data.model)
         self.min_confidence = min_confidence
         self.counts = np.zeros(len(SOURCES), np.int64)
         self.lookups = 0
@@ -135,7 +143,7 @@ class AdviceSource:
     def lookup_batch(self, states: np.ndarray) -> AdviceBatch:
         """As :meth:`lookup`, without cache or counting (for analyses over many states)."""
         out = self._empty(len(states))
-        if len(states) == 0:
+        if len(states) == 0 or self.ignored:
             return out
         batch = SymbolicState.unpack(np.ascontiguousarray(states), self.environment.layout)
         fine = self.fine.find(fine_keys(batch, self.environment))

@@ -55,12 +55,16 @@ class Up:
     def __init__(self, folder: Path, *more: str) -> None:
         self.folder, self.file = folder, folder / "runs" / "prefect" / "lab.json"
         self.log = (folder / "up.log").open("ab")
+        stale = self.written()  # of a lab that was killed
         words = [sys.executable, "-m", "flows", "up", "--port", "0", *more]
         self.process = subprocess.Popen(words, cwd=folder, stdout=self.log, stderr=subprocess.STDOUT)
-        wait_for(lambda: self.file.exists() or self.process.poll() is not None, 900)
+        wait_for(lambda: self.written() > stale or self.process.poll() is not None, 900)
         assert self.process.poll() is None, self.said()
         self.about = json.loads(self.file.read_text())
         self.api = Api(self.about["url"])
+
+    def written(self) -> int:
+        return self.file.stat().st_mtime_ns if self.file.exists() else 0
 
     def said(self) -> str:
         return (self.folder / "up.log").read_text()
