@@ -1,5 +1,5 @@
-"""Speeds of the parts on CPUs: the game, an update, what advice adds to it, a policy step, the whole loop, replay,
-look-up, the rule book. One thread unless the row says otherwise.
+"""Speeds on CPUs: the game, an update, what advice adds to it, a policy step, the whole loop, replay, look-up, the rule
+book. One thread unless the row says otherwise.
 
 ``python -m benchmarks.speed [game|update|overhead|policy|train|replay|lookup|rules ...]`` writes one JSON per row.
 """
@@ -7,6 +7,7 @@ look-up, the rule book. One thread unless the row says otherwise.
 from __future__ import annotations
 
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -16,33 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.record import alternated, timed, write
-from lore_datasets.environments import get_environment
+from benchmarks.parts import game, lookup, replay, rules
+from benchmarks.record import alternated, spread, timed, write
 
-__all__ = ["ROWS", "main"]
-
-
-def game() -> dict[str, Any]:
-    """Crafter under a random policy, resets included: steps per CPU second of one core, the package beside ours."""
-    import crafter
-
-    from lore.envs.crafter import CrafterEnv
-
-    out: dict[str, Any] = {}
-    for name, steps in (("symbolic", 20_000), ("pixels", 20_000), ("package", 2000)):
-        env = crafter.Env(seed=0) if name == "package" else CrafterEnv(0, pixels=name == "pixels")
-        rng, began = np.random.default_rng(0), time.process_time()
-        env.reset()
-        for _ in range(20):  # loads or compiles what is compiled; the package has nothing to wait for but its noise
-            env.step(int(rng.integers(17)))
-        first, began = time.process_time() - began, time.process_time()
-        for _ in range(steps):
-            result = env.step(int(rng.integers(17)))
-            if result[2] if name == "package" else result.is_last:
-                env.reset()
-        out[name] = {"steps": steps, "steps_per_cpu_s": steps / (time.process_time() - began)}
-        out[name] |= {"first_reset_and_20_steps_cpu_s": first, "reset": timed(env.reset, 10)}
-    return out
+__all__ = ["ROWS", "main", "make_learner"]
 
 
 PATHS: dict[str, dict[str, Any]] = {
@@ -54,9 +32,10 @@ PATHS: dict[str, dict[str, Any]] = {
 """What is measured against what in the rows about advice."""
 
 
-def _learner(
-    size: str, observation: str, sequences: int, length: int, paths: str = "plain"
+def make_learner(
+    size: str, observation: str, sequences: int, length: int, paths: str = "plain", threads: int = 1
 ) -> tuple[Any, dict[str, np.ndarray]]:
+    """A learner and one batch of ``sequences`` times ``length`` records of random play for it."""
     import torch
 
     from lore.config import load_config
@@ -68,7 +47,7 @@ def _learner(
         observation=observation,
         batch_size=batch,
         sequence_length=length,
-        threads=1,
+        threads=threads,
         replay_capacity=3 * batch,
         **PATHS[paths],
     )
@@ -89,15 +68,19 @@ def _learner(
 
 
 def update() -> dict[str, Any]:
-    """One gradient update: world model, imagination of 15 steps, actor, critic, optimiser."""
+    """One gradient update: world model, imagination of 15 steps, actor, critic, optimiser; ``1m`` on two threads."""
+    import torch
+
     out = {}
-    for size, observation, sequences, length, repeats in (
-        ("tiny", "symbolic", 8, 32, 10),
-        ("tiny", "symbolic", 16, 64, 5),
-        ("1m", "pixels", 16, 64, 3),
+    for size, observation, sequences, length, repeats, threads in (
+        ("tiny", "symbolic", 8, 32, 10, 1),
+        ("tiny", "symbolic", 16, 64, 5, 1),
+        ("1m", "pixels", 16, 64, 5, 2),
     ):
-        learner, records = _learner(size, observation, sequences, length)
-        out[f"{size} {observation} {sequences}x{length}"] = timed(lambda m=learner, r=records: m.update(r), repeats, 2)
+        learner, records = make_learner(size, observation, sequences, length, threads=threads)
+        found = timed(lambda m=learner, r=records: m.update(r), repeats, 2)
+        out[f"{size} {observation} {sequences}x{length}"] = {"threads": threads, **found}
+    torch.set_num_threads(1)
     return out
 
 
@@ -107,18 +90,15 @@ def overhead() -> dict[str, Any]:
     from lore.run import Run
 
     out: dict[str, Any] = {}
-    for size, observation, repeats in (("tiny", "symbolic", 9), ("1m", "pixels", 3)):
-        learners = {name: _learner(size, observation, 16, 64, name) for name in PATHS}
+    for size, observation, repeats in (("tiny", "symbolic", 9), ("1m", "pixels", 5)):
+        learners = {name: make_learner(size, observation, 16, 64, name) for name in PATHS}
         updates = {name: (lambda m=m, r=r: m.update(r)) for name, (m, r) in learners.items()}
-        out[f"update {size} {observation}"] = alternated(updates, repeats, warmup=2)
+        out[f"update {size} {observation}"] = alternated(updates, repeats, warmup=2, base="plain")
         games = {}
         for name, flags in PATHS.items():
             config = load_config(size=size, observation=observation, threads=1, **flags)
             games[name] = _player(Run(config, Path(tempfile.mkdtemp()), with_replay=False))
-        out[f"decision {size} {observation}"] = alternated(games, 300, warmup=20)
-    for rows in out.values():
-        for name in ("B", "A+B+C"):
-            rows[f"{name} over plain"] = rows[name]["cpu_s"]["median"] / rows["plain"]["cpu_s"]["median"]
+        out[f"decision {size} {observation}"] = alternated(games, 300, warmup=20, base="plain")
     return out
 
 
@@ -141,25 +121,42 @@ def train() -> dict[str, Any]:
 
     from lore import loop
     from lore.config import load_config
+    from lore.envs.crafter import CrafterEnv
 
     marks: list[tuple[int, int, float, float]] = []
-    threads = min(2, os.cpu_count() or 1)
+    resets: list[float] = []
+    threads, reset = min(2, os.cpu_count() or 1), CrafterEnv.reset
 
     def mark(row: dict[str, Any]) -> None:
         marks.append((row["step"], row["updates"], time.perf_counter(), time.process_time()))
 
+    def timed_reset(self: CrafterEnv, seed: int | None = None) -> Any:
+        began = time.perf_counter()
+        try:
+            return reset(self, seed)
+        finally:
+            resets.append(time.perf_counter() - began)
+
     config = load_config(
-        size="tiny", observation="symbolic", train_ratio=64, total_frames=2600, threads=threads, replay_capacity=10_000
+        size="tiny", observation="symbolic", train_ratio=64, total_frames=4000, threads=threads, replay_capacity=10_000
     )
-    with tempfile.TemporaryDirectory() as folder:
-        loop.train(config, folder, mark, tensorboard=False)
+    CrafterEnv.reset = timed_reset
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            loop.train(config, folder, mark, tensorboard=False)
+    finally:
+        CrafterEnv.reset = reset
     torch.set_num_threads(1)
-    first, last = next(m for m in marks if m[1] > 2), marks[-1]
-    steps = last[0] - first[0]
+    rows = [m for m in marks if m[1] > 2]
+    first, last = rows[0], rows[-1]
+    steps, wall, cpu = last[0] - first[0], last[2] - first[2], last[3] - first[3]
+    parts = [(b[0] - a[0]) / (b[2] - a[2]) for a, b in zip(rows, rows[5::5], strict=False) if b[2] > a[2]]
     return {
-        "threads": threads, "steps": steps, "updates": last[1] - first[1],
-        "steps_per_s": steps / (last[2] - first[2]), "cpu_s_per_step": (last[3] - first[3]) / steps,
-        "steps_per_s_if_the_cores_were_free": threads * steps / (last[3] - first[3]),
+        "threads": threads, "steps": steps, "updates": last[1] - first[1], "steps_per_s": steps / wall,
+        "steps_per_s_of_parts": {**spread(parts), "n": len(parts)} if parts else None,
+        "cpu_s_per_step": cpu / steps, "steps_per_s_if_the_cores_were_free": threads * steps / cpu,
+        "resets": {"n": len(resets), "median_s": statistics.median(resets),
+                   "share_of_the_loop": statistics.median(resets) * len(resets) / last[0] * steps / wall},
     }  # fmt: skip
 
 
@@ -177,48 +174,6 @@ def policy() -> dict[str, Any]:
     return out
 
 
-def replay() -> dict[str, Any]:
-    """Sampling 16 windows of 65 records from 1,000,000 symbolic steps at ``tiny``."""
-    from lore.replay import Replay, latent_fields
-
-    fields: dict[str, Any] = {"state": ((104,), np.uint8), "action": ((), np.int64), "reward": ((), np.float32)}
-    fields |= {"is_first": ((), np.bool_), "is_last": ((), np.bool_), "is_terminal": ((), np.bool_)}
-    ring = Replay(fields | latent_fields(256, 32), 1_000_000, length=65)
-    ring.written[:] = 1_000_000
-    return {"16x65 of 1M": timed(lambda: ring.sample(16), 200, warmup=20)}
-
-
-def lookup() -> dict[str, Any]:
-    """1,024 keys in a table of 1,000,000 rows, keys given."""
-    from lore.advice.table import KeyTable
-
-    rng = np.random.default_rng(0)
-    keys = rng.integers(-(2**62), 2**62, 1_000_000)
-    n = len(keys)
-    table = KeyTable(keys, np.zeros((n, 4), np.float32), np.ones((n, 4), bool), np.ones(n, np.float32))
-    asked = rng.choice(keys, 1024)
-    return {"1024 of 1M": timed(lambda: table.find(asked), 200, warmup=10)}
-
-
-def rules() -> dict[str, Any]:
-    """From packed states to a committed version with the rule book: states per CPU second."""
-    from lore_datasets.store import Store
-    from lore_datasets.testing import random_states
-    from pipeline.advise import advise
-    from pipeline.llm import get_backend
-
-    env = get_environment("crafter")
-    states = random_states(env, 1000, np.random.default_rng(0)).pack()
-
-    def whole(some: np.ndarray) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            advise(some, env, get_backend("rules"), Store(Path(folder)), "speed")
-
-    whole(states[:50])  # loads what is loaded once
-    found = timed(lambda: whole(states), 5, warmup=0)
-    return {"states": 1000, **found, "states_per_cpu_s": 1000 / found["cpu_s"]["median"]}
-
-
 ROWS: dict[str, Callable[[], dict[str, Any]]] = {
     f.__name__: f for f in (game, update, overhead, policy, train, replay, lookup, rules)
 }
@@ -230,8 +185,8 @@ def main(names: list[str]) -> int:
 
     torch.set_num_threads(1)
     for name in names or list(ROWS):
-        print(f"{name}: {ROWS[name].__doc__.splitlines()[0]}", flush=True)
-        path = write(f"speed_{name}", ROWS[name]())
+        print(f"{name}: {(ROWS[name].__doc__ or name).splitlines()[0]}", flush=True)
+        path = write(f"speed_{name}", ROWS[name](), f"python -m benchmarks.speed {name}")
         print(path.read_text(), flush=True)
     return 0
 
