@@ -95,7 +95,7 @@ class LLM(Protocol):
     - ``one_shard``: True to be asked about all states at once.
     - ``letters``: True to be asked for one letter, answered with ``Response.probabilities``.
     - ``chunk``: questions per ``complete`` call, written to the journal together.
-    - ``stream(prompts)``: yields (index, Response) as answers come in; each is written at once.
+    - ``stream(prompts)``: yields (index, Response) as answers come in; each is written before the next is taken.
     - ``gives_up``: True when its stream ends by itself, early, after failures in a row; it is then heard to the end.
     - ``where``: who is asked, for messages (default: ``name``).
     - ``has_answer(prompt)``: False where asking again in other words is pointless.

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import uuid
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Unpack
 
 from lore_datasets.errors import ConfigError
-from pipeline.llm.base import Prompt, Response
+from pipeline.llm.base import Prompt, Response, request_hash
 from pipeline.llm.pace import retry_after
 from pipeline.llm.service import RETRIED, Failed, Limits, Service, count, unanswered
 from pipeline.llm.transport import TooLarge, connections
@@ -40,6 +42,8 @@ class OpenAI(Service):
             raise ConfigError("backend openai needs a model name", hint="give ask.model, as the server calls it")
         super().__init__("openai", model, base_url, {"temperature": temperature, "letters": letters}, **limits)
         self.temperature, self.letters = temperature, letters
+        self._refused: Counter[str] = Counter()
+        self._session = uuid.uuid4().hex[:8]
 
     def client(self) -> AbstractAsyncContextManager[Any]:
         """An httpx client; proxies of the environment are left aside on loopback, redirects are not followed."""
@@ -51,18 +55,31 @@ class OpenAI(Service):
         return httpx.AsyncClient(headers=headers, timeout=self.timeout_s, transport=pool)
 
     async def attempt(self, client: Any, prompt: Prompt) -> Response:
-        """POST /chat/completions once."""
+        """POST /chat/completions once.
+
+        The request bears its hash as ``Idempotency-Key``: a server that keeps its answers by it gives the one that a
+        killed process or a broken connection has lost. After an answer that is of no use the next try is a new request.
+        """
         import httpx
 
+        question = request_hash(self.name, prompt, self.parameters)
+        refused = self._refused.get(question)
+        key = f"{question}-{self._session}-{refused}" if refused else question
         try:
-            reply = await client.post(f"{self.base_url}/chat/completions", json=self._body(prompt))
-        except (httpx.HTTPError, TooLarge) as error:
+            headers = {"Idempotency-Key": f'"{key}"'}
+            reply = await client.post(f"{self.base_url}/chat/completions", json=self._body(prompt), headers=headers)
+        except httpx.HTTPError as error:
+            raise unanswered(error) from None
+        except TooLarge as error:
+            self._refused[question] += 1
             raise unanswered(error) from None
         if reply.status_code != 200:
+            self._refused[question] += reply.status_code != 409
             raise Failed(f"HTTP {reply.status_code}", reply.status_code in RETRIED, retry_after(reply.headers))
         try:
             return self._read(json.loads(reply.content), prompt)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+            self._refused[question] += 1
             raise Failed("the server's answer is not that of a chat completion", again=True) from None
 
     def _body(self, prompt: Prompt) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What every adviser behind a network shares: concurrency, a total deadline, retries, a circuit breaker, prices.
 
-Answers come out of :meth:`Service.stream` one by one, so that each is in the journal before the next is waited for.
+Answers come out of :meth:`Service.stream` one by one. What got one asks nothing further before the caller waits for the
+next, by when the journal has written it: no more than ``concurrency`` questions are ever without a written answer.
 A failure is a Response with ``error``, made of status codes and class names alone: no key, no body of a server.
 """
 
@@ -26,8 +27,8 @@ from pipeline.llm.transport import TooLarge
 
 __all__ = ["RETRIED", "Failed", "Limits", "Service", "check_url", "count", "is_loopback", "unanswered"]
 
-RETRIED = frozenset({408, 429, 500, 502, 503, 504})
-"""HTTP statuses that are asked again; all others end the question at once."""
+RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504})
+"""HTTP statuses that are asked again (409: the same request is being worked on); all others end the question."""
 
 
 class Failed(Exception):
@@ -159,10 +160,12 @@ class Service(ABC):
     def stream(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, Response]]:
         """(index, Response) as the answers come in; closing the iterator cancels what is still in flight.
 
-        When :data:`pipeline.llm.pace.MAX_FAILURES` questions in a row have failed no further request begins: what is in
+        An answer counts as written when the next one is asked of the iterator. Until then its place among the
+        ``concurrency`` in flight stays taken: a kill loses no more than those. When
+        :data:`pipeline.llm.pace.MAX_FAILURES` questions in a row have failed no further request begins: what is in
         flight is still waited for and handed out, for it is paid, then the iterator ends.
         """
-        out: queue.SimpleQueue[tuple[int, Response] | BaseException | None] = queue.SimpleQueue()
+        out: queue.SimpleQueue[tuple[int, Response, asyncio.Event] | BaseException | None] = queue.SimpleQueue()
         loop = asyncio.new_event_loop()
         task: list[asyncio.Task] = []
 
@@ -188,9 +191,12 @@ class Service(ABC):
             while (item := out.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
-                yield item
+                i, response, written = item
+                yield i, response
+                with contextlib.suppress(RuntimeError):  # the loop may have closed by itself
+                    loop.call_soon_threadsafe(written.set)
         finally:
-            with contextlib.suppress(RuntimeError):  # the loop may have closed by itself
+            with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(lambda: [t.cancel() for t in task])
             thread.join(timeout=10.0)
 
@@ -205,7 +211,9 @@ class Service(ABC):
                     if response is None:
                         return
                     circuit.count(response.error is None)
-                    out.put((i, response))
+                    written = asyncio.Event()
+                    out.put((i, response, written))
+                    await written.wait()
 
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self.concurrency, len(prompts))):

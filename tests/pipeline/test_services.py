@@ -52,8 +52,8 @@ def test_a_good_answer_comes_with_model_tokens_time_and_price(name, server):
 @BOTH
 @pytest.mark.parametrize(
     ("mode", "requests", "error"),
-    [("429", 3, "HTTP 429"), ("500", 3, "HTTP 500"), ("503", 3, "HTTP 503"), ("400", 1, "HTTP 400"),
-     ("401", 1, "HTTP 401"), ("404", 1, "HTTP 404"), ("trunc", 3, ""), ("html", 3, "")],
+    [("429", 3, "HTTP 429"), ("500", 3, "HTTP 500"), ("503", 3, "HTTP 503"), ("409", 3, "HTTP 409"),
+     ("400", 1, "HTTP 400"), ("401", 1, "HTTP 401"), ("404", 1, "HTTP 404"), ("trunc", 3, ""), ("html", 3, "")],
 )  # fmt: skip
 def test_the_retry_table_holds_and_no_error_shows_a_key(name, server, mode, requests, error):
     server.mode = mode
@@ -148,6 +148,50 @@ def test_many_questions_come_back_in_order_over_few_connections(name, server):
     assert [r.text for r in responses] == [ANSWER] * 30
     streamed = dict(llm.stream([Prompt("prior", "s", str(i)) for i in range(5)]))
     assert sorted(streamed) == [0, 1, 2, 3, 4]
+
+
+@BOTH
+def test_nobody_asks_the_next_question_before_the_last_answer_is_written(name, server, tmp_path):
+    """Whatever moment a kill takes, no more than ``concurrency`` questions are without a written answer."""
+    llm, prompts = backend(name, server, concurrency=3), [Prompt("prior", "s", f"state {i}") for i in range(20)]
+    stream = llm.stream(prompts)
+    for written in range(8):
+        next(stream)  # the answers before this one are written, this one is not
+        time.sleep(0.05)
+        assert len(server.seen) <= written + 3
+    stream.close()
+    most = []
+
+    class Watching(Journal):
+        def put(self, entries, llm):
+            most.append(len(server.seen) - len(self))
+            super().put(entries, llm)
+
+    server.seen.clear()
+    with Watching(tmp_path / "j.sqlite") as journal:
+        journal.ask(llm, prompts)
+        assert len(journal) == len(server.seen) == len(most) == 20 and 1 <= max(most) <= 3
+
+
+def keys(server):
+    return [
+        {name.lower(): value for name, value in headers.items()}["idempotency-key"] for _, headers, _ in server.seen
+    ]
+
+
+def test_a_repeated_request_bears_the_same_key_and_one_after_an_error_a_new_one(server):
+    first, second = backend("openai", server), backend("openai", server)
+    ask(first)
+    ask(second, 2)
+    same, again, other = keys(server)
+    assert same == again != other and len(same) == 66
+    server.mode = lambda question, n: "trunc" if n == 4 else "409" if n == 5 else "503" if n == 6 else "ok"
+    llm = backend("openai", server, attempts=4)
+    assert ask(llm)[0].text == ANSWER  # cut off, still being worked on, an error, answered
+    assert keys(server)[3:6] == [same] * 3 and keys(server)[6] not in (same, other)
+    ask(llm)
+    assert keys(server)[7] == keys(server)[6]
+    assert KEY not in str(keys(server)) and backend("openai", server)._session != llm._session
 
 
 def test_letter_probabilities_come_from_the_log_probabilities(server):
