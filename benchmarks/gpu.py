@@ -202,7 +202,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command."""
     import torch
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--all", action="store_true", help="every row (the default)")
     parser.add_argument("--row", help=f"one of {', '.join(ROWS)}")
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), help="some rows, each in its own process")

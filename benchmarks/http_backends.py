@@ -17,11 +17,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import write
+from benchmarks.record import spread, write
 
 __all__ = ["main", "measure"]
 
-DELAY_S, IN_FLIGHT, QUESTIONS = 0.2, 64, 3200
+DELAY_S, IN_FLIGHT, QUESTIONS, ROUNDS = 0.2, 64, 3200, 3
+ALL = ("bare", "openai", "gemini")
 _ANSWER = '{"ranked": ["explore", "collect_wood"], "confidence": 0.5, "reason": "a tree is in view"}'
 
 
@@ -102,10 +103,14 @@ def main(names: list[str]) -> int:
         try:
             assert server.stdout is not None
             port = int(server.stdout.readline())
-            found = {name: measure(name, port) for name in names or ["bare", "openai", "gemini"]}
+            rounds = [{name: measure(name, port) for name in names or ALL} for _ in range(ROUNDS)]
         finally:
             server.terminate()
     result = {"in_flight": IN_FLIGHT, "delay_s": DELAY_S, "questions": QUESTIONS, "ideal_per_s": IN_FLIGHT / DELAY_S}
+    found = {
+        name: {key: spread([each[name][key] for each in rounds]) for key in rounds[0][name]} | {"n": ROUNDS}
+        for name in rounds[0]
+    }
     print(write("http_backends", {**result, "backends": found}).read_text())
     return 0
 

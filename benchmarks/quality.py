@@ -133,7 +133,7 @@ def _line(name: str, r: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--backends", default="rules,blind,random,degraded")
     parser.add_argument("--states", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.record import RESULTS, write
 from lore.envs.crafter import CrafterEnv
 from lore.options.play import GoalPlayer
 from lore_datasets.geometry import StateView
@@ -59,11 +60,14 @@ def measure(episodes: int, seed: int, length: int = 10_000, hold: int = 12) -> d
 
 def main(argv: list[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--episodes", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--length", type=int, default=10_000)
     parser.add_argument("--hold", type=int, default=12)
+    parser.add_argument(
+        "--write", action="store_true", help="put the run in results/rules_play.json, beside other seeds"
+    )
     args = parser.parse_args(argv)
     result = measure(args.episodes, args.seed, args.length, args.hold)
     for name, rate in result["success_percent"].items():
@@ -74,6 +78,11 @@ def main(argv: list[str] | None = None) -> int:
         + (f" +- {spread:.2f}" if spread is not None else "")
         + f" over {args.episodes} episodes"
     )
+    if args.write:
+        path = RESULTS / "rules_play.json"
+        runs = json.loads(path.read_text())["runs"] if path.exists() else []
+        runs = [run for run in runs if run["seed"] != args.seed] + [result]
+        write("rules_play", {"runs": sorted(runs, key=lambda run: run["seed"])})
     print(json.dumps(result))
     return 0
 

@@ -150,14 +150,22 @@ def train() -> dict[str, Any]:
     rows = [m for m in marks if m[1] > 2]
     first, last = rows[0], rows[-1]
     steps, wall, cpu = last[0] - first[0], last[2] - first[2], last[3] - first[3]
-    parts = [(b[0] - a[0]) / (b[2] - a[2]) for a, b in zip(rows, rows[5::5], strict=False) if b[2] > a[2]]
+    parts = [(b[0] - a[0]) / (b[2] - a[2]) for a, b in zip(rows[::5], rows[5::5], strict=False)] or [steps / wall]
     return {
-        "threads": threads, "steps": steps, "updates": last[1] - first[1], "steps_per_s": steps / wall,
-        "steps_per_s_of_parts": {**spread(parts), "n": len(parts)} if parts else None,
-        "cpu_s_per_step": cpu / steps, "steps_per_s_if_the_cores_were_free": threads * steps / cpu,
-        "resets": {"n": len(resets), "median_s": statistics.median(resets),
-                   "share_of_the_loop": statistics.median(resets) * len(resets) / last[0] * steps / wall},
-    }  # fmt: skip
+        "threads": threads,
+        "steps": steps,
+        "updates": last[1] - first[1],
+        "n": len(parts),
+        "steps_per_s": spread(parts),
+        "steps_per_s_overall": steps / wall,
+        "cpu_s_per_step": cpu / steps,
+        "steps_per_s_if_the_cores_were_free": threads * steps / cpu,
+        "resets": {
+            "n": len(resets),
+            "median_s": statistics.median(resets),
+            "share_of_the_loop": statistics.median(resets) * len(resets) / last[0] * steps / wall,
+        },
+    }
 
 
 def policy() -> dict[str, Any]:
