@@ -16,10 +16,11 @@ from lore_datasets.errors import UsageError, shown
 from pipeline.llm.base import Prompt, Response
 from pipeline.llm.pace import retry_after
 from pipeline.llm.service import RETRIED, Failed, Limits, Service, count, unanswered
-from pipeline.llm.transport import TooLarge, connections
+from pipeline.llm.transport import TooLarge, connections, trust
 
 __all__ = ["Gemini"]
 
+_SERVICE = "https://generativelanguage.googleapis.com"
 _NETWORK = ("httpx", "httpx2", "httpcore", "httpcore2", "aiohttp", "builtins")
 
 
@@ -53,23 +54,22 @@ class Gemini(Service):
         key = os.environ.get("GOOGLE_API_KEY") or os.environ.get("GEMINI_API_KEY")
         if not key:
             raise UsageError("backend gemini needs a key", hint="set GEMINI_API_KEY, or take another backend")
+        trusted = trust(_http(), self.base_url or _SERVICE)
+        common = {"trust_env": not self.is_free, "follow_redirects": False, "verify": trusted}
         options = types.HttpOptions(
             base_url=self.base_url or None,
             api_version="v1beta",
             timeout=int(self.timeout_s * 1000),
-            client_args={"trust_env": not self.is_free, "follow_redirects": False},
-            async_client_args={"trust_env": not self.is_free, "follow_redirects": False, **asynchronous},
+            client_args=common,
+            async_client_args={**common, "ssl": trusted, **asynchronous},
         )
         return genai.Client(api_key=key, http_options=options)
 
     @contextlib.asynccontextmanager
     async def client(self) -> AsyncIterator[Any]:
         """What sends requests in an SDK client of its own for one stream; closed with it."""
-        from google.genai import _api_client as sdk
-
-        http = getattr(sdk, "httpx2", None) or getattr(sdk, "httpx")  # noqa: B009  (whichever the SDK itself uses)
-        url = self.base_url or "https://generativelanguage.googleapis.com"
-        client = self.connect(transport=connections(http, url, self.is_free), headers={"Accept-Encoding": "identity"})
+        pool = connections(_http(), self.base_url or _SERVICE, self.is_free)
+        client = self.connect(transport=pool, headers={"Accept-Encoding": "identity"})
         try:
             yield client.aio._api_client
         finally:
@@ -138,6 +138,13 @@ class Gemini(Service):
             tokens_out=count(usage.get("candidatesTokenCount")) + count(usage.get("thoughtsTokenCount")),
             finish=finish,
         )
+
+
+def _http() -> Any:
+    """The HTTP library that the SDK itself uses."""
+    from google.genai import _api_client as sdk
+
+    return getattr(sdk, "httpx2", None) or getattr(sdk, "httpx")  # noqa: B009
 
 
 def _wait(error: Any) -> float:

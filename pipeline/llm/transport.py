@@ -1,15 +1,19 @@
 """The connections of an adviser behind HTTP: one per question in flight, kept open, with a cap on what a body may hold.
 
-The pools of httpx look at every connection for every request: 64 idle ones made a request cost 9 ms of CPU time here,
-against 1.5 with one connection per lane.
+A pool of httpx looks at all its connections for every request: with 64 of them a question cost 9 ms of CPU time, with a
+pool for each 1.9, with a connection of :mod:`pipeline.llm.http1` 1.3. Behind a proxy there is a pool for each.
 """
 
 from __future__ import annotations
 
+import ssl
 import urllib.request
+from functools import cache
 from typing import Any
 
-__all__ = ["MAX_BODY", "TooLarge", "connections"]
+from pipeline.llm.http1 import Lane
+
+__all__ = ["MAX_BODY", "TooLarge", "connections", "trust"]
 
 MAX_BODY = 1_048_576
 """Largest body of an answer in bytes; of one that comes compressed, a 64th."""
@@ -25,7 +29,7 @@ def connections(http: Any, url: str, direct: bool) -> Any:
     Redirects are the client's to refuse. ``direct`` leaves the proxies of the environment aside.
     """
     proxy = None if direct else _proxy(url)
-    trusted = http.create_ssl_context()
+    trusted = trust(http, url)
     one = http.Limits(max_connections=1, max_keepalive_connections=1)
 
     class Body(http.AsyncByteStream):
@@ -51,7 +55,9 @@ def connections(http: Any, url: str, direct: bool) -> Any:
             if free:
                 lane = free.pop()
             else:
-                lane = http.AsyncHTTPTransport(verify=trusted, limits=one, proxy=proxy)
+                lane = (
+                    http.AsyncHTTPTransport(verify=trusted, limits=one, proxy=proxy) if proxy else Lane(http, trusted)
+                )
                 lanes.append(lane)
             try:
                 response = await lane.handle_async_request(request)
@@ -69,6 +75,18 @@ def connections(http: Any, url: str, direct: bool) -> Any:
     lanes: list[Any] = []
     free: list[Any] = []
     return Lanes()
+
+
+def trust(http: Any, url: str) -> ssl.SSLContext:
+    """TLS settings for ``url``: those of ``http``, read once per process; for plain http, trust in nobody."""
+    return _verified(http) if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+@cache
+def _verified(http: Any) -> ssl.SSLContext:
+    context = http.create_ssl_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def _proxy(url: str) -> str | None:
