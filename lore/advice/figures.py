@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lore.advice.informative import blind_scores, gain_over_blind
+from lore.advice.informative import LEAST_ROWS, blind_scores
 from lore.advice.table import KeyTable
 from lore_datasets.errors import LoreError
 from lore_datasets.keys import fine_keys, goal_keys
@@ -47,10 +47,9 @@ def _goal_answers(rows: AdviceRows, kept: np.ndarray, keys: np.ndarray) -> tuple
     return at >= 0, best[at]
 
 
-def _gain(rows: AdviceRows, p: np.ndarray, best: np.ndarray, kept: np.ndarray, held: np.ndarray) -> tuple[float, float]:
-    """(gain over a state-blind guesser among the options of a row, its upper bound), on rows ``held``.
-
-    Rows that advise what cannot start count for neither; where no other rows are left nothing is known: (0, 1).
+def _gain(rows: AdviceRows, p: np.ndarray, best: np.ndarray, kept: np.ndarray, held: np.ndarray) -> float | None:
+    """How much more often than a state-blind guesser, taught by rows ``kept``, the model names the first choice of rows
+    ``held``, both among the options of the row; None where too few rows advise what can start.
     """
     actions = rows.mask.shape[1] - rows.applicable.shape[1]
     offered = rows.mask.astype(bool)
@@ -58,11 +57,11 @@ def _gain(rows: AdviceRows, p: np.ndarray, best: np.ndarray, kept: np.ndarray, h
     offered[:, actions:] &= rows.applicable.astype(bool)
     p = p[offered[held, best[held]]]
     kept, held = (at[offered[at, best[at]]] for at in (kept, held))
-    if not len(kept) or not len(held):
-        return 0.0, 1.0
+    if len(held) < LEAST_ROWS:
+        return None
     scores = blind_scores(best[kept], offered[kept])
     guess, said = (np.where(offered[held], x, -np.inf).argmax(-1) for x in (scores[None], p))
-    return gain_over_blind(said == best[held], guess == best[held])
+    return float((said == best[held]).mean() - (guess == best[held]).mean())
 
 
 def held_out_figures(
@@ -77,21 +76,20 @@ def held_out_figures(
     hit, said = _goal_answers(rows, kept, rows.key_goal[held])
     goal_right = said[hit] == best[held][hit]
     table = reliability(p.max(-1), right)
-    gain, most = _gain(rows, p, best, kept, held)
+    gain = _gain(rows, p, best, kept, held)
     report = {
         "held_out_rows": len(held),
         "model_agreement": float(right.mean()),
         "model_confidence": float(p.max(-1).mean()),
         "calibration_error": calibration_error(table),
-        "gain_over_state_blind": gain,
-        "most_gain_over_state_blind": most,
         "goal_coverage": float(hit.mean()),
         "goal_agreement": float(goal_right.mean()) if hit.any() else 0.5,
         "temperature": model.temperature,
-    }
+    } | ({} if gain is None else {"gain_over_state_blind": gain})
     arrays = {
         f"calibration/{name}": np.array([report[name]], np.float32)
-        for name in ("goal_agreement", "model_agreement", "most_gain_over_state_blind")
+        for name in ("goal_agreement", "model_agreement", "gain_over_state_blind")
+        if name in report
     }
     return report, arrays | {"calibration/reliability": table}
 

@@ -6,17 +6,16 @@ that such a guesser foretells as well as the advice model does says nothing abou
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 
-__all__ = ["LEAST_GAIN", "blind_scores", "gain_over_blind", "uninformative"]
+__all__ = ["LEAST_GAIN", "LEAST_ROWS", "blind_scores", "uninformative"]
 
 LEAST_GAIN = 0.1
 """Share of the states in which the advice model has to be right where the state-blind guesser is not, net."""
-Z = 1.64
-"""Standard errors of the one-sided 95 % bound."""
+LEAST_ROWS = 100
+"""Held-out rows that a verdict takes."""
 _RIDGE, _STEPS = 1e-4, 60
 
 
@@ -45,21 +44,10 @@ def blind_scores(first: np.ndarray, offered: np.ndarray) -> np.ndarray:
     return scores.detach().numpy()
 
 
-def gain_over_blind(right: np.ndarray, blind_right: np.ndarray) -> tuple[float, float]:
-    """(gain, its upper one-sided 95 % bound): how much more often the model names what the adviser said first.
-
-    Args:
-        right, blind_right: bool[N], whether the model and the state-blind guesser named it, on the same held-out rows.
-    """
-    differences = right.astype(np.float64) - blind_right
-    mean, error = float(differences.mean()), float(differences.std()) / math.sqrt(len(differences))
-    return mean, mean + Z * error
-
-
 def uninformative(arrays: Mapping[str, np.ndarray]) -> bool:
-    """True where the arrays of an advice model say that its gain lies below ``LEAST_GAIN``, bound included.
+    """True where the arrays of an advice model say that it gains less than ``LEAST_GAIN`` on the state-blind guesser.
 
-    Few held-out rows make a wide bound: advice has the benefit of the doubt, and so has a model that does not say.
+    A model that does not say, for want of held-out rows, has the benefit of the doubt.
     """
-    most = arrays.get("calibration/most_gain_over_state_blind")
-    return most is not None and float(most.reshape(-1)[0]) < LEAST_GAIN
+    gain = arrays.get("calibration/gain_over_state_blind")
+    return gain is not None and float(gain.reshape(-1)[0]) < LEAST_GAIN
