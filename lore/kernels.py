@@ -58,7 +58,7 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:  # threads do not s
 
 
 def _np(x: Tensor) -> np.ndarray:
-    return x.detach().numpy()
+    return (x.detach() if x.requires_grad else x).numpy()
 
 
 def _shares(rows: int, elements: int) -> list[tuple[int, int]]:
@@ -67,8 +67,11 @@ def _shares(rows: int, elements: int) -> list[tuple[int, int]]:
     return list(pairwise(cuts))
 
 
-def _run(loop: Any, rows: int, elements: int, *arrays: Any) -> None:
+def run_shared(loop: Any, rows: int, elements: int, *arrays: Any) -> None:
     """``loop(low, high, *arrays)`` over all rows, in shares."""
+    if elements < _SHARED:
+        loop(0, rows, *arrays)
+        return
     first, *others = _shares(rows, elements)
     waits = [_pool(len(others), os.getpid()).submit(loop, low, high, *arrays) for low, high in others]
     loop(*first, *arrays)
@@ -76,8 +79,8 @@ def _run(loop: Any, rows: int, elements: int, *arrays: Any) -> None:
         wait.result()
 
 
-def _run_summed(loop: Any, rows: int, elements: int, width: int, *arrays: Any) -> Tensor:
-    """As :func:`_run`; each share also adds to a row of its own [width], and their sum is returned."""
+def run_summed(loop: Any, rows: int, elements: int, width: int, *arrays: Any) -> Tensor:
+    """As :func:`run_shared`; each share also adds to a row of its own [width], and their sum is returned."""
     first, *others = _shares(rows, elements)
     sums = np.zeros((1 + len(others), width), np.float32)
     waits = [
@@ -104,7 +107,7 @@ def norm_silu_forward(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     if is_fused(x):
         x = x.contiguous()
         out, inverse = torch.empty_like(x), torch.empty(x.shape[0])
-        _run(loops.norm_silu, x.shape[0], x.numel(), _np(x), _np(scale), _np(out), _np(inverse))
+        run_shared(loops.norm_silu, x.shape[0], x.numel(), _np(x), _np(scale), _np(out), _np(inverse))
         return out, inverse
     inverse = (x.square().mean(-1) + NORM_EPS).rsqrt()
     return F.silu(x * inverse.unsqueeze(-1) * scale), inverse
@@ -115,7 +118,7 @@ def norm_silu_backward(grad: Tensor, x: Tensor, scale: Tensor, inverse: Tensor) 
     if is_fused(x):
         grad, x = grad.contiguous(), x.contiguous()
         out, arrays = torch.empty_like(x), (_np(grad), _np(x), _np(scale), _np(inverse))
-        return out, _run_summed(loops.norm_silu_back, len(x), x.numel(), len(scale), *arrays, _np(out))
+        return out, run_summed(loops.norm_silu_back, len(x), x.numel(), len(scale), *arrays, _np(out))
     normed = x * inverse.unsqueeze(-1)
     out = torch.ops.aten.silu_backward(grad, normed * scale)
     product = out * normed
@@ -129,7 +132,7 @@ def mixed_norm_silu(dense: Tensor, blocks: Tensor, scale: Tensor) -> tuple[Tenso
         dense, blocks = dense.contiguous(), blocks.contiguous()
         x, out, inverse = torch.empty_like(dense), torch.empty_like(dense), torch.empty(len(dense))
         arrays = (_np(dense), _np(blocks), _np(scale), _np(x), _np(out), _np(inverse))
-        _run(loops.mixed_norm_silu, len(dense), dense.numel(), *arrays)
+        run_shared(loops.mixed_norm_silu, len(dense), dense.numel(), *arrays)
         return x, out, inverse
     x = dense.float() + blocks.transpose(0, 1).flatten(1)
     return x, *norm_silu_forward(x, scale)
@@ -141,7 +144,7 @@ def gated_forward(gates: Tensor, deter: Tensor) -> Tensor:
     if is_fused(gates) and deter.dtype == torch.float32:
         gates, deter = gates.contiguous(), deter.contiguous()
         out = torch.empty_like(deter)
-        _run(loops.gated, len(deter), gates.numel(), _np(gates), _np(deter), _np(out))
+        run_shared(loops.gated, len(deter), gates.numel(), _np(gates), _np(deter), _np(out))
         return out
     rows, blocks = deter.shape[0], gates.shape[0]
     reset, candidate, update = gates.float().chunk(3, -1)
@@ -155,7 +158,7 @@ def gated_backward(grad: Tensor, gates: Tensor, deter: Tensor) -> tuple[Tensor, 
     if is_fused(gates):
         grad, gates, deter = grad.contiguous(), gates.contiguous(), deter.contiguous()
         out, own = torch.empty_like(gates), torch.empty_like(deter)
-        _run(loops.gated_back, len(deter), gates.numel(), *map(_np, (grad, gates, deter, out, own)))
+        run_shared(loops.gated_back, len(deter), gates.numel(), *map(_np, (grad, gates, deter, out, own)))
         return out, own
     rows, blocks = deter.shape[0], gates.shape[0]
     grad, own = (v.view(rows, blocks, -1).transpose(0, 1) for v in (grad, deter))
@@ -174,7 +177,7 @@ def sample_index(logits: Tensor, uniform: Tensor, unimix: float) -> Tensor:
         rows, logits = uniform.numel(), logits.detach().contiguous()
         out = torch.empty(uniform.shape, dtype=torch.int64)
         arrays = (_np(logits.view(rows, -1)), _np(uniform.reshape(-1)), unimix, _np(out.view(-1)))
-        _run(loops.sample_index, rows, logits.numel(), *arrays)
+        run_shared(loops.sample_index, rows, logits.numel(), *arrays)
         return out
     probs = (1.0 - unimix) * logits.detach().float().softmax(-1) + unimix / logits.shape[-1]
     cdf = probs.cumsum(-1)
@@ -188,7 +191,7 @@ def sample_onehot(logits: Tensor, uniform: Tensor, unimix: float) -> Tensor:
         rows, logits = uniform.numel(), logits.detach().contiguous()
         out = torch.zeros_like(logits)
         arrays = (_np(logits.view(rows, -1)), _np(uniform.reshape(-1)), unimix, _np(out.view(rows, -1)))
-        _run(loops.sample, rows, logits.numel(), *arrays)
+        run_shared(loops.sample, rows, logits.numel(), *arrays)
         return out
     classes = torch.arange(logits.shape[-1], device=logits.device)
     return (sample_index(logits, uniform, unimix).unsqueeze(-1) == classes).float()
@@ -200,7 +203,7 @@ def softmax_backward(grad: Tensor, logits: Tensor, factor: float) -> Tensor:
         grad, logits = grad.contiguous(), logits.contiguous()
         out, classes = torch.empty_like(logits), logits.shape[-1]
         arrays = (_np(v.view(-1, classes)) for v in (grad, logits, out))
-        _run(loops.softmax_back, logits.numel() // classes, logits.numel(), *arrays, factor)
+        run_shared(loops.softmax_back, logits.numel() // classes, logits.numel(), *arrays, factor)
         return out
     probs = logits.softmax(-1)
     return factor * probs * (grad - (grad * probs).sum(-1, keepdim=True))
@@ -212,7 +215,7 @@ def twohot_mean(logits: Tensor, bins: Tensor) -> Tensor:
     if is_fused(logits):
         logits = logits.contiguous()
         out = torch.empty(logits.shape[0])
-        _run(loops.twohot_mean, len(logits), logits.numel(), _np(logits), _np(bins), _np(out))
+        run_shared(loops.twohot_mean, len(logits), logits.numel(), _np(logits), _np(bins), _np(out))
         return out
     probs = logits.softmax(-1)
     middle = bins.shape[0] // 2
@@ -226,7 +229,7 @@ def twohot_loss_forward(logits: Tensor, below: Tensor, weight: Tensor) -> tuple[
     if is_fused(logits):
         loss, total = torch.empty(logits.shape[0]), torch.empty(logits.shape[0])
         arrays = (logits.contiguous(), below.contiguous(), weight.contiguous(), loss, total)
-        _run(loops.twohot_loss, len(logits), logits.numel(), *map(_np, arrays))
+        run_shared(loops.twohot_loss, len(logits), logits.numel(), *map(_np, arrays))
         return loss, total
     total = torch.logsumexp(logits, -1)
     loss = len(below) * total
@@ -241,7 +244,7 @@ def twohot_loss_backward(grad: Tensor, logits: Tensor, total: Tensor, below: Ten
     if is_fused(logits):
         out = torch.empty(logits.shape)
         arrays = (grad.contiguous(), logits.contiguous(), total, below.contiguous(), weight.contiguous(), out)
-        _run(loops.twohot_loss_back, len(logits), logits.numel(), *map(_np, arrays))
+        run_shared(loops.twohot_loss_back, len(logits), logits.numel(), *map(_np, arrays))
         return out
     out = (logits - total.unsqueeze(-1)).exp_()
     grad = grad.unsqueeze(-1)

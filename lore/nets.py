@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from lore import kernels
+from lore import frames, kernels
 
 __all__ = [
     "MLP",
@@ -76,6 +76,8 @@ class Linear(nn.Linear):
         """[..., inputs] -> [..., outputs]."""
         if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
             return F.linear(x, self.weight, self.bias)
+        if x.dim() == 2 and not torch.is_grad_enabled():
+            return kernels.linear(x, self.weight, self.bias)
         rows = x.reshape(-1, x.shape[-1])
         if torch.is_grad_enabled():
             out = _Linear.apply(rows, self.weight, self.bias)
@@ -148,6 +150,8 @@ class NormAct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., C] -> [..., C]."""
+        if x.dim() == 2 and kernels.is_fused(x) and not torch.is_grad_enabled():
+            return kernels.norm_silu_forward(x, self.scale)[0]
         full = x.float()
         if not kernels.is_fused(full):
             return F.silu(F.rms_norm(full, self.scale.shape, self.scale, kernels.NORM_EPS)).to(x.dtype)
@@ -203,7 +207,8 @@ def _fold(weight: Tensor, axis: int) -> Tensor:
 
 
 class Conv(nn.Module):
-    """5x5 convolution, stride 1, same padding, bias; with ``upsample`` the input is doubled (nearest) before it.
+    """5x5 convolution, stride 1, same padding, bias, and the 2x2 max-pool behind it; with ``upsample`` there is no pool
+    and the input is doubled (nearest) before it.
 
     The doubled map is never made: each of the four output phases is a 3x3 convolution of the small one (9 products per
     output in place of 25).
@@ -216,22 +221,19 @@ class Conv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
         init_weight(self.weight, inputs * 25, generator)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, outputs, H, W], or twice the size with ``upsample``."""
-        if not self.upsample:
-            return F.conv2d(x, self.weight, self.bias, padding=2)
+    def phases(self) -> tuple[Tensor, Tensor]:
+        """Weight [4 outputs, inputs, 3, 3] and bias [4 outputs] of the four phases of an upsampling layer."""
         outputs, inputs = self.weight.shape[:2]
-        rows, _, height, width = x.shape
         taps = _fold(_fold(self.weight, 3), 2).view(outputs, inputs, 2, 3, 2, 3)
-        phases = taps.permute(2, 4, 0, 1, 3, 5).reshape(4 * outputs, inputs, 3, 3)
-        out = F.conv2d(x, phases, self.bias.repeat(4), padding=1).permute(0, 2, 3, 1)
-        out = out.reshape(rows, height, width, 2, 2, outputs).transpose(2, 3)
-        return out.reshape(rows, 2 * height, 2 * width, outputs).permute(0, 3, 1, 2)
+        return taps.permute(2, 4, 0, 1, 3, 5).reshape(4 * outputs, inputs, 3, 3), self.bias.repeat(4)
 
-
-def _norm_channels(norm: nn.Module, x: Tensor) -> Tensor:
-    """Norm over the channels at every pixel of a channels-last map [N, C, H, W]."""
-    return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    def forward(self, x: Tensor, norm: NormAct | None = None) -> Tensor:
+        """Channels-last [N, H, W, inputs] -> max-pooled [N, H/2, W/2, outputs], or doubled [N, 2H, 2W, outputs] with
+        ``upsample``; then ``norm``, which only the upsampling layer can do without."""
+        if self.upsample:
+            return frames.up_stage(x, *self.phases(), None if norm is None else norm.scale)
+        assert norm is not None
+        return frames.pool_stage(x, self.weight, self.bias, norm.scale)
 
 
 class ImageEncoder(nn.Module):
@@ -248,10 +250,10 @@ class ImageEncoder(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """uint8 [..., size, size, 3] -> float [..., tokens]."""
         lead = image.shape[:-3]
-        x = image.reshape(-1, *image.shape[-3:]).permute(0, 3, 1, 2) / 255.0 - 0.5
+        x = image.reshape(-1, *image.shape[-3:])
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = _norm_channels(norm, F.max_pool2d(conv(x), 2))
-        return x.permute(0, 2, 3, 1).reshape(*lead, -1)
+            x = conv(x, norm)
+        return x.reshape(*lead, -1)
 
 
 class ImageDecoder(nn.Module):
@@ -280,17 +282,24 @@ class ImageDecoder(nn.Module):
         self.norms = nn.ModuleList(NormAct(c) for c in channels[1:])
         self.out = Conv(channels[-1], 3, generator, upsample=True)
 
-    def forward(self, deter: Tensor, stoch: Tensor) -> Tensor:
-        """deter [..., D], stoch [..., S*K] -> float32 [..., size, size, 3]."""
-        lead, side = deter.shape[:-1], self.side
-        rows = prod(lead)
+    def _logits(self, deter: Tensor, stoch: Tensor) -> Tensor:
+        """deter [..., D], stoch [..., S*K] -> what the sigmoid makes a frame of, float32 [N, size * size * 3]."""
+        side = self.side
+        rows = prod(deter.shape[:-1])
         # Each block holds its own [side, side, c/g] map; the maps are laid side by side along the channels.
         spread = self.from_deter(deter.reshape(rows, -1)).view(rows, self.blocks, side * side, -1)
         x = spread.transpose(1, 2).reshape(rows, side, side, -1)
-        x = x + self.from_stoch(stoch.reshape(rows, -1)).view(rows, side, side, -1)
-        x = self.norm(x).permute(0, 3, 1, 2)
+        x = self.norm(x + self.from_stoch(stoch.reshape(rows, -1)).view(rows, side, side, -1))
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = _norm_channels(norm, conv(x))
-        return (
-            self.out(x).float().sigmoid().permute(0, 2, 3, 1).reshape(*lead, 2 ** (len(self.convs) + 1) * side, -1, 3)
-        )
+            x = conv(x, norm)
+        return self.out(x).float().flatten(1)
+
+    def forward(self, deter: Tensor, stoch: Tensor) -> Tensor:
+        """deter [..., D], stoch [..., S*K] -> float32 [..., size, size, 3]."""
+        size = 2 ** (len(self.convs) + 1) * self.side
+        return self._logits(deter, stoch).sigmoid().view(*deter.shape[:-1], size, size, 3)
+
+    def loss(self, deter: Tensor, stoch: Tensor, image: Tensor) -> Tensor:
+        """Squared errors [...] of the frame against image uint8 [..., size, size, 3], summed over its pixels."""
+        logits = self._logits(deter, stoch)
+        return frames.frame_loss(logits, image.reshape(logits.shape)).view(image.shape[:-3])

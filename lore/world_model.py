@@ -115,8 +115,7 @@ class WorldModel(nn.Module):
         losses, metrics = self._dynamics_loss(seen)
         losses |= self._head_losses(features, batch)
         if isinstance(self.decoder, ImageDecoder):
-            frame = self.decoder(seen.latent.deter, seen.latent.stoch.flatten(-2))
-            losses["image"] = F.mse_loss(frame, observation / 255.0, reduction="none").flatten(2).sum(-1)
+            losses["image"] = self.decoder.loss(seen.latent.deter, seen.latent.stoch.flatten(-2), observation)
         else:
             losses["state"] = self.decoder.loss(features, observation)
         shape = batch["prev_action"].shape

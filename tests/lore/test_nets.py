@@ -182,11 +182,12 @@ def test_upsampling_convolution_is_nearest_doubling_then_a_5x5_convolution(heigh
     x = torch.randn(2, 6, height, width, generator=seeded(2), requires_grad=True)
     doubled = torch.nn.functional.interpolate(x, scale_factor=2, mode="nearest")
     expected = torch.nn.functional.conv2d(doubled, conv.weight, conv.bias, padding=2)
-    torch.testing.assert_close(conv(x), expected, atol=1e-5, rtol=1e-4)
+    found = conv(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     gradient = torch.randn(expected.shape, generator=seeded(3))
     inputs = [x, conv.weight, conv.bias]
     for ours, theirs in zip(
-        torch.autograd.grad(conv(x), inputs, gradient), torch.autograd.grad(expected, inputs, gradient), strict=True
+        torch.autograd.grad(found, inputs, gradient), torch.autograd.grad(expected, inputs, gradient), strict=True
     ):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
