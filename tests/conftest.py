@@ -7,6 +7,7 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 os.environ.setdefault("ICECHUNK_LOG", "error")
 os.environ["DO_NOT_TRACK"] = "1"
 
+import importlib.util
 import socket
 from pathlib import Path
 
@@ -16,6 +17,39 @@ from hypothesis import settings
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 if not os.environ.get("LORE_EXPLORE"):  # `make test-all` looks for new examples, `make test` repeats the same ones
     settings.load_profile("repeatable")
+
+_spec = importlib.util.spec_from_file_location("server_count", Path(__file__).with_name("server_count.py"))
+assert _spec is not None and _spec.loader is not None
+server_count = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(server_count)
+_MOST_SERVERS = 1
+_SERVERS, _STARTED = pytest.StashKey(), pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Count servers from here on, in the one process that all tests are started by."""
+    if not hasattr(config, "workerinput"):
+        config.stash[_SERVERS] = server_count.ServerCount()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """``make test`` fails when it started more than one Prefect server; slow tests may have their own."""
+    count = session.config.stash.get(_SERVERS, None)
+    if count is None:
+        return
+    session.config.stash[_STARTED] = started = count.stop()
+    if len(started) > _MOST_SERVERS and session.config.option.markexpr == "not slow":
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say how many servers there were."""
+    started = config.stash.get(_STARTED, [])
+    if started:
+        terminalreporter.write_line(f"Prefect servers started: {len(started)} (make test: at most {_MOST_SERVERS})")
+    for line in started if len(started) > _MOST_SERVERS else []:
+        terminalreporter.write_line(f"  {line}")
+
 
 _connect = socket.socket.connect
 
