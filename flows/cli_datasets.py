@@ -94,6 +94,8 @@ def show(
     card: Literal["", "md", "croissant"] = "",
     license: str = "",
     file: Path | None = None,
+    statistics: bool = False,
+    dask: str = "",
 ) -> int:
     """Show what one version holds, where it came from and what it cost.
 
@@ -104,8 +106,15 @@ def show(
         card: Print a dataset card instead: md (for the Hugging Face hub) or croissant (1.1 JSON-LD).
         license: The card's licence; default mit (croissant: the address of the MIT licence).
         file: The HDF5 export that a croissant card describes.
+        statistics: Print counts over the rows instead: options, confidence, goal keys, plans; states by who visited.
+        dask: Count on a Dask cluster: the scheduler's address (tcp://host:8786), or local for workers here.
     """
     store = _store(root)
+    if statistics or dask:
+        from flows.array_statistics import array_statistics
+
+        _dump(array_statistics(ref, root, dask))
+        return 0
     if card:
         print(_card(store, ref, card, license, file))
         return 0

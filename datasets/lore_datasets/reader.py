@@ -17,7 +17,7 @@ from lore_datasets.repository import guarded
 from lore_datasets.schema import check_layout
 from lore_datasets.types import Manifest
 
-__all__ = ["open_version", "read_arrays", "read_manifest"]
+__all__ = ["open_version", "read_arrays", "read_manifest", "stored_arrays"]
 
 _MAX_CHUNK_BYTES = 2**30
 _MAX_CHUNKS = 2**17
@@ -56,22 +56,14 @@ def read_arrays(
     CorruptArtifact names the array.
     """
     where = f"{manifest.name}@v{manifest.version}"
-    environment = get_environment(manifest.environment)
-    specs = {path: (spec.shape, spec.dtype) for path, spec in manifest.arrays.items()}
-    check_layout(manifest.kind, specs, environment, len(manifest.actions), len(manifest.skills))
+    specs = _specs(manifest)
     members = _checked_members(group, manifest, where) if verify else {}
     paths = [path for path in manifest.arrays if wanted is None or wanted(path)]
 
     def read(path: str) -> np.ndarray:
         with guarded(f"reading array {path} of {where}", "the other versions"):
-            stored = members[path] if members else group[path]
-            shape, dtype = specs[path]
-            found = "str" if stored.dtype.kind == "T" else stored.dtype.newbyteorder("=").name
-            if (stored.shape, found) != (shape, dtype):
-                raise CorruptArtifact(
-                    f"array {path} of {where} is {found}{list(stored.shape)}, stated {dtype}{list(shape)}"
-                )
-            _check_stored(stored, f"array {path} of {where}")
+            dtype = specs[path][1]
+            stored = _as_stated(members[path] if members else group[path], specs[path], f"array {path} of {where}")
             values = np.asarray(stored[...])
             values = values.astype(object) if dtype == "str" else values
         if verify:
@@ -82,6 +74,35 @@ def read_arrays(
     with ThreadPoolExecutor(2) as pool:
         futures = {path: pool.submit(read, path) for path in heavy_first}
         return Artifact(manifest, {path: futures[path].result() for path in paths})
+
+
+def stored_arrays(group: Any, manifest: Manifest, wanted: Callable[[str], bool]) -> dict[str, Any]:
+    """The read-only Zarr arrays of an opened version whose path is ``wanted``; nothing is read but their shapes.
+
+    CorruptArtifact when a shape or type is not the stated one. Digests are not recomputed.
+    """
+    where, specs = f"{manifest.name}@v{manifest.version}", _specs(manifest)
+    with guarded(f"opening the arrays of {where}", "the other versions"):
+        return {
+            path: _as_stated(group[path], specs[path], f"array {path} of {where}") for path in specs if wanted(path)
+        }
+
+
+def _specs(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Path -> (shape, type) as the manifest states them; checked against the layout of its kind."""
+    specs = {path: (spec.shape, spec.dtype) for path, spec in manifest.arrays.items()}
+    environment = get_environment(manifest.environment)
+    check_layout(manifest.kind, specs, environment, len(manifest.actions), len(manifest.skills))
+    return specs
+
+
+def _as_stated(stored: Any, spec: tuple[tuple[int, ...], str], what: str) -> Any:
+    """``stored`` when shape, type and chunks are in order."""
+    found = "str" if stored.dtype.kind == "T" else stored.dtype.newbyteorder("=").name
+    if (stored.shape, found) != spec:
+        raise CorruptArtifact(f"{what} is {found}{list(stored.shape)}, stated {spec[1]}{list(spec[0])}")
+    _check_stored(stored, what)
+    return stored
 
 
 def _check_stored(stored: Any, what: str) -> None:

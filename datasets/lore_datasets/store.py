@@ -12,7 +12,7 @@ from typing import Any, Unpack
 from lore_datasets.bucket import Bucket
 from lore_datasets.errors import BadInput, NotFound, shown
 from lore_datasets.manifest import Artifact, ref_of, to_dict
-from lore_datasets.reader import open_version, read_arrays, read_manifest
+from lore_datasets.reader import open_version, read_arrays, read_manifest, stored_arrays
 from lore_datasets.repository import (
     Root,
     check_name,
@@ -102,6 +102,12 @@ class Store:
         """Manifest and arrays of a version (or those whose path is ``wanted``); CorruptArtifact names the array."""
         group, manifest = self._find(ref)
         return read_arrays(group, manifest, verify=verify, wanted=wanted)
+
+    def stored(self, ref: str | ArtifactRef, wanted: Callable[[str], bool]) -> tuple[Manifest, dict[str, Any]]:
+        """Manifest and read-only Zarr arrays (path ``wanted``) of a version too large to read whole; see
+        :func:`lore_datasets.reader.stored_arrays`."""
+        group, manifest = self._find(ref)
+        return manifest, stored_arrays(group, manifest, wanted)
 
     def verify(self, text: str | ArtifactRef) -> ArtifactRef:
         """Recompute every digest of a version and return its reference; CorruptArtifact names what does not hold."""
