@@ -24,8 +24,8 @@ from typing import Any
 
 __all__ = ["main", "measure"]
 
-ROWS = {"update 16x64": (2, 5), "policy step, batch 1": (1, 100), "policy step, batch 8": (1, 100)}
-"""Row -> (threads, calls)."""
+ROWS = {"update 16x64": (2, 5, 1), "policy step, batch 1": (1, 8, 20), "policy step, batch 8": (1, 8, 20)}
+"""Row -> (threads, turns, calls in a turn)."""
 ACTIONS, SEQUENCES, LENGTH = 17, 16, 64
 
 
@@ -107,7 +107,7 @@ def sheeprl() -> tuple[str, dict[str, Callable[[], Any]]]:
 
 
 def answer(name: str, works: dict[str, Callable[[], Any]]) -> None:
-    """Say ``name``, then call what each line asks for and print its [CPU s, wall s]."""
+    """Say ``name``, then take a turn at what each line asks for and print [CPU s, wall s] of its calls."""
     import torch
 
     out, sys.stdout = sys.stdout, sys.stderr  # libraries may print
@@ -115,14 +115,17 @@ def answer(name: str, works: dict[str, Callable[[], Any]]) -> None:
     for line in sys.stdin:
         row = line.strip()
         torch.set_num_threads(ROWS[row][0])
-        cpu, wall = time.process_time(), time.perf_counter()
-        works[row]()
-        print(json.dumps([time.process_time() - cpu, time.perf_counter() - wall]), file=out, flush=True)
+        times = []
+        for _ in range(ROWS[row][2]):
+            cpu, wall = time.process_time(), time.perf_counter()
+            works[row]()
+            times.append([time.process_time() - cpu, time.perf_counter() - wall])
+        print(json.dumps(times), file=out, flush=True)
 
 
 def measure(python: str, scale: float = 1.0) -> dict[str, Any]:
     """Rows of ours and of the peer in turn, medians with spread, and the peer's CPU seconds over ours."""
-    import statistics
+    from benchmarks.record import spread
 
     here = Path(__file__).resolve()
     env = {**os.environ, "OMP_NUM_THREADS": "2"}
@@ -135,7 +138,7 @@ def measure(python: str, scale: float = 1.0) -> dict[str, Any]:
         for name, w in words.items()
     }
 
-    def ask(name: str, row: str) -> list[float]:
+    def ask(name: str, row: str) -> list[list[float]]:
         pipes = sides[name]
         assert pipes.stdin is not None and pipes.stdout is not None
         pipes.stdin.write(row + "\n")
@@ -145,19 +148,17 @@ def measure(python: str, scale: float = 1.0) -> dict[str, Any]:
     try:
         names = {name: json.loads(side.stdout.readline() or "[]") for name, side in sides.items() if side.stdout}
         out: dict[str, Any] = {"peer": names["peer"][0], "peer_torch": names["peer"][1], "rows": {}}
-        for row, (threads, calls) in ROWS.items():
-            n = max(1, round(calls * scale))
+        for row, (threads, turns, calls) in ROWS.items():
             found: dict[str, list[list[float]]] = {"ours": [], "peer": []}
-            for i in range(n + 2):
+            for i in range(max(1, round(turns * scale)) + 2):
                 for name in found:
                     times = ask(name, row)
                     if i > 1:  # the first two warm up
-                        found[name].append(times)
-            result: dict[str, Any] = {"threads": threads, "n": n}
+                        found[name] += times
+            result: dict[str, Any] = {"threads": threads, "calls_in_a_turn": calls, "n": len(found["ours"])}
             for name, times in found.items():
-                for kind, values in zip(("cpu_s", "wall_s"), zip(*times, strict=True), strict=True):
-                    spread = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-                    result.setdefault(name, {})[kind] = spread
+                cpu, wall = zip(*times, strict=True)
+                result[name] = {"cpu_s": spread(cpu), "wall_s": spread(wall)}
             result["peer_over_ours"] = result["peer"]["cpu_s"]["median"] / result["ours"]["cpu_s"]["median"]
             out["rows"][row] = result
         return out
@@ -171,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and write ``results/peers.json``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("--python", default=os.environ.get("LORE_PEER_PYTHON", ""), help="interpreter that has sheeprl")
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the calls to make")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the turns to take")
     parser.add_argument("--answer", choices=("ours", "sheeprl"), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.answer:
@@ -183,7 +184,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from benchmarks.record import write
 
     result = measure(args.python, args.scale)
-    print(write("peers", result).read_text())
+    print(
+        write("peers", result, f"python -m benchmarks.peers --python PEER/bin/python --scale {args.scale}").read_text()
+    )
     return 0
 
 

@@ -58,7 +58,11 @@ def alternated(
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on; the load before is that at the start of this process."""
+    """What the figures were measured on; the load before is that at the start of this process.
+
+    Under real-time priority (``chrt --rr 1``, one thread) other work on the machine waits, so that it can be measured
+    there at all.
+    """
     import torch
 
     model = ""
@@ -76,6 +80,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "load_before": _LOAD,
         "load": list(os.getloadavg()),
+        "priority": "real-time" if os.sched_getscheduler(0) != os.SCHED_OTHER else f"nice {os.nice(0)}",
         "python": platform.python_version(),
         "torch_threads": torch.get_num_threads(),
         **versions,

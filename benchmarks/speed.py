@@ -138,7 +138,7 @@ def train() -> dict[str, Any]:
             resets.append(time.perf_counter() - began)
 
     config = load_config(
-        size="tiny", observation="symbolic", train_ratio=64, total_frames=4000, threads=threads, replay_capacity=10_000
+        size="tiny", observation="symbolic", train_ratio=64, total_frames=2600, threads=threads, replay_capacity=10_000
     )
     CrafterEnv.reset = timed_reset
     try:
@@ -148,9 +148,11 @@ def train() -> dict[str, Any]:
         CrafterEnv.reset = reset
     torch.set_num_threads(1)
     rows = [m for m in marks if m[1] > 2]
+    if len(rows) < 2:
+        raise RuntimeError(f"stopped after {marks[-1][1]} updates")
     first, last = rows[0], rows[-1]
     steps, wall, cpu = last[0] - first[0], last[2] - first[2], last[3] - first[3]
-    parts = [(b[0] - a[0]) / (b[2] - a[2]) for a, b in zip(rows[::5], rows[5::5], strict=False)] or [steps / wall]
+    parts = [(b[0] - a[0]) / (b[2] - a[2]) for a, b in zip(rows[::2], rows[2::2], strict=False)] or [steps / wall]
     return {
         "threads": threads,
         "steps": steps,

@@ -111,9 +111,11 @@ ROWS = (
     Row("policy step, `1m`, pixels, batch 1, CPU ms", "speed policy", "speed_policy", ("batch 1", "cpu_s"), 1.2,
         scale=1000, peer=_peer("policy step, batch 1")),
     Row("policy step, `1m`, pixels, batch 8, CPU ms", "speed policy", "speed_policy", ("batch 8", "cpu_s"), 3,
-        scale=1000, peer=_peer("policy step, batch 8")),
+        scale=1000, peer=_peer("policy step, batch 8"),
+        left="by profile the image encoder 31 %, the recurrent step 7 %"),
     Row("whole loop, `tiny`, symbolic, train ratio 64, 2 threads, steps/s", "speed train", "speed_train",
-        ("steps_per_s",), 150, True),
+        ("steps_per_s",), 150, True,
+        left="an update takes 0.53 CPU s alone, 0.9 with its 16 steps on two threads; 9.4 a second are needed"),
     Row("A+B+C over the plain update, `tiny`", "speed overhead", "speed_overhead",
         ("update tiny symbolic", "A+B+C", "over_base"), 1.30),
     Row("B over the plain update, `tiny`", "speed overhead", "speed_overhead",
@@ -127,7 +129,8 @@ ROWS = (
     Row("open 1M rows for look-up, s", "storage --repeats 3", "storage", ("open", "wall_s"), 2),
     Row("commit 100,000 rows, s", "storage --repeats 3", "storage", ("commit", "wall_s"), 5),
     Row("rule book, states to committed rows per CPU s", "speed rules", "speed_rules", ("states_per_cpu_s",), 2000,
-        True),
+        True,
+        left="by profile asking and parsing 40 %, wording 22 %, the commit 20 %"),
     Row("backend `openai`, 64 in flight, % of ideal", "http_backends", "http_backends",
         ("backends", "openai", "of_ideal"), 95, True, 100, peer=_bare),
     Row("backend `gemini`, 64 in flight, % of ideal", "http_backends", "http_backends",
@@ -135,9 +138,12 @@ ROWS = (
     Row("replay, 16x65 of 1M symbolic records, CPU ms", "speed replay", "speed_replay",
         ("symbolic, tiny, 1M", "ours", "cpu_s"), 1.5, scale=1000, peer=_torchrl("symbolic, tiny, 1M")),
     Row("replay, 16x65 of 100k frames, CPU ms", "speed replay", "speed_replay",
-        ("pixels, 1m, 100k", "ours", "cpu_s"), 1.5, scale=1000, peer=_torchrl("pixels, 1m, 100k")),
-    Row("update `12m`, bf16, one H200, ms", "gpu --all", "gpu", ("rows", "update_12m_graph", "ms"), 8),
-    Row("4 seeds on one GPU, updates/s over one", "gpu --all", "gpu", ("rows", "seeds_4", "speedup"), 3, True),
+        ("pixels, 1m, 100k", "ours", "cpu_s"), 1.5, scale=1000, peer=_torchrl("pixels, 1m, 100k"),
+        left="one copy of 12.8 MB; the least is at the target"),
+    Row("update `12m`, bf16, one H200, ms", "gpu --all", "gpu", ("rows", "update_12m_graph", "ms"), 8,
+        left="no GPU was at hand"),
+    Row("4 seeds on one GPU, updates/s over one", "gpu --all", "gpu", ("rows", "seeds_4", "speedup"), 3, True,
+        left="no GPU was at hand"),
 )  # fmt: skip
 
 
@@ -163,9 +169,11 @@ def _line(row: Row) -> str:
         low_high = f" ({_number(row.scale * found['min'])} to {_number(row.scale * found['max'])})"
     value = row.scale * _median(found)
     met = value >= row.target if row.more else value <= row.target
-    load = max(own["machine"]["load"][0], own["machine"].get("load_before", [0.0])[0])
+    machine = own["machine"]
+    load = f"{max(machine['load'][0], machine.get('load_before', [0.0])[0]):.1f}"
+    load += ", real-time" if machine.get("priority") == "real-time" else ""
     left = "" if met else row.left
-    cells += [f"{_number(value)}{low_high}", "yes" if met else "no", f"{load:.1f}", row.peer(own, _read("peers")), left]
+    cells += [f"{_number(value)}{low_high}", "yes" if met else "no", load, row.peer(own, _read("peers")), left]
     return f"| {' | '.join(cells)} |"
 
 
