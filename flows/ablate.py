@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flows.ablate_arms import Cell, cells, make_advice
-from flows.arms import evaluate_arm, follow, stop_all, train_arm
-from flows.cluster import cluster, result_of
+from flows.arms import evaluate_arm, train_arm
+from flows.cluster import place
 from flows.config import AblateJob, EvaluateJob, TrainJob
+from flows.many import run_all
 from flows.phases import Phases, hold, write_json
 from flows.terminal import current
 from lore.config import to_dict
@@ -74,48 +71,15 @@ def _run_all(job: AblateJob, todo: list[Trial], advice: dict[str, str], phases: 
     if not missing:
         return
 
-    halted = threading.Event()
-
-    def work(trial: Trial) -> None:
-        if halted.is_set():
-            raise LoreError("stopped", kept="finished runs")
-        try:
-            one(trial)
-        except LoreError as error:
-            if str(error).startswith("stopped"):  # its child was told to end: start no other one
-                halted.set()
-            raise
-
     def one(trial: Trial) -> None:
         config, folder = trial.cell.config(job, trial.seed, _of(trial, advice)), str(trial.folder.resolve())
-        made = run(TrainJob(folder, config), EvaluateJob(folder, max(1, job.episodes), 10_000 + trial.seed))
+        train, evaluate = TrainJob(folder, config), EvaluateJob(folder, max(1, job.episodes), 10_000 + trial.seed)
+        made = where.run(folder, train_and_evaluate, train, evaluate if job.episodes else None, root)
         write_json(phases.state / f"{trial.name}.json", {"inputs": inputs[trial], "result": made})
 
-    def run(train: TrainJob, evaluate: EvaluateJob) -> dict[str, Any]:
-        work = (train, evaluate if job.episodes else None, root)
-        if client is None:
-            return train_and_evaluate(*work)
-        future = client.submit(train_and_evaluate, *work, pure=False, resources=_resources(client, job))
-        return result_of(future, train.folder, halted)
-
-    with (
-        cluster(job.dask, job.workers) if job.dask else nullcontext() as client,
-        ThreadPoolExecutor(_at_a_time(job, client)) as pool,
-    ):
-        futures: list[Future[None]] = [pool.submit(work, trial) for trial in missing]
-        paths = {t.name: t.folder / "progress.jsonl" for t in missing}
-        try:
-            follow(paths, dict.fromkeys(paths, job.frames), lambda: not wait_for(futures, timeout=0.5).not_done)
-        except BaseException:
-            halted.set()
-            for future in futures:
-                future.cancel()
-            stop_all()  # a run that began while the others were being stopped
-            raise
-    errors = [error for future in futures if (error := future.exception()) is not None]
-    if errors:
-        current().say(f"  {len(errors)} of {len(missing)} runs failed; the others are kept")
-        raise errors[0]
+    with place(job.dask, job.workers, job.config.train.device) as where:
+        work = {str(trial.folder.resolve()): partial(one, trial) for trial in missing}
+        run_all(work, dict.fromkeys(work, job.frames), where, job.workers)
 
 
 def train_and_evaluate(train: TrainJob, evaluate: EvaluateJob | None, root: str) -> dict[str, Any]:
@@ -126,16 +90,6 @@ def train_and_evaluate(train: TrainJob, evaluate: EvaluateJob | None, root: str)
     if evaluate is not None:
         evaluate_arm(evaluate, root)
     return made
-
-
-def _at_a_time(job: AblateJob, client: Any) -> int:
-    return job.workers or (sum(client.nthreads().values()) if client is not None else os.cpu_count() or 1)
-
-
-def _resources(client: Any, job: AblateJob) -> dict[str, float]:
-    """One GPU per run where the learner may use one and the cluster's workers offer any."""
-    offered = [worker.get("resources", {}) for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
-    return {"GPU": 1} if job.config.train.device != "cpu" and any("GPU" in each for each in offered) else {}
 
 
 def _of(trial: Trial, advice: dict[str, str]) -> str:

@@ -7,7 +7,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ EVALUATION_PROGRESS = "evaluation-progress.jsonl"
 """Progress of an evaluation, beside the run's own ``progress.jsonl``."""
 
 _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
-_running: dict[int, subprocess.Popen[bytes]] = {}
+_running: dict[int, tuple[Path, subprocess.Popen[bytes]]] = {}
 _stopping = threading.Event()
 
 
@@ -65,7 +65,7 @@ def _run(module: str, words: Sequence[str], folder: Path, log: str, env: dict[st
     for attempt in range(20):  # a child of a killed parent may need a moment to let go of the folder
         began = path.stat().st_size if path.exists() else 0
         process = spawn(module, words, log=path, env={**_THREADS, **env})
-        _running[process.pid] = process
+        _running[process.pid] = (folder, process)
         try:
             code = process.wait()
         finally:
@@ -105,12 +105,16 @@ def evaluate_arm(job: EvaluateJob, root: str) -> dict[str, Any]:
     return json.loads((folder / "evaluation.json").read_text())
 
 
-def stop_all() -> None:
-    """End every child of this process: they save first. Waiting threads then return with an error."""
+def stop_all(folders: Collection[str] | None = None) -> None:
+    """End the children of this process, those for ``folders`` or all: they save first.
+
+    Waiting threads then return with an error.
+    """
     _stopping.set()
     try:
-        for process in list(_running.values()):
-            stop(process, 15.0)
+        for folder, process in list(_running.values()):
+            if folders is None or str(folder) in folders:
+                stop(process, 15.0)
     finally:
         threading.Timer(1.0, _stopping.clear).start()
 

@@ -24,7 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "ask an adviser about stored states; store the checked answers as a dataset version",
     ),
     "train": (
-        "flows.cli_jobs:train",
+        "flows.cli_train:train",
         "train an agent; advice enters through replay, policy prior and options, each switchable",
     ),
     "eval": ("flows.cli_jobs:evaluate", "play fresh episodes with a trained agent, with its advice and without"),

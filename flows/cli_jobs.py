@@ -1,13 +1,11 @@
-"""The verbs that do work: ``lore demo | collect | advise | train | eval | report``."""
+"""The verbs that do work: ``lore demo | collect | advise | eval | report``."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 
@@ -15,10 +13,7 @@ from flows.config import AdviceJob, CollectJob, DemoJob
 from flows.terminal import clock, current
 from lore_datasets.errors import NotFound, UsageError
 
-if TYPE_CHECKING:
-    from lore.main import Flags
-
-__all__ = ["advise", "collect", "demo", "evaluate", "report", "train"]
+__all__ = ["advise", "collect", "demo", "evaluate", "report"]
 
 _HOME = Path("runs", "prefect")
 Collect = Annotated[tyro.conf.OmitArgPrefixes[CollectJob], tyro.conf.arg(name="")]
@@ -95,42 +90,6 @@ def advise(job: Advice, dry_run: bool = False, prefect: bool = False) -> int:
         print(f"{kind:<8}{ref}")
     print(f"next: lore datasets show '{made['advice']}', or lore train --use_llm --advice.dataset '{made['advice']}'")
     return 0
-
-
-def train(words: Sequence[str]) -> int:
-    """Train an agent; the same flags and the same function as ``python -m lore.main``."""
-    from lore.main import parse
-
-    flags: Flags = parse(list(words), prog="lore train")
-    config = flags.config()
-    from lore.loop import train as run
-
-    total = config.train.total_frames
-    with nullcontext() if flags.quiet else current().bar("train", total) as bar:
-
-        def show(row: dict[str, Any]) -> None:
-            if bar is not None:
-                mean = "" if row["episode_return"] is None else f"return {row['episode_return']:.2f}, "
-                bar.update(row["step"], row["total"], f"{mean}{row['updates']:,} updates, {row['fps']:.0f} steps/s")
-
-        summary = run(config, flags.log_dir, show)
-    if summary["interrupted"]:
-        print(
-            f"lore: stopped at step {summary['step']:,}, saved; next: the same command goes on from there",
-            file=sys.stderr,
-        )
-        return 130
-    if not flags.quiet:
-        score = summary.get("training_score")
-        print(
-            f"{flags.log_dir}: {summary['step']:,} steps, {summary['episodes']} episodes, "
-            f"training-time score {'-' if score is None else f'{score:.2f} %'}\n"
-            f"next: lore eval {flags.log_dir}; lore report {flags.log_dir}; tensorboard --logdir {flags.log_dir}"
-        )
-    return 0
-
-
-train.takes_arguments = True  # type: ignore[attr-defined]
 
 
 def evaluate(

@@ -22,6 +22,7 @@ __all__ = [
     "SeedsJob",
     "TrainJob",
     "asking",
+    "check_pinned",
 ]
 
 
@@ -231,9 +232,21 @@ class RefreshJob:
     """Passes of each version's advice model over its rows."""
     journal: str = ""
     """File of all questions and answers; default journal.sqlite beside the datasets."""
+    dask: str = ""
+    """Ask on a Dask cluster: the scheduler's address (tcp://host:8786), or local for processes on this machine."""
 
     def __post_init__(self) -> None:
+        check_address("dask", self.dask)
         _at_least(self, rounds=1, visits=1, frames=0, epochs=1)
+
+
+def check_pinned(dataset: str) -> None:
+    """ConfigError unless ``dataset`` is empty or a version pinned as ``name@vN#digest``."""
+    if dataset and not re.fullmatch(r"[^@#]+@v[0-9]+#[0-9a-f]{8,64}", dataset):
+        raise ConfigError(
+            f"dataset = {shown(dataset)} names no version exactly, so another version could come next time",
+            hint="give name@vN#digest, as lore datasets list prints it",
+        )
 
 
 @dataclass(frozen=True)
@@ -253,17 +266,16 @@ class SeedsJob:
     frames: int = 20_000
     """Environment steps of every run."""
     workers: int = 0
-    """Runs at a time, one process each; 0 takes the number of cores."""
+    """Runs at a time, one process each; 0 takes the number of cores, or of the cluster's threads."""
+    dask: str = ""
+    """Run on a Dask cluster: the scheduler's address (tcp://host:8786), or local for workers on this machine."""
     config: Config = field(default_factory=study_config)
     """Settings that all runs share; advice, paths, seed and frames come from above."""
 
     def __post_init__(self) -> None:
+        check_address("dask", self.dask)
         _at_least(self, seeds=1, first_seed=0, frames=1, workers=0)
-        if self.dataset and not re.fullmatch(r"[^@#]+@v[0-9]+#[0-9a-f]{8,64}", self.dataset):
-            raise ConfigError(
-                f"dataset = {shown(self.dataset)} names no version exactly, so another version could come next time",
-                hint="give name@vN#digest, as lore datasets list prints it",
-            )
+        check_pinned(self.dataset)
         if not re.fullmatch(r"(?=[ABC])A?B?C?", self.paths):
             raise ConfigError.out_of_range("paths", self.paths, "A, B, C, AB, AC, BC or ABC")
 

@@ -148,7 +148,7 @@ def _round(job: RefreshJob, number: int, steps: Steps) -> dict[str, Any]:
 
     ask = AdviceJob(
         visits, name, select=job.select, ask=job.ask, advise=job.advise, journal=job.journal, distil=False,
-        revisions=str(run),
+        revisions=str(run), dask=job.dask,
     )  # fmt: skip
     ref = phases.run("advise", {"at": visits}, lambda: {"advice": steps.advise(ask)}, _is_stored)["advice"]
     made = phases.run("distil", {"of": ref}, lambda: {"model": steps.distil(ref, job.epochs, job.advise.seed)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.arms import follow, train_arm
+from flows.arms import stop_all, train_arm
 from flows.artifacts import on_the_board
+from flows.cluster import Place, place
 from flows.config import SeedsJob, TrainJob
 from flows.machine import datasets_root, trainer_slot
+from flows.many import follow_runs
 from flows.pages import training_page
 from lore_datasets.errors import Busy
 
@@ -44,19 +47,21 @@ def _seeds_name() -> str:
     task_run_name="train {job.folder}, seed {job.config.train.seed}, {job.config.advice.dataset}",
     cache_policy=NO_CACHE,
 )
-def _train(job: TrainJob, root: str) -> dict[str, Any]:
-    return train_arm(job, root)
+def _train(job: TrainJob, root: str, where: Place) -> dict[str, Any]:
+    return where.run(job.folder, train_arm, job, root)
 
 
-def _side_by_side(jobs: list[TrainJob], root: str) -> list[dict[str, Any]]:
-    with on_the_board():
-        futures = [_train.submit(job, root) for job in jobs]
-        labels = {Path(job.folder).name: job for job in jobs}
-        follow(
-            {name: Path(job.folder) / "progress.jsonl" for name, job in labels.items()},
-            {name: job.config.train.total_frames for name, job in labels.items()},
-            lambda: not wait(futures, timeout=0.5).not_done,
-        )
+def _side_by_side(jobs: list[TrainJob], root: str, dask: str) -> list[dict[str, Any]]:
+    jobs = [replace(job, folder=str(Path(job.folder).resolve())) for job in jobs] if dask else jobs
+    frames = {job.folder: job.config.train.total_frames for job in jobs}
+    with on_the_board(), place(dask, device=jobs[0].config.train.device) as where:
+        futures = [_train.submit(job, root, where) for job in jobs]
+        try:
+            follow_runs(frames, lambda: not wait(futures, timeout=0.5).not_done)
+        except BaseException:
+            where.stop(frames)
+            stop_all()
+            raise
         found = [future.result() for future in futures]
     dataset = next((job.config.advice.dataset for job in jobs if job.config.advice.dataset), "")
     training_page([(job.folder, row) for job, row in zip(jobs, found, strict=True)], dataset)
@@ -69,9 +74,9 @@ def _side_by_side(jobs: list[TrainJob], root: str) -> list[dict[str, Any]]:
     task_runner=ThreadPoolTaskRunner(max_workers=16),  # pyright: ignore[reportArgumentType]
     persist_result=False,
 )
-def train(jobs: list[TrainJob], root: str = "") -> list[dict[str, Any]]:
+def train(jobs: list[TrainJob], root: str = "", dask: str = "") -> list[dict[str, Any]]:
     """Train runs side by side with the datasets in ``root``, each on from its checkpoint; their last progress."""
-    return _side_by_side(jobs, root or datasets_root())
+    return _side_by_side(jobs, root or datasets_root(), dask)
 
 
 @flow(name="train", flow_run_name=_seeds_name, persist_result=False)
@@ -84,7 +89,8 @@ def train_seeds(job: SeedsJob) -> Any:
         Store().verify(job.dataset)  # an unknown version or a wrong digest is named before anything starts
     try:
         with trainer_slot(f"train {job.folder}"):
-            runner = ThreadPoolTaskRunner(max_workers=job.workers or os.cpu_count() or 1)
-            return train.with_options(task_runner=runner)(jobs, root)  # pyright: ignore[reportArgumentType]
+            at_a_time = job.workers or (len(jobs) if job.dask else os.cpu_count() or 1)
+            runner = ThreadPoolTaskRunner(max_workers=at_a_time)
+            return train.with_options(task_runner=runner)(jobs, root, job.dask)  # pyright: ignore[reportArgumentType]
     except Busy as error:
         return Cancelled(message=f"{error.kind}: {error}")

@@ -41,8 +41,8 @@ def dotted(words: list[str]) -> list[str]:
     return out
 
 
-def parse(words: list[str], prog: str = "python -m lore.main") -> Flags:
-    """Command line -> flags; UsageError names the missing package when tyro is not installed."""
+def parse(words: list[str], prog: str = "python -m lore.main", kind: type[Flags] = Flags) -> Flags:
+    """Command line -> flags, of a ``kind`` that may have more of them; UsageError names tyro where it is missing."""
     try:
         import tyro
     except ImportError:
@@ -51,7 +51,7 @@ def parse(words: list[str], prog: str = "python -m lore.main") -> Flags:
         raise UsageError(
             "the command line needs tyro", hint="pip install tyro, or call lore.loop.train(config, dir)"
         ) from None
-    return tyro.cli(Flags, args=dotted(words), prog=prog)
+    return tyro.cli(kind, args=dotted(words), prog=prog)
 
 
 def _show(row: dict) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from flows import rounds
 from flows.artifacts import key, shares_table
+from flows.cluster import cluster
 from flows.config import AdviceJob, CollectJob, RefreshJob, SeedsJob
 from flows.pages import advice_page, round_page, training_page
 from flows.rounds import Steps, finished_rounds, plain_steps, refresh, round_names
@@ -49,8 +51,6 @@ def begun(tmp_path_factory):
 @pytest.fixture
 def lab(begun, tmp_path, monkeypatch):
     """A copy of the store and the run for one test: (folder of the run, reference of v1)."""
-    import shutil
-
     for name in ("datasets", "run"):
         shutil.copytree(begun[0] / name, tmp_path / name, dirs_exist_ok=True)
     monkeypatch.setenv("LORE_DATASETS", str(tmp_path / "datasets"))
@@ -200,6 +200,22 @@ def test_names_of_runs_say_version_round_and_seed(lab, tmp_path):
     run, first = lab
     assert round_names(str(run)) == (first, 1, 0)
     assert round_names(str(tmp_path / "nowhere")) == ("no run", 1, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_round_that_asks_on_a_cluster_makes_the_rows_that_it_makes_here(lab, tmp_path, monkeypatch):
+    from distributed import get_task_stream
+
+    run, _ = lab
+    for name in ("datasets", "run"):
+        shutil.copytree(tmp_path / name, tmp_path / "here" / name)
+    with cluster("local", 1) as client, get_task_stream(client) as stream:
+        [there] = refresh(job(run, dask=client.scheduler.address), in_process())
+    assert any("lore-shard" in task["key"] for task in stream.data)
+    monkeypatch.setenv("LORE_DATASETS", str(tmp_path / "here" / "datasets"))
+    [here] = refresh(job(tmp_path / "here" / "run"), in_process())
+    assert here["rows"] == there["rows"] > 0 and here["after"] == there["after"]
 
 
 def test_seeds_share_one_pinned_version_and_nothing_newer():
