@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lore import kernels
+from lore import few, kernels
 
 try:
     from lore import kernels_conv
@@ -47,12 +47,9 @@ def _padded(x: Tensor, wide: int) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------ the encoder
 def _packed(weight: Tensor, bias: Tensor, scale: Tensor, wide: int) -> list[np.ndarray]:
     """Weight [5, 5, I, wide], bias and scale [wide] of a stage, flat; made anew when one of them has changed."""
-    state = [(x.data_ptr(), x._version) for x in (weight, bias, scale)]
-    known = getattr(weight, "_packed", None)
-    if known is None or known[0] != state:
-        known = (state, [_padded(x, wide) for x in (weight.permute(2, 3, 1, 0), bias, scale)])
-        setattr(weight, "_packed", known)  # noqa: B010  (a tensor takes attributes, its type does not say so)
-    return known[1]
+    return few.kept(
+        weight, (weight, bias, scale), lambda: [_padded(x, wide) for x in (weight.permute(2, 3, 1, 0), bias, scale)]
+    )
 
 
 def _pool_stage(x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor) -> tuple[Tensor, ...]:

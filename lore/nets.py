@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod, sqrt
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from lore import frames, kernels
+from lore import few, frames, kernels
 
 __all__ = [
     "MLP",
@@ -166,7 +167,7 @@ class MLP(nn.Module):
 
     def __init__(self, inputs: int, layers: int, units: int, generator: Generator | None = None) -> None:
         super().__init__()
-        sizes = [inputs] + [units] * layers
+        self.units, sizes = units, [inputs] + [units] * layers
         self.linears = nn.ModuleList(Linear(a, b, generator) for a, b in pairwise(sizes))
         self.norms = nn.ModuleList(NormAct(units) for _ in range(layers))
 
@@ -195,6 +196,11 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> float32 [..., outputs]."""
+        mlp = self.mlp
+        if mlp.linears and few.fits(x, mlp.units):
+            pairs = zip(mlp.linears, mlp.norms, strict=True)
+            layers: list[Any] = [(linear.weight, linear.bias, norm.scale) for linear, norm in pairs]
+            return few.head(self, x, layers, (self.out.weight, self.out.bias))
         if x.dim() == 3 and not x.is_contiguous() and x.transpose(0, 1).is_contiguous():  # stored time-major
             return self(x.transpose(0, 1)).transpose(0, 1)
         return self.out(self.mlp(x)).float()

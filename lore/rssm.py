@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from lore import kernels
+from lore import few, kernels
 from lore.config import Size
 from lore.nets import BlockLinear, Head, Linear, NormAct
 from lore.recurrence import Weights, filter_sequence
@@ -54,6 +55,7 @@ class RSSM(nn.Module):
         self.post_in, self.post_norm = Linear(deter + tokens, hidden, generator), NormAct(hidden)
         self.post_out = Linear(hidden, flat, generator)
         self.prior_net = Head(deter, flat, 2, hidden, generator)
+        self._filter = [p for name, p in self.named_parameters() if not name.startswith("prior_net.")]
 
     def initial(self, batch: int, device: torch.device | None = None) -> Latent:
         """The all-zero state for ``batch`` rows."""
@@ -129,11 +131,37 @@ class RSSM(nn.Module):
         self, tokens: Tensor, prev_action: Tensor, is_first: Tensor, latent: Latent, generator: Generator | None = None
     ) -> Latent:
         """One step of :meth:`observe` for acting: tokens [B, E], prev_action int64 [B], is_first bool [B]."""
+        hidden, blocks = self.size.hidden, self.size.blocks
+        if few.fits(tokens, hidden, self.size.deter // blocks, self.size.stoch * self.size.classes):
+            uniform, rows = self._uniform(tokens.shape[:1], tokens.device, generator), ~is_first
+            action = torch.where(rows, prev_action, self.actions)
+            carried = latent.deter.float(), latent.stoch.float()
+            return Latent(*few.step(*carried, rows, action, tokens, uniform, UNIMIX, hidden, blocks, self._few()))
         keep = (~is_first).float().unsqueeze(-1)
         action = self.project_action(prev_action, ~is_first)
         deter = self.core(latent.deter.float() * keep, latent.stoch.float() * keep.unsqueeze(-1), action)
         post = self._posterior(self.post_in(torch.cat([deter, tokens.to(deter.dtype)], -1)))
         return Latent(deter, self._sample(post, self._uniform(deter.shape[:1], deter.device, generator)))
+
+    def _few(self) -> tuple[np.ndarray, ...]:
+        """The weights of :meth:`observe_step` as :func:`lore.few.step` takes them."""
+        own = self.mix.weight.shape[2]  # D / g
+
+        def pack() -> tuple[np.ndarray, ...]:
+            mix = self.mix.weight.detach()
+            weight, bias = self.action_in.weight, self.action_in.bias
+            table = self.action_norm(torch.cat([weight.t() + bias, bias[None]]))  # as in project_action
+            parts = [
+                self.deter_in.weight.t(), self.deter_in.bias, self.deter_norm.scale,
+                self.stoch_in.weight.t(), self.stoch_in.bias, self.stoch_norm.scale, table,
+                mix[own:], self.mix.bias, mix[:own].transpose(0, 1), self.mix_norm.scale,
+                self.gates.weight.transpose(0, 1), self.gates.bias,
+                self.post_in.weight.t(), self.post_in.bias, self.post_norm.scale, self.post_out.weight.t(),
+                self.post_out.bias,
+            ]  # fmt: skip
+            return tuple(few.flat(x.detach().contiguous()) for x in parts)
+
+        return few.kept(self, self._filter, pack)
 
     def imagine_step(self, latent: Latent, action: Tensor, generator: Generator | None = None) -> Latent:
         """The next latent under the prior: latent [N, ...], action int64 [N]."""

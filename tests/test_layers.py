@@ -19,7 +19,7 @@ BLOCKER = """
 import importlib, pkgutil, sys
 
 ABSENT = set(sys.argv[1].split(","))
-OPTIONAL = {"lore.kernels_conv", "lore.kernels_cpu", "lore.kernels_vector"}  # numba's: lore goes without them
+OPTIONAL = {"lore.kernels_conv", "lore.kernels_cpu", "lore.kernels_few", "lore.kernels_vector"}  # numba's
 
 
 class Absent:
