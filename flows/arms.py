@@ -28,9 +28,10 @@ _running: dict[int, tuple[Path, subprocess.Popen[bytes]]] = {}
 _stopping = threading.Event()
 
 
-def arguments(config: Config) -> list[str]:
-    """Command line of ``lore.main`` for everything in ``config`` that is not the default."""
-    default, words = Config(), []
+def arguments(config: Config, default: Config | None = None, prefix: str = "") -> list[str]:
+    """Command line for everything in ``config`` that is not as in ``default``: of ``lore.main``, or of a verb that has
+    the configuration under ``prefix``."""
+    default, words = default or Config(), []
     for section in dataclasses.fields(Config):
         mine, plain = getattr(config, section.name), getattr(default, section.name)
         for leaf in dataclasses.fields(mine):
@@ -38,10 +39,10 @@ def arguments(config: Config) -> list[str]:
             if value == getattr(plain, leaf.name):
                 continue
             if isinstance(value, bool):
-                words.append(f"--{section.name}.{'' if value else 'no_'}{leaf.name}")
+                words.append(f"--{prefix}{section.name}.{'' if value else 'no_'}{leaf.name}")
             else:
                 values = value if isinstance(value, (tuple, list)) else (value,)
-                words += [f"--{section.name}.{leaf.name}", *map(str, values)]
+                words += [f"--{prefix}{section.name}.{leaf.name}", *map(str, values)]
     return words
 
 

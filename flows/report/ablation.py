@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flows.arms import arguments
+from flows.config import AblateJob, study_config
 from flows.phases import write_json
 from flows.report.plots import COLOURS, bands
 from flows.report.read import RunData, read_run, success_rates
@@ -28,7 +30,6 @@ from lore_datasets.errors import LoreError
 
 if TYPE_CHECKING:
     from flows.ablate import Trial
-    from flows.config import AblateJob
 
 __all__ = ["TAGS", "study", "table", "write_study"]
 
@@ -244,10 +245,13 @@ def write_study(job: AblateJob, todo: Sequence[Trial], advice: dict[str, str]) -
 
 
 def _command(job: AblateJob) -> str:
-    words = [f"--arms {job.arms}", f"--advisers {job.advisers}", f"--seeds {job.seeds}", f"--frames {job.frames}"]
-    if job.control_arms:
-        words.append(f"--control_arms {job.control_arms}")
-    return " ".join(["lore ablate", *words, f"--episodes {job.episodes}", f"--folder {job.folder}"])
+    """The command that makes the study again, on any number of workers."""
+    kept = ("arms", "advisers", "seeds", "frames", "episodes", "folder")
+    words = [f"--{name} {getattr(job, name)}" for name in kept]
+    for name in ("control_arms", "name", "states", "rows", "epochs"):
+        if getattr(job, name) != getattr(AblateJob, name):
+            words.append(f"--{name} {getattr(job, name)}")
+    return " ".join(["lore ablate", *words, *arguments(job.config, study_config(), "config.")])
 
 
 def _write(path: Path, text: str) -> None:

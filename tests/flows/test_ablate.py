@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tyro
 
 from flows import cli
 from flows.ablate import trials
@@ -157,6 +159,8 @@ def test_a_small_study_runs_to_its_page_and_a_second_call_runs_nothing_again(tmp
     assert [found["arms"][label]["steps"] for label in found["order"]] == [[300], [300]]
     assert all(arm["episodes"][0] >= 3 and "as_trained" in arm for arm in found["arms"].values())
     assert "uncertainty_gate/trust" not in found["arms"]["none"]["statistics"]
+    again = tyro.cli(AblateJob, args=shlex.split(found["command"])[2:])
+    assert again == dataclasses.replace(tyro.cli(AblateJob, args=words[1:]), workers=0)
     page = (folder / "ablation.html").read_text()
     assert "B mine" in page and "data:image/svg+xml" in page
     before = {p: p.stat().st_mtime_ns for p in folder.glob("*/seed-0/checkpoint.safetensors")}

@@ -57,6 +57,7 @@ class Up:
         self.log = (folder / "up.log").open("ab")
         stale = self.written()  # of a lab that was killed
         words = [sys.executable, "-m", "flows", "up", "--port", "0", *more]
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children would ignore Ctrl-C
         self.process = subprocess.Popen(words, cwd=folder, stdout=self.log, stderr=subprocess.STDOUT)
         wait_for(lambda: self.written() > stale or self.process.poll() is not None, 900)
         assert self.process.poll() is None, self.said()
