@@ -180,7 +180,7 @@ def policy() -> dict[str, Any]:
         config = load_config(size="1m", observation="pixels", num_envs=envs, threads=1)
         run = Run(config, Path(tempfile.mkdtemp()), with_replay=False)
         steps = run.envs.reset()
-        out[f"batch {envs}"] = timed(lambda r=run, s=steps: r.player.act(s, 0), 50, warmup=5)
+        out[f"batch {envs}"] = timed(lambda r=run, s=steps: r.player.act(s, 0), 500, warmup=20)
     return out
 
 
