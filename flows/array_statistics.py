@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from lore_datasets.errors import BadInput
+from lore_datasets.errors import BadInput, ServiceError, shown
 
 __all__ = ["BINS", "array_statistics"]
 
@@ -44,11 +44,27 @@ def array_statistics(ref: str, root: Path | None = None, dask: str = "") -> dict
     rows = {name: array for name, array in rows.items() if array is not None}
     made = _of_advice(rows) if manifest.kind == "advice" else _of_states(rows)
     with cluster(dask) if dask else nullcontext():
-        import dask as library
-
-        [found] = library.compute(made, **({} if dask else {"scheduler": "threads"}))
+        found = _computed(made, f"statistics of {full}", bool(dask))
     options = [*manifest.actions, *manifest.skills]
     return {"ref": str(full), **_named(found, options, list(manifest.provenance.get("sources", [])))}
+
+
+def _computed(made: dict[str, Any], what: str, on_cluster: bool) -> dict[str, Any]:
+    """``made`` with numbers for what dask has yet to compute, on the cluster whose client is open or on threads."""
+    import dask
+
+    from lore_datasets.repository import guarded
+
+    if not on_cluster:
+        with guarded(f"reading {what}", "the other versions"):
+            return dask.compute(made, scheduler="threads")[0]
+    try:
+        return dask.compute(made)[0]
+    except Exception as error:
+        raise ServiceError(
+            f"{what} failed on the cluster: {type(error).__name__}: {shown(error, 160)}",
+            hint="workers need this LoRe and the datasets under the same path; see docs/clusters.md",
+        ) from None
 
 
 def _joined(parts: list[Any]) -> Any:

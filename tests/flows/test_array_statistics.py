@@ -97,6 +97,10 @@ def test_what_has_no_rows_and_what_is_not_there_is_named(two_rounds, own_dataset
     monkeypatch.setattr("flows.cluster._SECONDS", 0.5)
     assert cli.main(["datasets", "show", str(two_rounds), "--dask", "tcp://127.0.0.1:9"]) == 4
     assert "no Dask scheduler answers" in capsys.readouterr().err
+    for chunk in (own_datasets / "small.icechunk" / "chunks").iterdir():
+        chunk.write_bytes(b"broken")
+    with pytest.raises(CorruptArtifact, match="failed while reading statistics"):
+        array_statistics(str(two_rounds))
     monkeypatch.setattr("lore_datasets.reader._MAX_CHUNKS", 0)
     with pytest.raises(CorruptArtifact, match="is cut into"):
         array_statistics(str(two_rounds))
