@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -196,3 +198,22 @@ def test_the_command_trains_seeds_on_workers_of_its_own_and_goes_on_where_they_w
         assert said.count(f": {frames} steps") == 2 and "lore report" in said
     rows = [json.loads(line)["step"] for line in (tmp_path / "runs/seed-9/progress.jsonl").read_text().splitlines()]
     assert rows == sorted(rows) and rows[-1] == 200
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ctrl_c_lets_the_runs_on_the_workers_save(tmp_path):
+    words = [*SMALL[:-1], "3600", "--log_dir", str(tmp_path), "--seeds", "5", "--dask", "local", "--workers", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows", "train", *words, "--total_frames", "100000"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    run, deadline = tmp_path / "seed-5", time.monotonic() + 400
+    while step_of(run) < 30 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    reached = step_of(run)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130 and "go on with `lore train" in said and "Traceback" not in said
+    assert checkpoint.load(run / CHECKPOINT)[1]["frames"] >= reached >= 30
