@@ -38,7 +38,8 @@ class _Mean:
 
 class Trust:
     """Every decision at which advice was at hand starts a trial: followed or not. Its outcome is the reward of the next
-    ``horizon`` steps, or up to the episode's end. Where following is worse by more than chance, ``value`` falls.
+    ``horizon`` steps, or up to the episode's end. Where following is worse by more than chance, ``value`` falls, the
+    faster the surer that is.
 
     Whether a decision is followed is drawn at random in each state, so the two groups differ by little else. Harm that
     shows later than ``horizon`` steps is not seen.
@@ -99,7 +100,7 @@ class Trust:
         noise = math.sqrt(advised.variance() / advised.weight + own.variance() * self.horizon / own.weight + 1e-12)
         harm = (own.mean - advised.mean) / noise
         if harm > DOUBT:
-            self.value = max(FLOOR, self.value * 0.97)
+            self.value = max(FLOOR, self.value * 0.97 ** ((harm / DOUBT) ** 2))
         elif harm < 0.5 * DOUBT:
             self.value = min(1.0, self.value * 1.01)
 

@@ -124,7 +124,7 @@ class Path(Grid):
         return reward + 0.2 * (sum(self._at) - before), terminal
 
 
-def played(seed: int, settings: dict[str, Any] | None, blind: bool = False, updates: int = 400) -> Poisoned:
+def played(seed: int, settings: dict[str, Any] | None, blind: bool = False, updates: int = 500) -> Poisoned:
     """One run on the grid; None = without advice."""
     trainer = Poisoned(Path(seed), seed, settings=settings, blind=blind)
     for part in range(50, updates + 1, 50):

@@ -7,8 +7,10 @@ from poisoned import CONTAINED, EXPOSED, played
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_poison_costs_a_learning_agent_at_most_a_tenth_of_its_return_and_nearly_all_where_nothing_contains_it():
-    plain, contained, exposed = played(0, None), played(0, CONTAINED), played(0, EXPOSED, blind=True)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_poison_costs_a_learning_agent_at_most_a_tenth_of_its_return_and_nearly_all_where_nothing_contains_it(seed):
+    plain, contained, exposed = played(seed, None), played(seed, CONTAINED), played(seed, EXPOSED, blind=True)
+    print(seed, [round(one.last(20)[0], 2) for one in (plain, contained, exposed)], contained.gate.trust.value)
     assert plain.last(20)[0] > 1.2  # the plain learner walks to the goal
     assert contained.last(20)[0] >= 0.9 * plain.last(20)[0]
     assert contained.gate.trust.value < 0.1 and contained.gate.kl_mean <= contained.gate.delta_target
