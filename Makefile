@@ -16,7 +16,7 @@ setup: .venv/.stamp  ## build .venv from pyproject.toml and constraints.txt (no-
 	@test -n "$(PYTHON)" || { echo "LoRe needs Python 3.11 or 3.12 on the PATH; install one, or call make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@echo "setting up .venv with $$($(PYTHON) --version) (about two minutes, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(RUN) -m pip install -q -c constraints.txt -e '.[dev]' 2> >(grep -v 'is ignored: it is neither a file' >&2)
+	@PYTHONWARNINGS=ignore $(RUN) -m pip install -q -c constraints.txt -e '.[dev]' 2> >(grep -v 'is ignored: it is neither a file' >&2)
 	@touch $@
 
 demo: setup  ## the whole walk on real Crafter: collect, advise, train two arms, evaluate, report
