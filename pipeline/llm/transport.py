@@ -1,7 +1,7 @@
 """The connections of an adviser behind HTTP: one per question in flight, kept open, with a cap on what a body may hold.
 
 A pool of httpx looks at all its connections for every request: with 64 of them a question cost 9 ms of CPU time, with a
-pool for each 1.9, with a connection of :mod:`pipeline.llm.http1` 1.3. Behind a proxy there is a pool for each.
+pool for each 1.9.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import ssl
 import urllib.request
 from functools import cache
 from typing import Any
-
-from pipeline.llm.http1 import Lane
 
 __all__ = ["MAX_BODY", "TooLarge", "connections", "trust"]
 
@@ -55,9 +53,7 @@ def connections(http: Any, url: str, direct: bool) -> Any:
             if free:
                 lane = free.pop()
             else:
-                lane = (
-                    http.AsyncHTTPTransport(verify=trusted, limits=one, proxy=proxy) if proxy else Lane(http, trusted)
-                )
+                lane = http.AsyncHTTPTransport(verify=trusted, limits=one, proxy=proxy)
                 lanes.append(lane)
             try:
                 response = await lane.handle_async_request(request)
