@@ -123,6 +123,20 @@ def show(
         _dump(found)
         return 0
     manifest = found["manifest"]
+    for title, text in _about(found).items():
+        print(textwrap.fill(f"{title:<12} {text}", 118, subsequent_indent=" " * 13, break_on_hyphens=False))
+    print("arrays")
+    width = max((len(path) for path in manifest["arrays"]), default=0)
+    for path, spec in sorted(manifest["arrays"].items()):
+        shape = "x".join(map(str, spec["shape"])) or "scalar"
+        print(f"  {path:<{width}}  {spec['dtype']:<8} {shape:<14} sha256 {spec['sha256'][:12]}")
+    print(f"\nnext: lore datasets verify {found['ref']}")
+    return 0
+
+
+def _about(found: dict[str, Any]) -> dict[str, str]:
+    """What ``show`` says of a version before its arrays, by title."""
+    manifest = found["manifest"]
     lines = {
         "dataset": found["ref"],
         "labels": ", ".join(found["labels"]) or "none",
@@ -142,15 +156,7 @@ def show(
     lines["prompts"] = ", ".join(prompts) or "none"
     for title, values in (*((t, manifest[t]) for t in ("counts", "cost", "config")), ("provenance", about)):
         lines[title] = ", ".join(f"{k} {_short(v)}" for k, v in _flat(values).items() if v != "") or "none"
-    for title, text in lines.items():
-        print(textwrap.fill(f"{title:<12} {text}", 118, subsequent_indent=" " * 13, break_on_hyphens=False))
-    print("arrays")
-    width = max((len(path) for path in manifest["arrays"]), default=0)
-    for path, spec in sorted(manifest["arrays"].items()):
-        shape = "x".join(map(str, spec["shape"])) or "scalar"
-        print(f"  {path:<{width}}  {spec['dtype']:<8} {shape:<14} sha256 {spec['sha256'][:12]}")
-    print(f"\nnext: lore datasets verify {found['ref']}")
-    return 0
+    return lines
 
 
 def _card(store: Store, ref: str, form: str, license: str, file: Path | None) -> str:

@@ -7,8 +7,11 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 os.environ.setdefault("ICECHUNK_LOG", "error")
 os.environ["DO_NOT_TRACK"] = "1"
 
+import hashlib
 import importlib.util
+import json
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -69,3 +72,23 @@ def own_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A datasets folder of the test's own, for everything that reads LORE_DATASETS."""
     monkeypatch.setenv("LORE_DATASETS", str(tmp_path / "datasets"))
     return tmp_path / "datasets"
+
+
+@pytest.fixture
+def digest() -> Callable[[Path], str]:
+    """What gives the SHA-256 over everything a run in a folder would continue from, times left out."""
+    import torch
+
+    from lore import checkpoint
+    from lore.run import CHECKPOINT
+
+    def of(folder: Path) -> str:
+        tensors, meta = checkpoint.load(folder / CHECKPOINT)
+        out = hashlib.sha256()
+        for name in sorted(tensors):
+            out.update(name.encode() + tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        for volatile in ("saved", "seconds", "config"):
+            meta.pop(volatile)
+        return out.hexdigest() + json.dumps(meta, sort_keys=True)
+
+    return of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -15,7 +14,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
 
 from flows import cli
 from flows.arms import last_row, train_arm
@@ -120,17 +118,6 @@ def test_a_run_that_wants_a_gpu_goes_to_the_worker_that_has_one_or_is_refused():
             assert where.resources == {} and where.run("r", os.getpid) != os.getpid()
 
 
-def digest(folder: Path) -> str:
-    """SHA-256 over everything a run would continue from."""
-    tensors, meta = checkpoint.load(folder / CHECKPOINT)
-    out = hashlib.sha256()
-    for name in sorted(tensors):
-        out.update(name.encode() + tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    for volatile in ("saved", "seconds", "config"):
-        meta.pop(volatile)
-    return out.hexdigest() + json.dumps(meta, sort_keys=True)
-
-
 def step_of(folder: Path) -> int:
     return int((last_row(folder / "progress.jsonl") or {}).get("step", 0))
 
@@ -146,7 +133,7 @@ def worker_of(folder: Path, workers: list[int]) -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_seeds_on_a_cluster_end_as_if_no_worker_had_been_killed(tmp_path, own_datasets):
+def test_seeds_on_a_cluster_end_as_if_no_worker_had_been_killed(tmp_path, own_datasets, digest):
     """The run of the killed worker goes on elsewhere from its checkpoint; the other one does not notice."""
     jobs = flags("--log_dir", str(tmp_path / "runs"), "--seeds", "0", "1", "--total_frames", "300").jobs()
     first, seen = tmp_path / "runs" / "seed-0", []

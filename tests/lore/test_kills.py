@@ -1,19 +1,14 @@
 """A run that is killed at twenty random moments and resumed each time ends as if nothing had happened."""
 
-import hashlib
-import json
 import multiprocessing
 import time
 
 import numpy as np
 import pytest
-import torch
 
-from lore import checkpoint
 from lore.config import Config, load_config
 from lore.loop import train
 from lore.metrics import read_jsonl
-from lore.run import CHECKPOINT
 from lore_datasets.environments import get_environment
 from lore_datasets.hdf5 import export_hdf5
 from lore_datasets.store import Store
@@ -33,18 +28,6 @@ def config(advice: str, save_interval_s: float) -> Config:
             "synthetic.warmup_updates": 2, "hold": 4, "device": "cpu",
         }
     )  # fmt: skip
-
-
-def digest(folder) -> str:
-    """SHA-256 over everything a run would continue from."""
-    tensors, meta = checkpoint.load(folder / CHECKPOINT)
-    out = hashlib.sha256()
-    for name in sorted(tensors):
-        out.update(name.encode() + tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    for volatile in ("saved", "seconds", "config"):
-        meta.pop(volatile)
-    out.update(json.dumps(meta, sort_keys=True).encode())
-    return out.hexdigest()
 
 
 def step_of(folder) -> int:
@@ -72,7 +55,7 @@ def kill_at(child, folder, step: int, delay: float) -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_twenty_random_kills_leave_no_trace_in_what_the_run_ends_as(tmp_path):
+def test_twenty_random_kills_leave_no_trace_in_what_the_run_ends_as(tmp_path, digest):
     store = Store(tmp_path / "store")
     advice = tmp_path / "advice.h5"
     export_hdf5(store, small_advice(tmp_path / "store", get_environment("crafter"), n=40), advice)
