@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Generator, Tensor, nn
@@ -17,7 +17,18 @@ from lore.returns import LAMBDA, PercentileNorm
 from lore.types import Imagined, Latent
 from lore.world_model import WorldModel
 
-__all__ = ["SLOW_RATE", "ActorCritic", "PolicyStep", "imagination_loss", "imagine", "replay_loss"]
+__all__ = [
+    "SLOW_RATE",
+    "ActorCritic",
+    "Judged",
+    "PolicyStep",
+    "imagination_loss",
+    "imagine",
+    "judge",
+    "judged_loss",
+    "judged_metrics",
+    "replay_loss",
+]
 
 SLOW_RATE = 0.02
 """Share of the critic that enters the slow critic per update."""
@@ -130,6 +141,92 @@ def imagine(
     return Imagined(features, torch.stack(actions, 1), torch.stack(decisions, 1), torch.stack(flags, 1), mask, latent)
 
 
+class Judged(NamedTuple):
+    """What world model and critic say along imagined trajectories [N, H(+1)]: all that a loss needs but its scale."""
+
+    logits: Tensor  # [N, H, 255] of the critic, with gradient
+    reward: Tensor  # [N, H+1]
+    cont: Tensor  # [N, H+1]
+    value: Tensor  # [N, H+1]
+    slow: Tensor  # [N, H], the slow critic's value
+    returns: Tensor  # [N, H]
+    reach: Tensor  # [N, H], what a step weighs
+    is_decision: Tensor  # bool [N, H]
+
+
+def judge(
+    ac: ActorCritic,
+    imagined: Imagined,
+    reward: Tensor,
+    cont: Tensor,
+    lam: float = LAMBDA,
+    weight: Tensor | None = None,
+) -> Judged:
+    """Values, lambda-returns and weights of imagined trajectories.
+
+    Args:
+        imagined: trajectories of :func:`imagine`.
+        reward, cont: predictions [N, H+1] on ``imagined.features`` (:meth:`WorldModel.predict`).
+        weight: extra factor, broadcast against [N, H] (synthetic rows, cut-off steps).
+    """
+    features = imagined.features.detach()
+    before, is_decision = features[:, :-1], imagined.is_decision
+    logits = ac.critic(before)
+    with torch.no_grad():
+        value = torch.cat([twohot_mean(logits, ac.bins), ac.value(features[:, -1:])], 1)
+        returns, reach = losses.imagined_returns(reward, cont, value, is_decision, lam)
+        reach = reach[:, :-1] if weight is None else reach[:, :-1] * weight
+        return Judged(logits, reward, cont, value, ac.slow_value(before), returns, reach, is_decision[:, :-1])
+
+
+def judged_loss(
+    ac: ActorCritic,
+    imagined: Imagined,
+    judged: Judged,
+    scale: Tensor,
+    *,
+    entropy: float = 3e-4,
+    bias: Tensor | None = None,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Losses ``policy`` and ``value`` [N, H], and the policy's entropy [N, H] (detached).
+
+    Args:
+        scale: 0-d, of the returns.
+        entropy: weight of the policy's entropy.
+        bias: advice [N, H, A+M] that was added to the actor's logits when the decisions were sampled.
+    """
+    advantage = (judged.returns - judged.value[:, :-1]) / scale
+    log_probs = ac.log_probs(imagined.features.detach()[:, :-1], imagined.mask, bias)
+    policy, spread = losses.policy_loss(
+        log_probs, imagined.decision, advantage, judged.reach, judged.is_decision, entropy
+    )
+    value = losses.value_loss(judged.logits, ac.bins, judged.returns, judged.slow, judged.reach)
+    return {"policy": policy, "value": value}, spread
+
+
+def judged_metrics(judged: Judged, scale: Tensor, spread: Tensor, actions: int) -> dict[str, Tensor]:
+    """Detached 0-d metrics of whole imaginations; ``spread`` [N, H]: the entropy of the policy over ``actions``."""
+    advantage = (judged.returns - judged.value[:, :-1]) / scale
+    entropy = spread.mean() / judged.is_decision.float().mean().clamp(min=1e-6)
+    return {
+        "adv": advantage.mean(),
+        "adv_std": advantage.std(),
+        "adv_mag": advantage.abs().mean(),
+        "rew": judged.reward.mean(),
+        "con": judged.cont.mean(),
+        "ret": (judged.returns / scale).mean(),
+        "val": judged.value.mean(),
+        "tar": judged.returns.mean(),
+        "weight": judged.reach.mean(),
+        "slowval": judged.slow.mean(),
+        "ret_min": judged.returns.amin(),
+        "ret_max": judged.returns.amax(),
+        "ret_rate": ((judged.returns / scale).abs() >= 1.0).float().mean(),
+        "ent/action": entropy,
+        "rand/action": entropy / math.log(actions),
+    }
+
+
 def imagination_loss(
     ac: ActorCritic,
     imagined: Imagined,
@@ -142,47 +239,15 @@ def imagination_loss(
     bias: Tensor | None = None,
     update_norm: bool = True,
 ) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
-    """Losses ``policy`` and ``value`` [N, H], returns [N, H] (detached), detached metrics.
+    """Losses ``policy`` and ``value`` [N, H], returns [N, H] (detached), detached metrics of one imagination.
 
-    Args:
-        imagined: trajectories of :func:`imagine`.
-        reward, cont: predictions [N, H+1] on ``imagined.features`` (:meth:`WorldModel.predict`).
-        entropy: weight of the policy's entropy.
-        weight: extra factor, broadcast against [N, H] (synthetic rows, cut-off steps).
-        bias: advice [N, H, A+M] that was added to the actor's logits when the decisions were sampled.
-        update_norm: take the returns into the normaliser before it is used.
+    ``update_norm``: take the returns into the normaliser before it is used; the rest as in :func:`judge` and
+    :func:`judged_loss`.
     """
-    features = imagined.features.detach()
-    before, is_decision = features[:, :-1], imagined.is_decision[:, :-1]
-    logits = ac.critic(before)
-    with torch.no_grad():
-        value = torch.cat([twohot_mean(logits, ac.bins), ac.value(features[:, -1:])], 1)
-        returns, reach = losses.imagined_returns(reward, cont, value, imagined.is_decision, lam)
-        scale = ac.norm.update(returns) if update_norm else ac.norm.scale()
-        advantage = (returns - value[:, :-1]) / scale
-        reach = reach[:, :-1] if weight is None else reach[:, :-1] * weight
-        slow = ac.slow_value(before)
-    log_probs = ac.log_probs(before, imagined.mask, bias)
-    policy, spread = losses.policy_loss(log_probs, imagined.decision, advantage, reach, is_decision, entropy)
-    decided = is_decision.float().mean().clamp(min=1e-6)
-    metrics = {
-        "adv": advantage.mean(),
-        "adv_std": advantage.std(),
-        "adv_mag": advantage.abs().mean(),
-        "rew": reward.mean(),
-        "con": cont.mean(),
-        "ret": (returns / scale).mean(),
-        "val": value.mean(),
-        "tar": returns.mean(),
-        "weight": reach.mean(),
-        "slowval": slow.mean(),
-        "ret_min": returns.amin(),
-        "ret_max": returns.amax(),
-        "ret_rate": ((returns / scale).abs() >= 1.0).float().mean(),
-        "ent/action": spread.mean() / decided,
-    }
-    metrics["rand/action"] = metrics["ent/action"] / math.log(ac.actions)
-    return {"policy": policy, "value": losses.value_loss(logits, ac.bins, returns, slow, reach)}, returns, metrics
+    judged = judge(ac, imagined, reward, cont, lam, weight)
+    scale = ac.norm.update(judged.returns) if update_norm else ac.norm.scale()
+    terms, spread = judged_loss(ac, imagined, judged, scale, entropy=entropy, bias=bias)
+    return terms, judged.returns, judged_metrics(judged, scale, spread, ac.actions)
 
 
 def replay_loss(

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from lore.actor_critic import imagination_loss, imagine, replay_loss
+from lore.actor_critic import replay_loss
 from lore.advice.gate import Gate
 from lore.advice.head import AdvisedPolicy, advice_targets, held_out
 from lore.agent import Agent
 from lore.config import Config
+from lore.dreams import Dreams
 from lore.losses import SCALES, total_loss
 from lore.optim import LaProp
 from lore.options.heads import OptionPolicy
@@ -51,22 +52,24 @@ class Learner:
 
     def update(self, records: Mapping[str, np.ndarray | Tensor]) -> tuple[Latent, dict[str, Any]]:
         """One gradient step on records [B, 1+T, ...]; returns the posterior latents [B, T, ...] and 0-d metrics."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.model.bf16):
-            losses, scales, posterior, metrics = self._losses(records)
-        total = total_loss(losses, scales)
         self.optimiser.zero_grad()
-        total.backward()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.model.bf16):
+            losses, scales, dreams, posterior, metrics = self._losses(records)
+            imagined, more = dreams.learn(self.config.train.entropy)
+        total_loss(losses, scales).backward()
         self.optimiser.step()
         self.agent.actor_critic.update_slow()
         self.updates += 1
-        metrics |= {f"loss/{name}": value.detach().mean() for name, value in losses.items()}
-        metrics |= {"opt/loss": total.detach(), "opt/grad_norm": self.optimiser.grad_norm}
+        losses |= imagined
+        total = total_loss({k: v.detach() for k, v in losses.items()}, scales)
+        metrics |= more | {f"loss/{name}": value.detach().mean() for name, value in losses.items()}
+        metrics |= {"opt/loss": total, "opt/grad_norm": self.optimiser.grad_norm}
         return posterior, metrics
 
     def _losses(
         self, records: Mapping[str, np.ndarray | Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, float], Latent, dict[str, Any]]:
-        """(losses by name, their scales, posterior [B, T, ...], metrics) of one batch."""
+    ) -> tuple[dict[str, Tensor], dict[str, float], Dreams, Latent, dict[str, Any]]:
+        """(losses by name, their scales, the imagination, posterior [B, T, ...], metrics) of one batch."""
         agent, config = self.agent, self.config
         tensors = {k: torch.as_tensor(v).to(self.device) for k, v in records.items() if k != "indices"}
         batch, start = agent.world_model.split_context(tensors)
@@ -76,9 +79,8 @@ class Learner:
         features = seen.latent.features()
         posterior = Latent(seen.latent.deter.detach(), seen.latent.stoch.detach())
         starts = Latent(posterior.deter.flatten(0, 1), posterior.stoch.flatten(0, 1))
-        losses["policy"], losses["value"], boots, more = self._imagined_losses(starts, batch, losses)
-        boot, own = boots[: len(starts.deter)], boots[len(starts.deter) :]
-        metrics |= more
+        dreams = self._imagine(starts, batch, losses)
+        boot, own = dreams.returns[: len(starts.deter), 0], dreams.returns[len(starts.deter) :, 0]
         losses |= replay_loss(agent.actor_critic, features, boot.view(batch["reward"].shape), batch)
         scales = dict(SCALES)
         if agent.heads is not None:
@@ -98,7 +100,7 @@ class Learner:
             if term is not None:
                 losses["clone"], scales["clone"] = term, config.synthetic.clone_scale
             metrics |= self.synthetic.metrics()
-        return losses, scales, posterior, metrics
+        return losses, scales, dreams, posterior, metrics
 
     def _advice_loss(self, features: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Imitation of the advice that was stored with the replayed steps; features [N, F]."""
@@ -110,14 +112,10 @@ class Learner:
         held = held_out(batch["state"].flatten(0, 1))
         return head.loss(features, target, batch["confidence"].flatten().float(), held)
 
-    def _imagined_losses(
-        self, starts: Latent, batch: dict[str, Tensor], losses: dict[str, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """(policy loss, value loss, return of each start [N + R], metrics) of imagination from real and synthetic
-        starts."""
-        agent, config = self.agent, self.config
-        model, critic = agent.world_model, agent.actor_critic
-        weight = None
+    def _imagine(self, starts: Latent, batch: dict[str, Tensor], losses: dict[str, Tensor]) -> Dreams:
+        """Imagination from real and synthetic starts under the policy that acts."""
+        agent, config, weight = self.agent, self.config, None
+        critic = agent.actor_critic
         if self.synthetic is not None:
             error = losses["state" if agent.observation == "symbolic" else "image"].detach().mean()
             starts, weight = self.synthetic.extend(starts, batch["row"].flatten(), error, self.updates, self.generator)
@@ -127,15 +125,8 @@ class Learner:
             actor, policy = advised, advised.policy_step
         if agent.heads is not None:
             policy = OptionPolicy(actor, agent.heads, self.slots, critic.unimix)
-        imagined = imagine(model, policy, starts, config.train.horizon, self.generator)
-        with torch.no_grad():
-            reward, cont = model.predict(imagined.features)
-        terms, returns, metrics = imagination_loss(
-            critic, imagined, reward, cont, entropy=config.train.entropy,
-            weight=None if weight is None else weight[:, None],
-            bias=None if advised is None else advised.along(imagined.features[:, :-1]),
-        )  # fmt: skip
-        return terms["policy"], terms["value"], returns[:, 0], metrics
+        along = None if advised is None else advised.along
+        return Dreams(agent.world_model, critic, policy, starts, weight, config.train.horizon, self.generator, along)
 
     @property
     def bad_updates(self) -> int:

@@ -60,7 +60,7 @@ class _Linear(torch.autograd.Function):
     def backward(ctx, grad: Tensor):  # type: ignore[override]
         x, weight = ctx.saved_tensors
         own = kernels.linear(grad, weight.t()) if ctx.needs_input_grad[0] else None
-        return own, grad.t() @ x, grad.sum(0)
+        return own, kernels.weight_gradient(grad, x), grad.sum(0)
 
 
 class Linear(nn.Linear):

@@ -7,34 +7,14 @@ half of the work of short steps.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from lore import kernels
+from lore.recurrence_cpu import CompiledFilter, fits
+from lore.recurrence_weights import Kept, Slopes, Weights, by_block, input_gradients
 
-__all__ = ["Weights", "filter_sequence"]
-
-
-class Weights(NamedTuple):
-    """What the filter reads; layouts are those of the layers in :mod:`lore.nets`."""
-
-    deter: Tensor  # [h, D]
-    deter_bias: Tensor
-    deter_scale: Tensor
-    stoch: Tensor  # [h, S K]
-    stoch_bias: Tensor
-    stoch_scale: Tensor
-    mix: Tensor  # [D/g + 3 h, g, D/g]
-    mix_bias: Tensor
-    mix_scale: Tensor
-    gates: Tensor  # [D/g, g, 3 D/g]
-    gates_bias: Tensor
-    post: Tensor  # [h, D], the posterior's first layer without its columns for tokens
-    post_scale: Tensor
-    logits: Tensor  # [S K, h]
-    logits_bias: Tensor
+__all__ = ["filter_sequence"]
 
 
 def filter_sequence(
@@ -48,13 +28,10 @@ def filter_sequence(
         uniform: [T, B, S] in [0, 1).
     """
     kind = seen.dtype if seen.dtype != torch.float64 else torch.float32
+    fused = kind == torch.float32 and fits(seen.float(), keep, w)
+    how = CompiledFilter if fused else _Filter
     with torch.autocast(seen.device.type, enabled=False):
-        return _Filter.apply(seen.float(), action.float(), keep, deter, stoch, uniform, unimix, kind, *w)
-
-
-def _by_block(x: Tensor, blocks: int) -> Tensor:
-    """[N, D] -> [g, N, D/g], a view."""
-    return x.view(x.shape[0], blocks, -1).transpose(0, 1)
+        return how.apply(seen.float(), action.float(), keep, deter, stoch, uniform, unimix, kind, *w)
 
 
 class _Parts:
@@ -90,10 +67,10 @@ class _Filter(torch.autograd.Function):
                 kernels.norm_silu_forward(a, w.deter_scale), kernels.norm_silu_forward(b, w.stoch_scale),
             )  # fmt: skip
             shared = torch.cat([from_deter, from_stoch, action_t], -1).to(kind)
-            dense, blocks = torch.addmm(mix_bias, shared, p.shared), torch.bmm(_by_block(low, p.blocks), p.own)
+            dense, blocks = torch.addmm(mix_bias, shared, p.shared), torch.bmm(by_block(low, p.blocks), p.own)
             x, mixed, inverse_x = kernels.mixed_norm_silu(dense.float(), blocks.float(), w.mix_scale)
             mixed = mixed.to(kind)
-            gates = torch.baddbmm(p.gates_bias, _by_block(mixed, p.blocks), p.gates).float()
+            gates = torch.baddbmm(p.gates_bias, by_block(mixed, p.blocks), p.gates).float()
             following = kernels.gated_forward(gates, deter)
             c = torch.addmm(seen_t, following, post_t) if kind == torch.float32 else (
                 seen_t + following.to(kind) @ post_t
@@ -142,7 +119,7 @@ class _Filter(torch.autograd.Function):
             x_grad, mix_scale = kernels.norm_silu_backward(mixed_grad, x, w.mix_scale, inverse_x)
             low = x_grad.to(kind)
             shared_grad = (low @ shared_t).float()
-            own_grad += torch.bmm(_by_block(low, p.blocks), own_t).float().transpose(0, 1).flatten(1)
+            own_grad += torch.bmm(by_block(low, p.blocks), own_t).float().transpose(0, 1).flatten(1)
             a_grad, deter_scale = kernels.norm_silu_backward(shared_grad[:, :width], a, w.deter_scale, inverse_a)
             b_grad, stoch_scale = kernels.norm_silu_backward(
                 shared_grad[:, width : 2 * width], b, w.stoch_scale, inverse_b
@@ -154,33 +131,8 @@ class _Filter(torch.autograd.Function):
             grads.append((logits_grad, c_grad, gates_grad, low, a_low, b_low, shared_grad[:, 2 * width :]))
             scales.append((deter_scale, stoch_scale, mix_scale, post_scale))
         sums = [torch.stack(parts).sum(0) for parts in zip(*scales, strict=True)]
-        return _weight_gradients(ctx, grads[::-1], sums, p)
-
-
-def _weight_gradients(ctx, grads, scales, p: _Parts):
-    """Gradients of :class:`_Filter`'s inputs from those of every step, each weight's as one product over all steps."""
-
-    def steps(i: int) -> Tensor:
-        return torch.cat([step[i] for step in ctx.steps])
-
-    def of(i: int) -> Tensor:
-        return torch.cat([grad[i] for grad in grads])
-
-    logits, c, x, a, b = of(0), of(1), of(3), of(4), of(5)
-    gates = torch.cat([grad[2] for grad in grads], 1)  # [g, T B, 3 D/g]
-    kind, blocks = p.kind, p.blocks
-    deter, stoch, shared, mixed = steps(0).to(kind), steps(1).to(kind), steps(6), steps(9)
-    by_block = _by_block(x, blocks)
-    mix = torch.cat([
-        torch.bmm(_by_block(deter, blocks).transpose(1, 2), by_block).transpose(0, 1),
-        (shared.t() @ x).view(shared.shape[1], blocks, -1),
-    ])  # fmt: skip
-    gates_weight = torch.bmm(_by_block(mixed, blocks).transpose(1, 2), gates).transpose(0, 1)
-    w = Weights(
-        a.t() @ deter, a.sum(0), scales[0], b.t() @ stoch, b.sum(0), scales[1], mix, x.sum(0), scales[2],
-        gates_weight, gates.sum(1).flatten(), c.to(kind).t() @ steps(14).to(kind), scales[3], logits.t() @ steps(13),
-        logits.sum(0),
-    )  # fmt: skip
-    action = torch.stack([grad[6] for grad in grads])
-    seen = c.view(len(grads), -1, c.shape[-1])
-    return seen, action, None, None, None, None, None, None, *(value.float() for value in w)
+        logits, c, gates, x, a, b, action = zip(*grads[::-1], strict=True)
+        wide = [torch.cat(parts) for parts in (logits, c, x, a, b)]
+        slopes = Slopes(*wide[:2], torch.cat(gates, 1), *wide[2:], torch.stack(action))
+        kept_steps = Kept(*(torch.cat([step[i] for step in ctx.steps]).to(kind) for i in (0, 1, 6, 9, 13, 14)))
+        return input_gradients(kept_steps, slopes, sums)

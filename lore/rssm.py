@@ -10,7 +10,8 @@ from torch import Generator, Tensor, nn
 from lore import few, kernels
 from lore.config import Size
 from lore.nets import BlockLinear, Head, Linear, NormAct
-from lore.recurrence import Weights, filter_sequence
+from lore.recurrence import filter_sequence
+from lore.recurrence_weights import Weights
 from lore.types import Latent, Observed
 
 __all__ = ["RSSM", "UNIMIX"]

@@ -19,6 +19,7 @@ def arguments(name: str) -> tuple:
     targets = twohot_weights(10 * normal(2, ROWS, seed=7), bins)
     return {
         "linear": (normal(600, 20, seed=9), normal(30, 7, seed=10)[:20].t(), normal(7, seed=11)),
+        "weight_gradient": (normal(600, 7, seed=9) / 30, normal(600, 20, seed=10)),
         "norm_silu_forward": (x, scale),
         "norm_silu_backward": (normal(ROWS, 20, seed=8), x, scale, kernels.norm_silu_forward(x, scale)[1]),
         "mixed_norm_silu": (normal(ROWS, 24), normal(4, ROWS, 6, seed=1), normal(24, seed=2)),
@@ -52,6 +53,13 @@ def test_compiled_loops_and_torch_operations_agree(name, threads, monkeypatch):
     finally:
         torch.set_num_threads(before)
     torch.testing.assert_close(compiled, plain, rtol=2e-5, atol=1e-5)
+
+
+def test_a_weight_gradient_with_more_outputs_than_inputs_is_the_same_product():
+    grad, x = normal(600, 20) / 30, normal(600, 7, seed=1)
+    found = kernels.weight_gradient(grad, x)
+    torch.testing.assert_close(found, grad.t() @ x, rtol=2e-5, atol=1e-5)
+    assert found.is_contiguous()
 
 
 @pytest.mark.parametrize("name", ["norm_silu_forward", "gated_forward", "twohot_mean", "twohot_loss_forward"])

@@ -1,0 +1,93 @@
+"""Imagination from all starts of an update, cut into pieces that run side by side, and what actor and critic learn from
+it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from lore.actor_critic import ActorCritic, Judged, PolicyStep, imagine, judge, judged_loss, judged_metrics
+from lore.losses import SCALES
+from lore.parallel import shares, together
+from lore.types import Imagined, Latent
+from lore.world_model import WorldModel
+
+__all__ = ["Dreams"]
+
+
+class _Dream(NamedTuple):
+    imagined: Imagined
+    judged: Judged
+    bias: Tensor | None
+
+
+class Dreams:
+    """Trajectories from starts [N, ...] under one policy, and the gradients of actor and critic along them.
+
+    Args:
+        model, critic: the networks; ``critic`` may be trained by :meth:`learn`, ``model`` never is.
+        policy: one imagined step of whoever acts.
+        starts: Latent [N, ...]. weight: of each start [N], None = 1. horizon: steps H.
+        generator: of the draws; every piece gets one of its own from it where there are several.
+        along: advice [n, H, A+M] that ``policy`` added to the actor's logits, from features [n, H, F].
+    """
+
+    def __init__(
+        self, model: WorldModel, critic: ActorCritic, policy: PolicyStep, starts: Latent, weight: Tensor | None,
+        horizon: int, generator: Generator, along: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:  # fmt: skip
+        self.critic, self.rows = critic, len(starts.deter)
+        cuts = shares(self.rows, starts.deter.device)
+
+        def dream(cut: slice, own: Generator) -> _Dream:
+            imagined = imagine(model, policy, Latent(starts.deter[cut], starts.stoch[cut]), horizon, own)
+            with torch.no_grad():
+                reward, cont = model.predict(imagined.features)
+            judged = judge(critic, imagined, reward, cont, weight=None if weight is None else weight[cut, None])
+            return _Dream(imagined, judged, None if along is None else along(imagined.features[:, :-1]))
+
+        pieces = zip(cuts, _generators(generator, len(cuts)), strict=True)
+        self.parts = together([partial(dream, *piece) for piece in pieces])
+        self.returns = torch.cat([part.judged.returns for part in self.parts])
+        """Lambda-returns [N, H]."""
+        self.scale = critic.norm.update(self.returns)
+
+    def learn(self, entropy: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Add the gradients of policy and value loss to those of the critic's parameters; (losses [N, H], metrics)."""
+        found = together([partial(self._gradients, part, entropy) for part in self.parts])
+        for i, parameter in enumerate(_trained(self.critic)):
+            for gradients, _, _ in found:
+                parameter.grad = gradients[i] if parameter.grad is None else parameter.grad + gradients[i]
+        names = found[0][1]
+        losses = {name: torch.cat([each[name] for _, each, _ in found]) for name in names}
+        judged = [part.judged for part in self.parts]
+        whole = Judged(
+            judged[0].logits, *(torch.cat(columns) for columns in zip(*(j[1:] for j in judged), strict=True))
+        )
+        spread = torch.cat([each for _, _, each in found])
+        return losses, judged_metrics(whole, self.scale, spread, self.critic.actions)
+
+    def _gradients(self, part: _Dream, entropy: float) -> tuple[tuple[Tensor, ...], dict[str, Tensor], Tensor]:
+        """(gradients of the trained parameters, losses [n, H], entropy of the policy [n, H]) of one piece."""
+        terms, spread = judged_loss(
+            self.critic, part.imagined, part.judged, self.scale, entropy=entropy, bias=part.bias
+        )
+        share = len(spread) / self.rows
+        total = torch.stack([share * SCALES[name] * term.mean() for name, term in terms.items()]).sum()
+        gradients = torch.autograd.grad(total, _trained(self.critic))
+        return gradients, {name: term.detach() for name, term in terms.items()}, spread
+
+
+def _trained(critic: ActorCritic) -> list[torch.nn.Parameter]:
+    return [parameter for _, parameter in critic.trainable()]
+
+
+def _generators(generator: Generator, count: int) -> list[Generator]:
+    if count == 1:
+        return [generator]
+    seeds = torch.randint(2**63 - 1, (count,), generator=generator, device=generator.device)
+    return [Generator(generator.device).manual_seed(seed) for seed in seeds.tolist()]

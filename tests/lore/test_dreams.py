@@ -1,0 +1,88 @@
+"""Imagination in pieces: the losses and gradients of one over all trajectories, and draws that can be repeated."""
+
+import copy
+
+import pytest
+import torch
+
+from lore.actor_critic import ActorCritic, imagination_loss
+from lore.config import Size
+from lore.dreams import Dreams
+from lore.types import Imagined, Latent
+from lore.world_model import WorldModel
+from lore_datasets.environments import Environment
+from lore_datasets.environments.crafter import KEY_SCHEME, VOCAB
+
+SMALL = Size(deter=64, hidden=16, classes=4, depth=4, units=32, stoch=8)
+ROWS, HORIZON = 13, 4
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def make() -> tuple[WorldModel, ActorCritic]:
+    model = WorldModel("symbolic", Environment("crafter", VOCAB, KEY_SCHEME, ()), SMALL, generator=seeded())
+    agent = ActorCritic(model.features, 17, SMALL, generator=seeded(1))
+    for head in (model.reward, agent.actor, agent.critic, agent.slow_critic):
+        torch.nn.init.normal_(head.out.weight, std=0.3, generator=seeded(2))
+    return model, agent
+
+
+def dreams(model: WorldModel, agent: ActorCritic, seed: int = 5) -> Dreams:
+    stoch = torch.nn.functional.one_hot(torch.randint(4, (ROWS, 8), generator=seeded(3)), 4).float()
+    starts, weight = Latent(torch.rand(ROWS, 64, generator=seeded(4)), stoch), torch.linspace(0.5, 1.0, ROWS)
+    advice = torch.linspace(-1.0, 1.0, 17).expand(ROWS, HORIZON, 17)
+    along = lambda features: advice[: len(features)]  # noqa: E731
+    return Dreams(model, agent, agent.policy_step, starts, weight, HORIZON, seeded(seed), along)
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def test_pieces_learn_what_one_imagination_of_all_trajectories_teaches(threads):
+    model, agent = make()
+    whole = copy.deepcopy(agent)
+    found = dreams(model, agent)
+    assert len(found.parts) == threads
+    losses, metrics = found.learn(3e-3)
+
+    columns = zip(*(part.imagined for part in found.parts), strict=True)
+    *fields, last = [None if c[0] is None else c for c in columns]
+    joined = [None if c is None else torch.cat(c) for c in fields]
+    imagined = Imagined(*joined, Latent(*(torch.cat(c) for c in zip(*last, strict=True))))
+    with torch.no_grad():
+        reward, cont = model.predict(imagined.features)
+    weight, bias = torch.linspace(0.5, 1.0, ROWS)[:, None], torch.linspace(-1.0, 1.0, 17).expand(ROWS, HORIZON, 17)
+    terms, returns, expected = imagination_loss(whole, imagined, reward, cont, entropy=3e-3, weight=weight, bias=bias)
+    (terms["policy"].mean() + terms["value"].mean()).backward()
+
+    torch.testing.assert_close(found.returns, returns)
+    assert torch.equal(agent.norm.high, whole.norm.high) and metrics.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(metrics[name], expected[name], rtol=1e-4, atol=1e-5)
+    for name, term in terms.items():
+        torch.testing.assert_close(losses[name], term.detach(), rtol=1e-4, atol=1e-5)
+    for (name, one), (_, other) in zip(agent.trainable(), whole.trainable(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_gradients_are_added_to_those_that_are_there(threads):
+    (model, once), (_, twice) = make(), make()
+    dreams(model, once).learn(3e-3)
+    for _, parameter in twice.trainable():
+        parameter.grad = torch.ones_like(parameter)
+    dreams(model, twice).learn(3e-3)
+    for (_, one), (_, other) in zip(once.trainable(), twice.trainable(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad + 1.0)
+
+
+def test_draws_depend_on_the_generator_and_the_number_of_threads_alone(threads):
+    model, agent = make()
+    actions = [torch.cat([p.imagined.action for p in dreams(model, agent, seed).parts]) for seed in (5, 5, 6)]
+    assert torch.equal(actions[0], actions[1]) and not torch.equal(actions[0], actions[2])
