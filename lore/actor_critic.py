@@ -39,8 +39,9 @@ class PolicyStep(Protocol):
 
     def __call__(
         self, features: Tensor, carry: Any, generator: Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Any]:
-        """features [N, F] -> action, decision int64 [N], is_decision bool [N], mask bool [N, A+M] or None, carry."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Any]:
+        """features [N, F] -> logits [N, A+M] with the actor's gradient, action, decision int64 [N], is_decision bool
+        [N], mask bool [N, A+M] or None, carry."""
         ...
 
 
@@ -72,11 +73,9 @@ class ActorCritic(nn.Module):
         """Named parameters that the optimiser moves: all but the slow critic's."""
         return [(name, p) for name, p in self.named_parameters() if not name.startswith("slow_critic.")]
 
-    def log_probs(self, features: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        """Log-probabilities float32 [..., A+M] of features [..., F]; mask False = not allowed, bias = advice added to
-        the logits."""
-        logits = self.actor(features)
-        return policy_log_probs(logits if bias is None else logits + bias, mask, self.unimix)
+    def log_probs(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Log-probabilities float32 [..., A+M] of features [..., F]; mask False = not allowed."""
+        return policy_log_probs(self.actor(features), mask, self.unimix)
 
     def value(self, features: Tensor) -> Tensor:
         """Critic's prediction [...] of features [..., F]."""
@@ -104,12 +103,13 @@ class ActorCritic(nn.Module):
 
     def policy_step(
         self, features: Tensor, carry: Any = None, generator: Generator | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Any]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Any]:
         """The plain policy over primitives, in the form that :func:`imagine` takes."""
-        logits = self.actor(features)
+        with torch.enable_grad():
+            logits = self.actor(features)
         uniform = torch.rand(logits.shape[:-1], device=logits.device, generator=generator)
         action = kernels.sample_index(logits, uniform, self.unimix)
-        return action, action, torch.ones_like(action, dtype=torch.bool), None, carry
+        return logits, action, action, torch.ones_like(action, dtype=torch.bool), None, carry
 
 
 @torch.no_grad()
@@ -121,24 +121,30 @@ def imagine(
     generator: Generator | None = None,
     carry: Any = None,
 ) -> Imagined:
-    """Roll the policy out in the world model from start [N, ...] for ``horizon`` steps, without gradient."""
+    """Roll the policy out in the world model from start [N, ...] for ``horizon`` steps; the policy's logits alone keep
+    a gradient."""
     rows, flat = start.deter.shape[0], world_model.features
     latent = Latent(start.deter.detach(), start.stoch.detach())
     features = latent.deter.new_empty(horizon + 1, rows, flat)  # time-major: every step's block is contiguous
-    actions, decisions, flags, masks = [], [], [], []
+    said, actions, decisions, flags, masks = [], [], [], [], []
     for i in range(horizon + 1):
-        torch.cat([latent.deter, latent.stoch.flatten(1)], 1, out=features[i])
+        here = features[i].data  # with a version of its own: later steps are written beside it, not into it
+        torch.cat([latent.deter, latent.stoch.flatten(1)], 1, out=here)
         # The last call only tells whether the state at the horizon is a decision.
-        action, decision, is_decision, mask, carry = policy_step(features[i], carry, generator)
+        logits, action, decision, is_decision, mask, carry = policy_step(here, carry, generator)
         flags.append(is_decision)
         if i < horizon:
+            said.append(logits)
             actions.append(action)
             decisions.append(decision)
             masks.append(mask)
             latent = world_model.rssm.imagine_step(latent, action, generator)
     mask = torch.stack(masks, 1) if masks and masks[0] is not None else None
     features = features.transpose(0, 1)
-    return Imagined(features, torch.stack(actions, 1), torch.stack(decisions, 1), torch.stack(flags, 1), mask, latent)
+    with torch.enable_grad():
+        logits = torch.stack(said, 1)
+    chosen = torch.stack(actions, 1), torch.stack(decisions, 1), torch.stack(flags, 1)
+    return Imagined(features, logits, *chosen, mask, latent)
 
 
 class Judged(NamedTuple):
@@ -184,19 +190,16 @@ def judged_loss(
     imagined: Imagined,
     judged: Judged,
     scale: Tensor,
-    *,
     entropy: float = 3e-4,
-    bias: Tensor | None = None,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Losses ``policy`` and ``value`` [N, H], and the policy's entropy [N, H] (detached).
 
     Args:
         scale: 0-d, of the returns.
         entropy: weight of the policy's entropy.
-        bias: advice [N, H, A+M] that was added to the actor's logits when the decisions were sampled.
     """
     advantage = (judged.returns - judged.value[:, :-1]) / scale
-    log_probs = ac.log_probs(imagined.features.detach()[:, :-1], imagined.mask, bias)
+    log_probs = policy_log_probs(imagined.logits, imagined.mask, ac.unimix)
     policy, spread = losses.policy_loss(
         log_probs, imagined.decision, advantage, judged.reach, judged.is_decision, entropy
     )
@@ -236,7 +239,6 @@ def imagination_loss(
     entropy: float = 3e-4,
     lam: float = LAMBDA,
     weight: Tensor | None = None,
-    bias: Tensor | None = None,
     update_norm: bool = True,
 ) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
     """Losses ``policy`` and ``value`` [N, H], returns [N, H] (detached), detached metrics of one imagination.
@@ -246,7 +248,7 @@ def imagination_loss(
     """
     judged = judge(ac, imagined, reward, cont, lam, weight)
     scale = ac.norm.update(judged.returns) if update_norm else ac.norm.scale()
-    terms, spread = judged_loss(ac, imagined, judged, scale, entropy=entropy, bias=bias)
+    terms, spread = judged_loss(ac, imagined, judged, scale, entropy)
     return terms, judged.returns, judged_metrics(judged, scale, spread, ac.actions)
 
 

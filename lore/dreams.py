@@ -3,7 +3,6 @@ it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -22,7 +21,6 @@ __all__ = ["Dreams"]
 class _Dream(NamedTuple):
     imagined: Imagined
     judged: Judged
-    bias: Tensor | None
 
 
 class Dreams:
@@ -33,12 +31,11 @@ class Dreams:
         policy: one imagined step of whoever acts.
         starts: Latent [N, ...]. weight: of each start [N], None = 1. horizon: steps H.
         generator: of the draws; every piece gets one of its own from it where there are several.
-        along: advice [n, H, A+M] that ``policy`` added to the actor's logits, from features [n, H, F].
     """
 
     def __init__(
         self, model: WorldModel, critic: ActorCritic, policy: PolicyStep, starts: Latent, weight: Tensor | None,
-        horizon: int, generator: Generator, along: Callable[[Tensor], Tensor] | None = None,
+        horizon: int, generator: Generator,
     ) -> None:  # fmt: skip
         self.critic, self.rows = critic, len(starts.deter)
         cuts = shares(self.rows, starts.deter.device)
@@ -48,7 +45,7 @@ class Dreams:
             with torch.no_grad():
                 reward, cont = model.predict(imagined.features)
             judged = judge(critic, imagined, reward, cont, weight=None if weight is None else weight[cut, None])
-            return _Dream(imagined, judged, None if along is None else along(imagined.features[:, :-1]))
+            return _Dream(imagined, judged)
 
         pieces = zip(cuts, _generators(generator, len(cuts)), strict=True)
         self.parts = together([partial(dream, *piece) for piece in pieces])
@@ -73,9 +70,7 @@ class Dreams:
 
     def _gradients(self, part: _Dream, entropy: float) -> tuple[tuple[Tensor, ...], dict[str, Tensor], Tensor]:
         """(gradients of the trained parameters, losses [n, H], entropy of the policy [n, H]) of one piece."""
-        terms, spread = judged_loss(
-            self.critic, part.imagined, part.judged, self.scale, entropy=entropy, bias=part.bias
-        )
+        terms, spread = judged_loss(self.critic, part.imagined, part.judged, self.scale, entropy)
         share = len(spread) / self.rows
         total = torch.stack([share * SCALES[name] * term.mean() for name, term in terms.items()]).sum()
         gradients = torch.autograd.grad(total, _trained(self.critic))

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lore import few, kernels
+from lore import compiled, kernels
 
 try:
     from lore import kernels_conv
@@ -47,7 +47,7 @@ def _padded(x: Tensor, wide: int) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------ the encoder
 def _packed(weight: Tensor, bias: Tensor, scale: Tensor, wide: int) -> list[np.ndarray]:
     """Weight [5, 5, I, wide], bias and scale [wide] of a stage, flat; made anew when one of them has changed."""
-    return few.kept(
+    return compiled.kept(
         weight, (weight, bias, scale), lambda: [_padded(x, wide) for x in (weight.permute(2, 3, 1, 0), bias, scale)]
     )
 

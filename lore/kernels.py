@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lore.parallel import pool
+from lore.parallel import pool, threads
 
 try:
     from lore import kernels_cpu
@@ -57,8 +57,8 @@ def _np(x: Tensor) -> np.ndarray:
 
 
 def _shares(rows: int, elements: int) -> list[tuple[int, int]]:
-    threads = torch.get_num_threads() if elements >= _SHARED else 1
-    cuts = [rows * i // threads for i in range(threads + 1)]
+    parts = threads() if elements >= _SHARED else 1
+    cuts = [rows * i // parts for i in range(parts + 1)]
     return list(pairwise(cuts))
 
 

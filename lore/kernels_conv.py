@@ -12,16 +12,12 @@ import numpy as np
 from numba import njit
 
 from lore.kernels_cpu import _sigmoid
+from lore.kernels_products import add_outer, convolve, gather_long, gather_small, scatter_long
 from lore.kernels_vector import (
     WIDTH,
-    add_outer,
-    convolve,
-    gather_long,
-    gather_small,
     larger,
     load,
     load_part,
-    scatter_long,
     sigmoid,
     splat,
     store,

@@ -14,6 +14,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from lore.kernels_vector import largest
+
 __all__ = [
     "gated",
     "gated_back",
@@ -246,9 +248,7 @@ def twohot_mean(low, high, logits, bins, out):
     half = count // 2
     exps = np.empty(count, np.float32)
     for i in range(low, high):
-        top = logits[i, 0]
-        for j in range(1, count):
-            top = max(top, logits[i, j])
+        top = largest(logits[i])
         total, value = _f(0.0), _f(0.0)
         for j in range(count):
             exps[j] = _exp(logits[i, j] - top)
@@ -263,9 +263,7 @@ def twohot_loss(low, high, logits, below, weight, loss, total):
     """Cross-entropies [R] to all targets (below int64 [n, R], weight [n, R]) and logsumexp [R] of logits [R, bins]."""
     count, targets = logits.shape[1], below.shape[0]
     for i in range(low, high):
-        top = logits[i, 0]
-        for j in range(1, count):
-            top = max(top, logits[i, j])
+        top = largest(logits[i])
         mass = _f(0.0)
         for j in range(count):
             mass += _exp(logits[i, j] - top)

@@ -119,14 +119,13 @@ class Learner:
         if self.synthetic is not None:
             error = losses["state" if agent.observation == "symbolic" else "image"].detach().mean()
             starts, weight = self.synthetic.extend(starts, batch["row"].flatten(), error, self.updates, self.generator)
-        actor, policy, advised = critic.actor, critic.policy_step, None
+        actor, policy = critic.actor, critic.policy_step
         if agent.advice_head is not None and self.gate is not None:
             advised = AdvisedPolicy(critic, agent.advice_head, self.gate, agent.ensemble, agent.num_actions)
             actor, policy = advised, advised.policy_step
         if agent.heads is not None:
             policy = OptionPolicy(actor, agent.heads, self.slots, critic.unimix)
-        along = None if advised is None else advised.along
-        return Dreams(agent.world_model, critic, policy, starts, weight, config.train.horizon, self.generator, along)
+        return Dreams(agent.world_model, critic, policy, starts, weight, config.train.horizon, self.generator)
 
     @property
     def bad_updates(self) -> int:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from lore import few, frames, kernels
+from lore import compiled, frames, kernels
 
 __all__ = [
     "MLP",
@@ -178,6 +178,10 @@ class MLP(nn.Module):
         return x
 
 
+def _is_time_major(x: Tensor) -> bool:
+    return x.dim() == 3 and not x.is_contiguous() and x.transpose(0, 1).is_contiguous()
+
+
 class Head(nn.Module):
     """MLP plus one linear layer; logits leave in float32."""
 
@@ -196,14 +200,16 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> float32 [..., outputs]."""
-        mlp = self.mlp
-        if mlp.linears and few.fits(x, mlp.units):
-            pairs = zip(mlp.linears, mlp.norms, strict=True)
-            layers: list[Any] = [(linear.weight, linear.bias, norm.scale) for linear, norm in pairs]
-            return few.head(self, x, layers, (self.out.weight, self.out.bias))
-        if x.dim() == 3 and not x.is_contiguous() and x.transpose(0, 1).is_contiguous():  # stored time-major
+        if _is_time_major(x):
             return self(x.transpose(0, 1)).transpose(0, 1)
+        if self.mlp.linears and compiled.fits_head(x, self.mlp.units):
+            return compiled.head(self, x.reshape(-1, x.shape[-1]), *self._layers()).view(*x.shape[:-1], -1)
         return self.out(self.mlp(x)).float()
+
+    def _layers(self) -> tuple[list[Any], tuple[Tensor, Tensor]]:
+        """(weight, bias, scale) of the layers, (weight, bias) of the last."""
+        pairs = zip(self.mlp.linears, self.mlp.norms, strict=True)
+        return [(linear.weight, linear.bias, norm.scale) for linear, norm in pairs], (self.out.weight, self.out.bias)
 
 
 def _fold(weight: Tensor, axis: int) -> Tensor:

@@ -1,12 +1,14 @@
 """Pieces of one update side by side on a CPU, each on a thread of its own.
 
 Sharing every operation between threads pays where operations are large. Imagination makes thousands of small ones, and
-its rows do not depend on each other: there each thread takes some of the rows through all of them.
+its rows do not depend on each other: there each thread takes some of the rows through all of them. torch's own threads
+wait for work at full speed, on the cores that these threads need: a learner of compiled loops leaves torch one.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
@@ -15,24 +17,37 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["pool", "shares", "together"]
+__all__ = ["pool", "shares", "threads", "together", "use"]
 
 T = TypeVar("T")
+_count = 0
+_here = threading.local()
+
+
+def use(count: int) -> None:
+    """Let pieces and compiled loops use ``count`` threads from here on; 0 means as many as torch uses."""
+    global _count
+    _count = count
+
+
+def threads() -> int:
+    """Threads that work can be shared between here: 1 inside a piece."""
+    return 1 if getattr(_here, "is_piece", False) else _count or torch.get_num_threads()
 
 
 @cache
-def _pool(threads: int, process: int) -> ThreadPoolExecutor:  # threads do not survive a fork: one pool per process
-    return ThreadPoolExecutor(threads, thread_name_prefix="lore")
+def _pool(count: int, process: int) -> ThreadPoolExecutor:  # threads do not survive a fork: one pool per process
+    return ThreadPoolExecutor(count, thread_name_prefix="lore")
 
 
-def pool(threads: int) -> ThreadPoolExecutor:
+def pool(count: int) -> ThreadPoolExecutor:
     """This process's pool of so many threads."""
-    return _pool(threads, os.getpid())
+    return _pool(count, os.getpid())
 
 
 def shares(rows: int, device: torch.device) -> list[slice]:
-    """``rows`` cut into one range for each thread that torch may use on ``device``; a single one off the CPU."""
-    parts = torch.get_num_threads() if device.type == "cpu" else 1
+    """``rows`` cut into one range for each thread that there is on ``device``; a single one off the CPU."""
+    parts = threads() if device.type == "cpu" else 1
     cuts = [rows * i // parts for i in range(parts + 1)]
     return [slice(low, high) for low, high in pairwise(cuts) if high > low]
 
@@ -45,17 +60,22 @@ def together(works: Sequence[Callable[[], T]]) -> list[T]:
     """
     if len(works) == 1:
         return [works[0]()]
-    threads, dtype = torch.get_num_threads(), torch.get_autocast_dtype("cpu")
-    mixed = torch.is_autocast_enabled("cpu")
+    before, mixed, dtype = torch.get_num_threads(), torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
 
     def alone(work: Callable[[], T]) -> T:
-        torch.set_num_threads(1)
-        with torch.autocast("cpu", dtype, enabled=mixed):
-            return work()
+        if torch.get_num_threads() > 1:
+            torch.set_num_threads(1)
+        _here.is_piece = True
+        try:
+            with torch.autocast("cpu", dtype, enabled=mixed):
+                return work()
+        finally:
+            _here.is_piece = False
 
     waits = [pool(len(works) - 1).submit(alone, work) for work in works[1:]]
     try:
         return [alone(works[0]), *(each.result() for each in waits)]
     finally:
         wait(waits)
-        torch.set_num_threads(threads)
+        if before > 1:
+            torch.set_num_threads(before)

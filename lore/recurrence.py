@@ -133,6 +133,6 @@ class _Filter(torch.autograd.Function):
         sums = [torch.stack(parts).sum(0) for parts in zip(*scales, strict=True)]
         logits, c, gates, x, a, b, action = zip(*grads[::-1], strict=True)
         wide = [torch.cat(parts) for parts in (logits, c, x, a, b)]
-        slopes = Slopes(*wide[:2], torch.cat(gates, 1), *wide[2:], torch.stack(action))
-        kept_steps = Kept(*(torch.cat([step[i] for step in ctx.steps]).to(kind) for i in (0, 1, 6, 9, 13, 14)))
+        slopes = Slopes(wide[0], wide[1], torch.cat(gates, 1), wide[2], wide[3], wide[4], torch.stack(action))
+        kept_steps = Kept._make(torch.cat([step[i] for step in ctx.steps]).to(kind) for i in (0, 1, 6, 9, 13, 14))
         return input_gradients(kept_steps, slopes, sums)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from lore import few, kernels
+from lore import compiled, kernels
 from lore.config import Size
 from lore.nets import BlockLinear, Head, Linear, NormAct
 from lore.recurrence import filter_sequence
@@ -56,7 +56,10 @@ class RSSM(nn.Module):
         self.post_in, self.post_norm = Linear(deter + tokens, hidden, generator), NormAct(hidden)
         self.post_out = Linear(hidden, flat, generator)
         self.prior_net = Head(deter, flat, 2, hidden, generator)
-        self._filter = [p for name, p in self.named_parameters() if not name.startswith("prior_net.")]
+        named = list(self.named_parameters())
+        self._prior_net = [p for name, p in named if name.startswith("prior_net.")]
+        self._posterior_net = [p for name, p in named if name.startswith("post_")]
+        self._core_net = [p for name, p in named if not name.startswith(("prior_net.", "post_"))]
 
     def initial(self, batch: int, device: torch.device | None = None) -> Latent:
         """The all-zero state for ``batch`` rows."""
@@ -132,39 +135,55 @@ class RSSM(nn.Module):
         self, tokens: Tensor, prev_action: Tensor, is_first: Tensor, latent: Latent, generator: Generator | None = None
     ) -> Latent:
         """One step of :meth:`observe` for acting: tokens [B, E], prev_action int64 [B], is_first bool [B]."""
-        hidden, blocks = self.size.hidden, self.size.blocks
-        if few.fits(tokens, hidden, self.size.deter // blocks, self.size.stoch * self.size.classes):
+        if compiled.fits(tokens, *self._widths()):
             uniform, rows = self._uniform(tokens.shape[:1], tokens.device, generator), ~is_first
             action = torch.where(rows, prev_action, self.actions)
             carried = latent.deter.float(), latent.stoch.float()
-            return Latent(*few.step(*carried, rows, action, tokens, uniform, UNIMIX, hidden, blocks, self._few()))
+            post = compiled.kept(self, self._posterior_net, self._pack_posterior, "posterior")
+            packed = self._sizes(), *compiled.kept(self, self._core_net, self._pack_core, "core"), post
+            return Latent(*compiled.step(*carried, rows, action, tokens, uniform, UNIMIX, *packed))
         keep = (~is_first).float().unsqueeze(-1)
         action = self.project_action(prev_action, ~is_first)
         deter = self.core(latent.deter.float() * keep, latent.stoch.float() * keep.unsqueeze(-1), action)
         post = self._posterior(self.post_in(torch.cat([deter, tokens.to(deter.dtype)], -1)))
         return Latent(deter, self._sample(post, self._uniform(deter.shape[:1], deter.device, generator)))
 
-    def _few(self) -> tuple[np.ndarray, ...]:
-        """The weights of :meth:`observe_step` as :func:`lore.few.step` takes them."""
-        own = self.mix.weight.shape[2]  # D / g
+    def _widths(self) -> tuple[int, int, int]:
+        return self.size.hidden, self.size.deter // self.size.blocks, self.size.stoch * self.size.classes
 
-        def pack() -> tuple[np.ndarray, ...]:
-            mix = self.mix.weight.detach()
-            weight, bias = self.action_in.weight, self.action_in.bias
-            table = self.action_norm(torch.cat([weight.t() + bias, bias[None]]))  # as in project_action
-            parts = [
-                self.deter_in.weight.t(), self.deter_in.bias, self.deter_norm.scale,
-                self.stoch_in.weight.t(), self.stoch_in.bias, self.stoch_norm.scale, table,
-                mix[own:], self.mix.bias, mix[:own].transpose(0, 1), self.mix_norm.scale,
-                self.gates.weight.transpose(0, 1), self.gates.bias,
-                self.post_in.weight.t(), self.post_in.bias, self.post_norm.scale, self.post_out.weight.t(),
-                self.post_out.bias,
-            ]  # fmt: skip
-            return tuple(few.flat(x.detach().contiguous()) for x in parts)
+    def _sizes(self) -> tuple[int, int, int]:
+        return self.size.hidden, self.size.blocks, self.size.classes
 
-        return few.kept(self, self._filter, pack)
+    def _pack_core(self) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """The table of actions, and the weights of the core as :mod:`lore.kernels_step` takes them."""
+        own, mix = self.mix.weight.shape[2], self.mix.weight.detach()  # D / g
+        weight, bias = self.action_in.weight, self.action_in.bias
+        parts = [
+            self.deter_in.weight.t(), self.deter_in.bias, self.deter_norm.scale,
+            self.stoch_in.weight.t(), self.stoch_in.bias, self.stoch_norm.scale,
+            mix[own:], self.mix.bias, mix[:own].transpose(0, 1), self.mix_norm.scale,
+            self.gates.weight.transpose(0, 1), self.gates.bias,
+        ]  # fmt: skip
+        table = self.action_norm(torch.cat([weight.t() + bias, bias[None]]))  # as in project_action
+        return compiled.flat(table), tuple(compiled.flat(x.detach().contiguous()) for x in parts)
+
+    def _pack_posterior(self) -> tuple[np.ndarray, ...]:
+        first, last = self.post_in, self.post_out
+        parts = [first.weight.t(), first.bias, self.post_norm.scale, last.weight.t(), last.bias]
+        return tuple(compiled.flat(x.detach().contiguous()) for x in parts)
+
+    def _pack_prior(self) -> tuple[np.ndarray, ...]:
+        mlp, last = self.prior_net.mlp, self.prior_net.out
+        parts = [x for linear, norm in zip(mlp.linears, mlp.norms, strict=True)
+                 for x in (linear.weight.t(), linear.bias, norm.scale)]  # fmt: skip
+        return tuple(compiled.flat(x.detach().contiguous()) for x in (*parts, last.weight.t(), last.bias))
 
     def imagine_step(self, latent: Latent, action: Tensor, generator: Generator | None = None) -> Latent:
         """The next latent under the prior: latent [N, ...], action int64 [N]."""
+        if compiled.fits_step(latent.deter, *self._widths(), 3 * self.size.hidden * self.size.deter):
+            prior = compiled.kept(self, self._prior_net, self._pack_prior, "prior")
+            packed = self._sizes(), *compiled.kept(self, self._core_net, self._pack_core, "core"), prior
+            uniform = self._uniform(action.shape, action.device, generator)
+            return Latent(*compiled.imagine(*latent, action, uniform, UNIMIX, *packed))
         deter = self.core(latent.deter, latent.stoch, self.project_action(action))
         return Latent(deter, self._sample(self.prior(deter), self._uniform(deter.shape[:1], deter.device, generator)))

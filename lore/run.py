@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from lore import checkpoint
+from lore import checkpoint, compiled, parallel
 from lore.acting import Player
 from lore.advice.table import AdviceSource
 from lore.advice.uniform import UniformSource, uniform_advice
 from lore.agent import Agent, resolve_device
-from lore.config import Config, from_dict, to_dict
+from lore.config import SIZES, Config, from_dict, to_dict
 from lore.ensemble import HEADS
 from lore.envs.base import Step, make_env_fns
 from lore.envs.vector import VectorEnv
@@ -103,10 +103,9 @@ class Run:
 
     def __init__(self, config: Config, folder: Path, *, seed_offset: int = 0, with_replay: bool = True) -> None:
         train = config.train
-        if train.threads:
-            torch.set_num_threads(train.threads)
         self.config, self.folder = config, Path(folder)
         self.device = resolve_device(train.device)
+        compiled.divide_threads(train.threads, SIZES[config.model.size], self.device)
         self.environment = get_environment(config.env.name)
         self.advice = _open_advice(config)
         self.source = None
@@ -303,7 +302,7 @@ def _step_to_json(step: Step) -> dict[str, Any]:
 def machine() -> dict[str, Any]:
     """What an exact resume depends on: threads, CPU capability, versions."""
     return {
-        "threads": torch.get_num_threads(),
+        "threads": parallel.threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
         "numpy": np.__version__,

@@ -42,6 +42,7 @@ class Imagined(NamedTuple):
     """A batch of imagined trajectories; index 0 is the start state."""
 
     features: Tensor  # [N, H+1, F]
+    logits: Tensor  # [N, H, A+M] of the policy that acted, with the actor's gradient
     action: Tensor  # int64 [N, H], primitive action executed
     decision: Tensor  # int64 [N, H], entry of the (extended) action space that the actor chose; valid where is_decision
     is_decision: Tensor  # bool [N, H+1], the actor decides here (always true without options)

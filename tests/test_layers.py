@@ -19,7 +19,8 @@ BLOCKER = """
 import importlib, pkgutil, sys
 
 ABSENT = set(sys.argv[1].split(","))
-OPTIONAL = {"lore.kernels_conv", "lore.kernels_cpu", "lore.kernels_few", "lore.kernels_vector"}  # numba's
+LOOPS = "conv cpu filter head products rows step vector"
+OPTIONAL = {"lore.kernels_" + name for name in LOOPS.split()}  # numba's
 
 
 class Absent:

@@ -186,10 +186,6 @@ class AdvisedPolicy:
             beta = torch.minimum(beta, math.sqrt(8.0 * config.hard_cap) / width)
         return beta[:, None] * logits
 
-    def along(self, features: Tensor) -> Tensor:
-        """:meth:`bias` along trajectories: [N, H, F] -> [N, H, A+M]."""
-        return self.bias(features.flatten(0, 1)).unflatten(0, features.shape[:2])
-
     def _uncertainty(self, features: Tensor) -> Tensor:
         own = policy_log_probs(self.critic.actor(features)[:, : self.num_actions], None, self.critic.unimix)
         signals = [policy_entropy(own) / math.log(self.num_actions)]
@@ -206,7 +202,9 @@ class AdvisedPolicy:
 
     def policy_step(
         self, features: Tensor, carry: Any = None, generator: Generator | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Any]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Any]:
         """One step of the mixed policy over primitives, in the form that ``imagine`` takes."""
-        action = self.critic.sample(policy_log_probs(self(features), None, self.critic.unimix), generator)
-        return action, action, torch.ones_like(action, dtype=torch.bool), None, carry
+        with torch.enable_grad():
+            logits = self(features)
+        action = self.critic.sample(policy_log_probs(logits.detach(), None, self.critic.unimix), generator)
+        return logits, action, action, torch.ones_like(action, dtype=torch.bool), None, carry

@@ -72,9 +72,9 @@ class OptionPolicy:
 
     def __call__(
         self, features: Tensor, carry: tuple[Tensor, Tensor] | None, generator: Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """(action, decision, is_decision, mask, carry) for features [N, F]; carry = (skill [N] or -1, steps held
-        [N])."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """(logits with gradient, action, decision, is_decision, mask, carry) for features [N, F]; carry = (skill [N] or
+        -1, steps held [N])."""
         n, primitives = len(features), self.heads.num_actions
         if carry is None:
             carry = (features.new_full((n,), -1, dtype=torch.int64), features.new_zeros(n, dtype=torch.int64))
@@ -85,10 +85,12 @@ class OptionPolicy:
         open_slots = (self.slots >= 0) & ready[:, self.slots.clamp(min=0)]
         mask = torch.cat([open_slots.new_ones(n, primitives), open_slots], -1)
         uniform = torch.rand(2, n, device=features.device, generator=generator)
-        decision = sample_index(policy_log_probs(self.actor(features), mask, self.unimix).exp(), uniform[0])
+        with torch.enable_grad():
+            logits = self.actor(features)
+        decision = sample_index(policy_log_probs(logits.detach(), mask, self.unimix).exp(), uniform[0])
         chosen = torch.where(decision >= primitives, self.slots[(decision - primitives).clamp(min=0)], -1)
         now = torch.where(goes_on, skill, chosen)
         cloned = action_logits.gather(1, now.clamp(min=0)[:, None, None].expand(-1, 1, primitives))[:, 0]
         option_action = sample_index(cloned.softmax(-1), uniform[1])
         action = torch.where(now >= 0, option_action, decision.clamp(max=primitives - 1))
-        return action, decision, ~goes_on, mask, (now, torch.where(goes_on, held + 1, torch.zeros_like(held)))
+        return logits, action, decision, ~goes_on, mask, (now, torch.where(goes_on, held + 1, torch.zeros_like(held)))

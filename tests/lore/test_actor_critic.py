@@ -5,6 +5,7 @@ import torch
 
 from lore.actor_critic import ActorCritic, imagination_loss, imagine, replay_loss
 from lore.config import Size
+from lore.dists import policy_log_probs
 from lore.optim import LaProp
 from lore.types import Imagined, Latent
 from lore.world_model import WorldModel
@@ -81,11 +82,12 @@ def test_an_injected_policy_carries_its_options_and_masks_through_imagination():
 
     def policy(features, carry, generator):  # decides at every third step, else keeps to the action of the decision
         step, kept = (0, None) if carry is None else carry
-        log_probs = agent.log_probs(features, mask)
-        decision = agent.sample(log_probs, generator)
+        with torch.enable_grad():
+            logits = agent.actor(features)
+        decision = agent.sample(policy_log_probs(logits.detach(), mask), generator)
         decides = step % 3 == 0
         kept = decision % 17 if decides else kept
-        return kept, decision, torch.full((len(features),), decides), mask, (step + 1, kept)
+        return logits, kept, decision, torch.full((len(features),), decides), mask, (step + 1, kept)
 
     imagined = imagine(model, policy, starts(), 5, seeded(5))
     assert imagined.is_decision[0].tolist() == [True, False, False, True, False, False]
@@ -187,10 +189,10 @@ def test_reinforce_finds_the_rewarded_action_of_a_bandit_and_the_critic_its_valu
     features = torch.randn(64, SMALL.deter + 32, generator=seeded())
     generator = seeded(1)
     for _ in range(120):
-        action, decision, decides, mask, _ = agent.policy_step(features, None, generator)
+        logits, action, decision, decides, mask, _ = agent.policy_step(features, None, generator)
         two = features.unsqueeze(1).expand(-1, 2, -1)
         flags = decides[:, None].expand(-1, 2)
-        imagined = Imagined(two, action[:, None], decision[:, None], flags, mask, starts())
+        imagined = Imagined(two, logits[:, None], action[:, None], decision[:, None], flags, mask, starts())
         reward = torch.stack([torch.zeros(64), (action == 2).float()], 1)
         cont = torch.tensor([[1.0, 0.0]]).expand(64, 2)
         losses, _, _ = imagination_loss(agent, imagined, reward, cont, entropy=1e-3)

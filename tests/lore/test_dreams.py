@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from lore import parallel
 from lore.actor_critic import ActorCritic, imagination_loss
 from lore.config import Size
 from lore.dreams import Dreams
@@ -25,24 +26,20 @@ def make() -> tuple[WorldModel, ActorCritic]:
     model = WorldModel("symbolic", Environment("crafter", VOCAB, KEY_SCHEME, ()), SMALL, generator=seeded())
     agent = ActorCritic(model.features, 17, SMALL, generator=seeded(1))
     for head in (model.reward, agent.actor, agent.critic, agent.slow_critic):
-        torch.nn.init.normal_(head.out.weight, std=0.3, generator=seeded(2))
+        torch.nn.init.normal_(head.out.weight, std=0.1, generator=seeded(2))
     return model, agent
 
 
 def dreams(model: WorldModel, agent: ActorCritic, seed: int = 5) -> Dreams:
     stoch = torch.nn.functional.one_hot(torch.randint(4, (ROWS, 8), generator=seeded(3)), 4).float()
     starts, weight = Latent(torch.rand(ROWS, 64, generator=seeded(4)), stoch), torch.linspace(0.5, 1.0, ROWS)
-    advice = torch.linspace(-1.0, 1.0, 17).expand(ROWS, HORIZON, 17)
-    along = lambda features: advice[: len(features)]  # noqa: E731
-    return Dreams(model, agent, agent.policy_step, starts, weight, HORIZON, seeded(seed), along)
+    return Dreams(model, agent, agent.policy_step, starts, weight, HORIZON, seeded(seed))
 
 
 @pytest.fixture(params=[1, 2, 3])
 def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+    parallel.use(request.param)
+    return request.param
 
 
 def test_pieces_learn_what_one_imagination_of_all_trajectories_teaches(threads):
@@ -58,12 +55,15 @@ def test_pieces_learn_what_one_imagination_of_all_trajectories_teaches(threads):
     imagined = Imagined(*joined, Latent(*(torch.cat(c) for c in zip(*last, strict=True))))
     with torch.no_grad():
         reward, cont = model.predict(imagined.features)
-    weight, bias = torch.linspace(0.5, 1.0, ROWS)[:, None], torch.linspace(-1.0, 1.0, 17).expand(ROWS, HORIZON, 17)
-    terms, returns, expected = imagination_loss(whole, imagined, reward, cont, entropy=3e-3, weight=weight, bias=bias)
+    weight, logits = torch.linspace(0.5, 1.0, ROWS)[:, None], whole.actor(imagined.features[:, :-1])
+    torch.testing.assert_close(imagined.logits, logits, rtol=1e-4, atol=1e-5)
+    imagined = imagined._replace(logits=logits)
+    terms, returns, expected = imagination_loss(whole, imagined, reward, cont, entropy=3e-3, weight=weight)
     (terms["policy"].mean() + terms["value"].mean()).backward()
 
-    torch.testing.assert_close(found.returns, returns)
-    assert torch.equal(agent.norm.high, whole.norm.high) and metrics.keys() == expected.keys()
+    torch.testing.assert_close(found.returns, returns, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(agent.norm.high, whole.norm.high)
+    assert metrics.keys() == expected.keys()
     for name in expected:
         torch.testing.assert_close(metrics[name], expected[name], rtol=1e-4, atol=1e-5)
     for name, term in terms.items():

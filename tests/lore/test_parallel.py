@@ -6,21 +6,21 @@ import time
 import pytest
 import torch
 
-from lore.parallel import shares, together
+from lore import parallel
+from lore.parallel import shares, threads, together
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def two_threads():
-    before = torch.get_num_threads()
     torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_rows_are_cut_into_one_range_per_thread_that_cover_all(two_threads):
     assert shares(7, CPU) == [slice(0, 3), slice(3, 7)]
+    parallel.use(3)
+    assert shares(7, CPU) == [slice(0, 2), slice(2, 4), slice(4, 7)]
     assert shares(1, CPU) == [slice(0, 1)] and shares(7, torch.device("meta")) == [slice(0, 7)]
 
 
@@ -29,11 +29,11 @@ def test_works_meet_results_come_in_order_and_each_has_one_thread(two_threads):
 
     def work(name):
         meet.wait()  # only works that run at the same time pass
-        return name, torch.get_num_threads(), threading.get_ident()
+        return name, torch.get_num_threads() * threads(), threading.get_ident()
 
     first, second = together([lambda: work("a"), lambda: work("b")])
     assert first[:2] == ("a", 1) and second[:2] == ("b", 1) and first[2] != second[2]
-    assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == threads() == 2
 
 
 def test_an_error_waits_for_the_other_work_and_leaves_the_threads_as_they_were(two_threads):

@@ -125,15 +125,15 @@ def test_an_imagined_option_stays_in_charge_until_it_cannot_act():
     force(heads, [9.0, -9.0], 2)
     policy = OptionPolicy(Fixed([0.0, 0.0, 0.0, 50.0, 50.0]), heads, torch.tensor([0, 1]))
     features, generator = torch.zeros(8, 6), torch.Generator().manual_seed(0)
-    action, decision, is_decision, mask, carry = policy(features, None, generator)
+    _, action, decision, is_decision, mask, carry = policy(features, None, generator)
     assert is_decision.all() and (decision == 3).all() and (action == 2).all()
     assert mask[0].tolist() == [True, True, True, True, False]  # skill 1 cannot start: its slot is masked
     for _ in range(MAX_HELD):
-        action, _, is_decision, _, carry = policy(features, carry, generator)
+        _, action, _, is_decision, _, carry = policy(features, carry, generator)
         assert not is_decision.any() and (action == 2).all()
-    assert policy(features, carry, generator)[2].all()  # control comes back
+    assert policy(features, carry, generator)[3].all()  # control comes back
     force(heads, [-9.0, -9.0], 2)
-    _, decision, is_decision, _, _ = policy(
+    _, _, decision, is_decision, _, _ = policy(
         features, (torch.zeros(8, dtype=torch.int64), torch.zeros(8, dtype=torch.int64)), generator
     )
     assert is_decision.all() and (decision < 3).all()
@@ -143,6 +143,6 @@ def test_empty_slots_are_never_chosen():
     heads = make_heads()
     force(heads, [9.0, 9.0], 1)
     policy = OptionPolicy(Fixed([0.0, 0.0, 0.0, 50.0, 50.0]), heads, torch.tensor([-1, -1]))
-    action, decision, _, mask, _ = policy(torch.zeros(64, 6), None, torch.Generator().manual_seed(0))
+    _, action, decision, _, mask, _ = policy(torch.zeros(64, 6), None, torch.Generator().manual_seed(0))
     assert (decision < 3).all() and (action == decision).all()
     assert not mask[:, 3:].any()
