@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from lore.dists import policy_entropy, policy_log_probs, twohot_spread
 from lore.options.controller import Controller, Signals
@@ -38,7 +38,6 @@ class Player:
         self.agent, self.controller, self.device, self.generator = agent, controller, device, generator
         self.latent = agent.world_model.rssm.initial(num_envs)
         self.previous = torch.zeros(num_envs, dtype=torch.int64, device=device)
-        self.signals = np.zeros((num_envs, 0), np.float32)  # [E, 2 or 3], what the latest decisions were gated by
 
     @torch.no_grad()
     def act(self, steps: list[Step], frame: int) -> tuple[list[int], list[dict[str, Any]]]:
@@ -49,17 +48,11 @@ class Player:
         self.latent = agent.world_model.rssm.observe_step(tokens, self.previous, first, self.latent, self.generator)
         features = self.latent.features()
         logits = agent.actor_critic.actor(features)
-        primitive = policy_log_probs(logits[:, : agent.num_actions], None, agent.actor_critic.unimix)
-        signs = [
-            policy_entropy(primitive) / np.log(agent.num_actions),
-            twohot_spread(agent.actor_critic.critic(features), agent.actor_critic.bins),
-        ]
-        if agent.ensemble is not None:
-            signs.append(agent.ensemble.expected(features, primitive.exp()))
-        certainty = torch.stack(signs, -1).cpu()
+        gated = self.controller.gate is not None
+        signals = self._signals(features, logits) if gated else np.zeros((len(steps), len(Signals._fields)), np.float32)
         if agent.actor_critic.unimix:
             logits = policy_log_probs(logits, None, agent.actor_critic.unimix)
-        host_logits, self.signals = logits.float().cpu().numpy(), certainty.numpy()
+        host_logits = logits.float().cpu().numpy()
         deter, stoch = self.latent.deter.cpu().numpy(), self.latent.stoch.argmax(-1).cpu().numpy()
         actions, records = [], []
         for e, step in enumerate(steps):
@@ -67,12 +60,29 @@ class Player:
                 self.controller.reset(e, step.reward)
                 choice = self.controller.idle(step.state)
             else:
-                own = Signals(*map(float, self.signals[e]))
+                own = Signals(*map(float, signals[e]))
                 choice = self.controller.act(e, step.state, step.reward, host_logits[e], own, frame)
             actions.append(choice.action)
             records.append(self._record(step, choice, deter[e], stoch[e]))
         self.previous = torch.tensor(actions, dtype=torch.int64, device=self.device)
         return actions, records
+
+    @torch.no_grad()
+    def signals(self) -> np.ndarray:
+        """What a gate reads in the states of the latest decisions: float32 [E, 2 or 3]."""
+        features = self.latent.features()
+        return self._signals(features, self.agent.actor_critic.actor(features))
+
+    def _signals(self, features: Tensor, logits: Tensor) -> np.ndarray:
+        agent = self.agent
+        primitive = policy_log_probs(logits[:, : agent.num_actions], None, agent.actor_critic.unimix)
+        signs = [
+            policy_entropy(primitive) / np.log(agent.num_actions),
+            twohot_spread(agent.actor_critic.critic(features), agent.actor_critic.bins),
+        ]
+        if agent.ensemble is not None:
+            signs.append(agent.ensemble.expected(features, primitive.exp()))
+        return torch.stack(signs, -1).cpu().numpy()
 
     def _record(self, step: Step, choice, deter: np.ndarray, stoch: np.ndarray) -> dict[str, Any]:
         record = {

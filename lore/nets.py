@@ -203,10 +203,10 @@ class Head(nn.Module):
         if _is_time_major(x):
             return self(x.transpose(0, 1)).transpose(0, 1)
         if self.mlp.linears and compiled.fits_head(x, self.mlp.units):
-            return compiled.head(self, x.reshape(-1, x.shape[-1]), *self._layers()).view(*x.shape[:-1], -1)
+            return compiled.head(self, x.reshape(-1, x.shape[-1]), *self.layers()).view(*x.shape[:-1], -1)
         return self.out(self.mlp(x)).float()
 
-    def _layers(self) -> tuple[list[Any], tuple[Tensor, Tensor]]:
+    def layers(self) -> tuple[list[Any], tuple[Tensor, Tensor]]:
         """(weight, bias, scale) of the layers, (weight, bias) of the last."""
         pairs = zip(self.mlp.linears, self.mlp.norms, strict=True)
         return [(linear.weight, linear.bias, norm.scale) for linear, norm in pairs], (self.out.weight, self.out.bias)

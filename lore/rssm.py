@@ -173,10 +173,9 @@ class RSSM(nn.Module):
         return tuple(compiled.flat(x.detach().contiguous()) for x in parts)
 
     def _pack_prior(self) -> tuple[np.ndarray, ...]:
-        mlp, last = self.prior_net.mlp, self.prior_net.out
-        parts = [x for linear, norm in zip(mlp.linears, mlp.norms, strict=True)
-                 for x in (linear.weight.t(), linear.bias, norm.scale)]  # fmt: skip
-        return tuple(compiled.flat(x.detach().contiguous()) for x in (*parts, last.weight.t(), last.bias))
+        layers, last = self.prior_net.layers()
+        parts = [x for weight, bias, scale in layers for x in (weight.t(), bias, scale)]
+        return tuple(compiled.flat(x.detach().contiguous()) for x in (*parts, last[0].t(), last[1]))
 
     def imagine_step(self, latent: Latent, action: Tensor, generator: Generator | None = None) -> Latent:
         """The next latent under the prior: latent [N, ...], action int64 [N]."""

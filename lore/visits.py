@@ -126,7 +126,7 @@ def _play(
             if step.is_last:
                 episode[env], at[env] = max(episode) + 1, -1
             elif rng.random() * stride < 1:
-                kept.append((step.state.copy(), episode[env], at[env], run.player.signals[env].copy()))
+                kept.append((step.state.copy(), episode[env], at[env], run.player.signals()[env]))
                 if on_progress is not None and (len(kept) % 100 == 0 or len(kept) == budget):
                     on_progress(len(kept), budget)
                 if len(kept) == budget:
