@@ -17,6 +17,7 @@ from lore.config import Config
 from lore.losses import SCALES, total_loss
 from lore.optim import LaProp
 from lore.options.heads import OptionPolicy
+from lore.returns import LAMBDA
 from lore.synthetic.path import SyntheticPath
 from lore.types import Latent
 
@@ -128,10 +129,13 @@ class Learner:
         if agent.heads is not None:
             policy = OptionPolicy(actor, agent.heads, self.slots, critic.unimix)
         imagined = imagine(model, policy, starts, config.train.horizon, self.generator)
+        # Inside an option nothing is bootstrapped; so that a critic that lags behind does not make long options look
+        # better than the same steps one by one, neither is anything else before the horizon (ADR-0008).
+        lam = LAMBDA if agent.heads is None else 1.0
         with torch.no_grad():
             reward, cont = model.predict(imagined.features)
         terms, returns, metrics = imagination_loss(
-            critic, imagined, reward, cont, entropy=config.train.entropy,
+            critic, imagined, reward, cont, entropy=config.train.entropy, lam=lam,
             weight=None if weight is None else weight[:, None],
             bias=None if advised is None else advised.along(imagined.features[:, :-1]),
         )  # fmt: skip
