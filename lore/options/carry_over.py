@@ -48,7 +48,7 @@ def carry_over(
         )  # fmt: skip
     for charge in meta["controller"]["charges"]:
         if charge["run"] is not None:  # a skill of the same name may have other steps in another version
-            charge.update(kind="policy", run=None, skill=-1, left=0, actions=[], began="")
+            charge.update(kind="policy", run=None, skill=-1, left=0, actions=[], began="", advised=False)
     if before == after:
         return False
     old = np.array([before.index(name) if name in before else -1 for name in after], np.int64)  # per new skill

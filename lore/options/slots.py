@@ -12,6 +12,8 @@ __all__ = ["SkillStatistics", "Slots"]
 
 MIN_USES = 20
 """Uses after which a skill is judged."""
+CUT = ("advised_away", "hold_over")
+"""Ends that are no fault and no merit of the skill."""
 GAIN = 2.0
 """A free skill takes a slot over when it fits this many times as well."""
 
@@ -22,6 +24,7 @@ class SkillStatistics:
 
     uses: int = 0
     successes: int = 0
+    cut: int = 0  # uses that a new decision ended: they say nothing about the skill
     steps: int = 0
     reward: float = 0.0
     retired: bool = False
@@ -30,17 +33,23 @@ class SkillStatistics:
 
     @property
     def success_rate(self) -> float:
-        """Share of uses that ended in ``done``."""
-        return self.successes / self.uses if self.uses else 0.0
+        """Share of judged uses that ended in ``done``."""
+        return self.successes / self.judged if self.judged else 0.0
+
+    @property
+    def judged(self) -> int:
+        """Uses that ended by themselves, by damage or with the episode."""
+        return self.uses - self.cut
 
     def record(self, outcome: str, steps: int, reward: float, state: str = "", actions: Sequence[int] = ()) -> None:
         """Account one finished use; ``state`` (hex) and ``actions``: where it began and what it did."""
         self.uses += 1
         self.successes += outcome == "done"
+        self.cut += outcome in CUT
         self.steps += steps
         self.reward += reward
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
-        if outcome != "done":
+        if outcome != "done" and outcome not in CUT:
             self.failure = {"state": state, "actions": list(actions), "outcome": outcome}
 
 
@@ -91,21 +100,22 @@ class Slots:
 
     def success(self) -> np.ndarray:
         """float64[K]: measured success rate of skills that were used often enough, 1 for the others."""
-        return np.array([s.success_rate if s.uses >= MIN_USES else 1.0 for s in self.statistics])
+        return np.array([s.success_rate if s.judged >= MIN_USES else 1.0 for s in self.statistics])
 
     def retire(self) -> list[str]:
         """Empty the slots of skills that fail too often; returns their names."""
         gone = []
         for slot, k in enumerate(self.skill):
-            if k >= 0 and self.statistics[k].uses >= MIN_USES and self.statistics[k].success_rate < self.threshold:
-                self.statistics[k].retired = True
+            used = self.statistics[k]
+            if k >= 0 and used.judged >= MIN_USES and used.success_rate < self.threshold:
+                used.retired = True
                 self.skill[slot] = -1
                 gone.append(self.names[k])
         return gone
 
     def metrics(self) -> dict[str, float]:
         """The ``options/*`` tags."""
-        used = [s for s in self.statistics if s.uses]
+        used = [s for s in self.statistics if s.judged]
         out = {
             "options/active": float((self.skill >= 0).sum()),
             "options/retired": float(sum(s.retired for s in self.statistics)),

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from lore.config import SIZES, load_config
-from lore.options.controller import Controller, Signals
+from lore.options.charge import Signals
+from lore.options.controller import Controller
 from lore.replay import Replay, latent_fields
 from lore_datasets.environments import get_environment
 
