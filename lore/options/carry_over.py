@@ -108,4 +108,8 @@ def _controller(state: dict[str, Any], old: np.ndarray, new: dict[int, int]) -> 
         slots = state["slots"]
         unused = asdict(SkillStatistics())
         slots["skill"] = [new.get(k, -1) for k in slots["skill"]]
+        if "worth" in slots:
+            means = slots["worth"]["means"]
+            kept = [means[k] if k >= 0 else [0.0, 0.0, 0.0] for k in old.tolist()]
+            slots["worth"] = {"means": [*kept, means[-1]], "open": []}
         slots["statistics"] = [slots["statistics"][k] if k >= 0 else dict(unused) for k in old.tolist()]

@@ -128,6 +128,8 @@ class Controller:
         self._credit(env, reward)
         if self.gate is not None:
             self.gate.trust.end(env)
+        if self.slots is not None:
+            self.slots.worth.end(env)
         self._finish(env, "episode_end")
         self.charges[env] = Charge()
 
@@ -138,6 +140,8 @@ class Controller:
         if charge.kind == POLICY and charge.steps and self.slots is not None:
             self.slots.primitive[0] += 1
             self.slots.primitive[1] += reward
+        if self.slots is not None:
+            self.slots.worth.step(env, reward)
         if self.gate is not None:
             self.gate.trust.step(env, reward)
 
@@ -259,6 +263,8 @@ class Controller:
         """First action of a decision for ``entry``, behind which ``skill`` stands (-1 = none). What the advice chose is
         held for ``gate.hold`` steps, through a slot or not; the policy's own option runs to its end."""
         hold, kind = self.config.gate.hold, OPTION if entry >= self.num_actions else ADVICE
+        if self.slots is not None and not followed:
+            self.slots.worth.choose(here.env, skill)
         if skill < 0 or (kind == ADVICE and hold == 1):
             return entry
         assert self.guard is not None
