@@ -9,7 +9,8 @@ import torch
 from torch import Generator, Tensor
 
 from lore.dists import policy_entropy, policy_log_probs, twohot_spread
-from lore.options.controller import Controller, Signals
+from lore.options.charge import Signals
+from lore.options.controller import Controller
 from lore.types import Latent
 
 if TYPE_CHECKING:

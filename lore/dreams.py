@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from lore.actor_critic import ActorCritic, Judged, PolicyStep, imagine, judge, judged_loss, judged_metrics
 from lore.losses import SCALES
 from lore.parallel import shares, together
+from lore.returns import LAMBDA
 from lore.types import Imagined, Latent
 from lore.world_model import WorldModel
 
@@ -31,11 +32,12 @@ class Dreams:
         policy: one imagined step of whoever acts.
         starts: Latent [N, ...]. weight: of each start [N], None = 1. horizon: steps H.
         generator: of the draws; every piece gets one of its own from it where there are several.
+        lam: trace of the returns where the actor decides.
     """
 
     def __init__(
         self, model: WorldModel, critic: ActorCritic, policy: PolicyStep, starts: Latent, weight: Tensor | None,
-        horizon: int, generator: Generator,
+        horizon: int, generator: Generator, lam: float = LAMBDA,
     ) -> None:  # fmt: skip
         self.critic, self.rows = critic, len(starts.deter)
         cuts = shares(self.rows, starts.deter.device)
@@ -44,7 +46,7 @@ class Dreams:
             imagined = imagine(model, policy, Latent(starts.deter[cut], starts.stoch[cut]), horizon, own)
             with torch.no_grad():
                 reward, cont = model.predict(imagined.features)
-            judged = judge(critic, imagined, reward, cont, weight=None if weight is None else weight[cut, None])
+            judged = judge(critic, imagined, reward, cont, lam, None if weight is None else weight[cut, None])
             return _Dream(imagined, judged)
 
         pieces = zip(cuts, _generators(generator, len(cuts)), strict=True)

@@ -18,6 +18,7 @@ from lore.dreams import Dreams
 from lore.losses import SCALES, total_loss
 from lore.optim import LaProp
 from lore.options.heads import OptionPolicy
+from lore.returns import LAMBDA
 from lore.synthetic.path import SyntheticPath
 from lore.types import Latent
 
@@ -125,7 +126,10 @@ class Learner:
             actor, policy = advised, advised.policy_step
         if agent.heads is not None:
             policy = OptionPolicy(actor, agent.heads, self.slots, critic.unimix)
-        return Dreams(agent.world_model, critic, policy, starts, weight, config.train.horizon, self.generator)
+        # Inside an option nothing is bootstrapped; so that a critic that lags behind does not make long options look
+        # better than the same steps one by one, neither is anything else before the horizon (ADR-0008).
+        lam, horizon = LAMBDA if agent.heads is None else 1.0, config.train.horizon
+        return Dreams(agent.world_model, critic, policy, starts, weight, horizon, self.generator, lam)
 
     @property
     def bad_updates(self) -> int:

@@ -170,6 +170,7 @@ def _episode(run: Run, sink: Sink, step) -> None:
     if run.slots is not None:
         if run.slots.retire():
             write_revisions(run.folder, run.revisions())
+        run.slots.rest()
         generation = run.episodes % run.config.train.option_generation_interval == 0
         if generation or (run.slots.skill < 0).any():
             _fill_slots(run, generation)
@@ -177,7 +178,8 @@ def _episode(run: Run, sink: Sink, step) -> None:
 
 def _fill_slots(run: Run, generation: bool = False) -> None:
     """Fill empty option slots with the skills that advice speaks for: on the version's rows first, then where the
-    agent has been. A new generation also lets skills go that fit far less, or did worse, than a free one."""
+    agent has been. A new generation also lets skills go that fit far less, or did worse, than a free one, and gives
+    those that wait another chance."""
     if run.slots is None or run.advice is None or run.learner is None:
         return
     fit = run.controller.appeal
@@ -187,6 +189,7 @@ def _fill_slots(run: Run, generation: bool = False) -> None:
         fit = (weights / weights.sum(-1, keepdims=True).clip(1e-9))[:, width:].mean(0)
     fit = fit * run.slots.success()
     if generation:
+        run.slots.recall()
         run.slots.release(fit)
     run.slots.fill(fit)
     run.learner.set_slots(run.slots.skill)

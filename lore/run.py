@@ -323,5 +323,7 @@ def load_for_evaluation(folder: Path, seed_offset: int) -> Run:
     run.controller.charges = [type(c)() for c in run.controller.charges]
     if run.controller.gate is not None:
         run.controller.gate.trust.forget_open()
+    if run.slots is not None:
+        run.slots.worth.forget_open()
     run.frames = meta["frames"]
     return run

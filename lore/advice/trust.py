@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from lore.advice.weights import LearnedWeights
 
-__all__ = ["Trust"]
+__all__ = ["ForgettingMean", "Trust"]
 
 MIN_TRIALS = 20
 """Followed decisions before anything is concluded."""
@@ -21,7 +21,7 @@ FLOOR = 0.01
 """Least trust: a little is always tried again, so that a verdict can change."""
 
 
-class _Mean:
+class ForgettingMean:
     """Mean and variance with exponential forgetting."""
 
     def __init__(self, memory: float) -> None:
@@ -57,7 +57,7 @@ class Trust:
         self.value = 1.0
         self.learned: LearnedWeights | None = None
         self.open: list[list[list[float]]] = [[] for _ in range(num_envs)]  # [followed, steps left, reward, *signals]
-        self.means = {True: _Mean(500.0), False: _Mean(5000.0)}
+        self.means = {True: ForgettingMean(500.0), False: ForgettingMean(5000.0)}
 
     def step(self, env: int, reward: float) -> None:
         """The reward that arrived after one more step."""

@@ -48,7 +48,7 @@ def carry_over(
         )  # fmt: skip
     for charge in meta["controller"]["charges"]:
         if charge["run"] is not None:  # a skill of the same name may have other steps in another version
-            charge.update(kind="policy", run=None, skill=-1, left=0, actions=[], began="")
+            charge.update(kind="policy", run=None, skill=-1, left=0, actions=[], began="", advised=False)
     if before == after:
         return False
     old = np.array([before.index(name) if name in before else -1 for name in after], np.int64)  # per new skill
@@ -108,4 +108,8 @@ def _controller(state: dict[str, Any], old: np.ndarray, new: dict[int, int]) -> 
         slots = state["slots"]
         unused = asdict(SkillStatistics())
         slots["skill"] = [new.get(k, -1) for k in slots["skill"]]
+        if "worth" in slots:
+            means = slots["worth"]["means"]
+            kept = [means[k] if k >= 0 else [0.0, 0.0, 0.0] for k in old.tolist()]
+            slots["worth"] = {"means": [*kept, means[-1]], "open": []}
         slots["statistics"] = [slots["statistics"][k] if k >= 0 else dict(unused) for k in old.tolist()]

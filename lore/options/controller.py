@@ -2,21 +2,20 @@
 
 One :class:`Controller` serves all environments of a run. At a decision point it mixes advice into the policy's logits,
 samples, and puts somebody in charge; in between, whoever is in charge acts until it ends, is interrupted, or its hold
-is over.
+is over. An option that the policy called is its own choice at every step: advice may end it at each of them (ADR-0008).
 The seed's formula ``logits_mix = logits_wm + beta * logits_llm`` holds exactly at decisions; a sampled action belongs
-to the
-advice with probability (pi_mix - pi_wm)+ / pi_mix, the share of its mass that the advice added.
+to the advice with probability (pi_mix - pi_wm)+ / pi_mix, the share of its mass that the advice added.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lore.advice.gate import Gate, advice_distribution, advice_logits, kl, softmax
+from lore.options.charge import ADVICE, OPTION, PLAN, POLICY, Charge, Choice, Signals, Situation
 from lore.options.guard import Guard
 from lore.options.interpreter import Outcome, SkillRun
 from lore.synthetic.rollout import UNLOCK
@@ -29,47 +28,7 @@ if TYPE_CHECKING:
     from lore.options.slots import Slots
     from lore.types import AdviceBatch
 
-__all__ = ["Charge", "Choice", "Controller", "Signals"]
-
-POLICY, ADVICE, OPTION, PLAN = "policy", "advice", "option", "plan"
-
-
-class Signals(NamedTuple):
-    """What the agent knows about its own certainty in one state."""
-
-    entropy: float  # policy entropy / ln A
-    spread: float  # standard deviation of the critic's distribution
-    disagreement: float = 0.0  # of the one-step heads; 0 where there are none
-
-
-class Choice(NamedTuple):
-    """What was done in one state, and what replay keeps of it."""
-
-    action: int
-    proposals: np.ndarray  # int8[K], next action of each skill here, -1 where it cannot start
-    skill: int  # skill in charge (option or held advice), -1 = none
-    row: int  # row of the advice table, -1 = none
-    advice: np.ndarray | None = None  # float16[A+K] over feasible entries, kept when imagination uses advice
-    confidence: float = 0.0  # of that advice, 0 = none
-    log_prob: float = 0.0  # of the decision, under the distribution that was sampled; 0 between decisions
-
-
-@dataclass
-class Charge:
-    """Who is in charge in one environment, and since when."""
-
-    kind: str = POLICY
-    left: int = 0
-    skill: int = -1
-    run: SkillRun | None = None
-    plan: list[int] = field(default_factory=list)
-    foretold: bool = False
-    steps: int = 0
-    reward: float = 0.0
-    best: float = 0.0
-    health: int = 0
-    began: str = ""  # packed state, hex, where an option was called
-    actions: list[int] = field(default_factory=list)  # what it did since
+__all__ = ["Controller"]
 
 
 def _health(view: StateView) -> int:
@@ -125,10 +84,13 @@ class Controller:
         self._credit(env, reward)
         allowed = self._allowed(proposals)
         policy = softmax(logits, allowed)
-        action = self._continue(env, view, policy)
+        here = Situation(env, view, logits, policy, allowed, proposals, advice, signals, frame)
+        action = self._continue(env, view)
         if action is None:
-            action = self._decide(env, view, state, logits, policy, allowed, proposals, advice, signals, frame)
-        elif self.charges[env].kind == ADVICE and self.gate is not None:
+            action = self._decide(here)
+        elif self.gate is not None and self.charges[env].kind == OPTION and not self.charges[env].advised:
+            action = self._go_on(here, action)
+        elif self.gate is not None and self.charges[env].advised:
             # A held step is one-hot: its divergence from the policy is -ln pi_wm(a).
             self._add("kl_step", -float(np.log(max(policy[action], 1e-12))))
         charge = self.charges[env]
@@ -139,6 +101,7 @@ class Controller:
         charge.health = _health(view)
         self._add("steps", 1.0)
         self._add(f"steps_{charge.kind}", 1.0)
+        self._add("steps_advised", float(charge.advised))
         said, sure = self._said(advice, proposals)
         return Choice(action, proposals, charge.skill, row, said, sure, self.log_prob)
 
@@ -165,6 +128,8 @@ class Controller:
         self._credit(env, reward)
         if self.gate is not None:
             self.gate.trust.end(env)
+        if self.slots is not None:
+            self.slots.worth.end(env)
         self._finish(env, "episode_end")
         self.charges[env] = Charge()
 
@@ -175,12 +140,14 @@ class Controller:
         if charge.kind == POLICY and charge.steps and self.slots is not None:
             self.slots.primitive[0] += 1
             self.slots.primitive[1] += reward
+        if self.slots is not None:
+            self.slots.worth.step(env, reward)
         if self.gate is not None:
             self.gate.trust.step(env, reward)
 
     # -- between decisions ------------------------------------------------------------------------------------------
 
-    def _continue(self, env: int, view: StateView, policy: np.ndarray) -> int | None:
+    def _continue(self, env: int, view: StateView) -> int | None:
         """Next action of whoever is in charge, or None when a decision is due."""
         charge = self.charges[env]
         hurt = charge.steps > 0 and _health(view) < charge.health
@@ -193,7 +160,7 @@ class Controller:
             if hurt:
                 self._finish(env, "interrupted")
                 return None
-            if charge.kind == ADVICE and charge.left <= 0:
+            if charge.advised and charge.left <= 0:
                 self._finish(env, "hold_over")
                 return None
             charge.left -= 1
@@ -224,22 +191,55 @@ class Controller:
 
     # -- decisions --------------------------------------------------------------------------------------------------
 
-    def _decide(self, env, view, state, logits, policy, allowed, proposals, advice, signals, frame) -> int:
-        slots = self.slots.skill if self.slots is not None else np.zeros(0, np.int64)
-        hint, extended = advice_distribution(advice.logits[0], advice.known[0], proposals, slots, self.num_actions)
-        covered = bool(extended.sum() > 0) and advice.confidence[0] > 0
+    def _decide(self, here: Situation) -> int:
+        """Nobody is in charge: sample the mixed policy, and put in charge whom it names."""
+        hint, extended, covered = self._advice(here)
         if covered and len(self.appeal):
             self.appeal += 0.01 * (extended[self.num_actions :] - self.appeal)
-        plan = self._plan_to_test(env, int(advice.row[0]))
+        plan = self._plan_to_test(here.env, int(here.advice.row[0]))
         if plan is not None:
             return plan
-        hold = self.config.gate.hold
         if self.gate is None or not covered:
-            return self._choose(env, view, policy)
-        u, normal = self.gate.uncertainty(*signals)
-        beta = self.gate.beta(u, float(advice.confidence[0]), frame)
-        mixed, beta = self.gate.mix(logits, advice_logits(hint, allowed, self.config.gate.clip), allowed, beta)
-        divergence = kl(mixed, policy)
+            entry = self._sample(here.policy)
+            self.log_prob = float(np.log(here.policy[entry]))
+            return self._obey(here, entry, self._skill_of(entry), False)
+        mixed, entry, followed = self._gated(here, hint)
+        self.log_prob = float(np.log(mixed[entry]))
+        skill = self._goal_behind(entry, extended, here.proposals) if followed else self._skill_of(entry)
+        return self._obey(here, entry, skill, followed)
+
+    def _go_on(self, here: Situation, action: int) -> int:
+        """The policy's own option wants to play ``action``: it goes on, as an own choice, unless the gate's draw is one
+        that the advice added. So options take steps from the policy's primitive actions, and none from the advice."""
+        hint, extended, covered = self._advice(here)
+        if not covered:
+            return action
+        mixed, entry, followed = self._gated(here, hint)
+        added = np.maximum(mixed - here.policy, 0.0)
+        self.log_prob = float(np.log(added[entry]) if followed else np.log1p(-added.sum()))
+        if not followed:
+            return action
+        skill = self._goal_behind(entry, extended, here.proposals)
+        if skill == self.charges[here.env].skill or (skill < 0 and entry == action):  # told to do what it does
+            return action
+        self._finish(here.env, "advised_away")
+        return self._obey(here, entry, skill, True)
+
+    def _advice(self, here: Situation) -> tuple[np.ndarray, np.ndarray, bool]:
+        """The advice of this state over A+M and over A+K entries (:func:`advice_distribution`), and is there any."""
+        slots = self.slots.skill if self.slots is not None else np.zeros(0, np.int64)
+        said = here.advice
+        hint, extended = advice_distribution(said.logits[0], said.known[0], here.proposals, slots, self.num_actions)
+        return hint, extended, bool(extended.sum() > 0) and bool(said.confidence[0] > 0)
+
+    def _gated(self, here: Situation, hint: np.ndarray) -> tuple[np.ndarray, int, bool]:
+        """(mixed policy over A+M, the entry drawn from it, whether the draw belongs to the advice)."""
+        assert self.gate is not None
+        u, normal = self.gate.uncertainty(*here.signals)
+        beta = self.gate.beta(u, float(here.advice.confidence[0]), here.frame)
+        logits = advice_logits(hint, here.allowed, self.config.gate.clip)
+        mixed, beta = self.gate.mix(here.logits, logits, here.allowed, beta)
+        divergence = kl(mixed, here.policy)
         self.gate.observe(divergence)
         for name, value in zip(("entropy", "value_spread", "disagreement"), normal, strict=True):
             self._add(name, float(value))
@@ -248,42 +248,41 @@ class Controller:
         self._add("beta", beta)
         self._add("decisions", 1.0)
         entry = self._sample(mixed)
-        self.log_prob = float(np.log(mixed[entry]))
-        added = max(0.0, mixed[entry] - policy[entry]) / mixed[entry]
-        if entry >= self.num_actions:
-            self.gate.trust.decide(env, added > 0.5, normal)
-            return self._start(env, view, int(slots[entry - self.num_actions]), OPTION, 0, policy)
+        added = max(0.0, mixed[entry] - here.policy[entry]) / mixed[entry]
         followed = bool(self.rng.random() < added)
-        self.gate.trust.decide(env, followed, normal)
-        if followed:
-            goal = self._goal_behind(entry, extended, proposals)
-            if goal >= 0 and hold > 1:
-                return self._start(env, view, goal, ADVICE, hold - 1, policy)
-        return entry
+        self.gate.trust.decide(here.env, followed, normal)
+        return mixed, entry, followed
 
-    def _choose(self, env: int, view: StateView, policy: np.ndarray) -> int:
-        """Sample the policy alone; an option slot puts its skill in charge."""
-        entry = self._sample(policy)
-        self.log_prob = float(np.log(policy[entry]))
-        if entry < self.num_actions:
+    def _skill_of(self, entry: int) -> int:
+        """The skill in the slot that ``entry`` calls, -1 for a primitive action."""
+        if self.slots is None or entry < self.num_actions:
+            return -1
+        return int(self.slots.skill[entry - self.num_actions])
+
+    def _obey(self, here: Situation, entry: int, skill: int, followed: bool) -> int:
+        """First action of a decision for ``entry``, behind which ``skill`` stands (-1 = none). What the advice chose is
+        held for ``gate.hold`` steps, through a slot or not; the policy's own option runs to its end."""
+        hold, kind = self.config.gate.hold, OPTION if entry >= self.num_actions else ADVICE
+        if self.slots is not None and not followed:
+            self.slots.worth.choose(here.env, skill)
+        if skill < 0 or (kind == ADVICE and hold == 1):
             return entry
-        assert self.slots is not None
-        return self._start(env, view, int(self.slots.skill[entry - self.num_actions]), OPTION, 0, policy)
-
-    def _start(self, env: int, view: StateView, skill: int, kind: str, left: int, policy: np.ndarray) -> int:
         assert self.guard is not None
-        run = SkillRun(self.skills[skill], view.vocab, self.rng)
-        step = self.guard.next_action(run, skill, view)
+        run = SkillRun(self.skills[skill], here.view.vocab, self.rng)
+        step = self.guard.next_action(run, skill, here.view)
         if isinstance(step, Outcome):  # the start condition held, yet nothing to do: fall back to a primitive
-            primitive = policy[: self.num_actions]
+            primitive = here.policy[: self.num_actions]
             return self._sample(primitive / primitive.sum())
-        self.charges[env] = Charge(kind=kind, left=left, skill=skill, run=run)
+        self.charges[here.env] = Charge(kind=kind, left=hold - 1, skill=skill, run=run, advised=followed)
         return int(step)
 
-    def _goal_behind(self, action: int, extended: np.ndarray, proposals: np.ndarray) -> int:
-        """The goal that an advised primitive stands for, drawn by p(g|s) pi_g(a|s); -1 = the primitive itself."""
-        goals = extended[self.num_actions :] * (proposals == action)
-        weights = np.append(goals, extended[action])
+    def _goal_behind(self, entry: int, extended: np.ndarray, proposals: np.ndarray) -> int:
+        """The goal that an advised entry stands for: the skill in the slot; behind a primitive one drawn by
+        p(g|s) pi_g(a|s), or -1 = the primitive itself."""
+        if entry >= self.num_actions:
+            return self._skill_of(entry)
+        goals = extended[self.num_actions :] * (proposals == entry)
+        weights = np.append(goals, extended[entry])
         if weights.sum() <= 0:
             return -1
         pick = self._sample(weights / weights.sum())
@@ -333,7 +332,7 @@ class Controller:
             if self.gate.learned is not None:
                 names = ("entropy", "value_spread", "disagreement")
                 out |= {f"uncertainty_gate/weight_{k}": float(w) for k, w in zip(names, self.gate.weights, strict=True)}
-            out["uncertainty_gate/held_share"] = t.get(f"steps_{ADVICE}", 0.0) / max(1.0, t.get("steps", 0.0))
+            out["uncertainty_gate/held_share"] = t.get("steps_advised", 0.0) / max(1.0, t.get("steps", 0.0))
         if self.slots is not None:
             out |= self.slots.metrics()
             out["options/step_share"] = t.get(f"steps_{OPTION}", 0.0) / max(1.0, t.get("steps", 0.0))
@@ -352,15 +351,10 @@ class Controller:
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able state: gate, slots, who is in charge, totals, random generator."""
-
-        def plain(c: Charge) -> dict[str, Any]:
-            body = {f.name: getattr(c, f.name) for f in fields(c)}
-            return body | {"run": c.run.state_dict() if c.run is not None else None}
-
         return {
             "gate": self.gate.state_dict() if self.gate else None,
             "slots": self.slots.state_dict() if self.slots else None,
-            "charges": [plain(c) for c in self.charges],
+            "charges": [c.state_dict() for c in self.charges],
             "totals": self.totals,
             "promises": self.promises.tolist(),
             "appeal": self.appeal.tolist(),
@@ -378,7 +372,7 @@ class Controller:
         self.charges = []
         for body in state["charges"]:
             run_state = body.pop("run")
-            charge = Charge(**body)
+            charge = Charge(**{"advised": body["kind"] == ADVICE} | body)  # older checkpoints do not say so
             if run_state is not None and self.source is not None:
                 charge.run = SkillRun(self.skills[charge.skill], self.source.environment.vocab, self.rng)
                 charge.run.load_state_dict(run_state)

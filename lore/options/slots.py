@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from lore.options.worth import DOUBT, Worth
+
 __all__ = ["SkillStatistics", "Slots"]
 
 MIN_USES = 20
 """Uses after which a skill is judged."""
+CUT = ("advised_away", "hold_over")
+"""Ends that are no fault and no merit of the skill."""
 GAIN = 2.0
 """A free skill takes a slot over when it fits this many times as well."""
 
@@ -22,25 +26,33 @@ class SkillStatistics:
 
     uses: int = 0
     successes: int = 0
+    cut: int = 0  # uses that a new decision ended: they say nothing about the skill
     steps: int = 0
     reward: float = 0.0
     retired: bool = False
+    waits: bool = False  # out of its slot until the next generation: calls of it were worth too little
     outcomes: dict[str, int] = field(default_factory=dict)
     failure: dict[str, Any] = field(default_factory=dict)  # the last use that failed: state, actions, outcome
 
     @property
     def success_rate(self) -> float:
-        """Share of uses that ended in ``done``."""
-        return self.successes / self.uses if self.uses else 0.0
+        """Share of judged uses that ended in ``done``."""
+        return self.successes / self.judged if self.judged else 0.0
+
+    @property
+    def judged(self) -> int:
+        """Uses that ended by themselves, by damage or with the episode."""
+        return self.uses - self.cut
 
     def record(self, outcome: str, steps: int, reward: float, state: str = "", actions: Sequence[int] = ()) -> None:
         """Account one finished use; ``state`` (hex) and ``actions``: where it began and what it did."""
         self.uses += 1
         self.successes += outcome == "done"
+        self.cut += outcome in CUT
         self.steps += steps
         self.reward += reward
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
-        if outcome != "done":
+        if outcome != "done" and outcome not in CUT:
             self.failure = {"state": state, "actions": list(actions), "outcome": outcome}
 
 
@@ -58,17 +70,14 @@ class Slots:
         self.threshold = threshold
         self.skill = np.full(size, -1, np.int64)
         self.statistics = [SkillStatistics() for _ in names]
+        self.worth = Worth(len(names))
         self.primitive = [0, 0.0]  # steps and reward while the policy's own primitive actions were played
 
     def fill(self, fit: np.ndarray) -> list[int]:
         """Put the best-fitting free skills (``fit`` float[K], higher is better) into empty slots; returns changed
         slots."""
         taken = {int(s) for s in self.skill if s >= 0}
-        free = [
-            k
-            for k in np.argsort(-fit, kind="stable")
-            if k not in taken and not self.statistics[k].retired and fit[k] > 0
-        ]
+        free = [k for k in np.argsort(-fit, kind="stable") if k not in taken and self._is_free(k) and fit[k] > 0]
         changed = []
         for slot in range(self.active):
             if self.skill[slot] < 0 and free:
@@ -81,7 +90,7 @@ class Slots:
         returns the names that go."""
         kept = sorted((float(fit[k]), slot) for slot, k in enumerate(self.skill) if k >= 0)
         taken = {int(k) for k in self.skill if k >= 0}
-        free = sorted((float(f) for k, f in enumerate(fit) if k not in taken and not self.statistics[k].retired))
+        free = sorted((float(f) for k, f in enumerate(fit) if k not in taken and self._is_free(k)))
         gone = []
         for (worth, slot), better in zip(kept, reversed(free), strict=False):
             if better > GAIN * worth:
@@ -89,31 +98,56 @@ class Slots:
                 self.skill[slot] = -1
         return gone
 
+    def _is_free(self, skill: int) -> bool:
+        return not (self.statistics[skill].retired or self.statistics[skill].waits)
+
+    def rest(self) -> list[str]:
+        """Empty the slots of skills whose calls are worth less than the policy's own primitive actions, by more than
+        chance: they wait for the next generation; returns their names."""
+        gone = []
+        for slot, k in enumerate(self.skill):
+            if k >= 0 and self.worth.behind(int(k)) > DOUBT:
+                self.statistics[k].waits = True
+                self.skill[slot] = -1
+                gone.append(self.names[k])
+        return gone
+
+    def recall(self) -> None:
+        """A new generation: skills that wait may take a slot again, and are judged afresh."""
+        for k, used in enumerate(self.statistics):
+            if used.waits:
+                used.waits = False
+                self.worth.forget(k)
+
     def success(self) -> np.ndarray:
         """float64[K]: measured success rate of skills that were used often enough, 1 for the others."""
-        return np.array([s.success_rate if s.uses >= MIN_USES else 1.0 for s in self.statistics])
+        return np.array([s.success_rate if s.judged >= MIN_USES else 1.0 for s in self.statistics])
 
     def retire(self) -> list[str]:
         """Empty the slots of skills that fail too often; returns their names."""
         gone = []
         for slot, k in enumerate(self.skill):
-            if k >= 0 and self.statistics[k].uses >= MIN_USES and self.statistics[k].success_rate < self.threshold:
-                self.statistics[k].retired = True
+            used = self.statistics[k]
+            if k >= 0 and used.judged >= MIN_USES and used.success_rate < self.threshold:
+                used.retired = True
                 self.skill[slot] = -1
                 gone.append(self.names[k])
         return gone
 
     def metrics(self) -> dict[str, float]:
         """The ``options/*`` tags."""
-        used = [s for s in self.statistics if s.uses]
+        used = [s for s in self.statistics if s.judged]
         out = {
             "options/active": float((self.skill >= 0).sum()),
             "options/retired": float(sum(s.retired for s in self.statistics)),
+            "options/waiting": float(sum(s.waits for s in self.statistics)),
+            "options/primitive_worth": self.worth.means[-1].mean,
             "options/avg_success_rate": float(np.mean([s.success_rate for s in used])) if used else 0.0,
             "options/primitive_return_per_step": self.primitive[1] / max(1, self.primitive[0]),
         }
-        for name, s in zip(self.names, self.statistics, strict=True):
+        for name, s, worth in zip(self.names, self.statistics, self.worth.means[:-1], strict=True):
             if s.uses:
+                out[f"options/{name}/worth"] = worth.mean
                 out[f"options/{name}/success_rate"] = s.success_rate
                 out[f"options/{name}/uses"] = float(s.uses)
                 out[f"options/{name}/return_per_step"] = s.reward / max(1, s.steps)
@@ -123,10 +157,13 @@ class Slots:
     def state_dict(self) -> dict[str, Any]:
         """JSON-able state."""
         statistics = [asdict(s) for s in self.statistics]
-        return {"skill": self.skill.tolist(), "statistics": statistics, "primitive": list(self.primitive)}
+        own = {"primitive": list(self.primitive), "worth": self.worth.state_dict()}
+        return {"skill": self.skill.tolist(), "statistics": statistics} | own
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state_dict`."""
         self.skill = np.array(state["skill"], np.int64)
         self.statistics = [SkillStatistics(**s) for s in state["statistics"]]
         self.primitive = list(state.get("primitive", [0, 0.0]))
+        if "worth" in state:
+            self.worth.load_state_dict(state["worth"])

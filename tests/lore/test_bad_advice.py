@@ -11,7 +11,8 @@ from lore.advice.table import AdviceSource
 from lore.config import load_config
 from lore.loop import train
 from lore.metrics import read_jsonl
-from lore.options.controller import Controller, Signals
+from lore.options.charge import Signals
+from lore.options.controller import Controller
 from lore.options.slots import Slots
 from lore.run import CHECKPOINT, Run
 from lore_datasets.advice import load_advice

@@ -79,6 +79,7 @@ def test_heads_and_moments_follow_their_skill_by_name(tmp_path, own_datasets):
              if tensors[n].dim()}  # fmt: skip
     old = dict(tensors)
     meta["controller"]["slots"]["skill"][:3] = [0, 4, -1]
+    meta["controller"]["slots"]["worth"]["means"] = [[float(k), 0.5, 0.25] for k in range(7)]  # the last: primitives
     assert carry_over(tensors, meta, fresh, order, CRAFTER.vocab)
     for key in ("agent/heads.", "learner/optimiser/square.heads.", "learner/optimiser/momentum.heads."):
         value, was = tensors[f"{key}action.weight"].view(3, A, -1), old[f"{key}action.weight"].view(6, A, -1)
@@ -86,6 +87,9 @@ def test_heads_and_moments_follow_their_skill_by_name(tmp_path, own_datasets):
         ready, were = tensors[f"{key}ready.bias"].tolist(), old[f"{key}ready.bias"].tolist()
         assert ready == [were[4], 7.0, were[1]]
     assert meta["controller"]["slots"]["skill"][:3] == [-1, 0, -1]
+    worth = meta["controller"]["slots"]["worth"]
+    assert [m[0] for m in worth["means"]] == [4.0, 0.0, 1.0, 6.0] and worth["open"] == []
+    assert not any(charge["advised"] for charge in meta["controller"]["charges"])
     assert not carry_over(tensors, meta, fresh, order, CRAFTER.vocab)
     del meta["skill_names"]
     with pytest.raises(SchemeMismatch, match="not by which names"):

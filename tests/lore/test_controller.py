@@ -8,7 +8,8 @@ import pytest
 from lore.advice.table import AdviceSource
 from lore.config import load_config
 from lore.envs.crafter import CrafterEnv
-from lore.options.controller import ADVICE, OPTION, PLAN, POLICY, Charge, Controller, Signals
+from lore.options.charge import ADVICE, OPTION, PLAN, POLICY, Charge, Signals
+from lore.options.controller import Controller
 from lore.options.slots import Slots
 from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment

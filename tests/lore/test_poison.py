@@ -7,7 +7,8 @@ from lore.advice.table import AdviceSource
 from lore.advice.trust import Trust
 from lore.config import load_config
 from lore.envs.crafter import CrafterEnv
-from lore.options.controller import Controller, Signals
+from lore.options.charge import Signals
+from lore.options.controller import Controller
 from lore.types import AdviceBatch
 from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment

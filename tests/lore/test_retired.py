@@ -68,3 +68,26 @@ def test_a_new_generation_of_options_comes_every_so_many_episodes(
     assert (strange in run.slots.skill) == changes
     assert (run.slots.skill != before).sum() == int(changes)
     assert run.learner.slots.tolist() == run.slots.skill.tolist()
+
+
+@pytest.mark.parametrize(("interval", "stays_out"), [(1000, True), (1, False)])
+def test_a_skill_whose_calls_are_worth_too_little_gives_its_slot_up_until_the_next_generation(
+    tmp_path, own_datasets, interval, stays_out
+):
+    from lore import loop
+    from lore.run import Run
+
+    ref = str(small_advice(own_datasets, CRAFTER, n=40))
+    run = Run(config(100, ref, option_generation_interval=interval, skill_confidence_threshold=0.0), tmp_path)
+    loop._fill_slots(run)
+    poor = int(run.slots.skill[0])
+    for skill, reward in ((poor, 0.0), (-1, 1.0)):
+        for _ in range(200):
+            run.slots.worth.choose(0, skill)
+            run.slots.worth.step(0, reward)
+            run.slots.worth.end(0)
+    run.steps = run.envs.reset()
+    loop._episode(run, type("Sink", (), {"episode": lambda *_: None})(), run.steps[0])
+    assert (poor not in run.slots.skill) == stays_out == run.slots.statistics[poor].waits
+    assert not run.slots.statistics[poor].retired
+    assert run.learner.slots.tolist() == run.slots.skill.tolist()

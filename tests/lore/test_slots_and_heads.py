@@ -60,6 +60,21 @@ def test_a_measured_success_rate_counts_against_a_skill_only_after_enough_uses()
     assert slots.statistics[0].failure == {"state": "0a0b", "actions": [1, 2], "outcome": "timeout"}
 
 
+def test_a_use_that_a_new_decision_ended_says_nothing_about_the_skill():
+    slots = Slots(1, NAMES, active=1, threshold=0.5)
+    slots.fill(np.ones(4))
+    used = slots.statistics[0]
+    for _ in range(MIN_USES - 1):
+        used.record("stuck", 5, 0.1, "0a0b", [1])
+    for outcome in ("advised_away", "hold_over"):
+        used.record(outcome, 3, 0.5, "0c0d", [2])
+    assert (used.uses, used.judged, used.success_rate) == (MIN_USES + 1, MIN_USES - 1, 0.0)
+    assert used.steps == 5 * (MIN_USES - 1) + 6 and used.failure["outcome"] == "stuck"
+    assert slots.retire() == [] and slots.success().tolist() == [1.0] * 4
+    used.record("stuck", 5, 0.0)
+    assert slots.retire() == ["a"]
+
+
 def test_each_skill_has_its_figures_and_the_primitives_theirs():
     slots = Slots(2, NAMES, 2, 0.5)
     slots.statistics[1].record("done", 4, 1.0)

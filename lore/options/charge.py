@@ -1,0 +1,76 @@
+"""Who is in charge in an environment, and the records that acting exchanges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lore.options.interpreter import SkillRun
+
+if TYPE_CHECKING:
+    from lore.types import AdviceBatch
+    from lore_datasets.geometry import StateView
+
+__all__ = ["ADVICE", "OPTION", "PLAN", "POLICY", "Charge", "Choice", "Signals", "Situation"]
+
+POLICY, ADVICE, OPTION, PLAN = "policy", "advice", "option", "plan"
+
+
+class Signals(NamedTuple):
+    """What the agent knows about its own certainty in one state."""
+
+    entropy: float  # policy entropy / ln A
+    spread: float  # standard deviation of the critic's distribution
+    disagreement: float = 0.0  # of the one-step heads; 0 where there are none
+
+
+class Choice(NamedTuple):
+    """What was done in one state, and what replay keeps of it."""
+
+    action: int
+    proposals: np.ndarray  # int8[K], next action of each skill here, -1 where it cannot start
+    skill: int  # skill in charge (option or held advice), -1 = none
+    row: int  # row of the advice table, -1 = none
+    advice: np.ndarray | None = None  # float16[A+K] over feasible entries, kept when imagination uses advice
+    confidence: float = 0.0  # of that advice, 0 = none
+    log_prob: float = 0.0  # of the decision, under the distribution that was sampled; 0 between decisions
+
+
+class Situation(NamedTuple):
+    """One state of one environment, as a decision reads it."""
+
+    env: int
+    view: StateView
+    logits: np.ndarray  # float[A+M] of the policy
+    policy: np.ndarray  # float64[A+M], its probabilities over what is allowed
+    allowed: np.ndarray  # bool[A+M]
+    proposals: np.ndarray  # int8[K]
+    advice: AdviceBatch  # one row
+    signals: Signals
+    frame: int
+
+
+@dataclass
+class Charge:
+    """Who is in charge in one environment, and since when."""
+
+    kind: str = POLICY
+    left: int = 0  # steps until the decision is taken anew, where the advice put a skill in charge
+    skill: int = -1
+    run: SkillRun | None = None
+    plan: list[int] = field(default_factory=list)
+    foretold: bool = False
+    steps: int = 0
+    reward: float = 0.0
+    best: float = 0.0
+    health: int = 0
+    began: str = ""  # packed state, hex, where an option was called
+    actions: list[int] = field(default_factory=list)  # what it did since
+    advised: bool = False  # the advice's choice; False = the policy's own
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able state."""
+        body = {f.name: getattr(self, f.name) for f in fields(self)}
+        return body | {"run": self.run.state_dict() if self.run is not None else None}
