@@ -188,7 +188,7 @@ def compile_kernels() -> None:
     from lore import kernels
 
     torch._dynamo.config.cache_size_limit = 64
-    for name in set(kernels.__all__) - {"is_fused", "linear", "weight_gradient"}:
+    for name in set(kernels.__all__) - {"gathered_sum", "is_fused", "linear", "weight_gradient"}:
         setattr(kernels, name, torch.compile(getattr(kernels, name), dynamic=False))
 
 

@@ -3,8 +3,9 @@ it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -55,9 +56,17 @@ class Dreams:
         """Lambda-returns [N, H]."""
         self.scale = critic.norm.update(self.returns)
 
-    def learn(self, entropy: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Add the gradients of policy and value loss to those of the critic's parameters; (losses [N, H], metrics)."""
-        found = together([partial(self._gradients, part, entropy) for part in self.parts])
+    def learn(
+        self, entropy: float, beside: Callable[[], None] | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Add the gradients of policy and value loss to those of the critic's parameters; (losses [N, H], metrics).
+
+        ``beside``: work for one of the threads meanwhile, which may give the same parameters gradients.
+        """
+        works: list[Callable[[], Any]] = [partial(self._gradients, part, entropy) for part in self.parts]
+        if beside is not None:
+            works.insert(0, beside)
+        found = together(works)[-len(self.parts) :]
         for i, parameter in enumerate(_trained(self.critic)):
             for gradients, _, _ in found:
                 parameter.grad = gradients[i] if parameter.grad is None else parameter.grad + gradients[i]

@@ -18,15 +18,17 @@ from torch import Tensor
 from lore.parallel import pool, threads
 
 try:
-    from lore import kernels_cpu
+    from lore import kernels_cpu, kernels_rows
 except ImportError:  # numba is missing: torch's own operations everywhere
-    kernels_cpu = None
+    kernels_cpu = kernels_rows = None
 
 loops: Any = kernels_cpu
+row_loops: Any = kernels_rows
 
 __all__ = [
     "gated_backward",
     "gated_forward",
+    "gathered_sum",
     "is_fused",
     "linear",
     "mixed_norm_silu",
@@ -98,6 +100,28 @@ def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     if x.shape[1] < grad.shape[1]:  # the wider one goes second: 1.5 times faster
         return _onednn(x.t(), grad.t(), None).t().contiguous()
     return _onednn(grad.t(), x.t(), None)
+
+
+def gathered_sum(weight: Tensor, ids: Tensor) -> Tensor:
+    """Sum [N, O] of the rows ids int64 [N, C] of weight [R, O], differentiable."""
+    if torch.is_grad_enabled() and is_fused(weight):
+        return _GatheredSum.apply(weight, ids)
+    return F.embedding_bag(ids, weight, mode="sum")
+
+
+class _GatheredSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, weight: Tensor, ids: Tensor) -> Tensor:
+        ctx.shape = weight.shape
+        ctx.save_for_backward(ids)
+        return F.embedding_bag(ids, weight, mode="sum")
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # type: ignore[override]
+        (ids,), (rows, width) = ctx.saved_tensors, ctx.shape
+        arrays = (_np(grad.contiguous().view(-1)), _np(ids.contiguous().view(-1)), width)
+        found = run_summed(row_loops.scatter, len(ids), ids.numel() * width, rows * width, *arrays)
+        return found.view(rows, width), None
 
 
 def _is_large(x: Tensor, other: Tensor) -> bool:

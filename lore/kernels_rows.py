@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lore.kernels_conv import _inline
+from lore.kernels_conv import _inline, _loop
 from lore.kernels_vector import (
     WIDE,
     load_part_wide,
@@ -20,7 +20,7 @@ from lore.kernels_vector import (
     total,
 )
 
-__all__ = ["activate", "add", "get", "move", "norm_silu", "norm_silu_back", "put"]
+__all__ = ["activate", "add", "get", "move", "norm_silu", "norm_silu_back", "put", "scatter"]
 
 _f = np.float32
 _EPS, _ONE = _f(1e-4), _f(1.0)
@@ -99,3 +99,12 @@ def norm_silu_back(grad, g_at, x, x_at, rows, scale, width, inverse, first, out,
             left = width - v
             n = get(x, x_at + i * width + v, left) * inv
             put(out, here + v, (get(out, here + v, left) - n * mean) * inv, left)
+
+
+@_loop
+def scatter(low, high, grad, ids, width, out):
+    """out [rows, width] += grad [N, width] in the rows ids [N, C] of each."""
+    cells = len(ids) * width // len(grad)
+    for i in range(low, high):
+        for n in range(i * cells, (i + 1) * cells):
+            add(grad, i * width, out, ids[n] * width, width)

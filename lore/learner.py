@@ -56,8 +56,12 @@ class Learner:
         self.optimiser.zero_grad()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.model.bf16):
             losses, scales, dreams, posterior, metrics = self._losses(records)
-            imagined, more = dreams.learn(self.config.train.entropy)
-        total_loss(losses, scales).backward()
+        backward, entropy = total_loss(losses, scales).backward, self.config.train.entropy
+        if self.device.type == "cpu" and self.agent.observation == "symbolic":
+            imagined, more = dreams.learn(entropy, backward)
+        else:  # a device has its own order, and image networks share each of their stages between all threads
+            backward()
+            imagined, more = dreams.learn(entropy)
         self.optimiser.step()
         self.agent.actor_critic.update_slow()
         self.updates += 1

@@ -53,28 +53,34 @@ def shares(rows: int, device: torch.device) -> list[slice]:
 
 
 def together(works: Sequence[Callable[[], T]]) -> list[T]:
-    """Results of all ``works``, each run on one thread with one CPU thread for its operations; the first error is
-    raised when all have ended.
+    """Results of all ``works``, in order: each thread takes the next one that is left and gives it one CPU thread.
 
-    Autocast holds in every thread as in the caller's. A single work runs in the caller as it is.
+    The first error is raised when all threads have stopped. Autocast holds in every thread as in the caller's. Where
+    there is one thread, or one work, the caller does it as it is.
     """
-    if len(works) == 1:
-        return [works[0]()]
+    count = min(threads(), len(works))
+    if count == 1:
+        return [work() for work in works]
     before, mixed, dtype = torch.get_num_threads(), torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+    left, results = iter(range(len(works))), {}
 
-    def alone(work: Callable[[], T]) -> T:
+    def take() -> None:
         if torch.get_num_threads() > 1:
             torch.set_num_threads(1)
         _here.is_piece = True
         try:
             with torch.autocast("cpu", dtype, enabled=mixed):
-                return work()
+                for i in left:
+                    results[i] = works[i]()
         finally:
             _here.is_piece = False
 
-    waits = [pool(len(works) - 1).submit(alone, work) for work in works[1:]]
+    waits = [pool(count - 1).submit(take) for _ in range(count - 1)]
     try:
-        return [alone(works[0]), *(each.result() for each in waits)]
+        take()
+        for each in waits:
+            each.result()
+        return [results[i] for i in range(len(works))]
     finally:
         wait(waits)
         if before > 1:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from lore import kernels
 from lore.dists import symlog
 from lore.nets import MLP, Head, NormAct, init_weight
 from lore_datasets.environments import Environment
@@ -72,7 +73,7 @@ class _OneHotLinear(nn.Module):
 
     def forward(self, ids: Tensor, vector: Tensor) -> Tensor:
         """ids int64 [N, cells], vector [N, V] -> [N, outputs]."""
-        rows = F.embedding_bag(ids + self.offsets, self.weight[: self.planes], mode="sum")
+        rows = kernels.gathered_sum(self.weight[: self.planes], ids + self.offsets)
         return torch.addmm(self.bias, vector, self.weight[self.planes :]) + rows
 
 

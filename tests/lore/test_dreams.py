@@ -82,6 +82,19 @@ def test_gradients_are_added_to_those_that_are_there(threads):
         torch.testing.assert_close(other.grad, one.grad + 1.0)
 
 
+def test_work_beside_may_give_the_same_parameters_gradients(threads):
+    (model, alone), (_, beside) = make(), make()
+
+    def work():
+        for _, parameter in beside.trainable():
+            parameter.grad = torch.ones_like(parameter)
+
+    dreams(model, alone).learn(3e-3)
+    dreams(model, beside).learn(3e-3, work)
+    for (_, one), (_, other) in zip(alone.trainable(), beside.trainable(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad + 1.0)
+
+
 def test_draws_depend_on_the_generator_and_the_number_of_threads_alone(threads):
     model, agent = make()
     actions = [torch.cat([p.imagined.action for p in dreams(model, agent, seed).parts]) for seed in (5, 5, 6)]

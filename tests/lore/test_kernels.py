@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lore import kernels
+from lore import kernels, parallel
 from lore.dists import twohot_bins, twohot_weights
 
 ROWS = 37
@@ -20,6 +20,7 @@ def arguments(name: str) -> tuple:
     return {
         "linear": (normal(600, 20, seed=9), normal(30, 7, seed=10)[:20].t(), normal(7, seed=11)),
         "weight_gradient": (normal(600, 7, seed=9) / 30, normal(600, 20, seed=10)),
+        "gathered_sum": (normal(50, 20), torch.randint(50, (ROWS, 9), generator=torch.Generator().manual_seed(1))),
         "norm_silu_forward": (x, scale),
         "norm_silu_backward": (normal(ROWS, 20, seed=8), x, scale, kernels.norm_silu_forward(x, scale)[1]),
         "mixed_norm_silu": (normal(ROWS, 24), normal(4, ROWS, 6, seed=1), normal(24, seed=2)),
@@ -53,6 +54,19 @@ def test_compiled_loops_and_torch_operations_agree(name, threads, monkeypatch):
     finally:
         torch.set_num_threads(before)
     torch.testing.assert_close(compiled, plain, rtol=2e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_gradient_of_gathered_rows_is_that_of_torch(threads, monkeypatch):
+    weight, ids = arguments("gathered_sum")
+    grad, found = normal(ROWS, 20, seed=3), []
+    monkeypatch.setattr(kernels, "_SHARED", 1)
+    parallel.use(threads)
+    for loops in (kernels.loops, None):
+        monkeypatch.setattr(kernels, "loops", loops)
+        given = weight.clone().requires_grad_()
+        found += torch.autograd.grad(kernels.gathered_sum(given, ids), given, grad)
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
 
 
 def test_a_weight_gradient_with_more_outputs_than_inputs_is_the_same_product():

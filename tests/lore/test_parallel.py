@@ -57,3 +57,25 @@ def test_autocast_holds_in_every_thread(two_threads):
     with torch.autocast("cpu", torch.bfloat16):
         assert [y.dtype for y in together([lambda: x @ x, lambda: x @ x])] == [torch.bfloat16] * 2
     assert [y.dtype for y in together([lambda: x @ x, lambda: x @ x])] == [torch.float32] * 2
+
+
+def test_what_is_left_goes_to_the_thread_that_is_free(two_threads):
+    release, done = threading.Event(), []
+
+    def first():
+        release.wait(20)  # ends only when others have done all the rest
+        return threading.get_ident()
+
+    def other(i):
+        done.append(i)
+        if len(done) == 3:
+            release.set()
+        return threading.get_ident()
+
+    owner, *rest = together([first, *(lambda i=i: other(i) for i in range(3))])
+    assert done == [0, 1, 2] and len({owner, *rest}) == 2 and len(set(rest)) == 1
+
+
+def test_one_thread_does_all_works_in_the_caller(two_threads):
+    parallel.use(1)
+    assert together([threading.get_ident] * 3) == [threading.get_ident()] * 3
