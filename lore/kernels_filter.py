@@ -66,19 +66,8 @@ def forward(low, high, steps, batch, width, hidden, blocks, classes, seen, actio
         add(seen, first * hidden, c, first * hidden, rows * hidden)
         norm_silu(c, first * hidden, rows, w[13], hidden, post, first * hidden, inverse_c, first)
         product(post, first * hidden, hidden, hidden, w[14], w[15], flat, logits, first * flat, rows)
-        draw(
-            logits,
-            first * flat,
-            rows,
-            flat,
-            classes,
-            uniform,
-            first * flat // classes,
-            _f(unimix),
-            exps,
-            drawn,
-            after * flat,
-        )
+        draw(logits, first * flat, rows, flat, classes, uniform, first * flat // classes, _f(unimix), exps, drawn,
+             after * flat)  # fmt: skip
 
 
 @_inline
