@@ -25,7 +25,7 @@ BACKENDS = {
 }
 """Backend name -> what it is."""
 
-_EXTRAS = {"gemini": "google-genai", "openai": "httpx", "local": "xllamacpp"}
+_EXTRAS = {"gemini": "google-genai", "openai": "aiohttp", "local": "xllamacpp"}
 
 
 def get_backend(name: str, **options: Any) -> LLM:

@@ -297,12 +297,12 @@ class Journal:
     def _complete(
         self, llm: LLM, entries: list[tuple[str, Prompt]], budget: Budget | None, stats: JournalStats
     ) -> dict[str, Response]:
-        """Ask one chunk; a backend with ``stream`` hands answers over one by one, and each is written at once."""
+        """Ask one chunk; a backend with ``answer_to`` or ``stream`` hands over what is there; it is written at once."""
         found: dict[str, Response] = {}
         prompts = [prompt for _, prompt in entries]
-        stream, gives_up = getattr(llm, "stream", None), bool(getattr(llm, "gives_up", False))
-        parts = ([pair] for pair in stream(prompts)) if stream else [list(enumerate(llm.complete(prompts)))]
-        for part in parts:
+        gives_up = bool(getattr(llm, "gives_up", False))
+
+        def take(part: Iterable[tuple[int, Response]]) -> None:
             done = [(*entries[i], response) for i, response in part]
             self.put(done, llm)
             for key, prompt, response in done:
@@ -312,6 +312,15 @@ class Journal:
                     budget.settle(prompt, response)
             if stats.failed_in_a_row >= MAX_FAILURES and not gives_up:
                 raise self._stopped(llm, stats)
+
+        answer_to, stream = getattr(llm, "answer_to", None), getattr(llm, "stream", None)
+        if answer_to is not None:
+            answer_to(take, prompts)
+        elif stream is not None:
+            for pair in stream(prompts):
+                take([pair])
+        else:
+            take(enumerate(llm.complete(prompts)))
         if len(found) != len(entries):
             if gives_up and stats.last_error:
                 raise self._stopped(llm, stats)
