@@ -94,7 +94,7 @@ def answer_shards(
 
 def forget(folder: Path) -> None:
     """Remove the results of finished shards, once the version that holds them is committed."""
-    for path in (*folder.glob("*.json"), *folder.glob("*.sqlite*")):
+    for path in (*folder.glob("*.json"), *folder.glob("*.sqlite*"), *folder.glob(".*.sqlite.*")):
         path.unlink(missing_ok=True)
 
 

@@ -14,7 +14,7 @@ import random
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypedDict
 from urllib.parse import urlsplit
@@ -91,7 +91,13 @@ class Service(ABC):
     """An adviser that waits on a network; subclasses make one attempt in :meth:`attempt`.
 
     No key is ever held by the object.
+
+    Attributes:
+        spec: the AskConfig as a dict of plain values that makes the same adviser elsewhere; a journal file then has
+            its questions asked by a process of their own (:mod:`pipeline.llm.sender`). None asks in this process.
     """
+
+    spec: Mapping[str, Any] | None = None
 
     seconds_per_question = 2.0
     is_service = True
@@ -173,10 +179,16 @@ class Service(ABC):
                 with contextlib.suppress(RuntimeError):  # the loop may have closed by itself
                     loop.call_soon_threadsafe(written.set)
 
-    def answer_to(self, take: Callable[[list[tuple[int, Response]]], None], prompts: Sequence[Prompt]) -> None:
+    def answer_to(
+        self,
+        take: Callable[[list[tuple[int, Response]]], None],
+        prompts: Sequence[Prompt],
+        circuit: Circuit | None = None,
+    ) -> None:
         """:meth:`stream` for a caller that writes at once: ``take`` gets the answers that have come in together.
 
-        It is called in another thread, and they count as written when it returns; what it raises ends the asking.
+        It is called in another thread, and they count as written when it returns; what it raises ends the asking. With
+        ``circuit`` the caller can let no further request begin.
         """
         waiting: list[tuple[int, Response, asyncio.Event]] = []
         out: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -197,12 +209,12 @@ class Service(ABC):
             if len(waiting) == 1:
                 asyncio.get_running_loop().call_soon(write)
 
-        with _running(self._all(prompts, hand), out, self.name):
+        with _running(self._all(prompts, hand, circuit), out, self.name):
             _good(out.get())
 
-    async def _all(self, prompts: Sequence[Prompt], hand: Callable[[int, Response, asyncio.Event], None]) -> None:
-        """Ask all ``prompts``, ``concurrency`` at a time, until the circuit opens."""
-        left, circuit = iter(enumerate(prompts)), Circuit()
+    async def _all(self, prompts: Sequence[Prompt], hand: Callable[..., None], circuit: Circuit | None = None) -> None:
+        """Ask all ``prompts``, ``concurrency`` at a time, until the circuit opens; ``hand(i, response, written)``."""
+        left, circuit = iter(enumerate(prompts)), circuit or Circuit()
         async with self.client() as client:
 
             async def work() -> None:
