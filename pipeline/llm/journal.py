@@ -108,7 +108,7 @@ class Journal:
     """The answers of one file (``:memory:`` for none); one instance may be shared by threads, one file by processes."""
 
     _kind = ""
-    _settings = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL")
+    _settings = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL", "PRAGMA wal_autocheckpoint=4000")  # of 4 kB
 
     def __init__(self, path: Path | str = ":memory:") -> None:
         self.path = str(path)

@@ -7,6 +7,7 @@ of them to stop. It answers with lines ``[stream, answers]``, an empty list at t
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import os
 import sys
@@ -87,6 +88,7 @@ def _main() -> None:
         if first["kind"] == "shard":
             service.pace.drain()
         with FileLock(first["mark"]), KINDS[first["kind"]](first["journal"]) as journal:
+            gc.freeze()  # modules stay: looking through them again would hold up what is in flight
             _tell(0, "ready")
             _serve(service, journal)
     except LoreError as error:
