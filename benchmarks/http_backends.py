@@ -1,8 +1,8 @@
 """Questions per second of the HTTP backends: 64 in flight against a server on loopback that takes 200 ms an answer.
 
 ``python -m benchmarks.http_backends [bare|openai|gemini ...]``: questions of the size of real ones go through the
-journal, as in a round; the server is a process of its own. The ideal is in flight / 0.2 s; the bare row asks with
-nothing but sockets, which is what the server and the machine give at that moment.
+journal and the sender beside it, as in a round; the server is a process of its own. The ideal is in flight / 0.2 s; the
+bare row asks with nothing but sockets, which is what the server and the machine give at that moment.
 """
 
 from __future__ import annotations
@@ -67,12 +67,14 @@ async def _bare(port: int, body: bytes) -> None:
 
 
 def measure(name: str, port: int) -> dict[str, Any]:
-    """Questions per second through one backend and a journal file; CPU milliseconds of this process per question."""
+    """Questions per second through one backend and a journal file; CPU milliseconds of all that asks per question."""
     import numpy as np
+    import psutil
 
     from lore_datasets.environments import get_environment
     from lore_datasets.testing import random_states
-    from pipeline.llm import get_backend
+    from pipeline.config import AskConfig
+    from pipeline.llm import backend_from
     from pipeline.llm.base import Prompt
     from pipeline.llm.journal import Journal
     from pipeline.prompts import render
@@ -86,11 +88,14 @@ def measure(name: str, port: int) -> dict[str, Any]:
             asyncio.run(_bare(port, json.dumps({"text": model.text}).encode()))
         else:
             url = f"http://127.0.0.1:{port}" + ("/v1" if name == "openai" else "")
-            llm = get_backend(name, model="loopback", base_url=url, concurrency=IN_FLIGHT)
+            llm = backend_from(AskConfig(backend=name, model="loopback", base_url=url, concurrency=IN_FLIGHT))
             journal.ask(llm, [Prompt("prior", "s", f"warm up {i}") for i in range(8)])
-            began, cpu = time.perf_counter(), time.process_time()
+            sender = next(p for p in psutil.Process().children() if "pipeline.llm.sending" in p.cmdline())
+            cpu = time.process_time() + sum(sender.cpu_times()[:2])
+            began = time.perf_counter()
             answers = journal.ask(llm, prompts)
             assert all(answer.error is None for answer in answers)
+            cpu -= sum(sender.cpu_times()[:2])
         wall, cpu = time.perf_counter() - began, time.process_time() - cpu
     rate, ideal = QUESTIONS / wall, IN_FLIGHT / DELAY_S
     return {"per_s": rate, "of_ideal": rate / ideal, "wall_s": wall, "cpu_ms_each": 1000 * cpu / QUESTIONS}

@@ -18,7 +18,7 @@ __all__ = ["RESULTS", "alternated", "machine", "spread", "timed", "write"]
 
 RESULTS = Path(__file__).parent / "results"
 _BEGAN, _LOAD = time.perf_counter(), list(os.getloadavg())
-_PACKAGES = ("torch", "numpy", "numba", "crafter", "h5py", "zarr", "httpx", "google-genai", "torchrl")
+_PACKAGES = ("torch", "numpy", "numba", "crafter", "h5py", "zarr", "aiohttp", "google-genai", "torchrl")
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

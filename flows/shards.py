@@ -94,7 +94,7 @@ def answer_shards(
 
 def forget(folder: Path) -> None:
     """Remove the results of finished shards, once the version that holds them is committed."""
-    for path in (*folder.glob("*.json"), *folder.glob("*.sqlite*")):
+    for path in (*folder.glob("*.json"), *folder.glob("*.sqlite*"), *folder.glob(".*.sqlite.*")):
         path.unlink(missing_ok=True)
 
 
@@ -138,12 +138,15 @@ def _asker_here(now: Round, at_a_time: int, stopping: threading.Event) -> Callab
     llm = copy.copy(now.llm)
     if hasattr(llm, "concurrency"):
         llm.concurrency = max(1, llm.concurrency // at_a_time)  # type: ignore[attr-defined]
-    name = "stream" if hasattr(llm, "stream") else "complete"
+    name = next(name for name in ("answer_to", "stream", "complete") if hasattr(llm, name))
     method = getattr(llm, name)
 
     def check() -> None:
         if stopping.is_set():
             raise ServiceError("stopped", kept="every answer", hint="run the same command again")
+
+    def answer_to(take: Callable[[Any], None], prompts: Sequence[Any]) -> None:
+        method(lambda part: (take(part), check()), prompts)
 
     def stream(prompts: Sequence[Any]) -> Any:
         for pair in method(prompts):
@@ -154,5 +157,5 @@ def _asker_here(now: Round, at_a_time: int, stopping: threading.Event) -> Callab
         check()
         return method(prompts)
 
-    setattr(llm, name, stream if name == "stream" else complete)
+    setattr(llm, name, {"answer_to": answer_to, "stream": stream, "complete": complete}[name])
     return partial(advise_shard, replace(now, llm=llm))

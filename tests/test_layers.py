@@ -45,7 +45,7 @@ def import_all(*packages):
 
 """
 NOT_ON_A_GPU_BOX = (
-    "prefect,prefect_dask,dask,distributed,zarr,icechunk,pydantic,fastapi,sqlalchemy,httpx,google,gymnasium,"
+    "prefect,prefect_dask,dask,distributed,zarr,icechunk,pydantic,fastapi,sqlalchemy,httpx,aiohttp,google,gymnasium,"
     "tensorboard,safetensors,tyro,rich,matplotlib,numba,tensordict,torchrl,pipeline,flows"
 )
 

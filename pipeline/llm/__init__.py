@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ BACKENDS = {
 }
 """Backend name -> what it is."""
 
-_EXTRAS = {"gemini": "google-genai", "openai": "httpx", "local": "xllamacpp"}
+_EXTRAS = {"gemini": "google-genai", "openai": "aiohttp", "local": "xllamacpp"}
 
 
 def get_backend(name: str, **options: Any) -> LLM:
@@ -68,6 +69,8 @@ def backend_from(ask: AskConfig, **options: Any) -> LLM:
         wanted = {"adviser": ask.model}
     llm = get_backend(ask.backend, **wanted, **options)
     if ask.batch == "off":
+        if getattr(llm, "is_service", False) and not options and ":" not in ask.backend:
+            llm.spec = asdict(ask)  # type: ignore[attr-defined]
         return llm
     from pipeline.llm.batch import GeminiBatch
     from pipeline.llm.gemini import Gemini

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["KINDS", "LLM", "Prompt", "Response", "request_hash"]
+__all__ = ["KINDS", "LLM", "Prompt", "Response", "request_hash", "response_from"]
 
 KINDS = ("prior", "plan", "skills")
 """The three questions: which goal or action now, which plans, which new skills."""
@@ -80,6 +80,12 @@ class Response:
     confidence: float | None = None
 
 
+def response_from(body: Mapping[str, Any]) -> Response:
+    """The Response whose fields as JSON are ``body``; TypeError when they are not."""
+    probabilities = body.get("probabilities")
+    return Response(**{**body, "probabilities": None if probabilities is None else tuple(probabilities)})
+
+
 @runtime_checkable
 class LLM(Protocol):
     """An adviser: ``complete`` answers every prompt, in order, one Response each.
@@ -96,6 +102,8 @@ class LLM(Protocol):
     - ``letters``: True to be asked for one letter, answered with ``Response.probabilities``.
     - ``chunk``: questions per ``complete`` call, written to the journal together.
     - ``stream(prompts)``: yields (index, Response) as answers come in; each is written before the next is taken.
+    - ``answer_to(take, prompts)``: the same, but calls ``take`` with lists of what is there, to be written together.
+    - ``spec``: how another process makes the same adviser; it then asks and writes (:mod:`pipeline.llm.sender`).
     - ``gives_up``: True when its stream ends by itself, early, after failures in a row; it is then heard to the end.
     - ``where``: who is asked, for messages (default: ``name``).
     - ``has_answer(prompt)``: False where asking again in other words is pointless.

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from lore_datasets.errors import BadInput, Busy, CorruptArtifact, NewerSchema, NoSpace, ServiceError, shown
-from pipeline.llm.base import LLM, Prompt, Response, request_hash
+from pipeline.llm.base import LLM, Prompt, Response, request_hash, response_from
 from pipeline.llm.pace import MAX_FAILURES
+from pipeline.llm.sender import Sender, Senders
 
 __all__ = ["Budget", "Journal", "JournalStats"]
 
@@ -106,7 +107,8 @@ class Budget:
 class Journal:
     """The answers of one file (``:memory:`` for none); one instance may be shared by threads, one file by processes."""
 
-    _settings = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL")
+    _kind = ""
+    _settings = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL", "PRAGMA wal_autocheckpoint=4000")  # of 4 kB
 
     def __init__(self, path: Path | str = ":memory:") -> None:
         self.path = str(path)
@@ -116,6 +118,7 @@ class Journal:
         self._done = threading.Condition()
         self._asking: set[str] = set()
         self._prefixes: set[str] = set()
+        self._senders = Senders()
         try:
             self._db = sqlite3.connect(self.path, timeout=60.0, check_same_thread=False, isolation_level=None)
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -139,7 +142,8 @@ class Journal:
         return self._query("SELECT COUNT(*) FROM answer")[0][0]
 
     def close(self) -> None:
-        """Close the file; the journal cannot be used after it."""
+        """Close the file; the journal cannot be used after it. What a sender has in flight is still written."""
+        self._senders.close()
         with self._lock:
             self._db.close()
 
@@ -275,7 +279,8 @@ class Journal:
         self, llm: LLM, chunk: list[tuple[str, Prompt]], budget: Budget | None, stats: JournalStats
     ) -> dict[str, Response]:
         try:
-            found = self.get_many([key for key, _ in chunk])  # written by a thread between our look and our claim
+            self._sender(llm)
+            found = self.get_many([key for key, _ in chunk])  # written by others between our look and our claim
             stats.served += len(found)
             fresh = [(key, prompt) for key, prompt in chunk if key not in found]
             while fresh:  # in parts where a budget stops before the last: real prices free what estimates held
@@ -297,14 +302,17 @@ class Journal:
     def _complete(
         self, llm: LLM, entries: list[tuple[str, Prompt]], budget: Budget | None, stats: JournalStats
     ) -> dict[str, Response]:
-        """Ask one chunk; a backend with ``stream`` hands answers over one by one, and each is written at once."""
+        """Ask one chunk; a backend with ``answer_to`` or ``stream`` hands over what is there; it is written at once."""
         found: dict[str, Response] = {}
         prompts = [prompt for _, prompt in entries]
-        stream, gives_up = getattr(llm, "stream", None), bool(getattr(llm, "gives_up", False))
-        parts = ([pair] for pair in stream(prompts)) if stream else [list(enumerate(llm.complete(prompts)))]
-        for part in parts:
+        gives_up = bool(getattr(llm, "gives_up", False))
+
+        sender = self._sender(llm)
+
+        def take(part: Iterable[tuple[int, Response]]) -> None:
             done = [(*entries[i], response) for i, response in part]
-            self.put(done, llm)
+            if sender is None:
+                self.put(done, llm)
             for key, prompt, response in done:
                 found[key] = response
                 stats.count(response)
@@ -312,12 +320,28 @@ class Journal:
                     budget.settle(prompt, response)
             if stats.failed_in_a_row >= MAX_FAILURES and not gives_up:
                 raise self._stopped(llm, stats)
+
+        answer_to, stream = getattr(llm, "answer_to", None), getattr(llm, "stream", None)
+        if sender is not None:
+            sender.ask([key for key, _ in entries], prompts, llm.concurrency, take)  # type: ignore[attr-defined]
+        elif answer_to is not None:
+            answer_to(take, prompts)
+        elif stream is not None:
+            for pair in stream(prompts):
+                take([pair])
+        else:
+            take(enumerate(llm.complete(prompts)))
         if len(found) != len(entries):
             if gives_up and stats.last_error:
                 raise self._stopped(llm, stats)
             raise ServiceError(f"backend {shown(llm.name)} answered {len(found)} of {len(entries)} questions",
                                kept=f"{len(self)} answers in {self.path}")  # fmt: skip
         return found
+
+    def _sender(self, llm: LLM) -> Sender | None:
+        """The process that asks ``llm`` and writes its answers here; None where this one does."""
+        spec = getattr(llm, "spec", None)
+        return self._senders.get(spec, Path(self.path), self._kind) if spec and self.path != ":memory:" else None
 
     def _stopped(self, llm: LLM, stats: JournalStats) -> ServiceError:
         where = getattr(llm, "where", llm.name)
@@ -362,9 +386,6 @@ _dump = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 def _loaded(text: str, where: str) -> Response:
     try:
-        body = json.loads(text)
-        if body.get("probabilities") is not None:
-            body["probabilities"] = tuple(body["probabilities"])
-        return Response(**body)
+        return response_from(json.loads(text))
     except (ValueError, TypeError, AttributeError) as error:
         raise CorruptArtifact(f"journal {where}: an answer does not read: {shown(error)}") from None

@@ -1,17 +1,17 @@
-"""Any OpenAI-compatible server (vLLM, llama.cpp, Ollama, a provider), asked over httpx.
+"""Any OpenAI-compatible server (vLLM, llama.cpp, Ollama, a provider), asked over aiohttp.
 
 The key, where a server wants one, is read from ``OPENAI_API_KEY`` for each connection pool and kept nowhere.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import uuid
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Unpack
 
 from lore_datasets.errors import ConfigError
@@ -45,14 +45,16 @@ class OpenAI(Service):
         self._refused: Counter[str] = Counter()
         self._session = uuid.uuid4().hex[:8]
 
-    def client(self) -> AbstractAsyncContextManager[Any]:
-        """An httpx client; proxies of the environment are left aside on loopback, redirects are not followed."""
-        import httpx
-
+    @contextlib.asynccontextmanager
+    async def client(self) -> AsyncIterator[Any]:
+        """``post(body, headers)`` over one session. The key is in no header of its own: those a proxy is shown."""
         key = os.environ.get("OPENAI_API_KEY", "")
-        headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
-        pool = connections(httpx, self.base_url, self.is_free)
-        return httpx.AsyncClient(headers=headers, timeout=self.timeout_s, transport=pool)
+        url = f"{self.base_url}/chat/completions"
+        common = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        async with connections(self.base_url, self.is_free) as session:
+            yield lambda body, headers: session.post(
+                url, data=json.dumps(body).encode(), headers=common | headers, allow_redirects=False
+            )
 
     async def attempt(self, client: Any, prompt: Prompt) -> Response:
         """POST /chat/completions once.
@@ -60,24 +62,24 @@ class OpenAI(Service):
         The request bears its hash as ``Idempotency-Key``: a server that keeps its answers by it gives the one that a
         killed process or a broken connection has lost. After an answer that is of no use the next try is a new request.
         """
-        import httpx
+        import aiohttp
 
         question = request_hash(self.name, prompt, self.parameters)
         refused = self._refused.get(question)
         key = f"{question}-{self._session}-{refused}" if refused else question
         try:
-            headers = {"Idempotency-Key": f'"{key}"'}
-            reply = await client.post(f"{self.base_url}/chat/completions", json=self._body(prompt), headers=headers)
-        except httpx.HTTPError as error:
+            async with client(self._body(prompt), {"Idempotency-Key": f'"{key}"'}) as reply:
+                content = await reply.read()
+        except (aiohttp.ClientError, OSError) as error:
             raise unanswered(error) from None
         except TooLarge as error:
             self._refused[question] += 1
             raise unanswered(error) from None
-        if reply.status_code != 200:
-            self._refused[question] += reply.status_code != 409
-            raise Failed(f"HTTP {reply.status_code}", reply.status_code in RETRIED, retry_after(reply.headers))
+        if reply.status != 200:
+            self._refused[question] += reply.status != 409
+            raise Failed(f"HTTP {reply.status}", reply.status in RETRIED, retry_after(reply.headers))
         try:
-            return self._read(json.loads(reply.content), prompt)
+            return self._read(json.loads(content), prompt)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             self._refused[question] += 1
             raise Failed("the server's answer is not that of a chat completion", again=True) from None

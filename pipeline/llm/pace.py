@@ -106,22 +106,31 @@ class Circuit:
     """Opens when :data:`MAX_FAILURES` questions in a row have failed, and stays open; belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._failed, self._opened = 0, asyncio.Event()
+        self._failed, self._is_open, self._opened = 0, False, asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def is_open(self) -> bool:
         """True when no further request may begin."""
-        return self._opened.is_set()
+        return self._is_open
+
+    def open(self) -> None:
+        """Open it, from any thread."""
+        self._is_open = True
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop may have closed
+                self._loop.call_soon_threadsafe(self._opened.set)
 
     def count(self, good: bool) -> None:
         """Count one question, in the order in which they end."""
         self._failed = 0 if good else self._failed + 1
         if self._failed >= MAX_FAILURES:
-            self._opened.set()
+            self.open()
 
     async def sleep(self, seconds: float) -> None:
         """Wait so long, or until the circuit opens."""
-        if seconds > 0:
+        self._loop = asyncio.get_running_loop()
+        if seconds > 0 and not self.is_open:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._opened.wait()

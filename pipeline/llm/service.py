@@ -1,7 +1,7 @@
 """What every adviser behind a network shares: concurrency, a total deadline, retries, a circuit breaker, prices.
 
-Answers come out of :meth:`Service.stream` one by one. What got one asks nothing further before the caller waits for the
-next, by when the journal has written it: no more than ``concurrency`` questions are ever without a written answer.
+What got an answer asks nothing further before the caller of :meth:`Service.answer_to` or :meth:`Service.stream` has
+written it: no more than ``concurrency`` questions are ever without a written answer.
 A failure is a Response with ``error``, made of status codes and class names alone: no key, no body of a server.
 """
 
@@ -14,7 +14,7 @@ import random
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypedDict
 from urllib.parse import urlsplit
@@ -91,7 +91,13 @@ class Service(ABC):
     """An adviser that waits on a network; subclasses make one attempt in :meth:`attempt`.
 
     No key is ever held by the object.
+
+    Attributes:
+        spec: the AskConfig as a dict of plain values that makes the same adviser elsewhere; a journal file then has
+            its questions asked by a process of their own (:mod:`pipeline.llm.sender`). None asks in this process.
     """
+
+    spec: Mapping[str, Any] | None = None
 
     seconds_per_question = 2.0
     is_service = True
@@ -165,44 +171,50 @@ class Service(ABC):
         :data:`pipeline.llm.pace.MAX_FAILURES` questions in a row have failed no further request begins: what is in
         flight is still waited for and handed out, for it is paid, then the iterator ends.
         """
-        out: queue.SimpleQueue[tuple[int, Response, asyncio.Event] | BaseException | None] = queue.SimpleQueue()
-        loop = asyncio.new_event_loop()
-        task: list[asyncio.Task] = []
-
-        async def run() -> None:
-            task.append(asyncio.current_task())  # type: ignore[arg-type]
-            await self._all(prompts, out)
-
-        def work() -> None:
-            try:
-                loop.run_until_complete(run())
-            except asyncio.CancelledError:
-                pass
-            except BaseException as error:
-                out.put(error)
-            finally:
-                out.put(None)
-                loop.run_until_complete(loop.shutdown_asyncgens())
-                loop.close()
-
-        thread = threading.Thread(target=work, name=f"{self.name} questions", daemon=True)
-        thread.start()
-        try:
-            while (item := out.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
+        out: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        with _running(self._all(prompts, lambda *answered: out.put(answered)), out, self.name) as loop:
+            while (item := _good(out.get())) is not None:
                 i, response, written = item
                 yield i, response
                 with contextlib.suppress(RuntimeError):  # the loop may have closed by itself
                     loop.call_soon_threadsafe(written.set)
-        finally:
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(lambda: [t.cancel() for t in task])
-            thread.join(timeout=10.0)
 
-    async def _all(self, prompts: Sequence[Prompt], out: queue.SimpleQueue) -> None:
-        """Ask all ``prompts``, ``concurrency`` at a time, until the circuit opens."""
-        left, circuit = iter(enumerate(prompts)), Circuit()
+    def answer_to(
+        self,
+        take: Callable[[list[tuple[int, Response]]], None],
+        prompts: Sequence[Prompt],
+        circuit: Circuit | None = None,
+    ) -> None:
+        """:meth:`stream` for a caller that writes at once: ``take`` gets the answers that have come in together.
+
+        It is called in another thread, and they count as written when it returns; what it raises ends the asking. With
+        ``circuit`` the caller can let no further request begin.
+        """
+        waiting: list[tuple[int, Response, asyncio.Event]] = []
+        out: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+        def write() -> None:
+            part = waiting.copy()
+            waiting.clear()
+            try:
+                take([(i, response) for i, response, _ in part])
+            except BaseException as error:
+                out.put(error)
+            else:
+                for _, _, written in part:
+                    written.set()
+
+        def hand(*answered: Any) -> None:
+            waiting.append(answered)
+            if len(waiting) == 1:
+                asyncio.get_running_loop().call_soon(write)
+
+        with _running(self._all(prompts, hand, circuit), out, self.name):
+            _good(out.get())
+
+    async def _all(self, prompts: Sequence[Prompt], hand: Callable[..., None], circuit: Circuit | None = None) -> None:
+        """Ask all ``prompts``, ``concurrency`` at a time, until the circuit opens; ``hand(i, response, written)``."""
+        left, circuit = iter(enumerate(prompts)), circuit or Circuit()
         async with self.client() as client:
 
             async def work() -> None:
@@ -212,7 +224,7 @@ class Service(ABC):
                         return
                     circuit.count(response.error is None)
                     written = asyncio.Event()
-                    out.put((i, response, written))
+                    hand(i, response, written)
                     await written.wait()
 
             async with asyncio.TaskGroup() as group:
@@ -258,3 +270,41 @@ class Service(ABC):
             limit.reschedule(due + wait)
             await circuit.sleep(wait)
         return wait
+
+
+@contextlib.contextmanager
+def _running(work: Coroutine[Any, Any, None], out: queue.SimpleQueue, name: str) -> Iterator[asyncio.AbstractEventLoop]:
+    """``work`` in an event loop of a thread of its own; its error, if any, and a last None go ``out``.
+
+    Leaving the block cancels it.
+    """
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(work)
+
+    def run() -> None:
+        try:
+            loop.run_until_complete(task)
+        except asyncio.CancelledError:
+            pass
+        except BaseException as error:
+            out.put(error)
+        finally:
+            out.put(None)
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+
+    thread = threading.Thread(target=run, name=f"{name} questions", daemon=True)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(task.cancel)
+        thread.join(timeout=10.0)
+
+
+def _good(item: Any) -> Any:
+    """An item of a queue; raises what is an error."""
+    if isinstance(item, BaseException):
+        raise item
+    return item

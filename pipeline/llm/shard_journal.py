@@ -5,30 +5,56 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from lore_datasets.errors import CorruptArtifact, shown
+from lore_datasets.errors import Busy, CorruptArtifact, shown
 from pipeline.llm.journal import Journal
+from pipeline.llm.sender import wait_for_senders
 
-__all__ = ["ShardJournal", "merge", "price_of", "rows_of", "spent"]
+__all__ = ["KINDS", "ShardFile", "ShardJournal", "merge", "price_of", "rows_of", "spent"]
 
 _TABLES = {"prefix": 2, "answer": 9, "failure": 5}
 
 
-class ShardJournal(Journal):
-    """A journal that one process has to itself (another one waits 60 s, then Busy); the lock dies with the process.
+class ShardFile(Journal):
+    """The file of a shard's journal.
 
     It keeps no write-ahead log, which does not work on a network file system; each answer is on the disk when
     :meth:`put` returns.
     """
 
-    _settings = (
-        "PRAGMA locking_mode=EXCLUSIVE",
-        "PRAGMA journal_mode=DELETE",
-        "PRAGMA synchronous=FULL",
-        "BEGIN EXCLUSIVE",
-        "COMMIT",
-    )
+    _kind = "shard"
+    _settings = ("PRAGMA journal_mode=DELETE", "PRAGMA synchronous=FULL")
+
+
+class ShardJournal(ShardFile):
+    """A journal that one process has to itself, with its sender; the lock dies with the process.
+
+    Another process waits 60 s, then Busy; for the answers to what a dead one has in flight it waits to the end.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        from filelock import FileLock, Timeout
+
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._owner = FileLock(path.with_name(f".{path.name}.lock"), thread_local=False)
+        try:
+            self._owner.acquire(timeout=60)
+        except Timeout:
+            raise Busy(f"another process asks about the shard {path}", hint="try again when it is done") from None
+        wait_for_senders(path)
+        super().__init__(path)
+
+    def close(self) -> None:
+        """Close the file and let another process have it."""
+        super().close()
+        self._owner.release()
+
+
+KINDS: dict[str, type[Journal]] = {Journal._kind: Journal, ShardFile._kind: ShardFile}
+"""What a sender opens a journal as."""
 
 
 def rows_of(journal: Journal, keys: Iterable[str] | None = None) -> dict[str, list[tuple]]:

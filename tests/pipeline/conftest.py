@@ -1,5 +1,6 @@
 """A hand-made Crafter state, random ones, a scripted adviser, a server on loopback that misbehaves in known ways."""
 
+import gzip
 import json
 import math
 import threading
@@ -185,6 +186,25 @@ class Chaos(BaseHTTPRequestHandler):
 
     def _huge(self):
         self._send(b" " * 3_000_000 + self._reply(ANSWER))
+
+    def do_CONNECT(self):
+        self.server.seen.append((self.path, dict(self.headers), {}))
+        self._send(b"", 502)
+
+    def _gone(self):
+        self.close_connection = True
+
+    def _bare400(self):
+        self._send(b"", 400)
+
+    def _broken400(self):
+        self._send(b"{'error':", 400)
+
+    def _moved(self):
+        self._send(b"{}", 307, headers=[("location", f"{self.server.url}/elsewhere")])
+
+    def _bomb(self):
+        self._send(gzip.compress(b" " * 50_000_000), headers=[("content-encoding", "gzip")])
 
     def _hang(self):
         self.server.release.wait(5)

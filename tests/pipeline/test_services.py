@@ -53,7 +53,9 @@ def test_a_good_answer_comes_with_model_tokens_time_and_price(name, server):
 @pytest.mark.parametrize(
     ("mode", "requests", "error"),
     [("429", 3, "HTTP 429"), ("500", 3, "HTTP 500"), ("503", 3, "HTTP 503"), ("409", 3, "HTTP 409"),
-     ("400", 1, "HTTP 400"), ("401", 1, "HTTP 401"), ("404", 1, "HTTP 404"), ("trunc", 3, ""), ("html", 3, "")],
+     ("400", 1, "HTTP 400"), ("401", 1, "HTTP 401"), ("404", 1, "HTTP 404"), ("moved", 1, "HTTP 307"),
+     ("bare400", 1, "HTTP 400"), ("broken400", 1, "HTTP 400"), ("trunc", 3, "ClientPayload"),
+     ("gone", 3, "ServerDisconnected"), ("html", 3, "the server")],
 )  # fmt: skip
 def test_the_retry_table_holds_and_no_error_shows_a_key(name, server, mode, requests, error):
     server.mode = mode
@@ -120,9 +122,23 @@ def test_missing_usage_counts_as_nothing(name, server):
     assert (response.text, response.tokens_in) == (ANSWER, 0)
 
 
-def test_a_huge_body_is_cut_off(server):
-    server.mode = "huge"
-    assert "more than" in ask(backend("openai", server))[0].error
+@BOTH
+def test_a_proxy_of_the_environment_is_used_but_on_loopback(name, server, monkeypatch):
+    for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(variable, server.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert ask(backend(name, server))[0].text == ANSWER and server.seen.pop()[0].startswith("/v1")
+    away = get_backend(name, model="gemini-2.5-flash-lite", base_url="https://model.invalid/v1", attempts=1)
+    assert ask(away)[0].error == "ClientHttpProxyError"
+    assert [(path, KEY in json.dumps(headers)) for path, headers, _ in server.seen] == [("model.invalid:443", False)]
+
+
+@BOTH
+@pytest.mark.parametrize("mode", ["huge", "bomb"])
+def test_a_huge_body_is_cut_off(name, server, mode):
+    server.mode = mode
+    assert "more than 1048576 bytes" in ask(backend(name, server))[0].error and len(server.seen) == 1
 
 
 def test_an_empty_object_is_no_answer(server):
@@ -170,7 +186,7 @@ def test_nobody_asks_the_next_question_before_the_last_answer_is_written(name, s
     server.seen.clear()
     with Watching(tmp_path / "j.sqlite") as journal:
         journal.ask(llm, prompts)
-        assert len(journal) == len(server.seen) == len(most) == 20 and 1 <= max(most) <= 3
+        assert len(journal) == len(server.seen) == 20 >= len(most) and 1 <= max(most) <= 3
 
 
 def keys(server):
@@ -183,6 +199,7 @@ def test_a_repeated_request_bears_the_same_key_and_one_after_an_error_a_new_one(
     first, second = backend("openai", server), backend("openai", server)
     ask(first)
     ask(second, 2)
+    server.seen.sort(key=lambda seen: seen[2]["messages"][1]["content"])  # two at a time arrive in either order
     same, again, other = keys(server)
     assert same == again != other and len(same) == 66
     server.mode = lambda question, n: "trunc" if n == 4 else "409" if n == 5 else "503" if n == 6 else "ok"
