@@ -33,8 +33,11 @@ def ours() -> dict[str, Callable[[], Any]]:
     """Our calls by row."""
     import tempfile
 
+    import torch
+
     from benchmarks.speed import make_learner
-    from lore.config import load_config
+    from lore.compiled import divide_threads
+    from lore.config import SIZES, load_config
     from lore.run import Run
 
     mine, records = make_learner("1m", "pixels", SEQUENCES, LENGTH, threads=2)
@@ -44,7 +47,12 @@ def ours() -> dict[str, Callable[[], Any]]:
         run = Run(config, Path(tempfile.mkdtemp()), with_replay=False)
         steps = run.envs.reset()
         works[f"policy step, batch {envs}"] = lambda run=run, steps=steps: run.player.act(steps, 0)
-    return works
+
+    def divided(row: str, work: Callable[[], Any]) -> Callable[[], Any]:
+        """``work`` with the threads of its row between compiled loops and torch, as a run divides them."""
+        return lambda: (divide_threads(ROWS[row][0], SIZES["1m"], torch.device("cpu")), work())
+
+    return {row: divided(row, work) for row, work in works.items()}
 
 
 def sheeprl() -> tuple[str, dict[str, Callable[[], Any]]]:

@@ -27,7 +27,7 @@ heads: Any = kernels_head
 loops: Any = kernels_step
 T = TypeVar("T")
 
-__all__ = ["fits", "fits_head", "fits_step", "flat", "head", "imagine", "kept", "step"]
+__all__ = ["divide_threads", "fits", "fits_head", "fits_step", "flat", "head", "imagine", "kept", "step"]
 
 _MANY = 32  # rows from which torch's own products are as fast
 _NEAR = 2**17  # weights of a layer that stay in the second cache
