@@ -5,6 +5,8 @@ All of them work in float32 whatever dtype they are given; sampling takes unifor
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -12,8 +14,10 @@ from lore import kernels
 
 __all__ = [
     "BINS",
+    "FORBIDDEN",
     "categorical_entropy",
     "categorical_kl",
+    "log_softmax",
     "policy_entropy",
     "policy_log_probs",
     "sample_index",
@@ -31,7 +35,8 @@ __all__ = [
 BINS = 255
 """Bins of every two-hot head."""
 
-_FORBIDDEN = -1e9
+FORBIDDEN = -1e9
+"""Logit of what is not allowed."""
 _FEW = 8  # up to this many classes torch's CPU softmax is several times faster along another axis than the last
 
 
@@ -46,13 +51,21 @@ def symexp(x: Tensor) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------------- categoricals
+def _along(softmax: Callable[[Tensor, int], Tensor], logits: Tensor) -> Tensor:
+    """``softmax(logits, axis)`` over the last axis, taken along another one where that is faster."""
+    if logits.shape[-1] <= _FEW and not logits.is_cuda:
+        return softmax(logits.transpose(-1, -2).contiguous(), -2).transpose(-1, -2)
+    return softmax(logits, -1)
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """ln softmax(logits) over the last axis, float32."""
+    return _along(torch.log_softmax, logits.float())
+
+
 def unimix_probs(logits: Tensor, unimix: float = 0.01) -> Tensor:
     """(1 - unimix) * softmax(logits) + unimix / K over the last axis, float32."""
-    logits = logits.float()
-    if logits.shape[-1] <= _FEW and not logits.is_cuda:
-        probs = logits.transpose(-1, -2).contiguous().softmax(-2).transpose(-1, -2)
-    else:
-        probs = logits.softmax(-1)
+    probs = _along(torch.softmax, logits.float())
     return probs if unimix == 0.0 else (1.0 - unimix) * probs + unimix / logits.shape[-1]
 
 
@@ -86,7 +99,7 @@ def policy_log_probs(logits: Tensor, mask: Tensor | None = None, unimix: float =
     """Log-probabilities [..., A] of a policy; mask bool [..., A] (True = allowed), unimix over allowed entries."""
     logits = logits.float()
     if mask is not None:
-        logits = logits.masked_fill(~mask, _FORBIDDEN)
+        logits = logits.masked_fill(~mask, FORBIDDEN)
     log_probs = logits.log_softmax(-1)
     if unimix == 0.0:
         return log_probs
@@ -94,7 +107,7 @@ def policy_log_probs(logits: Tensor, mask: Tensor | None = None, unimix: float =
     if mask is None:
         return (probs + unimix / logits.shape[-1]).log()
     share = unimix / mask.sum(-1, keepdim=True).clamp(min=1)
-    return torch.where(mask, (probs + share).clamp(min=1e-38).log(), logits.new_tensor(_FORBIDDEN))
+    return torch.where(mask, (probs + share).clamp(min=1e-38).log(), logits.new_tensor(FORBIDDEN))
 
 
 def policy_entropy(log_probs: Tensor) -> Tensor:

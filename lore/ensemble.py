@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from lore.config import Config, Size
-from lore.dists import unimix_probs
+from lore.dists import log_softmax, unimix_probs
 from lore.nets import Linear, init_weight
 from lore.rssm import UNIMIX
 from lore.types import Latent, Observed
@@ -87,7 +87,8 @@ class Ensemble(nn.Module):
 
     @staticmethod
     def _spread(logits: Tensor) -> Tensor:
-        return logits.softmax(-1).var(0, unbiased=False).sum(-1).mean(-1)
+        probs = unimix_probs(logits, 0.0)
+        return (probs - probs.mean(0)).square().mean(0).sum(-1).mean(-1)
 
     @torch.no_grad()
     def disagreement(self, features: Tensor, action: Tensor) -> Tensor:
@@ -112,7 +113,7 @@ class Ensemble(nn.Module):
         target = unimix_probs(seen.post_logits.detach()[:, 1:], UNIMIX).flatten(0, 1)
         follows = (~is_first[:, 1:]).flatten()
         logits = self(features.flatten(0, 1), action[:, :-1].long().flatten())
-        entropy = -(target * logits.log_softmax(-1)).sum(-1).mean(-1)  # [K, N]
+        entropy = -(target * log_softmax(logits)).sum(-1).mean(-1)  # [K, N]
         with torch.no_grad():
             metrics = {"disagreement": self._spread(logits).mean(), "disagreement_limit": self.limits[0].clone()}
         return (entropy.mean(0) * follows).view(shape), metrics

@@ -161,3 +161,16 @@ def test_empty_slots_are_never_chosen():
     _, action, decision, _, mask, _ = policy(torch.zeros(64, 6), None, torch.Generator().manual_seed(0))
     assert (decision < 3).all() and (action == decision).all()
     assert not mask[:, 3:].any()
+
+
+def test_without_gradient_the_heads_say_the_same_and_follow_their_weights():
+    heads = OptionHeads(16, 5, 3, 8, torch.Generator().manual_seed(0))
+    features = torch.randn(40, 16, generator=torch.Generator().manual_seed(1))
+    for _ in range(2):
+        with torch.no_grad():
+            found = heads(features)
+        for one, other in zip(found, heads(features), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+        with torch.no_grad():
+            heads.ready.bias += 1.0
+            heads.action.weight *= 2.0
