@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -40,13 +38,13 @@ def imagination_weights(cont: Tensor) -> Tensor:
 
 def quantiles(x: Tensor, q: Tensor) -> Tensor:
     """torch.quantile of x [n] at q [k]; on a CPU by partition instead of sorting, which takes an eighth of the time."""
-    if x.device.type != "cpu" or not math.isfinite(float(x.sum())):
+    if x.device.type != "cpu" or not np.isfinite(x.numpy().sum()):
         return torch.quantile(x, q)
-    ranks = q * (len(x) - 1)
-    below = ranks.floor()
-    places = torch.stack([below, ranks.ceil()]).long()
-    found = torch.from_numpy(np.partition(x.numpy(), places.flatten().tolist()))[places]
-    return torch.lerp(found[0], found[1], ranks - below)
+    ranks = q.numpy() * (len(x) - 1)
+    below = np.floor(ranks)
+    places = np.stack([below, np.ceil(ranks)]).astype(np.int64)
+    found = torch.from_numpy(np.partition(x.numpy(), places.reshape(-1))[places])
+    return torch.lerp(found[0], found[1], torch.from_numpy(ranks - below))
 
 
 class PercentileNorm(nn.Module):
