@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lore import kernels
+
 __all__ = ["CONTINUE_SCALE", "LAMBDA", "PercentileNorm", "imagination_weights", "lambda_return", "quantiles"]
 
 LAMBDA = 0.95
@@ -38,7 +40,7 @@ def imagination_weights(cont: Tensor) -> Tensor:
 
 def quantiles(x: Tensor, q: Tensor) -> Tensor:
     """torch.quantile of x [n] at q [k]; on a CPU by partition instead of sorting, which takes an eighth of the time."""
-    if x.device.type != "cpu" or not np.isfinite(x.numpy().sum()):
+    if not kernels.is_fused(x) or not np.isfinite(x.numpy().sum()):
         return torch.quantile(x, q)
     ranks = q.numpy() * (len(x) - 1)
     below = np.floor(ranks)
