@@ -122,7 +122,7 @@ ROWS = (
         left="by profile the image encoder 31 %, the recurrent step 7 %"),
     Row("whole loop, `tiny`, symbolic, train ratio 64, 2 threads, steps/s", "speed train", "speed_train",
         ("steps_per_s",), 150, True,
-        left="9.4 updates a second are needed; by profile imagination and its way back take 56 %, and 22 % keep one core alone busy"),
+        left="by profile imagination and its way back take 56 %, 22 % keep one core alone busy"),
     Row("A+B+C over the plain update, `tiny`", "speed overhead", "speed_overhead",
         ("update tiny symbolic", "A+B+C", "over_base"), 1.30),
     Row("B over the plain update, `tiny`", "speed overhead", "speed_overhead",
