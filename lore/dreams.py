@@ -89,7 +89,7 @@ class Dreams:
 
 
 def _trained(critic: ActorCritic) -> list[torch.nn.Parameter]:
-    return [parameter for _, parameter in critic.trainable()]
+    return [parameter for _, parameter in critic.trainable() if parameter.requires_grad]
 
 
 def _generators(generator: Generator, count: int) -> list[Generator]:

@@ -82,6 +82,14 @@ def test_gradients_are_added_to_those_that_are_there(threads):
         torch.testing.assert_close(other.grad, one.grad + 1.0)
 
 
+def test_a_part_that_is_frozen_is_left_alone(threads):
+    model, agent = make()
+    agent.actor.requires_grad_(False)
+    dreams(model, agent).learn(3e-3)
+    assert all(p.grad is None for p in agent.actor.parameters())
+    assert all(p.grad is not None for p in agent.critic.parameters())
+
+
 def test_work_beside_may_give_the_same_parameters_gradients(threads):
     (model, alone), (_, beside) = make(), make()
 
