@@ -83,13 +83,16 @@ def bands(grid: Sequence[float], arms: dict[str, Any], colours: dict[str, str]) 
         return None
 
     def paint(axes: Any) -> None:
+        seen: set[str] = set()
         for label, arm in drawn.items():
-            low, high = np.array(arm["band"], float).T
-            axes.fill_between(grid, low, high, color=colours[label], alpha=0.18, linewidth=0)
-            axes.plot(grid, np.array(arm["curve"], float), color=colours[label], label=label, linewidth=2)
+            colour, (low, high) = colours[label], np.array(arm["band"], float).T
+            dashes = "--" if colour in seen else "-"  # more arms than colours
+            seen.add(colour)
+            axes.fill_between(grid, low, high, color=colour, alpha=0.18, linewidth=0)
+            axes.plot(grid, np.array(arm["curve"], float), dashes, color=colour, label=label, linewidth=2)
         axes.set_xlabel("environment steps")
         axes.set_ylabel("episode return")
-        axes.legend(loc="best")
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
     return _draw(paint, 8.2, 3.8)
 
