@@ -1,8 +1,8 @@
 """Networks as one compiled call each on CPUs: heads, and a step of the recurrence.
 
 On few rows calls cost more than arithmetic; on many, rows that go through all layers while they are near the core cost
-less than layers that write to memory and read from it. :func:`fits` and :func:`fits_head` say where this applies;
-elsewhere the layers compute the same.
+less than layers that write to memory and read from it. :func:`fits`, :func:`fits_head` and :func:`fits_step` say where
+this applies; elsewhere the layers compute the same.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ class TrainConfig:
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     threads: int = 0
-    """CPU threads of torch; 0 keeps the default."""
+    """CPU threads of the learner, shared between compiled loops and torch; 0 takes as many as torch would."""
 
     def __post_init__(self) -> None:
         ranges = {

@@ -2,7 +2,7 @@
 
 Every function here takes float32 tensors and has two bodies: compiled loops (numba) for tensors on a CPU, and plain
 torch operations for every other device and where numba is missing. Tests hold them to each other. Loops share large
-arrays between as many threads as torch uses; results depend on that number and on nothing else.
+arrays between the threads of :mod:`lore.parallel`; results depend on their number and on nothing else.
 """
 
 from __future__ import annotations
