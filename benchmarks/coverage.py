@@ -23,21 +23,21 @@ import numpy as np
 from benchmarks.record import RESULTS, write
 from lore.advice.figures import calibration_error, reliability
 from lore.advice.model import AdviceModel, fit, train_arrays
-from lore.advice.table import AdviceSource, KeyTable
-from lore.envs.crafter import CrafterEnv
+from lore.advice.source import AdviceSource, KeyTable
+from lore.dreamer.types import SOURCES
+from lore.envs.crafter.adapter import CrafterEnv
 from lore.options.interpreter import propose
 from lore.options.play import GoalPlayer
-from lore.types import SOURCES
 from lore_datasets.advice import AdviceData, load_advice
 from lore_datasets.environments import get_environment
-from lore_datasets.geometry import StateView
 from lore_datasets.keys import goal_keys
-from lore_datasets.store import Store
+from lore_datasets.language.geometry import StateView
+from lore_datasets.store.store import Store
 from lore_datasets.types import SymbolicState
-from pipeline.advise import advise
-from pipeline.collect import HalfAndHalf, Policy, RandomPolicy, collect
 from pipeline.config import AdviseConfig, PipelineConfig
-from pipeline.llm.rules import RulesAdviser, rank_goals
+from pipeline.llm.backends.rules import RulesAdviser, rank_goals
+from pipeline.rounds.advise import advise
+from pipeline.rounds.collect import HalfAndHalf, Policy, RandomPolicy, collect
 
 __all__ = ["main", "measure"]
 

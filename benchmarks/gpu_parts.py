@@ -112,8 +112,8 @@ def _config(setting: Setting, size: str, bf16: bool, paths: str) -> Any:
 
 def make_learner(setting: Setting, size: str, bf16: bool, paths: str = "plain") -> Any:
     """A learner on noise; ``paths`` is plain, B or ABC."""
-    from lore.agent import Agent
-    from lore.learner import Learner
+    from lore.training.agent import Agent
+    from lore.training.learner import Learner
     from lore_datasets.environments import get_environment
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
@@ -133,7 +133,7 @@ def make_learner(setting: Setting, size: str, bf16: bool, paths: str = "plain") 
 
 def _fields(size: str) -> dict[str, tuple[tuple[int, ...], Any]]:
     from lore.config import SIZES
-    from lore.replay import latent_fields
+    from lore.replay.ring import latent_fields
 
     return {
         "image": ((64, 64, 3), np.uint8), "action": ((), np.int64), "reward": ((), np.float32),
@@ -158,7 +158,7 @@ def _noise(fields: Mapping[str, tuple[tuple[int, ...], Any]], lead: tuple[int, .
 
 def make_replay(setting: Setting, size: str, records: int = 16_384) -> Any:
     """Replay on the device, full of noise."""
-    from lore.replay_backends import DeviceReplay
+    from lore.replay.backends import DeviceReplay
 
     size = setting.size(size)
     records, fields = 64 if setting.tiny else records, _fields(size)
@@ -185,7 +185,7 @@ def compile_kernels() -> None:
     """Let torch.compile fuse the elementwise steps of the recurrence and the two-hot losses (needs a C compiler)."""
     import torch._dynamo
 
-    from lore import kernels
+    from lore.fast import kernels
 
     torch._dynamo.config.cache_size_limit = 64
     for name in set(kernels.__all__) - {"gathered_sum", "is_fused", "linear", "weight_gradient"}:
@@ -215,7 +215,8 @@ class GraphedUpdate:
             self.result = learner.update(self.records)
 
     def __call__(self, records: Mapping[str, Any]) -> Any:
-        """(posterior, metrics) as :meth:`lore.learner.Learner.update`, in memory that the next call overwrites."""
+        """(posterior, metrics) as :meth:`lore.training.learner.Learner.update`, in memory that the next call
+        overwrites."""
         for name, target in self.records.items():
             target.copy_(torch.as_tensor(records[name]), non_blocking=True)
         self.graph.replay()

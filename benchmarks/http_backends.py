@@ -76,8 +76,8 @@ def measure(name: str, port: int) -> dict[str, Any]:
     from pipeline.config import AskConfig
     from pipeline.llm import backend_from
     from pipeline.llm.base import Prompt
-    from pipeline.llm.journal import Journal
-    from pipeline.prompts import render
+    from pipeline.llm.journal.journal import Journal
+    from pipeline.questions.prompts import render
 
     environment = get_environment("crafter")
     model = render("prior", environment, random_states(environment, 1, np.random.default_rng(0))[0])
@@ -90,7 +90,7 @@ def measure(name: str, port: int) -> dict[str, Any]:
             url = f"http://127.0.0.1:{port}" + ("/v1" if name == "openai" else "")
             llm = backend_from(AskConfig(backend=name, model="loopback", base_url=url, concurrency=IN_FLIGHT))
             journal.ask(llm, [Prompt("prior", "s", f"warm up {i}") for i in range(8)])
-            sender = next(p for p in psutil.Process().children() if "pipeline.llm.sending" in p.cmdline())
+            sender = next(p for p in psutil.Process().children() if "pipeline.llm.http.sending" in p.cmdline())
             cpu = time.process_time() + sum(sender.cpu_times()[:2])
             began = time.perf_counter()
             answers = journal.ask(llm, prompts)

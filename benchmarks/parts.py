@@ -21,7 +21,7 @@ def game() -> dict[str, Any]:
     """Crafter under a random policy, resets included: steps per CPU second of one core, the package beside ours."""
     import crafter
 
-    from lore.envs.crafter import CrafterEnv
+    from lore.envs.crafter.adapter import CrafterEnv
 
     out: dict[str, Any] = {}
     plays: dict[str, Callable[[], None]] = {}
@@ -73,7 +73,7 @@ def _without_generation(env: Any) -> dict[str, float]:
 
 def replay() -> dict[str, Any]:
     """Sampling 16 windows of 65 records, every page of the ring written; TorchRL's buffer, where installed, in turn."""
-    from lore.replay import latent_fields
+    from lore.replay.ring import latent_fields
 
     fields: dict[str, Any] = {"action": ((), np.int64), "reward": ((), np.float32)}
     fields |= {"is_first": ((), np.bool_), "is_last": ((), np.bool_), "is_terminal": ((), np.bool_)}
@@ -83,7 +83,7 @@ def replay() -> dict[str, Any]:
 
 
 def _rings(fields: dict[str, Any], records: int) -> dict[str, Any]:
-    from lore.replay import Replay
+    from lore.replay.ring import Replay
 
     ring = Replay(fields, records, length=65)
     rng = np.random.default_rng(0)
@@ -128,7 +128,7 @@ def _torchrl(arrays: dict[str, np.ndarray], records: int) -> Callable[[], Any] |
 
 def lookup() -> dict[str, Any]:
     """1,024 keys in a table of 1,000,000 rows, keys given."""
-    from lore.advice.table import KeyTable
+    from lore.advice.source import KeyTable
 
     rng = np.random.default_rng(0)
     keys = rng.integers(-(2**62), 2**62, 1_000_000)
@@ -141,10 +141,10 @@ def lookup() -> dict[str, Any]:
 def rules() -> dict[str, Any]:
     """From packed states to a committed version with the rule book: states per CPU second."""
     from lore_datasets.environments import get_environment
-    from lore_datasets.store import Store
+    from lore_datasets.store.store import Store
     from lore_datasets.testing import random_states
-    from pipeline.advise import advise
     from pipeline.llm import get_backend
+    from pipeline.rounds.advise import advise
 
     env = get_environment("crafter")
     states = random_states(env, 1000, np.random.default_rng(0)).pack()

@@ -36,9 +36,9 @@ def ours() -> dict[str, Callable[[], Any]]:
     import torch
 
     from benchmarks.speed import make_learner
-    from lore.compiled import divide_threads
     from lore.config import SIZES, load_config
-    from lore.run import Run
+    from lore.fast.compiled import divide_threads
+    from lore.training.run import Run
 
     mine, records = make_learner("1m", "pixels", SEQUENCES, LENGTH, threads=2)
     works: dict[str, Callable[[], Any]] = {"update 16x64": lambda: mine.update(records)}

@@ -20,21 +20,21 @@ from typing import Any
 import numpy as np
 
 from benchmarks.record import write
-from lore.envs.crafter import CrafterEnv
+from lore.envs.crafter.adapter import CrafterEnv
 from lore.options.play import GoalPlayer
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import AnswerError
-from lore_datasets.geometry import StateView
-from lore_datasets.store import Store
+from lore_datasets.language.geometry import StateView
+from lore_datasets.store.store import Store
 from lore_datasets.types import SymbolicState
-from pipeline.check import GoalCheck, check_prior
-from pipeline.collect import HalfAndHalf, RandomPolicy, collect
 from pipeline.llm import get_backend
+from pipeline.llm.backends.rules import rank_goals
 from pipeline.llm.base import LLM, Response
-from pipeline.llm.journal import Journal
-from pipeline.llm.rules import rank_goals
-from pipeline.parse import parse
-from pipeline.prompts import Renderer
+from pipeline.llm.journal.journal import Journal
+from pipeline.questions.check import GoalCheck, check_prior
+from pipeline.questions.parse import parse
+from pipeline.questions.prompts import Renderer
+from pipeline.rounds.collect import HalfAndHalf, RandomPolicy, collect
 
 __all__ = ["judge", "main", "mixed_states", "share"]
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.record import RESULTS, write
-from lore.envs.crafter import CrafterEnv
+from lore.envs.crafter.adapter import CrafterEnv
 from lore.options.play import GoalPlayer
-from lore_datasets.geometry import StateView
-from pipeline.llm.rules import rank_goals
+from lore_datasets.language.geometry import StateView
+from pipeline.llm.backends.rules import rank_goals
 
 __all__ = ["main", "measure", "play_episode"]
 

@@ -39,7 +39,7 @@ def make_learner(
     import torch
 
     from lore.config import load_config
-    from lore.run import Run
+    from lore.training.run import Run
 
     batch = sequences * length
     config = load_config(
@@ -87,7 +87,7 @@ def update() -> dict[str, Any]:
 def overhead() -> dict[str, Any]:
     """What advice adds: an update (16x64) and a decision (one game) with paths on, taken in turn with the plain one."""
     from lore.config import load_config
-    from lore.run import Run
+    from lore.training.run import Run
 
     out: dict[str, Any] = {}
     for size, observation, repeats in (("tiny", "symbolic", 9), ("1m", "pixels", 5)):
@@ -119,9 +119,9 @@ def train() -> dict[str, Any]:
     """Whole training loop (``tiny``, symbolic, train ratio 64, batches of 16x64) on two threads: steps per second."""
     import torch
 
-    from lore import loop
     from lore.config import load_config
-    from lore.envs.crafter import CrafterEnv
+    from lore.envs.crafter.adapter import CrafterEnv
+    from lore.training import loop
 
     marks: list[tuple[int, int, float, float]] = []
     resets: list[float] = []
@@ -173,7 +173,7 @@ def train() -> dict[str, Any]:
 def policy() -> dict[str, Any]:
     """One policy step (encode, posterior, actor, critic, sample) at ``1m`` on pixels, batch 1 and 8."""
     from lore.config import load_config
-    from lore.run import Run
+    from lore.training.run import Run
 
     out = {}
     for envs in (1, 8):

@@ -20,10 +20,10 @@ def measure(commit_rows: int, open_rows: int, repeats: int) -> dict:
     """
     import numpy as np
 
-    from lore.advice.table import AdviceSource
+    from lore.advice.source import AdviceSource
     from lore_datasets.advice import load_advice
     from lore_datasets.environments import get_environment
-    from lore_datasets.store import Store
+    from lore_datasets.store.store import Store
     from lore_datasets.testing import random_advice, small_advice
 
     environment, root = get_environment("crafter"), Path(tempfile.mkdtemp(prefix="lore-storage-"))

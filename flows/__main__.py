@@ -2,7 +2,7 @@
 
 import sys
 
-from flows.cli import main
+from flows.cli.main import main
 
 __all__: list[str] = []
 

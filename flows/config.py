@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from flows.cluster import check_address
+from flows.cluster.cluster import check_address
 from lore.config import Config, load_config
 from lore.config import replace as configured
 from lore_datasets.errors import ConfigError, shown

@@ -49,7 +49,7 @@ def parse(words: list[str], prog: str = "python -m lore.main", kind: type[Flags]
         from lore_datasets.errors import UsageError
 
         raise UsageError(
-            "the command line needs tyro", hint="pip install tyro, or call lore.loop.train(config, dir)"
+            "the command line needs tyro", hint="pip install tyro, or call lore.training.loop.train(config, dir)"
         ) from None
     return tyro.cli(kind, args=dotted(words), prog=prog)
 
@@ -64,7 +64,7 @@ def _show(row: dict) -> None:
 
 def main(words: list[str] | None = None) -> int:
     """Entry point: prints progress, or one line per error on stderr; returns the exit code."""
-    from lore.loop import train
+    from lore.training.loop import train
     from lore_datasets.errors import LoreError
 
     try:

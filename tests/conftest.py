@@ -79,8 +79,8 @@ def digest() -> Callable[[Path], str]:
     """What gives the SHA-256 over everything a run in a folder would continue from, times left out."""
     import torch
 
-    from lore import checkpoint
-    from lore.run import CHECKPOINT
+    from lore.training import checkpoint
+    from lore.training.run import CHECKPOINT
 
     def of(folder: Path) -> str:
         tensors, meta = checkpoint.load(folder / CHECKPOINT)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lore_datasets.advice import load_advice
-from lore_datasets.store import Store
+from lore_datasets.store.store import Store
 
 pytestmark = pytest.mark.timeout(600)
 

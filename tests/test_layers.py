@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from lore_datasets.environments import get_environment
-from lore_datasets.hdf5 import export_hdf5
-from lore_datasets.store import Store
+from lore_datasets.exchange.hdf5 import export_hdf5
+from lore_datasets.store.store import Store
 from lore_datasets.testing import small_advice
 
 ROOT = Path(__file__).parents[1]
@@ -20,7 +20,7 @@ import importlib, pkgutil, sys
 
 ABSENT = set(sys.argv[1].split(","))
 LOOPS = "conv cpu filter head products rows step vector"
-OPTIONAL = {"lore.kernels_" + name for name in LOOPS.split()}  # numba's
+OPTIONAL = {"lore.fast.kernels_" + name for name in LOOPS.split()}  # numba's
 
 
 class Absent:
@@ -66,7 +66,7 @@ def test_the_import_contracts_of_pyproject_hold():
 
 def test_the_learner_imports_with_torch_numpy_h5py_and_crafter_alone():
     code = "names = import_all('lore')\nprint(len(names), not ABSENT & {m.partition('.')[0] for m in sys.modules})"
-    code += "\nprint(sys.modules['lore.kernels'].loops)"
+    code += "\nprint(sys.modules['lore.fast.kernels'].loops)"
     count, clean, loops = python(code, NOT_ON_A_GPU_BOX).split()
     assert int(count) > 20 and clean == "True" and loops == "None"
 

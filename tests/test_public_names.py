@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from flows.runtime import prepare
+from flows.prefect_flows.runtime import prepare
 from lore.config import from_dict, load_config, replace, to_dict
 from lore_datasets.errors import ConfigError
 

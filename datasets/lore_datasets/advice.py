@@ -12,12 +12,12 @@ import numpy as np
 
 from lore_datasets.environments import Environment, get_environment
 from lore_datasets.errors import BadInput, CorruptArtifact, LoreError
+from lore_datasets.exchange.shipped import check_meant, shipped_file
 from lore_datasets.keys import check_scheme
-from lore_datasets.manifest import Artifact
+from lore_datasets.language.skills import Skill, parse_skill
 from lore_datasets.schema import KINDS, split_path
-from lore_datasets.shipped import check_meant, shipped_file
-from lore_datasets.skills import Skill, parse_skill
-from lore_datasets.store import Store
+from lore_datasets.store.manifest import Artifact
+from lore_datasets.store.store import Store
 from lore_datasets.types import ArtifactRef, Manifest
 
 __all__ = ["AdviceData", "AdviceRows", "advice_from", "load_advice", "model_name", "newest_model", "shared_advice"]
@@ -85,7 +85,7 @@ def load_advice(where: str | ArtifactRef, root: Path | str | None = None, *, tex
     """
     needed = _needed if texts else lambda path: _needed(path) and not path.endswith("/reason")
     if isinstance(where, str) and where.endswith((".h5", ".hdf5")):
-        from lore_datasets.hdf5 import read_hdf5
+        from lore_datasets.exchange.hdf5 import read_hdf5
 
         artifact = read_hdf5(where, wanted=needed)
         return advice_from(artifact, artifact.model)

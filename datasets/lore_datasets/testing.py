@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lore_datasets.environments import Environment
-from lore_datasets.store import Store
+from lore_datasets.store.store import Store
 from lore_datasets.types import ArtifactRef, SymbolicState
 
 __all__ = ["random_advice", "random_states", "small_advice", "small_model", "small_states"]

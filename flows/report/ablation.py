@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flows.arms import arguments
 from flows.config import AblateJob, study_config
-from flows.phases import write_json
+from flows.jobs.arms import arguments
+from flows.jobs.phases import write_json
 from flows.report.plots import COLOURS, bands
 from flows.report.read import RunData, read_run, success_rates
-from lore.metrics import crafter_score
-from lore.statistics import (
+from lore.evaluation.statistics import (
     bootstrap,
     interquartile_mean,
     learning_curve,
@@ -25,11 +24,12 @@ from lore.statistics import (
     probability_of_improvement,
     steps_to,
 )
+from lore.training.metrics import crafter_score
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import LoreError
 
 if TYPE_CHECKING:
-    from flows.ablate import Trial
+    from flows.jobs.ablate import Trial
 
 __all__ = ["TAGS", "study", "table", "write_study"]
 
@@ -219,7 +219,7 @@ def table(found: dict[str, Any]) -> str:
 
 def _cost(advice: str) -> dict[str, Any]:
     """What a version cost; {} when it is not in the store any more."""
-    from lore_datasets.store import Store
+    from lore_datasets.store.store import Store
 
     try:
         return dict(Store().manifest(advice).cost)

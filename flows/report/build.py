@@ -14,7 +14,7 @@ import numpy as np
 from flows.report import plots
 from flows.report.frames import sample_frames
 from flows.report.read import RunData, read_run, success_rates
-from lore.metrics import crafter_score
+from lore.training.metrics import crafter_score
 
 if TYPE_CHECKING:
     from lore_datasets.advice import AdviceData

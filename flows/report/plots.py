@@ -100,7 +100,7 @@ def bands(grid: Sequence[float], arms: dict[str, Any], colours: dict[str, str]) 
 def score_over_time(runs: Sequence[RunData], achievements: Sequence[str]) -> str | None:
     """Crafter score of all training episodes so far, over environment steps."""
     from flows.report.read import success_rates
-    from lore.metrics import crafter_score
+    from lore.training.metrics import crafter_score
 
     if not achievements or not any(run.episodes for run in runs):
         return None

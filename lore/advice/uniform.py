@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lore.advice.table import AdviceSource
-from lore.types import SOURCES, AdviceBatch
+from lore.advice.source import AdviceSource
+from lore.dreamer.types import SOURCES, AdviceBatch
 
 if TYPE_CHECKING:
     from lore_datasets.advice import AdviceData

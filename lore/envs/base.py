@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ADAPTERS", "Env", "Step", "make_env", "make_env_fns"]
 
-ADAPTERS = {"crafter": "lore.envs.crafter"}
+ADAPTERS = {"crafter": "lore.envs.crafter.adapter"}
 """Environment name -> module with ``make(config, seed) -> Env``."""
 
 

@@ -62,7 +62,7 @@ def _environment_class() -> type:
             length: int = 10_000,
             render_mode: str | None = None,
         ) -> None:
-            from lore.envs.crafter import CrafterEnv
+            from lore.envs.crafter.adapter import CrafterEnv
 
             if observation not in ("pixels", "symbolic"):
                 raise ConfigError.out_of_range("observation", observation, "pixels or symbolic")

@@ -14,12 +14,12 @@ import numpy as np
 
 from lore.options.slots import SkillStatistics
 from lore_datasets.errors import SchemeMismatch
-from lore_datasets.geometry import StateView
+from lore_datasets.language.geometry import StateView
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lore_datasets.skills import Skill
+    from lore_datasets.language.skills import Skill
     from lore_datasets.vocab import Vocab
 
 __all__ = ["carry_over"]

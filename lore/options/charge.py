@@ -10,8 +10,8 @@ import numpy as np
 from lore.options.interpreter import SkillRun
 
 if TYPE_CHECKING:
-    from lore.types import AdviceBatch
-    from lore_datasets.geometry import StateView
+    from lore.dreamer.types import AdviceBatch
+    from lore_datasets.language.geometry import StateView
 
 __all__ = ["ADVICE", "OPTION", "PLAN", "POLICY", "Charge", "Choice", "Signals", "Situation"]
 

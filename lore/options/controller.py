@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lore.advice.gate import Gate, advice_distribution, advice_logits, kl, softmax
+from lore.gate.gate import Gate, advice_distribution, advice_logits, kl, softmax
 from lore.options.charge import ADVICE, OPTION, PLAN, POLICY, Charge, Choice, Signals, Situation
 from lore.options.guard import Guard
 from lore.options.interpreter import Outcome, SkillRun
 from lore.synthetic.rollout import UNLOCK
-from lore_datasets.geometry import StateView
+from lore_datasets.language.geometry import StateView
 from lore_datasets.types import SymbolicState
 
 if TYPE_CHECKING:
-    from lore.advice.table import AdviceSource
+    from lore.advice.source import AdviceSource
     from lore.config import Config
+    from lore.dreamer.types import AdviceBatch
     from lore.options.slots import Slots
-    from lore.types import AdviceBatch
 
 __all__ = ["Controller"]
 

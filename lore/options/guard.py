@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lore.dreamer.types import SOURCES, AdviceBatch
 from lore.options.interpreter import Outcome, SkillRun, propose
-from lore.types import SOURCES, AdviceBatch
 
 if TYPE_CHECKING:
-    from lore.advice.table import AdviceSource
-    from lore_datasets.geometry import StateView
-    from lore_datasets.skills import Skill
+    from lore.advice.source import AdviceSource
+    from lore_datasets.language.geometry import StateView
+    from lore_datasets.language.skills import Skill
 
 __all__ = ["Guard"]
 

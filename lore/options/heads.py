@@ -15,9 +15,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from lore import compiled, kernels
-from lore.dists import FORBIDDEN, policy_log_probs, sample_index
-from lore.nets import MLP, Linear
+from lore.dreamer.dists import FORBIDDEN, policy_log_probs, sample_index
+from lore.dreamer.nets import MLP, Linear
+from lore.fast import compiled, kernels
 
 __all__ = ["OptionHeads", "OptionPolicy"]
 

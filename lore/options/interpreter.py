@@ -15,8 +15,8 @@ import numpy as np
 
 from lore.options.program import Program, StepNode, compile_skill
 from lore_datasets.errors import BadInput
-from lore_datasets.geometry import StateView
-from lore_datasets.skills import MAX_BOUND, Skill
+from lore_datasets.language.geometry import StateView
+from lore_datasets.language.skills import MAX_BOUND, Skill
 from lore_datasets.vocab import Vocab
 
 __all__ = ["PATIENCE", "Outcome", "SkillRun", "propose"]

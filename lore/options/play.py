@@ -10,8 +10,8 @@ import numpy as np
 
 from lore.options.interpreter import Outcome, SkillRun
 from lore_datasets.errors import ConfigError
-from lore_datasets.geometry import StateView
-from lore_datasets.skills import Skill
+from lore_datasets.language.geometry import StateView
+from lore_datasets.language.skills import Skill
 from lore_datasets.vocab import Vocab
 
 __all__ = ["GoalPlayer", "Ranking"]

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lore_datasets.conditions import Condition, compile_condition, target_ids
-from lore_datasets.geometry import StateView
-from lore_datasets.skills import Skill
+from lore_datasets.language.conditions import Condition, compile_condition, target_ids
+from lore_datasets.language.geometry import StateView
+from lore_datasets.language.skills import Skill
 from lore_datasets.vocab import Vocab
 
 __all__ = ["Program", "StepNode", "compile_skill"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lore.advice.trust import ForgettingMean
+from lore.gate.trust import ForgettingMean
 
 __all__ = ["Worth"]
 

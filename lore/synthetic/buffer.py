@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from lore.types import Latent
+from lore.dreamer.types import Latent
 
 __all__ = ["SyntheticBatch", "SyntheticBuffer"]
 

@@ -11,13 +11,13 @@ import torch
 from torch import Generator, Tensor
 
 from lore.config import Config
+from lore.dreamer.types import Latent, Observed
 from lore.synthetic.buffer import SyntheticBatch, SyntheticBuffer
 from lore.synthetic.rollout import capped_share, roll_out
-from lore.types import Latent, Observed
 
 if TYPE_CHECKING:
-    from lore.actor_critic import ActorCritic
-    from lore.agent import Agent
+    from lore.dreamer.actor_critic import ActorCritic
+    from lore.training.agent import Agent
 
 __all__ = ["SyntheticPath"]
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from lore.dreamer.types import Latent
 from lore.synthetic.buffer import SyntheticBatch
-from lore.types import Latent
 
 if TYPE_CHECKING:
-    from lore.ensemble import Ensemble
+    from lore.dreamer.disagreement import Ensemble
 
 __all__ = ["UNLOCK", "capped_share", "foretells_unlock", "plan_table", "roll_out"]
 

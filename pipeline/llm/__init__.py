@@ -34,10 +34,11 @@ def get_backend(name: str, **options: Any) -> LLM:
 
     ConfigError lists the known names, UsageError names the package that a backend lacks or an option it does not have.
     ``degraded`` takes ``inner`` (default: the rule book), ``replay`` takes ``journal``; ``gemini``, ``openai`` and
-    ``local`` take ``model``. ``module:Class`` is a user's own (:mod:`pipeline.llm.adapter`); it takes ``environment``.
+    ``local`` take ``model``. ``module:Class`` is a user's own (:mod:`pipeline.llm.backends.adapter`); it takes
+    ``environment``.
     """
     if ":" in name:
-        from pipeline.llm.adapter import load_adapter
+        from pipeline.llm.backends.adapter import load_adapter
 
         return load_adapter(name, options.pop("environment", None), **options)
     if name not in BACKENDS:
@@ -72,8 +73,8 @@ def backend_from(ask: AskConfig, **options: Any) -> LLM:
         if getattr(llm, "is_service", False) and not options and ":" not in ask.backend:
             llm.spec = asdict(ask)  # type: ignore[attr-defined]
         return llm
-    from pipeline.llm.batch import GeminiBatch
-    from pipeline.llm.gemini import Gemini
+    from pipeline.llm.backends.batch import GeminiBatch
+    from pipeline.llm.backends.gemini import Gemini
 
     assert isinstance(llm, Gemini)
     return GeminiBatch(llm, ask.batch)
@@ -81,14 +82,14 @@ def backend_from(ask: AskConfig, **options: Any) -> LLM:
 
 def _make(name: str, options: dict[str, Any]) -> LLM:
     homes = {
-        "rules": ("pipeline.llm.rules", "RulesAdviser"),
-        "gemini": ("pipeline.llm.gemini", "Gemini"),
-        "openai": ("pipeline.llm.openai", "OpenAI"),
-        "local": ("pipeline.llm.local", "Local"),
-        "replay": ("pipeline.llm.controls", "Replay"),
-        "blind": ("pipeline.llm.controls", "Blind"),
-        "random": ("pipeline.llm.controls", "RandomAdviser"),
-        "degraded": ("pipeline.llm.controls", "Degraded"),
+        "rules": ("pipeline.llm.backends.rules", "RulesAdviser"),
+        "gemini": ("pipeline.llm.backends.gemini", "Gemini"),
+        "openai": ("pipeline.llm.backends.openai", "OpenAI"),
+        "local": ("pipeline.llm.backends.local", "Local"),
+        "replay": ("pipeline.llm.backends.controls", "Replay"),
+        "blind": ("pipeline.llm.backends.controls", "Blind"),
+        "random": ("pipeline.llm.backends.controls", "RandomAdviser"),
+        "degraded": ("pipeline.llm.backends.controls", "Degraded"),
     }
     if name == "degraded" and "inner" not in options:
         options = {"inner": get_backend("rules"), **options}

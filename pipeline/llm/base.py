@@ -103,7 +103,7 @@ class LLM(Protocol):
     - ``chunk``: questions per ``complete`` call, written to the journal together.
     - ``stream(prompts)``: yields (index, Response) as answers come in; each is written before the next is taken.
     - ``answer_to(take, prompts)``: the same, but calls ``take`` with lists of what is there, to be written together.
-    - ``spec``: how another process makes the same adviser; it then asks and writes (:mod:`pipeline.llm.sender`).
+    - ``spec``: how another process makes the same adviser; it then asks and writes (:mod:`pipeline.llm.http.sender`).
     - ``gives_up``: True when its stream ends by itself, early, after failures in a row; it is then heard to the end.
     - ``where``: who is asked, for messages (default: ``name``).
     - ``has_answer(prompt)``: False where asking again in other words is pointless.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lore_datasets.environments import get_environment
-from lore_datasets.store import Store
+from lore_datasets.store.store import Store
 from lore_datasets.testing import small_advice, small_model, small_states
 
 

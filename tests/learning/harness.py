@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from lore.acting import Player
-from lore.agent import Agent
 from lore.config import Config, Size, load_config
 from lore.envs.base import Env, Step
 from lore.envs.vector import VectorEnv
-from lore.learner import Learner
 from lore.options.controller import Controller
-from lore.replay import Replay, latent_fields
-from lore.when import Ratio
+from lore.replay.ring import Replay, latent_fields
+from lore.training.agent import Agent
+from lore.training.clock import Ratio
+from lore.training.learner import Learner
+from lore.training.player import Player
 
 SIZE = Size(deter=64, hidden=48, classes=4, depth=4, units=48, stoch=8)
 FRAME = (16, (2, 4))

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 from harness import Trainer
 
-from lore.advice.gate import Gate
-from lore.advice.trust import Trust
 from lore.config import Config
 from lore.config import replace as configured
+from lore.dreamer.types import AdviceBatch
 from lore.envs.toy import Grid
+from lore.gate.gate import Gate
+from lore.gate.trust import Trust
 from lore.options.controller import Controller
-from lore.replay import Replay
-from lore.types import AdviceBatch
+from lore.replay.ring import Replay
 from lore_datasets.environments import Environment
-from lore_datasets.skills import Skill, parse_skill
+from lore_datasets.language.skills import Skill, parse_skill
 
 __all__ = ["CONTAINED", "EXPOSED", "Path", "Poisoned", "played"]
 
@@ -44,7 +44,7 @@ class Blind(Trust):
 
 @dataclass
 class Poison:
-    """Advice in the form of :class:`lore.advice.table.AdviceSource`: one entry in every state, confidence 1."""
+    """Advice in the form of :class:`lore.advice.source.AdviceSource`: one entry in every state, confidence 1."""
 
     environment: Environment
     entry: int

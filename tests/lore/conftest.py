@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lore import parallel
+from lore.fast import parallel
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import gpu
 from benchmarks.gpu_parts import Setting, make_learner, make_replay, random_batch
-from lore import kernels
+from lore.fast import kernels
 
 CPU = Setting("cpu", True)
 

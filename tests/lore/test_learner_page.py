@@ -9,7 +9,7 @@ import pytest
 from lore.config import SIZES, load_config
 from lore.options.charge import Signals
 from lore.options.controller import Controller
-from lore.replay import Replay, latent_fields
+from lore.replay.ring import Replay, latent_fields
 from lore_datasets.environments import get_environment
 
 ROOT = Path(__file__).parents[2]

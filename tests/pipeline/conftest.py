@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from lore_datasets.environments import get_environment
-from lore_datasets.geometry import StateView
-from lore_datasets.store import Store
+from lore_datasets.language.geometry import StateView
+from lore_datasets.store.store import Store
 from lore_datasets.testing import random_states
 from lore_datasets.types import SymbolicState
 from pipeline.llm.base import Response

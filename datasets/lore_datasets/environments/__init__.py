@@ -11,7 +11,7 @@ from lore_datasets.errors import NotFound, shown
 from lore_datasets.types import StateLayout, layout_of
 
 if TYPE_CHECKING:
-    from lore_datasets.skills import Skill
+    from lore_datasets.language.skills import Skill
     from lore_datasets.vocab import Vocab
 
 __all__ = ["ENVIRONMENTS", "Environment", "get_environment"]

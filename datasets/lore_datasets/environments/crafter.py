@@ -7,7 +7,7 @@ import json
 from functools import cache
 from importlib import resources
 
-from lore_datasets.skills import Skill, parse_skill
+from lore_datasets.language.skills import Skill, parse_skill
 from lore_datasets.vocab import Recipe, Vocab
 
 __all__ = ["KEY_SCHEME", "UNLOCKS", "VOCAB", "base_skills"]

@@ -1,0 +1,1 @@
+"""Versions outside the store: HDF5 files, cards, Croissant, shipped datasets."""

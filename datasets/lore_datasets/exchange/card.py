@@ -1,0 +1,321 @@
+"""What a version says of itself: one screen for people, a Markdown card for hubs, Croissant JSON-LD for machines."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lore_datasets.errors import shown
+from lore_datasets.store.manifest import ref_of
+from lore_datasets.types import Manifest
+
+__all__ = ["croissant", "markdown", "summary"]
+
+_TYPES = {
+    "uint8": "cr:UInt8", "int16": "cr:Int16", "int32": "cr:Int32", "int64": "cr:Int64", "float32": "cr:Float32",
+    "float64": "cr:Float64", "str": "sc:Text",
+}  # fmt: skip
+_CONTEXT = {
+    "@language": "en", "@vocab": "https://schema.org/", "sc": "https://schema.org/",
+    "cr": "http://mlcommons.org/croissant/", "dct": "http://purl.org/dc/terms/", "conformsTo": "dct:conformsTo",
+    "recordSet": "cr:recordSet", "field": "cr:field", "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "source": "cr:source", "extract": "cr:extract", "fileObject": "cr:fileObject", "fileSet": "cr:fileSet",
+    "fileProperty": "cr:fileProperty", "includes": "cr:includes", "isArray": "cr:isArray",
+    "arrayShape": "cr:arrayShape",
+}  # fmt: skip
+
+
+_BY_SOURCE = (
+    ("states", "states"), ("row_coverage", "own row"), ("goal_coverage", "goal key"), ("held_out", "held-out rows"),
+    ("goal_agreement", "table agrees"), ("model_agreement", "model agrees"), ("model_confidence", "model is sure of"),
+)  # fmt: skip
+
+
+def summary(manifest: Manifest) -> str:
+    """ASCII card of a manifest: identity, environment, counts, adviser, cost, parents, arrays; no last newline."""
+    ref = ref_of(manifest)
+    size = sum(math.prod(s.shape) * _width(s.dtype) for s in manifest.arrays.values())
+    lines = [f"{ref}  ({manifest.kind})"]
+    if manifest.message:
+        lines.append(f"  {shown(manifest.message, 200)}")
+    fields: list[tuple[str, Any]] = [
+        ("created", manifest.created),
+        ("environment", f"{manifest.environment}, keys {manifest.key_scheme}, schema {manifest.schema}"),
+        ("words", f"{len(manifest.actions)} actions, {len(manifest.skills)} skills"),
+        ("counts", _pairs(manifest.counts)),
+        ("made by", _pairs(manifest.provenance)),
+        ("cost", _pairs(manifest.cost)),
+        ("parents", ", ".join(manifest.parents)),
+        ("arrays", f"{len(manifest.arrays)}, {size / 2**20:.1f} MiB of numbers"),
+        ("sha256", ref.digest),
+    ]
+    lines += [f"  {name:<12} {shown(text, 300)}" for name, text in fields if text]
+    return "\n".join(lines)
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    parts = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            parts += [f"{name}.{inner} {_short(v)}" for inner, v in value.items()]
+        else:
+            parts.append(f"{name} {_short(value)}")
+    return ", ".join(parts)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _width(dtype: str) -> int:
+    return {"uint8": 1, "int16": 2, "int32": 4, "float32": 4, "int64": 8, "float64": 8}.get(dtype, 0)
+
+
+def markdown(
+    manifest: Manifest, *, model: Manifest | None = None, parents: Sequence[Manifest] = (), license: str = "mit"
+) -> str:
+    """The card for people and for the Hugging Face hub: YAML front matter, then what the version is and how to load it.
+
+    ``model`` is the version's newest advice model, ``parents`` the manifests of the versions it was made from.
+    """
+    ref, rows = ref_of(manifest), _rows(manifest)
+    adviser = str(manifest.provenance.get("adviser", ""))
+    front = {
+        "license": license,
+        "pretty_name": f"{manifest.name} v{manifest.version}",
+        "language": ["en"],
+        "task_categories": ["reinforcement-learning"],
+        "size_categories": [_size_category(rows)],
+        "tags": ["lore", manifest.environment, manifest.kind],
+    }
+    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---", f"# {_safe(ref)}", ""]
+    lines += [_description(manifest), ""]
+    if adviser == "rules" or adviser.startswith("degraded:rules"):
+        lines += ["The adviser is a hand-written rule book, not a language model.", ""]
+    facts: dict[str, Any] = {
+        "environment": f"{manifest.environment}, keys {manifest.key_scheme}, schema {manifest.schema}",
+        "made": f"{manifest.created} {manifest.message}".strip(),
+        "adviser": adviser,
+        "models": ", ".join(map(str, manifest.provenance.get("models", []))),
+        "model": _pairs(manifest.provenance.get("model", {})),
+        "parameters": _pairs(manifest.provenance.get("parameters", {})),
+        "parents": ", ".join(manifest.parents),
+        "words": f"{len(manifest.actions)} actions, {len(manifest.skills)} skills",
+        "rows": f"{rows:,} in {len(_rounds(manifest))} round(s)",
+        "license": license,
+        "sha256": ref.digest,
+    }
+    lines += ["| | |", "|---|---|", *(f"| {name} | {_safe(text)} |" for name, text in facts.items() if text), ""]
+    lines += _table("Counts", _flat(manifest.counts)) + _table("Cost", _flat(manifest.cost))
+    for parent in parents:
+        if parent.kind == "states":
+            lines += _table(f"States by source ({ref_of(parent)})", _flat(parent.counts.get("by_source", {})))
+    if model is not None:
+        lines += _reach(model)
+    templates = manifest.provenance.get("templates", {})
+    hashes = {k: f"v{t.get('version')} {t.get('sha256')}" for k, t in templates.items() if isinstance(t, dict)}
+    lines += _table("Prompts", hashes)
+    trials = manifest.provenance.get("skill_trials", {})
+    lines += _table("New skills, tried in real worlds", _flat(trials) if isinstance(trials, dict) else {})
+    lines += ["## Arrays", "| path | dtype | shape |", "|---|---|---|"]
+    lines += [f"| `{_safe(p)}` | {s.dtype} | {list(s.shape)} |" for p, s in sorted(manifest.arrays.items())]
+    return "\n".join([*lines, "", *_loading(manifest)])
+
+
+def _reach(model: Manifest) -> list[str]:
+    """How far the advice of a version reaches: held-out figures of its advice model, in all and by who visited."""
+    about = model.provenance
+    figures = {k: v for k, v in about.items() if type(v) in (int, float)}
+    lines = _table(f"Coverage and agreement on held-out rows ({ref_of(model)})", figures)
+    found = {k: v for k, v in about.get("by_source", {}).items() if isinstance(v, dict)}
+    if not found:
+        return lines
+    lines += [
+        "## Coverage and agreement by who visited the states",
+        "Shares of all visited states that have a row of their own, or a row with their goal key; agreement with the "
+        "adviser on held-out rows, of the goal table where it answers and of the advice model everywhere.",
+        "",
+        f"| visited by | {' | '.join(title for _, title in _BY_SOURCE)} |",
+        "|---" * (1 + len(_BY_SOURCE)) + "|",
+    ]
+    for name, values in sorted(found.items()):
+        lines.append(f"| {_safe(name)} | {' | '.join(_cell(values.get(key)) for key, _ in _BY_SOURCE)} |")
+    return [*lines, ""]
+
+
+def _cell(value: Any) -> str:
+    if type(value) is float:
+        return f"{100 * value:.0f} %"
+    return f"{value:,}" if type(value) is int else "-"
+
+
+def croissant(
+    manifest: Manifest,
+    *,
+    license: str = "https://spdx.org/licenses/MIT.html",
+    file: Path | None = None,
+    url: str = "",
+) -> dict[str, Any]:
+    """Croissant 1.1 JSON-LD of a version; ``file`` (its HDF5 export) is described with size and SHA-256.
+
+    Without a file the distribution is the set of files of the Icechunk repository. One record set per round. ``url``:
+    where the dataset can be had; without one, a name made of its digest.
+    """
+    ref = ref_of(manifest)
+    base: dict[str, Any]
+    if file is None:
+        base = {
+            "@type": "cr:FileSet",
+            "@id": "repository",
+            "name": "repository",
+            "encodingFormat": "application/vnd+zarr",
+            "includes": f"{manifest.name}.icechunk/**",
+        }
+        where = {"fileSet": {"@id": "repository"}}
+    else:
+        with file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        base = {
+            "@type": "cr:FileObject",
+            "@id": file.name,
+            "name": file.name,
+            "contentUrl": file.name,
+            "contentSize": f"{file.stat().st_size} B",
+            "encodingFormat": "application/x-hdf5",
+            "sha256": digest,
+        }
+        where = {"fileObject": {"@id": file.name}}
+    return {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.1",
+        "name": manifest.name,
+        "description": _description(manifest),
+        "version": f"{manifest.version}.0.0",
+        "identifier": f"{manifest.name}@v{manifest.version}#{ref.digest}",
+        "url": url or f"urn:sha256:{ref.digest}",
+        "license": license,
+        "datePublished": manifest.created[:10],
+        "creator": {"@type": "sc:Organization", "name": "LoRe"},
+        "keywords": ["reinforcement learning", manifest.environment, manifest.kind],
+        "isBasedOn": list(manifest.parents),
+        "distribution": [base],
+        "recordSet": [_record_set(manifest, group, where) for group in _rounds(manifest)],
+    }
+
+
+def _record_set(manifest: Manifest, group: str, where: dict[str, Any]) -> dict[str, Any]:
+    fields = []
+    for path, spec in sorted(manifest.arrays.items()):
+        folder, _, name = path.rpartition("/")
+        if folder != group or spec.dtype not in _TYPES:
+            continue
+        field: dict[str, Any] = {
+            "@type": "cr:Field",
+            "@id": path,
+            "name": name,
+            "description": f"array {path}, {spec.dtype}{list(spec.shape)}, SHA-256 {spec.sha256}",
+            "dataType": _TYPES[spec.dtype],
+            "source": {**where, "extract": {"fileProperty": "content"}},
+        }
+        if len(spec.shape) > 1:
+            field |= {"isArray": True, "arrayShape": ",".join(map(str, spec.shape[1:]))}
+        fields.append(field)
+    return {"@type": "cr:RecordSet", "@id": group, "name": group, "field": fields}
+
+
+def _description(manifest: Manifest) -> str:
+    adviser = _safe(manifest.provenance.get("adviser", ""))
+    what = {
+        "advice": f"Advice on game states of {manifest.environment}{f' by {adviser}' if adviser else ''}: logits over "
+        f"{len(manifest.actions)} actions and {len(manifest.skills)} skills, plans, confidence, every answer.",
+        "states": f"Game states of {manifest.environment}: what the player sees or has lived through.",
+        "advice_model": f"A small model distilled from advice on {manifest.environment}.",
+    }
+    return what.get(manifest.kind, f"{manifest.kind} of {manifest.environment}")
+
+
+def _loading(manifest: Manifest) -> list[str]:
+    group = (_rounds(manifest) or ["round-000"])[-1]
+    main = {"advice": "logits", "states": "state"}.get(manifest.kind, "")
+    if not main:
+        return []
+    name, version, path = manifest.name, manifest.version, f"{group}/{main}"
+    return [
+        "## How to load it",
+        f"zarr, from the folder that holds `{name}.icechunk` (xarray and dask go on from there):",
+        "```python file=zarr",
+        "import icechunk, zarr",
+        "",
+        f'repository = icechunk.Repository.open(icechunk.local_filesystem_storage("{name}.icechunk"))',
+        f'version = zarr.open_group(repository.readonly_session(tag="v{version}").store, mode="r")',
+        f'array = version["{path}"]',
+        "```",
+        "```python file=xarray",
+        "import xarray",
+        "",
+        'labelled = xarray.DataArray(array[:], dims=("row", "entry"))',
+        "```",
+        "```python file=dask",
+        "import dask.array",
+        "",
+        "lazy = dask.array.from_array(array, chunks=array.chunks)",
+        "```",
+        f"h5py (after `lore datasets export {name}@v{version} {name}.h5`):",
+        "```python file=h5py",
+        "import h5py",
+        "",
+        f'with h5py.File("{name}.h5") as version:',
+        f'    array = version["{path}"][:]',
+        "```",
+        f'LoRe: `lore_datasets.advice.load_advice("{name}@v{version}")`.'
+        if manifest.kind == "advice"
+        else f'LoRe: `lore_datasets.store.store.Store().open("{name}@v{version}")`.',
+        "",
+    ]
+
+
+def _rounds(manifest: Manifest) -> list[str]:
+    return sorted({path.split("/")[0] for path in manifest.arrays if path.startswith("round-")})
+
+
+def _rows(manifest: Manifest) -> int:
+    return sum(s.shape[0] for path, s in manifest.arrays.items() if path.endswith("/state") and s.shape)
+
+
+def _size_category(rows: int) -> str:
+    limits = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+    return next((name for limit, name in limits if rows < limit), "1M<n<10M")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        out |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return out
+
+
+def _table(title: str, values: Mapping[str, Any]) -> list[str]:
+    """A Markdown table under a heading; nothing when there are no values."""
+    if not values:
+        return []
+    return [
+        f"## {_safe(title)}",
+        "| | |",
+        "|---|---|",
+        *(f"| {_safe(k)} | {_safe(_short(v))} |" for k, v in values.items()),
+        "",
+    ]
+
+
+def _safe(text: object) -> str:
+    """Stored text as Markdown shows it literally: printable, no markup, no table bars."""
+    plain = "".join(c if c.isprintable() else "?" for c in str(text))[:400]
+    return re.sub(r"([\\`|<>\[\]])", lambda m: f"&#{ord(m[1])};", plain)

@@ -1,0 +1,1 @@
+"""The language of skills: conditions, skills, geometry of a view. Runs nothing."""

@@ -1,0 +1,1 @@
+"""The versioned store: repositories, commits, readers, writers, manifests. No game, no learner."""

@@ -1,0 +1,210 @@
+"""Commit arrays as the next version of a dataset: under the lock, on top of the last tagged version, all or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from lore_datasets.environments import get_environment
+from lore_datasets.errors import BadInput, Busy, SchemeMismatch, shown
+from lore_datasets.keys import check_scheme
+from lore_datasets.language.skills import parse_skill
+from lore_datasets.schema import array_path, check_group, check_layout, fill_keys, split_path
+from lore_datasets.store.bucket import ATTEMPTS, Bucket
+from lore_datasets.store.manifest import array_spec, ref_of, sealed
+from lore_datasets.store.reader import read_manifest
+from lore_datasets.store.repository import (
+    Root,
+    check_space,
+    current_version,
+    guarded,
+    locked,
+    open_repository,
+    tagged_versions,
+)
+from lore_datasets.types import ArtifactRef, Manifest
+
+__all__ = ["check_copy", "check_skills", "commit_version"]
+
+_CHUNK_BYTES = 4 * 2**20
+_TEXT_CHUNK = 8192
+
+
+def check_skills(names: Sequence[str], texts: Sequence[str], manifest: Manifest) -> None:
+    """Each text parses to a skill of its name, and the manifest lists it; BadInput or SkillError otherwise."""
+    vocab = get_environment(manifest.environment).vocab
+    for name, text in zip(names, texts, strict=True):
+        if parse_skill(text, vocab).name != name or name not in manifest.skills:
+            raise BadInput(f"skill {shown(name)!r} is not among the version's skills, or its JSON has another name")
+
+
+def check_copy(manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> None:
+    """Hold arrays from elsewhere to the rules of :meth:`Writer.append`; BadInput or SkillError."""
+    environment = get_environment(manifest.environment)
+    check_scheme(manifest.key_scheme, environment)
+    groups: dict[tuple[int, str], dict[str, np.ndarray]] = {}
+    for path, array in arrays.items():
+        index, group, name = split_path(manifest.kind, path)
+        groups.setdefault((index, group), {})[name] = array
+    for (_, group), columns in groups.items():
+        skills = columns["applicable"].shape[1] if "applicable" in columns else 0
+        check_group(manifest.kind, group, columns, len(manifest.actions), skills)
+        if group == "rows" and manifest.kind == "advice":
+            fill_keys(columns, environment)
+        elif group == "skills":
+            check_skills(columns["name"].tolist(), columns["json"].tolist(), manifest)
+
+
+def commit_version(
+    root: Root,
+    draft: Manifest,
+    arrays: Mapping[tuple[str, str], np.ndarray] | Mapping[str, np.ndarray],
+    *,
+    wait: float,
+    version: int | None = None,
+) -> ArtifactRef:
+    """Write one version under the lock. Keys of ``arrays``: (group, name) for a new round, or whole paths for a copy.
+
+    A new round goes on from the dataset's current version: the newest, or the one it was rolled back to.
+    A copy (``version`` given) replaces the whole tree and takes that number when it is free, else the next one.
+    """
+    if version is not None:
+        check_copy(draft, {str(path): array for path, array in arrays.items()})
+    needed = sum(a.nbytes if a.dtype != object else 16 * a.size + sum(map(len, a.ravel())) for a in arrays.values())
+    for attempt in range(ATTEMPTS):
+        try:
+            with locked(root, draft.name, wait):
+                return _commit_once(root, draft, arrays, needed, version)
+        except Busy:  # in an object store there is no lock: whoever came second begins anew
+            if not isinstance(root, Bucket) or attempt + 1 == ATTEMPTS:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _commit_once(root: Root, draft: Manifest, arrays: Mapping, needed: int, version: int | None) -> ArtifactRef:
+    kept = f"every committed version of {draft.name}"
+    check_space(root, needed, kept)
+    repository = open_repository(root, draft.name, create=True)
+    with guarded(f"writing {draft.name}", kept):
+        existing = tagged_versions(repository, root, draft.name)
+        current = current_version(repository, existing) if existing else 0
+    last = read_manifest(repository, draft.name, current) if current else None
+    if last and last.kind != draft.kind:
+        raise BadInput(f"{draft.name} is a dataset of kind {last.kind}, not {draft.kind}", hint="take another name")
+    copy = version is not None
+    keep = last if draft.kind == "advice" and not copy else None
+    paths, draft = _placed(arrays, draft, keep)
+    free = (existing[-1] if existing else 0) + 1
+    number = version if version is not None and version not in existing else free
+    manifest = _finished(replace(draft, version=number), paths, keep)
+    with guarded(f"writing {draft.name}@v{number}", kept), _drained():
+        _write(repository, manifest, paths, base=last, clear=keep is None)
+    return ref_of(manifest)
+
+
+def _placed(arrays: Mapping, draft: Manifest, keep: Manifest | None) -> tuple[dict[str, np.ndarray], Manifest]:
+    """Paths of the new arrays; with ``keep``, as the next round of that version, whose words must be a prefix."""
+    if keep is None:
+        index = 0
+    else:
+        check_scheme(keep.key_scheme, get_environment(draft.environment))
+        if (keep.environment, keep.actions) != (draft.environment, draft.actions):
+            raise SchemeMismatch(
+                f"{keep.name} speaks of other actions or another environment", hint="take another name"
+            )
+        if draft.skills[: len(keep.skills)] != keep.skills:
+            raise SchemeMismatch(
+                f"the skills of {keep.name}@v{keep.version} are not the first of the new ones",
+                hint="keep their order and append new skills at the end; somebody may have committed meanwhile",
+            )
+        index = 1 + max(split_path(keep.kind, path)[0] for path in keep.arrays)
+        parent = str(ref_of(keep))
+        draft = replace(draft, parents=tuple(dict.fromkeys((*draft.parents, parent))))
+    if any(isinstance(key, str) for key in arrays):
+        return dict(arrays), draft
+    return {array_path(draft.kind, index, *key): array for key, array in arrays.items()}, draft
+
+
+def _finished(draft: Manifest, paths: Mapping[str, np.ndarray], keep: Manifest | None) -> Manifest:
+    """The manifest with specs, counts per group over all rounds, and the time; its layout is checked."""
+    specs = {**(keep.arrays if keep else {}), **{path: array_spec(array) for path, array in paths.items()}}
+    environment = get_environment(draft.environment)
+    shapes = {path: (spec.shape, spec.dtype) for path, spec in specs.items()}
+    check_layout(draft.kind, shapes, environment, len(draft.actions), len(draft.skills))
+    totals: dict[str, int] = {}
+    rounds: dict[tuple[int, str], int] = {}
+    for path, spec in specs.items():
+        index, group, _ = split_path(draft.kind, path)
+        if draft.kind != "advice_model":
+            rounds[index, group] = spec.shape[0]
+    for (_, group), rows in rounds.items():
+        totals[group] = totals.get(group, 0) + rows
+    if rounds:
+        totals["rounds"] = 1 + max(index for index, _ in rounds)
+    if draft.skills:
+        totals["skills"] = len(draft.skills)
+    created = draft.created or datetime.now(UTC).isoformat(timespec="seconds")
+    return replace(draft, arrays=dict(sorted(specs.items())), counts={**draft.counts, **totals}, created=created)
+
+
+def _write(
+    repository: Any, manifest: Manifest, paths: Mapping[str, np.ndarray], base: Manifest | None, clear: bool
+) -> None:
+    """Commit on top of the last tagged version (an untagged commit of a killed writer is left behind), then tag."""
+    import zarr
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    snapshots = list(repository.ancestry(branch="main"))
+    start = repository.lookup_tag(f"v{base.version}") if base else snapshots[-1].id
+    if snapshots[0].id != start:
+        repository.reset_branch("main", start)
+    session = repository.writable_session("main")
+    group = zarr.open_group(session.store, mode="w" if clear else "a")
+    for path, array in paths.items():
+        text = array.dtype == object
+        values = array.astype(np.dtypes.StringDType()) if text else array
+        chunks = _chunks(array.shape, _TEXT_CHUNK if text else _CHUNK_BYTES // array.itemsize)
+        stored = group.create_array(
+            path,
+            shape=array.shape,
+            chunks=chunks,
+            dtype=values.dtype,
+            compressors=[ZstdCodec(level=3), Crc32cCodec()],
+            config={"write_empty_chunks": True},
+        )
+        if array.size:
+            stored[...] = values
+    group.attrs.put(sealed(manifest))
+    snapshot = session.commit(manifest.message or str(ref_of(manifest)), metadata={"digest": ref_of(manifest).digest})
+    repository.create_tag(f"v{manifest.version}", snapshot_id=snapshot)
+
+
+@contextmanager
+def _drained() -> Iterator[None]:
+    """After a failure, wait for writes still in flight: a process that ends before them would be aborted."""
+    try:
+        yield
+    except BaseException:
+        from zarr.core.sync import sync
+
+        async def rest() -> None:
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            if tasks:
+                await asyncio.wait(tasks, timeout=10)
+
+        sync(rest())
+        raise
+
+
+def _chunks(shape: tuple[int, ...], entries: int) -> tuple[int, ...]:
+    """Whole rows, as many as make ``entries`` entries, at least one."""
+    if not shape:
+        return ()
+    per_row = max(1, int(np.prod(shape[1:])))
+    return tuple(max(1, n) for n in (min(shape[0], entries // per_row), *shape[1:]))

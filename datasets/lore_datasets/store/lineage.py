@@ -1,0 +1,46 @@
+"""Where a version came from: its parents, their parents, and so on."""
+
+from __future__ import annotations
+
+from lore_datasets.errors import NotFound
+from lore_datasets.store.store import Store
+from lore_datasets.types import ArtifactRef, Manifest
+
+__all__ = ["lineage", "mermaid"]
+
+Line = tuple[str, Manifest | None, int]
+"""(reference text, manifest or None when the store does not hold it, generations back)."""
+
+
+def lineage(store: Store, ref: ArtifactRef | str) -> list[Line]:
+    """The version and its ancestors, nearest first, each once; ancestors that the store lacks have no manifest."""
+    start = store.resolve(ref)
+    lines: list[Line] = []
+    seen: set[str] = set()
+    waiting: list[tuple[str, int]] = [(str(start), 0)]
+    while waiting:
+        text, depth = waiting.pop(0)
+        if text in seen:
+            continue
+        seen.add(text)
+        try:
+            manifest = store.manifest(text)
+        except NotFound:
+            manifest = None
+        lines.append((text, manifest, depth))
+        waiting += [(parent, depth + 1) for parent in (manifest.parents if manifest else ())]
+    return lines
+
+
+def mermaid(lines: list[Line]) -> str:
+    """A Mermaid flow chart of :func:`lineage`, parents above children; names are slugs, so nothing needs escaping."""
+    ids = {text: f"n{i}" for i, (text, _, _) in enumerate(lines)}
+    out = ["flowchart TD"]
+    for text, manifest, _ in lines:
+        about = f"{manifest.kind}, {manifest.counts.get('rows', '-')} rows" if manifest else "not in this store"
+        out.append(f'    {ids[text]}["{text.replace("#", "#35;")}<br/>{about}"]')
+    for text, manifest, _ in lines:
+        out += [
+            f"    {ids[parent]} --> {ids[text]}" for parent in (manifest.parents if manifest else ()) if parent in ids
+        ]
+    return "\n".join(out)

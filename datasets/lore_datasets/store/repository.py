@@ -1,0 +1,244 @@
+"""One Icechunk repository per dataset name: where it lies, who may write, and how its failures are named."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lore_datasets.errors import BadInput, Busy, CorruptArtifact, LoreError, NoSpace, NotFound, shown
+from lore_datasets.store.bucket import Bucket
+from lore_datasets.types import ArtifactRef
+
+__all__ = [
+    "SUFFIX",
+    "Root",
+    "check_name",
+    "check_space",
+    "current_version",
+    "guarded",
+    "locked",
+    "open_repository",
+    "repository_path",
+    "roll_back",
+    "stored_names",
+    "tagged_versions",
+]
+
+SUFFIX = ".icechunk"
+_BACK = "back."
+_CONFLICT = re.compile(r"ConflictError|branch update conflict|tag already exists|only be created in clean prefixes")
+_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+_FULL_TEXT = re.compile(r"no space left|file too large|quota exceeded|os error (28|27|122)\b", re.IGNORECASE)
+
+
+Root = Path | Bucket
+"""Where datasets lie: a folder, or a prefix in an object store."""
+
+
+def check_name(name: str) -> None:
+    """BadInput unless ``name`` may name a dataset."""
+    if ArtifactRef.parse(name) != (name, None, None) or name.endswith((".", SUFFIX)):
+        raise BadInput(f"{shown(name)!r} is not a dataset name", hint="lower case letters, digits, . _ -, at most 64")
+
+
+def repository_path(root: Path, name: str) -> Path:
+    """Folder of the repository of ``name``; BadInput unless it is a slug, CorruptArtifact on a symbolic link."""
+    check_name(name)
+    path = root / f"{name}{SUFFIX}"
+    if path.is_symlink():
+        raise CorruptArtifact(f"{path} is a symbolic link", hint="put the repository itself there")
+    return path
+
+
+def stored_names(root: Root) -> list[str]:
+    """Names of the repositories under ``root``, sorted; symbolic links and foreign folders are not among them."""
+    if isinstance(root, Bucket):
+        with guarded(f"reading the catalogue of {root}", "everything"):
+            return [name for name in root.names(SUFFIX) if _is_name(name)]
+    if not root.is_dir():
+        return []
+    found = []
+    for entry in os.scandir(root):
+        name = entry.name.removesuffix(SUFFIX)
+        if entry.name.endswith(SUFFIX) and entry.is_dir(follow_symlinks=False) and _is_name(name):
+            found.append(name)
+    return sorted(found)
+
+
+def _is_name(text: str) -> bool:
+    try:
+        return ArtifactRef.parse(text) == (text, None, None)
+    except BadInput:
+        return False
+
+
+def _refuse_links(path: Path) -> None:
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            mode = os.lstat(os.path.join(folder, name)).st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise CorruptArtifact(f"{Path(folder, name)} is a link or special file inside a repository")
+
+
+@contextmanager
+def locked(root: Root, name: str, wait: float) -> Iterator[None]:
+    """Hold the write lock of ``name``; Busy tells who holds it after ``wait`` seconds. It dies with the process.
+
+    In an object store there is none: conditional writes find out who came second.
+    """
+    if isinstance(root, Bucket):
+        yield
+        return
+    from filelock import FileLock, Timeout
+
+    folder = root / ".locks"
+    with guarded(f"preparing {root}", "everything"):
+        folder.mkdir(parents=True, exist_ok=True)
+    holder = folder / f"{name}.holder"
+    if folder.is_symlink() or holder.is_symlink() or (folder / f"{name}.lock").is_symlink():
+        raise CorruptArtifact(f"{folder} is or holds a symbolic link", hint="remove the link")
+    lock = FileLock(folder / f"{name}.lock", timeout=wait)
+    try:
+        lock.acquire()
+    except Timeout:
+        who = shown(holder.read_text()) if holder.is_file() else "another process"
+        raise Busy(f"dataset {name} is being written by {who}", hint="wait for it, or stop that process") from None
+    try:
+        with guarded(f"locking {name}", "everything"):
+            holder.write_text(f"process {os.getpid()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
+        yield
+    finally:
+        lock.release()
+
+
+def check_space(root: Root, needed: int, kept: str) -> None:
+    """NoSpace unless the file system of ``root`` has twice ``needed`` bytes free."""
+    if isinstance(root, Bucket):
+        return
+    free = shutil.disk_usage(root).free
+    if free < 2 * needed + 2**20:
+        raise NoSpace(
+            f"{root} has {free / 2**20:.1f} MiB free, this version may need {2 * needed / 2**20 + 1:.1f} MiB",
+            kept=kept,
+            hint="free some space or set LORE_DATASETS to another disk, then run again",
+        )
+
+
+def open_repository(root: Root, name: str, create: bool = False) -> Any:
+    """The ``icechunk.Repository`` of a dataset; NotFound when it does not exist and ``create`` is false."""
+    if isinstance(root, Bucket):
+        return _open_remote(root, name, create)
+    path = repository_path(root, name)
+    icechunk = _icechunk()
+    exists = (path / "refs").is_dir()  # a writer killed while it made the repository may leave an empty folder
+    if not exists and not create:
+        raise _not_there(root, name)
+    if exists:
+        _refuse_links(path)
+    with guarded(f"opening {path}", "the files as they are"):
+        storage = icechunk.local_filesystem_storage(str(path))
+        if not create or (exists and icechunk.Repository.exists(storage)):
+            return icechunk.Repository.open(storage)
+        return icechunk.Repository.create(storage)
+
+
+def _open_remote(root: Bucket, name: str, create: bool) -> Any:
+    check_name(name)
+    icechunk = _icechunk()
+    with guarded(f"opening {name} in {root}", "everything"):
+        storage = root.storage(name, SUFFIX)
+        exists = icechunk.Repository.exists(storage)
+        if exists:
+            return icechunk.Repository.open(storage)
+        if create:
+            root.enter(name, SUFFIX)
+            return icechunk.Repository.create(storage)
+    raise _not_there(root, name)
+
+
+def _not_there(root: Root, name: str) -> NotFound:
+    known = stored_names(root)
+    hint = f"there is: {', '.join(known)}" if known else "the folder is empty"
+    return NotFound(f"no dataset {name!r} in {root}", hint=hint)
+
+
+def tagged_versions(repository: Any, root: Root, name: str) -> list[int]:
+    """Numbers of the committed versions, ascending; CorruptArtifact when the file of a tag cannot be read.
+
+    Icechunk leaves unreadable tags out of its list, which would make an older version look like the newest.
+    """
+    found = _version_numbers(repository.list_tags())
+    if isinstance(root, Bucket):
+        return found
+    on_disk = [ref.parent.name.removeprefix("tag.") for ref in (root / f"{name}{SUFFIX}").glob("refs/tag.*/ref.json")]
+    if lost := sorted(set(_version_numbers(on_disk)) - set(found)):
+        raise CorruptArtifact(f"the tag of {name}@v{lost[0]} cannot be read", kept="the other versions")
+    return found
+
+
+def current_version(repository: Any, versions: Sequence[int]) -> int:
+    """The version that a dataset goes on from: the one it was rolled back to, else the newest of ``versions``.
+
+    A rollback is the branch ``back.<newest>``; it holds only while that version is the newest, so that the next commit
+    ends it without a second write.
+    """
+    newest, branch = versions[-1], f"{_BACK}{versions[-1]}"
+    if branch not in repository.list_branches():
+        return newest
+    snapshot = repository.lookup_branch(branch)
+    return next((n for n in versions if repository.lookup_tag(f"v{n}") == snapshot), newest)
+
+
+def roll_back(repository: Any, versions: Sequence[int], version: int) -> None:
+    """Make ``version`` the current one until the next commit; the caller holds the lock."""
+    branch, snapshot = f"{_BACK}{versions[-1]}", repository.lookup_tag(f"v{version}")
+    if branch in repository.list_branches():
+        repository.reset_branch(branch, snapshot)
+    else:
+        repository.create_branch(branch, snapshot)
+
+
+def _version_numbers(tags: Iterable[str]) -> list[int]:
+    matches = (re.fullmatch(r"v([1-9][0-9]*)", tag) for tag in tags)
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def _icechunk() -> Any:
+    os.environ.setdefault("ICECHUNK_LOG", "error")  # read once, when the module is loaded
+    import icechunk
+
+    return icechunk
+
+
+@contextmanager
+def guarded(doing: str, kept: str) -> Iterator[None]:
+    """Turn failures of the storage libraries into NoSpace or CorruptArtifact; LoRe's own errors pass."""
+    try:
+        yield
+    except (LoreError, KeyboardInterrupt, SystemExit, GeneratorExit, NameError, ImportError):
+        raise
+    except MemoryError as error:
+        raise NoSpace(f"not enough memory while {doing}", kept=kept, hint="free some memory") from error
+    except BaseException as error:  # a panic in the storage library is a BaseException
+        text = f"{type(error).__name__}: {error}"
+        if getattr(error, "errno", None) in _FULL or _FULL_TEXT.search(text):
+            raise NoSpace(
+                f"no space left while {doing}", kept=kept, hint="free some space or set LORE_DATASETS to another disk"
+            ) from error
+        if _CONFLICT.search(text):
+            raise Busy(f"somebody else was first while {doing}", kept=kept, hint="run again") from error
+        raise CorruptArtifact(f"failed while {doing}: {shown(_first_line(text), 160)}", kept=kept) from error
+
+
+def _first_line(text: str) -> str:
+    return " ".join(
+        line.strip() for line in text.split("|  context")[0].split("\n  | \n")[0].splitlines() if line.strip()
+    )

@@ -1,0 +1,1 @@
+"""The ``lore`` command: verbs, messages, exit codes. Only this layer prints."""

@@ -1,0 +1,210 @@
+"""The verbs that do work: ``lore demo | collect | advise | eval | report``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from flows.config import AdviceJob, CollectJob, DemoJob
+from flows.terminal import clock, current
+from lore_datasets.errors import NotFound, UsageError
+
+__all__ = ["advise", "collect", "demo", "evaluate", "report"]
+
+_HOME = Path("runs", "prefect")
+Collect = Annotated[tyro.conf.OmitArgPrefixes[CollectJob], tyro.conf.arg(name="")]
+Advice = Annotated[AdviceJob, tyro.conf.arg(name="")]
+Demo = Annotated[DemoJob, tyro.conf.arg(name="")]
+
+
+def _through(prefect: bool, flow: Callable[[], Any], plain: Callable[[], Any]) -> Any:
+    """Run as a Prefect flow (on PREFECT_API_URL, else on an embedded server) or as the plain function."""
+    if not prefect:
+        return plain()
+    from flows.prefect_flows.runtime import embedded_server
+
+    with embedded_server(_HOME):
+        return flow()
+
+
+def collect(job: Collect, prefect: bool = False) -> int:
+    """Play, and store the states worth asking about as the next version of a dataset.
+
+    Args:
+        job: What to do.
+        prefect: Run as a Prefect flow.
+    """
+
+    def flow() -> str:
+        from flows.prefect_flows.collect import collect as run
+
+        return run(job)
+
+    def plain() -> str:
+        from flows.jobs.tasks import play_states
+
+        return str(play_states(job))
+
+    ref = _through(prefect, flow, plain)
+    print(f"{ref}\nnext: lore advise --states '{ref}' --name NAME")
+    return 0
+
+
+def advise(job: Advice, dry_run: bool = False, prefect: bool = False) -> int:
+    """Ask an adviser about stored states, store the checked answers as the next version, distil its advice model.
+
+    Args:
+        job: What to do.
+        dry_run: Only say how many questions, tokens and dollars it would take.
+        prefect: Run as a Prefect flow.
+    """
+    from flows.jobs import tasks
+
+    if dry_run:
+        found = tasks.estimate(job)
+        price = "unknown price" if found.price_usd is None else f"{found.price_usd:.2f} USD"
+        print(
+            f"{found.adviser}: {found.questions:,} questions, {found.new:,} not asked before: at most "
+            f"{found.tokens_in:,} tokens in, {found.tokens_out:,} out, {price}, about {clock(found.seconds)}"
+        )
+        return 0
+
+    def flow() -> dict[str, str]:
+        from flows.prefect_flows.advise import advise as run
+
+        return run(job)
+
+    def plain() -> dict[str, str]:
+        ref = tasks.advise_states(job)
+        return {
+            "advice": str(ref),
+            **({"model": str(tasks.distil_model(ref, seed=job.advise.seed))} if job.distil else {}),
+        }
+
+    made = _through(prefect, flow, plain)
+    for kind, ref in made.items():
+        print(f"{kind:<8}{ref}")
+    print(f"next: lore datasets show '{made['advice']}', or lore train --use_llm --advice.dataset '{made['advice']}'")
+    return 0
+
+
+def evaluate(
+    folder: Annotated[Path, tyro.conf.Positional],
+    episodes: int = 10,
+    seed: int = 10_000,
+    record: bool = False,
+    progress: Path | None = None,
+) -> int:
+    """Play fresh episodes with a trained agent: as trained, and alone (the advice switched off).
+
+    Args:
+        folder: The run.
+        episodes: Episodes per mode.
+        seed: Seed of the worlds, apart from training's.
+        record: Also write one episode, frame by frame with values and who was in charge, to episode.npz.
+        progress: Also write progress rows to this file.
+    """
+    from flows.config import EvaluateJob
+    from lore.evaluation.evaluate import evaluate as run
+    from lore.training.run import read_config
+
+    job = EvaluateJob(str(folder), episodes, seed)
+    modes = 2 if read_config(folder).train.use_llm else 1
+    done: dict[str, int] = {}
+    with current().bar("evaluate", job.episodes * modes) as bar:
+
+        def show(mode: str, count: int) -> None:
+            done[mode] = count
+            bar.update(sum(done.values()), note=mode)
+            if progress is not None:
+                with progress.open("a") as file:
+                    file.write(json.dumps({"step": sum(done.values()), "total": job.episodes * modes}) + "\n")
+
+        found = run(folder, job.episodes, seed=job.seed, on_progress=show)
+    for mode, result in found["final_policy"].items():
+        low, high = result["return_interval"]
+        print(
+            f"{mode.replace('_', ' '):<12} return {result['return_mean']:6.2f} ({low:.2f} to {high:.2f}), "
+            f"score {result['score']:6.2f} %, {result['episodes']} episodes"
+        )
+    if record:
+        from lore.evaluation.recording import record_episode
+
+        print(f"one episode recorded in {record_episode(folder, job.seed)}")
+    print(f"written to {folder / 'evaluation.json'}; next: lore report {folder}")
+    return 0
+
+
+def report(
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional], out: Path | None = None, dataset: str = ""
+) -> int:
+    """Write one self-contained HTML page about one or more runs.
+
+    Args:
+        folders: The runs to show.
+        out: File to write; default report.html in the first run's folder.
+        dataset: Advice dataset to show; default the one that the runs name.
+    """
+    from flows.jobs.tasks import report_advice
+    from flows.report.build import build_report
+
+    if not folders:
+        raise UsageError("lore report needs at least one run folder", hint="lore report runs/train")
+    missing = [str(path) for path in folders if not path.is_dir()]
+    if missing:
+        raise NotFound(f"no folder {missing[0]}", hint="give the folder that --log_dir named")
+    named = {path.name if len({p.name for p in folders}) == len(folders) else str(path): path for path in folders}
+    path = build_report(named, out or folders[0] / "report.html", advice=report_advice(named, dataset))
+    print(f"report: {path.resolve()}")
+    return 0
+
+
+def demo(job: Demo) -> int:
+    """The whole walk on the real game: collect, advise, train two arms side by side, evaluate, report.
+
+    A stop at any moment (Ctrl-C, a kill, a power cut) loses little: run it again and it goes on.
+
+    Args:
+        job: What to do.
+    """
+    from flows.jobs.phases import Phases, hold
+    from flows.prefect_flows.runtime import close_stale_runs, embedded_server, prepare
+
+    job = job.resolved()
+    folder = Path(job.folder)
+    home = folder / "prefect"
+    terminal = current()
+    with hold(folder):
+        if job.fresh:
+            Phases.forget(folder)
+        terminal.say("LoRe demo: advice is bought once, stored, and learned from.")
+        if job.prefect:
+            prepare(home)
+            terminal.say("     starting the embedded Prefect server (some 15 seconds the first time)")
+            with embedded_server(home):
+                from flows.prefect_flows.demo import demo as run
+
+                close_stale_runs()
+                made = run(job)
+        else:
+            from flows.jobs.walk import plain_steps, walk
+
+            made = walk(job, folder, plain_steps())
+    for arm, found in made["evaluations"].items():
+        for mode, result in found["final_policy"].items():
+            if arm == "none" and mode != "as_trained":
+                continue
+            terminal.say(
+                f"  {arm:<5} {mode.replace('_', ' '):<12} final policy: return {result['return_mean']:.2f}, "
+                f"score {result['score']:.2f} % over {result['episodes']} episodes"
+            )
+    terminal.say(f"\nreport: {Path(made['report']).resolve()}")
+    terminal.say(f"next:   lore datasets show '{made['advice']}'")
+    terminal.say(f"        lore datasets export '{made['advice']}' advice.h5")
+    terminal.say(f"        tensorboard --logdir {folder}")
+    terminal.say(f"        lore train --log_dir runs/mine --use_llm --advice.dataset '{made['advice']}'")
+    return 0

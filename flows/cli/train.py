@@ -1,0 +1,108 @@
+"""The verb ``lore train``: one run in this process, or several seeds in one process each, here or on a cluster."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.cluster.cluster import check_address
+from flows.config import TrainJob, check_pinned
+from flows.terminal import current
+from lore.config import Config
+from lore.config import replace as configured
+from lore.main import Flags, parse
+from lore_datasets.errors import ConfigError, UsageError
+
+__all__ = ["SeedFlags", "train"]
+
+
+@dataclass(frozen=True)
+class SeedFlags(Flags):
+    """Train DreamerV3 with stored advice; continues where it was when the folder holds a checkpoint."""
+
+    seeds: tuple[int, ...] = ()
+    """Train one run per seed, in ``log_dir/seed-N``, each in a process of its own; advice must be name@vN#digest."""
+    workers: int = 0
+    """Runs at a time where several are trained; 0 takes the number of cores, or of the cluster's threads."""
+    dask: str = ""
+    """Train on a Dask cluster: the scheduler's address (tcp://host:8786), or local for workers on this machine."""
+
+    def __post_init__(self) -> None:
+        check_address("dask", self.dask)
+        if not 0 <= self.workers < 2**31:
+            raise ConfigError.out_of_range("workers", self.workers, "0 or more")
+        if len(set(self.seeds)) < len(self.seeds) or any(not 0 <= seed < 2**31 for seed in self.seeds):
+            raise ConfigError.out_of_range("seeds", " ".join(map(str, self.seeds)), "different numbers, 0 or more")
+        if self.workers and not self.seeds:
+            raise UsageError("--workers is for several runs", hint="give --seeds 0 1 2")
+
+    def jobs(self) -> list[TrainJob]:
+        """One run per seed, or the one that the flags describe; ConfigError unless several share a pinned version."""
+        config = self.config()
+        if not self.seeds:
+            return [TrainJob(self.log_dir, config)]
+        check_pinned(config.advice.dataset)
+        return [
+            TrainJob(str(Path(self.log_dir) / f"seed-{seed}"), configured(config, **{"train.seed": seed}))
+            for seed in self.seeds
+        ]
+
+
+def train(words: Sequence[str]) -> int:
+    """Train an agent: the flags of ``python -m lore.main``, and which seeds, how many at a time and where."""
+    flags = parse(list(words), prog="lore train", kind=SeedFlags)
+    assert isinstance(flags, SeedFlags)
+    return _several(flags) if flags.seeds or flags.dask else _one(flags.config(), flags)
+
+
+train.takes_arguments = True  # type: ignore[attr-defined]
+
+
+def _several(flags: SeedFlags) -> int:
+    from flows.jobs.machine import datasets_root
+    from flows.jobs.many import train_runs
+
+    jobs = flags.jobs()
+    if flags.config().needs_advice:
+        from lore_datasets.store.store import Store
+
+        Store().verify(flags.config().advice.dataset)  # an unknown version or a wrong digest is named before any start
+    found = train_runs(jobs, datasets_root(), flags.workers, flags.dask)
+    if not flags.quiet:
+        for job, row in zip(jobs, found, strict=True):
+            print(f"{job.folder}: {row.get('step', 0):,} steps")
+        folders = " ".join(job.folder for job in jobs)
+        print(f"next: lore eval {jobs[0].folder}; lore report {folders}; tensorboard --logdir {flags.log_dir}")
+    return 0
+
+
+def _one(config: Config, flags: Flags) -> int:
+    from lore.training.loop import train as run
+
+    total = config.train.total_frames
+    with nullcontext() if flags.quiet else current().bar("train", total) as bar:
+
+        def show(row: dict[str, Any]) -> None:
+            if bar is not None:
+                mean = "" if row["episode_return"] is None else f"return {row['episode_return']:.2f}, "
+                bar.update(row["step"], row["total"], f"{mean}{row['updates']:,} updates, {row['fps']:.0f} steps/s")
+
+        summary = run(config, flags.log_dir, show)
+    if summary["interrupted"]:
+        print(
+            f"lore: stopped at step {summary['step']:,}, saved; next: the same command goes on from there",
+            file=sys.stderr,
+        )
+        return 130
+    if not flags.quiet:
+        score = summary.get("training_score")
+        print(
+            f"{flags.log_dir}: {summary['step']:,} steps, {summary['episodes']} episodes, "
+            f"training-time score {'-' if score is None else f'{score:.2f} %'}\n"
+            f"next: lore eval {flags.log_dir}; lore report {flags.log_dir}; tensorboard --logdir {flags.log_dir}"
+        )
+    return 0

@@ -1,0 +1,1 @@
+"""Work on Dask clusters. Knows no learner."""

@@ -1,0 +1,1 @@
+"""The steps of every job as plain functions. No Prefect in here."""

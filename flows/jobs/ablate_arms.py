@@ -1,0 +1,136 @@
+"""What a study compares: arms, advisers, and the configuration and advice version of each of their pairs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from flows.config import AblateJob, AdviceJob, CollectJob, asking
+from lore.config import Config
+from lore.config import replace as configured
+from lore_datasets.errors import ConfigError, shown
+
+if TYPE_CHECKING:
+    from lore_datasets.types import ArtifactRef
+
+__all__ = ["Cell", "cells", "make_advice", "shuffle"]
+
+_ARM = re.compile(r"none|(?=[ABC])A?(B1?)?C?")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm under one adviser; ``none`` has no adviser."""
+
+    arm: str
+    adviser: str
+
+    @property
+    def label(self) -> str:
+        """``ABC rules``."""
+        return f"{self.arm} {self.adviser}".strip()
+
+    @property
+    def folder(self) -> str:
+        """The label as a folder's name."""
+        return re.sub(r"[^A-Za-z0-9_-]+", "-", self.label)
+
+    def config(self, job: AblateJob, seed: int, advice: str) -> Config:
+        """Settings of one run."""
+        settings: dict[str, Any] = {"train.total_frames": job.frames, "train.seed": seed}
+        off = {"train.use_llm": False, "model.enable_synthetic_replay": False}
+        settings |= off | {"model.enable_hierarchical_options": False, "advice.dataset": ""}
+        if self.arm != "none":
+            settings["advice.dataset"] = advice
+            settings["train.use_llm"] = "B" in self.arm
+            settings["model.enable_synthetic_replay"] = "A" in self.arm
+            settings["model.enable_hierarchical_options"] = "C" in self.arm
+        if "B1" in self.arm:
+            settings["gate.hold"] = 1
+        if self.adviser == "uniform" and self.arm != "none":
+            settings["advice.prior"] = "uniform"
+        return configured(job.config, **settings)
+
+
+def _words(text: str, what: str) -> list[str]:
+    words = list(dict.fromkeys(w.strip() for w in text.split(",") if w.strip()))
+    if not words:
+        raise ConfigError(f"{what} is empty", hint=f"--{what} with one name or more, separated by commas")
+    return words
+
+
+def cells(job: AblateJob) -> list[Cell]:
+    """Every pair to run, ``none`` once and first; ConfigError for an arm that does not exist."""
+    arms = _words(job.arms, "arms")
+    few = _words(job.control_arms, "control_arms") if job.control_arms else arms
+    wrong = [arm for arm in [*arms, *few] if not _ARM.fullmatch(arm)]
+    if wrong:
+        raise ConfigError(
+            f"unknown arm {shown(wrong[0])!r}", hint="arms: none, A, B, B1, C and their unions in this order, as ABC"
+        )
+    names = [text.partition("=")[0] for text in _words(job.advisers, "advisers")]
+    if len(set(names)) < len(names):
+        raise ConfigError("two advisers have one name", hint="give each NAME=DATASET another NAME")
+    out = [Cell("none", "")] if "none" in arms else []
+    return out + [Cell(arm, name) for name in names for arm in (arms if name == names[0] else few) if arm != "none"]
+
+
+def make_advice(job: AblateJob) -> dict[str, str]:
+    """Adviser -> the one advice version that all of its runs read; made from one set of states, or found."""
+    from flows.jobs.tasks import advise_states, distil_model, play_states
+    from pipeline.config import AdviseConfig, CollectConfig, SelectConfig
+
+    out: dict[str, str] = {}
+    states = ""
+    for text in _words(job.advisers, "advisers"):
+        name, _, dataset = text.partition("=")
+        if dataset:
+            from lore_datasets.advice import load_advice
+
+            out[name] = str(load_advice(dataset).ref)
+            continue
+        if name in ("shuffled", "uniform"):
+            if not out:
+                raise ConfigError(
+                    f"{name} comes first among the advisers", hint="name the one whose skills it has before"
+                )
+            if name == "uniform":  # the first one's skills; the learner makes the prior itself, in every state
+                out[name] = next(iter(out.values()))
+                continue
+            ref = shuffle(next(iter(out.values())), f"{job.name}-shuffled")
+        else:
+            if not states:
+                collect = CollectConfig(budget=job.states)
+                states = str(play_states(CollectJob(f"{job.name}-states", collect)))
+            ask = AdviceJob(states, f"{job.name}-{name}", select=SelectConfig(budget=job.rows))
+            ask = replace(ask, ask=asking(job.config, name), advise=AdviseConfig())
+            ref = advise_states(ask)
+        distil_model(ref, job.epochs)
+        out[name] = str(ref)
+    return out
+
+
+def shuffle(dataset: str, name: str, seed: int = 0) -> ArtifactRef:
+    """A version whose advice is that of ``dataset`` permuted over its states: the same words, the wrong places."""
+    import numpy as np
+
+    from lore_datasets.advice import load_advice
+    from lore_datasets.store.store import Store
+
+    store = Store()
+    data = load_advice(dataset)
+    if name in store.names() and store.versions(name) and str(data.ref) in store.manifest(name).parents:
+        return store.resolve(name)
+    rows = data.rows
+    order = np.random.default_rng(seed).permutation(len(rows))
+    writer = store.writer(
+        name, "advice", environment=data.environment, parents=(str(data.ref),), skills=data.skills,
+        config={"seed": seed}, provenance={"adviser": "shuffled", "of": str(data.ref)},
+    )  # fmt: skip
+    moved = ("logits", "mask", "confidence", "plans", "plan_lengths", "plan_scores")
+    writer.append(
+        "rows", state=rows.state, applicable=rows.applicable, reason=[str(rows.reason[i]) for i in order],
+        **{field: getattr(rows, field)[order] for field in moved},
+    )  # fmt: skip
+    return writer.commit(f"advice of {data.ref}, permuted over its states")

@@ -1,0 +1,51 @@
+"""One trainer per machine among the runs that a server starts by itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lore_datasets.errors import Busy
+
+__all__ = ["datasets_root", "trainer_slot"]
+
+
+def datasets_root() -> str:
+    """The absolute path of this machine's folder of datasets, for processes that run elsewhere."""
+    from lore_datasets.store.store import default_root
+
+    return str(default_root().resolve())
+
+
+@contextmanager
+def trainer_slot(who: str) -> Iterator[None]:
+    """Be the only served trainer of this machine; Busy names the other one. The slot dies with the process.
+
+    Only runs of a deployment take part: what somebody starts by hand is that person's decision.
+    """
+    from prefect.runtime import deployment
+    from prefect.settings import get_current_settings
+
+    if not deployment.id:
+        yield
+        return
+    import fcntl
+
+    host = re.sub(r"[^a-z0-9]+", "-", socket.gethostname().lower())
+    path = Path(get_current_settings().home) / f"trainer-{host}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            other = file.read(200).strip() or "another trainer"
+            raise Busy(f"this machine trains already: {other}", hint="the next scheduled run tries again") from None
+        file.truncate(0)
+        file.write(f"{who} (process {os.getpid()})")
+        file.flush()
+        yield

@@ -1,0 +1,235 @@
+"""Refresh rounds of one run: visit, ask, commit, distil, train on. No Prefect in here; who runs a step is handed in.
+
+Everything a round has done lies in ``<run>/refresh/round-NNN``; a stop at any moment costs at most the step it hit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flows.config import AdviceJob, RefreshJob, TrainJob
+from flows.jobs.phases import Phases, hold, write_json
+from flows.terminal import current
+from lore_datasets.errors import BadInput, CorruptArtifact, LoreError, NotFound
+
+__all__ = [
+    "Steps", "finished_rounds", "measure_coverage", "plain_steps", "refresh", "round_names", "visit_states",
+]  # fmt: skip
+
+_SEED = 20_000
+"""Worlds of round k have the seed ``20000 + k``: neither training's nor the evaluation's."""
+
+
+class Steps(NamedTuple):
+    """What runs each step of a round; ``finished`` is told the record of every round that ends."""
+
+    visit: Callable[[RefreshJob, int, str], dict[str, Any]]
+    coverage: Callable[[str, str, str], dict[str, Any]]
+    advise: Callable[[AdviceJob], str]
+    distil: Callable[[str, int, int], str]
+    train: Callable[[TrainJob, str], dict[str, Any]]
+    finished: Callable[[dict[str, Any]], Any] = lambda record: None
+
+
+def plain_steps() -> Steps:
+    """The steps as plain functions, without Prefect."""
+    from flows.jobs.arms import side_by_side, train_arm
+    from flows.jobs.tasks import advise_states, distil_model
+
+    def train(job: TrainJob, root: str) -> dict[str, Any]:
+        return side_by_side(train_arm, [job], root, "progress.jsonl", [job.config.train.total_frames])[0]
+
+    return Steps(
+        visit=visit_states,
+        coverage=measure_coverage,
+        advise=lambda job: str(advise_states(job)),
+        distil=lambda ref, epochs, seed: str(distil_model(_store().resolve(ref), epochs, seed)),
+        train=train,
+    )
+
+
+def refresh(job: RefreshJob, steps: Steps | None = None) -> list[dict[str, Any]]:
+    """Run the rounds that are missing; returns the records of this call's rounds, oldest first.
+
+    A call after a stop finishes the rounds that were asked for before it adds others. Busy when another process
+    refreshes the same run.
+    """
+    folder, made = Path(job.folder) / "refresh", []
+    dataset_of(Path(job.folder))
+    with hold(folder):
+        before = len(finished_rounds(job.folder))
+        target = _target(folder)
+        if target <= before:
+            target = before + job.rounds
+            write_json(folder / "target.json", {"rounds": target})
+        else:
+            current().say(f"  {target - before} of the rounds asked for before are missing: going on with those")
+        for number in range(before + 1, target + 1):
+            made.append(_round(job, number, steps or plain_steps()))
+    return made
+
+
+def finished_rounds(run: str | Path) -> list[dict[str, Any]]:
+    """Records of the rounds of a run that are finished, oldest first."""
+    found = []
+    while True:
+        path = Path(run) / "refresh" / f"round-{len(found) + 1:03d}" / "round.json"
+        if not path.is_file():
+            return found
+        found.append(json.loads(path.read_text()))
+
+
+def round_names(folder: str) -> tuple[str, int, int]:
+    """(advice version in use, number of the round that is next, seed) of a run, for the names of flow runs."""
+    run = Path(folder)
+    try:
+        found = json.loads((run / "config.json").read_text())
+        return str(found["advice"]), len(finished_rounds(run)) + 1, int(found["config"]["train"]["seed"])
+    except (OSError, ValueError, KeyError):
+        return "no run", 1, 0
+
+
+def dataset_of(run: Path) -> str:
+    """Name of the advice dataset that a run learns from; NotFound or BadInput when there is none."""
+    from lore_datasets.types import ArtifactRef
+
+    try:
+        advice = str(json.loads((run / "config.json").read_text()).get("advice", ""))
+    except FileNotFoundError:
+        raise NotFound(f"no run in {run}", hint="start one with lore train --log_dir DIR --use_llm ...") from None
+    except ValueError:
+        raise CorruptArtifact(f"{run / 'config.json'} is not JSON", kept="the checkpoint") from None
+    if not advice:
+        raise BadInput(f"{run} learns without advice: there is nothing to refresh", hint="start a run with --use_llm")
+    name = ArtifactRef.parse(advice)[0]
+    store = _store()
+    if name not in store.names() or not store.versions(name):
+        raise NotFound(
+            f"the run learns from {advice}, which is not in {store.root}", hint="lore datasets import FILE.h5"
+        )
+    return name
+
+
+def _store() -> Any:
+    from lore_datasets.store.store import Store
+
+    return Store()
+
+
+def _target(folder: Path) -> int:
+    try:
+        return int(json.loads((folder / "target.json").read_text())["rounds"])
+    except (OSError, ValueError, KeyError):
+        return 0
+
+
+def _is_stored(result: dict[str, Any]) -> bool:
+    try:
+        return all(_store().resolve(ref) is not None for key, ref in result.items() if key in ("visits", "advice"))
+    except (NotFound, CorruptArtifact):
+        return False
+
+
+def _round(job: RefreshJob, number: int, steps: Steps) -> dict[str, Any]:
+    """One round from its first missing step to its record."""
+    run, store = Path(job.folder), _store()
+    folder = run / "refresh" / f"round-{number:03d}"
+    name, say = dataset_of(run), current().say
+    phases = Phases(folder, {"run": str(run), "round": number})
+    base = phases.run("base", {}, lambda: {"advice": str(store.resolve(name))}, _is_stored)["advice"]
+    say(f"round {number}: {run} learns from {base}")
+    found = phases.run("visit", {"base": base}, lambda: steps.visit(job, number, name), _is_stored)
+    visits, begun = found["visits"], int(found["frames"])
+    before = phases.run("before", {"at": visits}, lambda: steps.coverage(visits, base, "before"))
+    say(f"  of {before['states']:,} visited states {_shares(before)}")
+
+    ask = AdviceJob(
+        visits, name, select=job.select, ask=job.ask, advise=job.advise, journal=job.journal, distil=False,
+        revisions=str(run), dask=job.dask,
+    )  # fmt: skip
+    ref = phases.run("advise", {"at": visits}, lambda: {"advice": steps.advise(ask)}, _is_stored)["advice"]
+    made = phases.run("distil", {"of": ref}, lambda: {"model": steps.distil(ref, job.epochs, job.advise.seed)})
+    after = phases.run("after", {"at": visits, "of": ref}, lambda: steps.coverage(visits, ref, "after"))
+    say(f"  {ref}: {_shares(after)}")
+
+    until = phases.run("budget", {}, lambda: {"frames": begun + job.frames})["frames"]
+    if until > begun:
+        say(f"  training from step {begun:,} to {until:,} on {ref}")
+        trained = phases.run("train", {"of": ref, "until": until}, lambda: _train(run, ref, until, steps))
+    else:
+        trained = {"step": begun}
+    record = {
+        "round": number, "run": str(run), "base": base, "visits": visits, "advice": ref, "model": made["model"],
+        "before": before, "after": after, "from": begun, "to": int(trained["step"]),
+        "rows": _new_rows(base, ref), "cost": dict(store.manifest(ref).cost) if ref != base else {},
+    }  # fmt: skip
+    steps.finished(record)
+    write_json(folder / "round.json", record)
+    return record
+
+
+def _train(run: Path, ref: str, until: int, steps: Steps) -> dict[str, Any]:
+    from lore.config import replace
+    from lore.training.run import read_config
+
+    config = replace(read_config(run), **{"advice.dataset": ref, "train.total_frames": until})
+    made = steps.train(TrainJob(str(run), config), str(_store().root.resolve()))
+    if made.get("step", 0) < until:
+        raise LoreError(f"{run} stopped at step {made.get('step')}", kept="its checkpoint", hint="run again to go on")
+    return {"step": int(made["step"])}
+
+
+def _new_rows(base: str, ref: str) -> int:
+    if base == ref:
+        return 0
+    store = _store()
+    return int(store.manifest(ref).counts.get("rows", 0)) - int(store.manifest(base).counts.get("rows", 0))
+
+
+def _shares(found: dict[str, Any]) -> str:
+    known = ", ".join(f"{100 * found[key]:.0f} % {what}" for key, what in _SOURCES.items() if key in found)
+    return f"{known} (mean confidence {found['confidence']:.2f})"
+
+
+_SOURCES = {"row": "have a row of their own", "goal": "a goal key", "model": "the advice model", "none": "nothing"}
+
+
+def visit_states(job: RefreshJob, number: int, name: str) -> dict[str, Any]:
+    """Play the run's agent and commit the states it visits; ``{visits, frames}``. An interrupted play is not kept."""
+    from lore.evaluation.visits import commit_visits, visit
+
+    store, seed = _store(), _SEED + number
+    dataset = f"{name}-visits"
+    config = {"run": str(Path(job.folder)), "round": number, "budget": job.visits, "seed": seed}
+    if dataset in store.names():
+        for version in reversed(store.versions(dataset)):
+            manifest = store.manifest(f"{dataset}@v{version}")
+            if manifest.config == config and _frames(Path(job.folder)) == manifest.provenance.get("frames"):
+                return {"visits": str(store.resolve(f"{dataset}@v{version}")), "frames": manifest.provenance["frames"]}
+    with current().bar("visit", job.visits) as bar:
+        found = visit(job.folder, job.visits, seed=seed, on_progress=lambda done, total: bar.update(done, total))
+    if not found.complete:
+        raise KeyboardInterrupt
+    return {"visits": str(commit_visits(found, store, dataset, config)), "frames": int(found.about["frames"])}
+
+
+def _frames(run: Path) -> int:
+    from flows.jobs.arms import last_row
+
+    return int((last_row(run / "progress.jsonl") or {}).get("step", -1))
+
+
+def measure_coverage(visits: str, advice: str, when: str) -> dict[str, Any]:
+    """How an advice version answers for visited states: share per source, mean confidence, states."""
+    from lore.advice.source import AdviceSource
+    from lore.dreamer.types import SOURCES
+    from lore_datasets.advice import load_advice
+
+    packed = _store().open(visits, wanted=lambda path: path.endswith("/state")).arrays
+    states = next(iter(packed.values()))
+    found = AdviceSource(load_advice(advice)).lookup_batch(states)
+    shares = {name: round(float((found.source == i).mean()), 6) for i, name in enumerate(SOURCES)}
+    return shares | {"confidence": round(float(found.confidence.mean()), 6), "states": len(states)}

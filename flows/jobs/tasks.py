@@ -1,0 +1,283 @@
+"""The steps of every flow as plain functions: a few calls into pipeline, lore and the store. No Prefect in here.
+
+Heavy imports stand inside the functions, so that a server's worker imports this file quickly.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.config import AdviceJob, CollectJob
+from flows.jobs.phases import hold
+from flows.terminal import current
+from lore_datasets.errors import BadInput, NotFound
+
+if TYPE_CHECKING:
+    from flows.jobs.shards import Wrap
+    from lore_datasets.advice import AdviceData
+    from lore_datasets.environments import Environment
+    from lore_datasets.revisions import Revision
+    from lore_datasets.store.store import Store
+    from lore_datasets.types import ArtifactRef
+    from pipeline.llm.base import LLM
+    from pipeline.llm.journal.journal import Journal
+    from pipeline.rounds.advise import DryRun
+
+__all__ = ["advise_states", "adviser", "coverage", "distil_model", "estimate", "play_states", "report_advice"]
+
+
+def _store() -> Store:
+    from lore_datasets.store.store import Store
+
+    return Store()
+
+
+def play_states(job: CollectJob) -> ArtifactRef:
+    """Collect states with the random player, the rule book and half-and-half; commit them.
+
+    A newest version of the same name that was made with the same settings is taken as it is, an interrupted one is
+    continued. An interrupt commits what there is and is raised again.
+    """
+    import numpy as np
+
+    from lore.config import EnvConfig
+    from lore.envs import make_env
+    from lore.options.play import GoalPlayer
+    from lore_datasets.environments import get_environment
+    from pipeline.config import to_dict
+    from pipeline.llm.backends.rules import rank_goals
+    from pipeline.rounds.collect import HalfAndHalf, RandomPolicy, collect, commit_states
+
+    config, store = job.collect, _store()
+    environment = get_environment(config.environment)
+    before, start = _collected(store, job.name, to_dict(config))
+    if before is not None and start is None:
+        current().say(f"  the same play is stored as {before} already")
+        return before
+
+    def rules() -> GoalPlayer:
+        return GoalPlayer(rank_goals, environment.skills, environment.vocab)
+
+    game = EnvConfig(name=config.environment, observation="symbolic")
+    with current().bar("play", config.budget) as bar:
+        found = collect(
+            lambda: make_env(game, config.seed),
+            {"random": RandomPolicy(), "rules": rules(), "half_and_half": HalfAndHalf(rules())},
+            config.budget,
+            np.random.default_rng(config.seed),
+            lambda done, total: bar.update(done, total),
+            stride=config.stride,
+            max_steps=config.max_steps,
+            start=start,
+        )
+        bar.update(len(found), config.budget)
+    if not len(found):
+        raise KeyboardInterrupt
+    ref = commit_states(found, environment, store, job.name, to_dict(config))
+    if not found.complete:
+        current().say(f"  stopped at {len(found)} states, stored as {ref}; the same command goes on from there")
+        raise KeyboardInterrupt
+    return ref
+
+
+def _collected(store: Store, name: str, config: dict[str, Any]) -> tuple[ArtifactRef | None, Any]:
+    """(newest version made with these settings or None, its states when the collection was interrupted or None)."""
+    if name not in store.names() or not store.versions(name):
+        return None, None
+    ref = store.resolve(name)
+    manifest = store.manifest(ref)
+    if manifest.kind != "states" or manifest.config != config:
+        return None, None
+    if manifest.provenance.get("complete", True):
+        return ref, None
+    from pipeline.rounds.collect import CollectedStates
+
+    rows = {path.rpartition("/")[2]: array for path, array in store.open(ref).arrays.items()}
+    fields = {key: rows[key] for key in ("state", "episode", "step", "source")}
+    about = manifest.provenance
+    return ref, CollectedStates(**fields, sources=tuple(about["sources"]), seed=int(about["seed"]), complete=False)
+
+
+def adviser(job: AdviceJob, environment: Environment, journal: Path) -> LLM:
+    """The backend that ``job.ask`` names."""
+    from pipeline.llm import backend_from
+
+    ask, options = job.ask, {}
+    if ask.backend == "rules" or ":" in ask.backend:
+        options = {"environment": environment}
+    elif ask.backend in ("random", "blind", "degraded"):
+        options = {"seed": job.advise.seed}
+    elif ask.backend == "replay":
+        options = {"journal": journal}
+    return backend_from(ask, **options)
+
+
+def _asked(job: AdviceJob) -> tuple[Store, ArtifactRef, Environment, Any, Any]:
+    """(store, states version, environment, states to ask about, pipeline settings); known states are left out."""
+    import numpy as np
+
+    from lore_datasets.environments import get_environment
+    from lore_datasets.keys import fine_keys
+    from lore_datasets.types import SymbolicState
+    from pipeline.config import PipelineConfig
+    from pipeline.rounds.select import select
+
+    store = _store()
+    source = store.open(job.states)
+    if source.manifest.kind != "states":
+        raise BadInput(f"{source.ref} is of kind {source.manifest.kind}, not states", hint="make one with lore collect")
+    environment = get_environment(source.manifest.environment)
+    rows = {path.rpartition("/")[2]: array for path, array in source.arrays.items()}
+    states = SymbolicState.unpack(rows["state"], environment.layout)
+    wanted, told = job.select, {"key_fine": np.zeros(0, np.int64), "key_goal": np.zeros(0, np.int64)}
+    if job.name in store.names() and store.versions(job.name):
+        stored = store.open(job.name, wanted=lambda path: path.endswith(("/key_fine", "/key_goal"))).arrays
+        told = {key: np.concatenate([a for path, a in stored.items() if path.endswith(key)]) for key in told}
+    index = select(
+        states,
+        environment,
+        wanted.budget,
+        source=rows["source"],
+        competent_weight=wanted.competent_weight,
+        novelty=wanted.novelty,
+        coverage=wanted.coverage,
+        unsure=wanted.unsure,
+        covered=told["key_goal"],
+        uncertainty=rows.get("uncertainty"),
+        known=told["key_fine"] if wanted.coverage or wanted.unsure else None,  # a repeated call asks nothing new
+        seed=wanted.seed,
+    )
+    packed = rows["state"][index]
+    keys = fine_keys(SymbolicState.unpack(packed, environment.layout), environment)
+    packed = packed[~np.isin(keys, told["key_fine"])]
+    settings = PipelineConfig(select=job.select, ask=job.ask, advise=job.advise)
+    return store, source.ref, environment, packed, settings
+
+
+def _is_made(store: Store, name: str, source: ArtifactRef, settings: Any) -> bool:
+    """True when the newest version of ``name`` came from these states with these settings."""
+    if name not in store.names() or not store.versions(name):
+        return False
+    from pipeline.config import to_dict
+
+    manifest = store.manifest(name)
+    return str(source) in manifest.parents and manifest.config == to_dict(settings)
+
+
+def _journal(job: AdviceJob, store: Store) -> Path:
+    return Path(job.journal) if job.journal else store.beside / "journal.sqlite"
+
+
+def advise_states(job: AdviceJob, wrap: Wrap | None = None) -> ArtifactRef:
+    """Ask about the selected states that the dataset does not know yet, commit the next version.
+
+    When all of them are known, the newest version is returned as it is. ``wrap`` stands around every shard that has to
+    be asked, where a flow makes a task of it. One run at a time per dataset: Busy otherwise.
+    """
+    from flows.cluster.cluster import cluster
+    from flows.cluster.remote_shards import collect_leftovers
+    from flows.jobs.shards import answer_shards, forget
+    from flows.jobs.trials import SkillTrials
+    from pipeline.llm.journal.journal import Journal
+    from pipeline.rounds.advise import commit_round, prepare
+
+    store, source, environment, states, settings = _asked(job)
+    if not len(states) or _is_made(store, job.name, source, settings):
+        ref = store.resolve(job.name)
+        current().say(f"  every selected state is advised in {ref} already: nothing to ask")
+        return ref
+    path = _journal(job, store)
+    folder = path.with_name(f"{path.name}.shards") / job.name
+    with (
+        hold(folder),
+        Journal(path) as journal,
+        cluster(job.dask) if job.dask else nullcontext() as client,
+        current().bar("ask", len(states)) as bar,
+    ):
+        collect_leftovers(folder, journal)
+        llm, trial = adviser(job, environment, path), SkillTrials(environment, job.advise.seed)
+        asked = _revisions(job)
+        now = prepare(states, environment, llm, store, job.name, settings, journal, trial=trial, revisions=asked)
+        done = 0
+
+        def on_done(count: int) -> None:
+            nonlocal done
+            done += count
+            bar.update(done, len(states))
+
+        results = answer_shards(now, job, folder, on_done, client, wrap)
+        ref = commit_round(now, results, store, job.name, parents=[source])
+        forget(folder)
+        return ref
+
+
+def _revisions(job: AdviceJob) -> list[Revision]:
+    """Requests for better skills of the runs that the job names."""
+    from lore_datasets.revisions import read_revisions
+
+    return [each for folder in job.revisions.split(",") if folder.strip() for each in read_revisions(folder.strip())]
+
+
+def estimate(job: AdviceJob) -> DryRun:
+    """What :func:`advise_states` would ask: questions, tokens, price. Asks nothing, writes nothing."""
+    from pipeline.llm.journal.journal import Journal
+    from pipeline.rounds.advise import DryRun, dry_run
+
+    store, _, environment, states, settings = _asked(job)
+    if not len(states):
+        return DryRun(0, 0, 0, 0, 0.0, 0.0, job.ask.backend)
+    path = _journal(job, store)
+    journal: Journal
+    with Journal(path if path.exists() else ":memory:") as journal:
+        llm = adviser(job, environment, path)
+        return dry_run(states, environment, llm, store, job.name, settings, journal, revisions=_revisions(job))
+
+
+def distil_model(ref: ArtifactRef, epochs: int = 30, seed: int = 0) -> ArtifactRef:
+    """Train the advice model of a version and commit it as its child; one that can be used is taken as it is."""
+    from lore.advice.model import distil, is_current
+    from lore_datasets.advice import newest_model
+    from lore_datasets.environments import get_environment
+
+    store = _store()
+    before = newest_model(store, ref)
+    if before is not None and is_current(before.arrays, get_environment(before.manifest.environment)):
+        current().say(f"  {ref} has its advice model {before.ref} already")
+        return before.ref
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the same weights, hence the same digest, on machines with other core counts
+    try:
+        with current().bar("distil"):
+            return distil(ref, store, epochs=epochs, seed=seed)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def coverage(ref: ArtifactRef) -> dict[str, float]:
+    """Held-out figures of a version's advice model: agreement of the model, coverage and agreement of goal keys."""
+    from lore_datasets.advice import newest_model
+
+    found = newest_model(_store(), ref, verify=False)
+    about = found.manifest.provenance if found is not None else {}
+    return {k: float(v) for k, v in about.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+
+
+def report_advice(folders: dict[str, Path], dataset: str = "") -> AdviceData | None:
+    """The advice that a report shows: ``dataset``, or what the runs themselves name; None when the store lacks it."""
+    from lore_datasets.advice import load_advice
+
+    if dataset:
+        return load_advice(dataset)
+    from flows.report.read import read_run
+
+    named = [read_run(path).config.get("advice", {}).get("dataset", "") for path in folders.values()]
+    for name in dict.fromkeys(n for n in named if n):
+        try:
+            return load_advice(name)
+        except NotFound:
+            current().say(f"  note: {name} is not in {_store().root}; the report goes without it")
+    return None

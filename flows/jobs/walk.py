@@ -1,0 +1,168 @@
+"""The demo's walk, phase by phase; what runs a phase is handed in (Prefect sub-flows, or plain functions)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flows.config import AdviceJob, CollectJob, DemoJob, EvaluateJob, TrainJob
+from flows.jobs.phases import Phases
+from flows.terminal import clock, current
+from lore.config import Config, load_config
+from lore_datasets.errors import CorruptArtifact, NotFound
+from pipeline.config import AdviseConfig, CollectConfig, SelectConfig
+
+__all__ = ["ARMS", "Steps", "arm_config", "plain_steps", "walk", "write_report"]
+
+ARMS = {"none": "no advice", "abc": "A + B + C"}
+"""Folder of each arm -> its name in the report."""
+
+
+class Steps(NamedTuple):
+    """What runs each phase."""
+
+    collect: Callable[[CollectJob], str]
+    advise: Callable[[AdviceJob, int], dict[str, str]]
+    train: Callable[[list[TrainJob], str], list[dict[str, Any]]]
+    evaluate: Callable[[list[EvaluateJob], str], list[dict[str, Any]]]
+    report: Callable[[dict[str, str], str, list[str], str], str]
+
+
+def plain_steps() -> Steps:
+    """The phases as plain functions, without Prefect."""
+    from flows.jobs.arms import EVALUATION_PROGRESS, evaluate_arm, side_by_side, train_arm
+    from flows.jobs.tasks import advise_states, distil_model, play_states
+
+    def advise(job: AdviceJob, epochs: int) -> dict[str, str]:
+        ref = advise_states(job)
+        return {"advice": str(ref), "model": str(distil_model(ref, epochs, job.advise.seed))}
+
+    def train(jobs: list[TrainJob], root: str) -> list[dict[str, Any]]:
+        return side_by_side(train_arm, jobs, root, "progress.jsonl", [j.config.train.total_frames for j in jobs])
+
+    def evaluate(jobs: list[EvaluateJob], root: str) -> list[dict[str, Any]]:
+        return side_by_side(evaluate_arm, jobs, root, EVALUATION_PROGRESS, [j.episodes for j in jobs])
+
+    return Steps(lambda job: str(play_states(job)), advise, train, evaluate, write_report)
+
+
+def arm_config(job: DemoJob, arm: str, advice: str) -> Config:
+    """Settings of one arm: the same learner, with all three paths or with none."""
+    settings: dict[str, Any] = {
+        "env.observation": "symbolic",
+        "model.size": "tiny",
+        "train.seed": job.seed,
+        "train.total_frames": job.frames,
+        "train.batch_size": 256,
+        "train.sequence_length": 32,
+        "train.train_ratio": 64.0,
+        "train.learning_rate": 4e-4,
+        "train.warmup": 100,
+        "train.entropy": 3e-3,
+        "train.log_interval": 100,
+        "train.save_interval_s": 15.0,
+        "train.device": "cpu",
+        "train.threads": 1,
+    }
+    if arm == "abc":
+        settings |= {
+            "train.use_llm": True,
+            "model.enable_synthetic_replay": True,
+            "model.enable_hierarchical_options": True,
+            "synthetic.warmup_updates": 50,
+            "advice.dataset": advice,
+        }
+    return load_config(**settings)
+
+
+def walk(job: DemoJob, folder: Path, steps: Steps) -> dict[str, Any]:
+    """All phases in order; returns references, the report's path and the evaluations."""
+    from lore_datasets.store.store import Store
+
+    terminal, store, began = current(), Store(), time.monotonic()
+    identity = {"seed": job.seed, "name": job.name, "states": job.states, "rows": job.rows, "epochs": job.epochs}
+    phases = Phases(folder, identity)
+
+    def stored(result: dict[str, Any]) -> bool:
+        try:
+            return all(store.resolve(ref) is not None for ref in result.values())
+        except (NotFound, CorruptArtifact):
+            return False
+
+    terminal.say(f"1/5  collect {job.states:,} game states: random play, the rule book's, and half of each")
+    play = CollectJob(f"{job.name}-states", CollectConfig(budget=job.states, seed=job.seed))
+    states = phases.run("collect", identity, lambda: {"states": steps.collect(play)}, stored)["states"]
+    terminal.say(f"     {states}")
+
+    terminal.say(f"2/5  advise: ask `rules` (a rule book, not a language model) about {job.rows:,} of them")
+    ask = AdviceJob(
+        states,
+        job.name,
+        select=SelectConfig(budget=job.rows, seed=job.seed),
+        advise=AdviseConfig(seed=job.seed),
+    )
+    made = phases.run("advise", {**identity, "from": states}, lambda: steps.advise(ask, job.epochs), stored)
+    terminal.say(f"     {made['advice']}, advice model {made['model']}")
+
+    terminal.say(f"3/5  train two arms side by side, {job.frames:,} steps each (tiny network, symbolic observations)")
+    configs = {arm: arm_config(job, arm, made["advice"]) for arm in ARMS}
+    trained = {"frames": job.frames, "advice": made["advice"]}
+    jobs = [TrainJob(str(folder / arm), config) for arm, config in configs.items()]
+    root = str(store.root.resolve())
+
+    def is_trained(result: dict[str, Any]) -> bool:
+        return all((folder / arm / "config.json").is_file() for arm in ARMS)
+
+    phases.run("train", trained, lambda: dict(zip(ARMS, steps.train(jobs, root), strict=True)), is_trained)
+
+    terminal.say(f"4/5  evaluate: {job.episodes} fresh episodes per arm and mode")
+    tests = [EvaluateJob(str(folder / arm), job.episodes, 10_000 + job.seed) for arm in ARMS]
+
+    def is_evaluated(result: dict[str, Any]) -> bool:
+        return all((folder / arm / "evaluation.json").is_file() for arm in ARMS)
+
+    evaluations = phases.run(
+        "evaluate",
+        {**trained, "episodes": job.episodes},
+        lambda: dict(zip(ARMS, steps.evaluate(tests, root), strict=True)),
+        is_evaluated,
+    )
+
+    terminal.say("5/5  report")
+    runs = {label: str(folder / arm) for arm, label in ARMS.items()}
+    report = steps.report(
+        runs, made["advice"], _commands(job, folder, states, made["advice"]), str(folder / "report.html")
+    )
+    terminal.say(f"     done in {clock(time.monotonic() - began)}")
+    return {"states": states, **made, "report": report, "evaluations": evaluations}
+
+
+def write_report(runs: dict[str, str], advice: str, commands: list[str], out: str) -> str:
+    """The demo's HTML page; returns its path."""
+    from flows.report.build import build_report
+    from lore_datasets.advice import load_advice
+
+    folders = {label: Path(path) for label, path in runs.items()}
+    title = "LoRe demo: one advice version, two arms"
+    return str(build_report(folders, Path(out), title=title, advice=load_advice(advice), commands=commands))
+
+
+def _commands(job: DemoJob, folder: Path, states: str, advice: str) -> list[str]:
+    """The demo's phases as single commands."""
+    from flows.jobs.arms import arguments
+
+    lines = [
+        f"lore demo{' --quick' if job.quick else ''} --seed {job.seed}",
+        "",
+        "# the same, phase by phase",
+        f"lore collect --name {job.name}-states --budget {job.states} --seed {job.seed}",
+        f"lore advise --states '{states}' --name {job.name} --ask.backend rules"
+        f" --select.budget {job.rows} --select.seed {job.seed} --advise.seed {job.seed}",
+    ]
+    for arm in ARMS:
+        words = " ".join(f"'{w}'" if "#" in w else w for w in arguments(arm_config(job, arm, advice)))
+        lines.append(f"lore train --log_dir {folder / arm} {words}")
+        lines.append(f"lore eval {folder / arm} --episodes {job.episodes} --seed {10_000 + job.seed}")
+    return [*lines, f"lore report {' '.join(str(folder / arm) for arm in ARMS)}"]

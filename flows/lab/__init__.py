@@ -1,0 +1,1 @@
+"""A lab that runs by itself: server, schedules, deployments, report server."""

@@ -1,0 +1,37 @@
+"""The flow ``advice-batch``: ask in shards, store the checked answers, distil the advice model."""
+
+from collections.abc import Callable
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.config import AdviceJob
+from flows.jobs.tasks import advise_states, distil_model
+from flows.prefect_flows.artifacts import on_the_board
+from flows.prefect_flows.pages import advice_page
+from lore_datasets.types import ArtifactRef
+
+__all__ = ["advise"]
+
+
+@task(name="ask about a shard", task_run_name="ask about states {first} to {last}", cache_policy=NO_CACHE)
+def _ask(ask: Callable[[], Any], first: int, last: int) -> Any:
+    return ask()
+
+
+@task(name="distil the advice model", task_run_name="distil {ref}", cache_policy=NO_CACHE)
+def _distil(ref: ArtifactRef, epochs: int, seed: int) -> str:
+    return str(distil_model(ref, epochs, seed))
+
+
+@flow(name="advice-batch", flow_run_name="advise {job.states} -> {job.name}, {job.ask.backend}", persist_result=False)
+def advise(job: AdviceJob, epochs: int = 30) -> dict[str, str]:
+    """Advise stored states; returns references ``advice`` and ``model``. After a restart nothing is asked twice."""
+    with on_the_board():
+        ref = advise_states(job, lambda ask, shard: _ask(ask, shard[0], shard[-1]))
+        made = {"advice": str(ref)}
+        if job.distil:
+            made["model"] = _distil(ref, epochs, job.advise.seed)
+    advice_page(made)
+    return made

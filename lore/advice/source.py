@@ -1,0 +1,206 @@
+"""Looking advice up for states: exact fine key, then goal key or the distilled advice model, then nothing.
+
+Where a goal key is known and there is a model, the surer of the two answers: the table is as sure as held-out rows
+agreed with it, the model as its calibrated confidence says.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lore.advice.informative import uninformative
+from lore.dreamer.types import SOURCES, AdviceBatch
+from lore_datasets.keys import fine_keys, goal_keys
+from lore_datasets.types import SymbolicState
+
+if TYPE_CHECKING:
+    from lore_datasets.advice import AdviceData
+
+__all__ = ["AdviceSource", "KeyTable"]
+
+ROW, GOAL, MODEL, NONE = range(len(SOURCES))
+
+
+class KeyTable:
+    """Sorted unique keys with the mean advice of the rows that share them, kept at the first of these rows.
+
+    ``row`` is the first row of each key; ``logits``, ``known`` and ``confidence`` are indexed by rows as :meth:`find`
+    returns them. Where no two rows share a key they are the arrays that were given.
+    """
+
+    def __init__(self, keys: np.ndarray, logits: np.ndarray, known: np.ndarray, confidence: np.ndarray) -> None:
+        order = np.argsort(keys, kind="stable")
+        ordered = keys[order]
+        starts = np.flatnonzero(np.concatenate([np.ones(min(1, len(keys)), bool), ordered[1:] != ordered[:-1]]))
+        self.keys, self.row = ordered[starts], order[starts]
+        self.logits, self.known, self.confidence = logits, known, confidence
+        sizes = np.diff(np.append(starts, len(keys)))
+        if not (sizes > 1).any():
+            return
+        shared, at = order[np.repeat(sizes > 1, sizes)], self.row[sizes > 1]
+        sizes = sizes[sizes > 1]
+        starts = np.cumsum(sizes) - sizes
+        speaking = np.add.reduceat(known[shared].astype(np.int64), starts)
+        mean = np.add.reduceat(logits[shared] * known[shared].astype(np.float64), starts) / np.maximum(speaking, 1)
+        best = np.where(speaking > 0, mean, -np.inf).argmax(-1)
+        agree = np.where(known[shared], logits[shared], -np.inf).argmax(-1) == np.repeat(best, sizes)
+        self.logits, self.known, self.confidence = logits.copy(), known.copy(), confidence.copy()
+        self.logits[at] = mean
+        self.known[at] = np.logical_or.reduceat(known[shared], starts)
+        # Rows of one key that contradict each other are worth less than their own confidence.
+        self.confidence[at] = np.add.reduceat(confidence[shared] * agree.astype(np.float64), starts) / sizes
+
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """First row with each key, -1 where it is absent; binary search over the sorted keys."""
+        if len(self.keys) == 0:
+            return np.full(len(keys), -1, np.int64)
+        at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.where(self.keys[at] == keys, self.row[at], -1)
+
+
+class AdviceSource:
+    """One advice version, ready to be asked: whole table in memory, no disk on the way.
+
+    Args:
+        data: the version, with its advice model when it has one.
+        min_confidence: advice below this counts as none.
+        only_informative: advice that held-out rows show not to depend on the state counts as none.
+        cache_size: states whose answer is remembered (0 = no cache).
+
+    Attributes:
+        ignored: the version is such advice, so every look-up finds nothing.
+    """
+
+    def __init__(
+        self, data: AdviceData, *, min_confidence: float = 0.0, only_informative: bool = False, cache_size: int = 2000
+    ) -> None:
+        rows = data.rows
+        self.data = data
+        self.environment = data.environment
+        self.num_actions = len(data.actions)
+        self.width = self.num_actions + len(data.skills)
+        known = rows.mask.astype(bool)
+        self.fine = KeyTable(rows.key_fine, rows.logits, known, rows.confidence)
+        self.goal = KeyTable(rows.key_goal, rows.logits, known, rows.confidence)
+        self.model = None
+        self.goal_trust = 1.0
+        if data.model is not None:
+            from lore.advice.model import AdviceModel
+
+            self.model = AdviceModel.from_arrays(data.model, data.environment)
+            self.goal_trust = float(data.model["calibration/goal_agreement"].reshape(-1)[0])
+        self.ignored = only_informative and data.model is not None and uninformative(data.model)
+        self.min_confidence = min_confidence
+        self.counts = np.zeros(len(SOURCES), np.int64)
+        self.lookups = 0
+        self.hits = 0
+        self._cache: OrderedDict[bytes, tuple | None] = OrderedDict()  # None: known, to be computed again
+        self._cache_size = cache_size
+
+    def plan(self, row: int) -> tuple[np.ndarray, float]:
+        """Best-scored plan of a table row as ids over A+K, cut to its length, with its score; empty when there is
+        none."""
+        rows = self.data.rows
+        if row < 0 or rows.plan_lengths[row].max(initial=0) == 0:
+            return np.zeros(0, np.int64), 0.0
+        scores = np.where(rows.plan_lengths[row] > 0, rows.plan_scores[row], -np.inf)
+        best = int(scores.argmax())
+        return rows.plans[row, best, : rows.plan_lengths[row, best]].astype(np.int64), float(scores[best])
+
+    def lookup(self, states: np.ndarray) -> AdviceBatch:
+        """Advice for packed states uint8[B, S]; counts sources and cache hits."""
+        out = self._empty(len(states))
+        missing = []
+        for i, state in enumerate(states):
+            key = state.tobytes()
+            if key in self._cache:
+                self.hits += 1
+                self._cache.move_to_end(key)
+            answer = self._cache.get(key)
+            if answer is None:
+                missing.append(i)
+            else:
+                for array, value in zip(out, answer, strict=True):
+                    array[i] = value
+        if missing:
+            fresh = self.lookup_batch(states[missing])
+            for array, values in zip(out, fresh, strict=True):
+                array[missing] = values
+            if self._cache_size:
+                for j, i in enumerate(missing):
+                    self._cache[states[i].tobytes()] = tuple(values[j] for values in fresh)
+                while len(self._cache) > self._cache_size:
+                    self._cache.popitem(last=False)
+        self.lookups += len(states)
+        self.counts += np.bincount(out.source, minlength=len(SOURCES))
+        return out
+
+    def lookup_batch(self, states: np.ndarray) -> AdviceBatch:
+        """As :meth:`lookup`, without cache or counting (for analyses over many states)."""
+        out = self._empty(len(states))
+        if len(states) == 0 or self.ignored:
+            return out
+        batch = SymbolicState.unpack(np.ascontiguousarray(states), self.environment.layout)
+        fine = self.fine.find(fine_keys(batch, self.environment))
+        goal = self.goal.find(goal_keys(batch, self.environment))
+        self._fill(out, fine >= 0, ROW, self.fine, fine, 1.0)
+        self._fill(out, (fine < 0) & (goal >= 0), GOAL, self.goal, goal, self.goal_trust)
+        rest = np.flatnonzero(out.source != ROW)
+        if self.model is not None and len(rest):
+            predicted = self.model.predict(states[rest])
+            surer = (out.source[rest] == NONE) | (predicted[2] > self.goal_trust)
+            rest = rest[surer]
+            out.logits[rest], out.known[rest], out.confidence[rest] = (values[surer] for values in predicted)
+            out.source[rest] = MODEL
+        weak = out.confidence < self.min_confidence
+        for array, value in zip(out, (0.0, False, 0.0, NONE, -1), strict=True):
+            array[weak] = value
+        return out
+
+    def _fill(
+        self, out: AdviceBatch, where: np.ndarray, source: int, table: KeyTable, at: np.ndarray, trust: float
+    ) -> None:
+        index = at[where]
+        out.logits[where] = table.logits[index]
+        out.known[where] = table.known[index]
+        out.confidence[where] = table.confidence[index] * trust
+        out.source[where] = source
+        out.row[where] = index if source == ROW else -1
+
+    def _empty(self, n: int) -> AdviceBatch:
+        return AdviceBatch(
+            logits=np.zeros((n, self.width), np.float32),
+            known=np.zeros((n, self.width), bool),
+            confidence=np.zeros(n, np.float32),
+            source=np.full(n, NONE, np.int64),
+            row=np.full(n, -1, np.int64),
+        )
+
+    def coverage(self) -> dict[str, float]:
+        """Share of look-ups answered by each source since the last :meth:`reset_counts`."""
+        total = max(1, int(self.counts.sum()))
+        return {name: float(count) / total for name, count in zip(SOURCES, self.counts, strict=True)}
+
+    def reset_counts(self) -> None:
+        """Start a new window of coverage and cache statistics."""
+        self.counts[:] = 0
+        self.lookups = self.hits = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able counts, and the states that the cache knows; their answers follow from the version."""
+        return {
+            "counts": self.counts.tolist(), "lookups": self.lookups, "hits": self.hits,
+            "cache": base64.b64encode(zlib.compress(b"".join(self._cache), 1)).decode(),
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`."""
+        self.counts[:] = state["counts"]
+        self.lookups, self.hits = state["lookups"], state["hits"]
+        known, size = zlib.decompress(base64.b64decode(state["cache"])), self.environment.layout.size
+        self._cache = OrderedDict((known[i : i + size], None) for i in range(0, len(known), size))

@@ -1,0 +1,165 @@
+"""Model disagreement: small one-step heads that predict the next stochastic latent; where they differ, the model
+has not been.
+
+The signal is the variance of their probabilities, as in Sekar et al. 2020 (Plan2Explore, section 3.2). They read
+detached features: no gradient of theirs reaches the world model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from lore.config import Config, Size
+from lore.dreamer.dists import log_softmax, unimix_probs
+from lore.dreamer.nets import Linear, init_weight
+from lore.dreamer.rssm import UNIMIX
+from lore.dreamer.types import Latent, Observed
+
+if TYPE_CHECKING:
+    from lore.dreamer.rssm import RSSM
+
+__all__ = ["DEPTH", "HEADS", "MISSES", "QUANTILE", "Ensemble", "is_needed", "trusted_limit"]
+
+HEADS = 5
+"""Heads (K)."""
+QUANTILE = 0.95
+"""A prediction misses when its error is above this quantile of the one-step errors on replay."""
+DEPTH = 12
+"""Steps to which open-loop predictions are checked against replay; deeper steps use the last one's limit."""
+MISSES = 0.1
+"""Share of misses that the predictions under a limit may have."""
+RATE = 0.02
+STARTS = 96
+
+
+def is_needed(config: Config) -> bool:
+    """True when somebody reads disagreement: the gate gives it a weight, or path A's stop rule is on."""
+    gated = config.train.use_llm and (config.gate.weights[2] > 0 or config.gate.learn_weights)
+    return gated or config.model.enable_synthetic_replay
+
+
+def trusted_limit(disagreement: Tensor, missed: Tensor, misses: float = MISSES) -> Tensor:
+    """Largest disagreement (0-d) up to which at most the share ``misses`` of the predictions missed; 0 where even the
+    most agreed ones do. disagreement, missed (bool): [N]."""
+    order = disagreement.argsort()
+    share = missed[order].float().cumsum(0) / torch.arange(1, len(order) + 1, device=order.device)
+    fits = torch.nonzero(share <= misses)
+    return disagreement[order[fits[-1, 0]]] if len(fits) else disagreement.new_zeros(())
+
+
+class Ensemble(nn.Module):
+    """K heads: (features, action) -> probabilities of the next stochastic latent.
+
+    Args:
+        features: F. actions: primitive actions A. size: row of the size table. generator: draws the initial weights.
+
+    Attributes:
+        limits: [DEPTH], at i the summed disagreement of i + 1 steps up to which open-loop predictions of replayed steps
+        missed in at most :data:`MISSES` of the cases; infinite before the first check.
+    """
+
+    limits: Tensor
+
+    def __init__(self, features: int, actions: int, size: Size, generator: Generator | None = None) -> None:
+        super().__init__()
+        self.units, self.stoch, self.classes = min(64, size.units), size.stoch, size.classes
+        flat = size.stoch * size.classes
+        self.features_in = Linear(features, HEADS * self.units, generator)
+        self.action_in = nn.Parameter(torch.empty(actions, HEADS * self.units))
+        self.out = nn.Parameter(torch.empty(HEADS, self.units, flat))
+        self.bias = nn.Parameter(torch.zeros(HEADS, 1, flat))
+        init_weight(self.action_in, 1, generator)
+        init_weight(self.out, self.units, generator)
+        self.register_buffer("limits", torch.full((DEPTH,), float("inf")))
+
+    def _heads(self, hidden: Tensor) -> Tensor:
+        """Logits [K, N, S, C] of hidden inputs [N, K * U]."""
+        by_head = F.silu(hidden).view(len(hidden), HEADS, self.units).transpose(0, 1)
+        return torch.baddbmm(self.bias, by_head, self.out).unflatten(-1, (self.stoch, self.classes))
+
+    def forward(self, features: Tensor, action: Tensor) -> Tensor:
+        """Logits [K, N, S, C] of features [N, F] and action int64 [N]."""
+        return self._heads(self.features_in(features) + self.action_in[action])
+
+    @staticmethod
+    def _spread(logits: Tensor) -> Tensor:
+        probs = unimix_probs(logits, 0.0)
+        return (probs - probs.mean(0)).square().mean(0).sum(-1).mean(-1)
+
+    @torch.no_grad()
+    def disagreement(self, features: Tensor, action: Tensor) -> Tensor:
+        """Variance over heads of the class probabilities, summed over classes, mean over categoricals: [N]."""
+        return self._spread(self(features, action))
+
+    @torch.no_grad()
+    def expected(self, features: Tensor, probs: Tensor) -> Tensor:
+        """Disagreement [N] at features [N, F], averaged over the policy's primitive actions (probs [N, A], sum 1)."""
+        rows, actions = probs.shape
+        hidden = self.features_in(features)[:, None] + self.action_in  # [N, A, K * U]
+        return (self._spread(self._heads(hidden.flatten(0, 1))).view(rows, actions) * probs).sum(-1)
+
+    def loss(self, seen: Observed, action: Tensor, is_first: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy [B, T-1] to the next posterior, 0 across episode starts.
+
+        Args:
+            seen: posterior sequence [B, T, ...]. action: int64 [B, T], taken at each step. is_first: bool [B, T].
+        """
+        features = seen.latent.features().detach()[:, :-1]
+        shape = features.shape[:2]
+        target = unimix_probs(seen.post_logits.detach()[:, 1:], UNIMIX).flatten(0, 1)
+        follows = (~is_first[:, 1:]).flatten()
+        logits = self(features.flatten(0, 1), action[:, :-1].long().flatten())
+        entropy = -(target * log_softmax(logits)).sum(-1).mean(-1)  # [K, N]
+        with torch.no_grad():
+            metrics = {"disagreement": self._spread(logits).mean(), "disagreement_limit": self.limits[0].clone()}
+        return (entropy.mean(0) * follows).view(shape), metrics
+
+    @torch.no_grad()
+    def calibrate(
+        self, rssm: RSSM, seen: Observed, action: Tensor, is_first: Tensor, generator: Generator | None
+    ) -> Tensor:
+        """Predict replayed steps from actions alone, compare with posteriors, move :attr:`limits`; the mean error.
+
+        The error of a prediction is the total variation distance, 0 to 1, between the prior that was dreamt and the
+        posterior that saw, mean over categoricals. The limit at a depth is :func:`trusted_limit` of the disagreement
+        summed up to there; the 0-d result is the mean over all depths, NaN when no sequence is long enough.
+
+        Args:
+            seen: posteriors [B, T, ...], before the update on them. action: int64 [B, T]. is_first: bool [B, T].
+        """
+        depth = min(DEPTH, action.shape[1] - 1)
+        columns = torch.arange(0, action.shape[1] - depth, depth)[: max(1, STARTS // len(action))]
+        starts = Latent(seen.latent.deter[:, columns].flatten(0, 1), seen.latent.stoch[:, columns].flatten(0, 1))
+        truth = unimix_probs(seen.post_logits, UNIMIX)
+        latent, alive = starts, torch.ones(len(starts.deter), dtype=torch.bool, device=action.device)
+        doubt, bound, total, count = (
+            starts.deter.new_zeros(len(alive)),
+            starts.deter.new_zeros(()),
+            starts.deter.new_zeros(()),
+            0,
+        )
+        for i in range(depth):
+            step = action[:, columns + i].long().flatten()
+            doubt = doubt + self.disagreement(latent.features(), step)
+            latent = rssm.imagine_step(latent, step, generator)
+            alive = alive & ~is_first[:, columns + i + 1].flatten()
+            if not alive.any():
+                break
+            dreamt, real = unimix_probs(rssm.prior(latent.deter), UNIMIX), truth[:, columns + i + 1].flatten(0, 1)
+            error = 0.5 * (dreamt - real).abs().sum(-1).mean(-1)[alive]
+            bound = torch.quantile(error, QUANTILE) if i == 0 else bound
+            self._move_limit(i, trusted_limit(doubt[alive], error > bound))
+            total, count = total + error.sum(), count + len(error)
+        return starts.deter.new_tensor(float("nan")) if not count else total / count
+
+    def _move_limit(self, depth: int, found: Tensor) -> None:
+        before = self.limits[depth]
+        self.limits[depth] = torch.where(torch.isfinite(before), before + 10 * RATE * (found - before), found)
+
+    def limit(self, depth: int) -> Tensor:
+        """The limit (0-d) of the disagreement summed over steps 0..depth of an open-loop prediction."""
+        return self.limits[min(depth, DEPTH - 1)]

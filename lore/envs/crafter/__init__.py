@@ -1,0 +1,1 @@
+"""Crafter: adapter, reproducible world, fast frames. No learning code."""

@@ -1,0 +1,101 @@
+"""Evaluating a run: its training episodes (the benchmark's protocol) and its final policy, with advice and without
+it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lore.training.metrics import bootstrap_interval, crafter_score, read_jsonl
+from lore.training.run import Run, load_for_evaluation, write_json
+
+__all__ = ["evaluate", "play_episodes", "summarise"]
+
+
+def summarise(returns: list[float], lengths: list[int], unlocked: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+    """Mean return and per-achievement success (percent) with bootstrap 95 % intervals, and the Crafter score.
+
+    Args:
+        returns, lengths: one per episode. unlocked: bool[E, K]. names: K achievements.
+    """
+    if not returns:
+        return {"episodes": 0}
+    rates = 100.0 * unlocked.mean(0)
+    return {
+        "episodes": len(returns),
+        "returns": [round(float(r), 4) for r in returns],
+        "return_mean": float(np.mean(returns)),
+        "return_interval": bootstrap_interval(np.array(returns)),
+        "length_mean": float(np.mean(lengths)),
+        "score": crafter_score(rates),
+        "score_interval": bootstrap_interval(unlocked, statistic=lambda u, axis: crafter_score(100.0 * u.mean(axis))),
+        "achievements": {
+            name: {"rate": float(rate), "interval": [100.0 * v for v in bootstrap_interval(unlocked[:, k])]}
+            for k, (name, rate) in enumerate(zip(names, rates, strict=True))
+        },
+    }
+
+
+def play_episodes(run: Run, episodes: int, on_episode: Callable[[int], None] | None = None) -> dict[str, Any]:
+    """Final-policy protocol: the sampled policy, fresh worlds, the first ``episodes`` finished episodes."""
+    returns, lengths, unlocked = [], [], []
+    totals = np.zeros(run.config.env.num_envs)
+    steps = run.envs.reset()
+    while len(returns) < episodes:
+        actions, _ = run.player.act(steps, run.frames)
+        for env, step in enumerate(steps):
+            totals[env] = step.reward if step.is_first else totals[env] + step.reward
+            if step.is_last and len(returns) < episodes:
+                returns.append(float(totals[env]))
+                lengths.append(int(step.info["length"]))
+                unlocked.append(np.asarray(step.info["achievements"]) > 0)
+                if on_episode is not None:
+                    on_episode(len(returns))
+        steps = run.envs.step(actions)
+    return summarise(returns, lengths, np.array(unlocked), run.environment.vocab.achievements)
+
+
+def evaluate(
+    run_dir: str | Path,
+    episodes: int = 10,
+    *,
+    seed: int = 10_000,
+    on_progress: Callable[[str, int], None] | None = None,
+) -> dict[str, Any]:
+    """Write ``evaluation.json`` of a run and return it.
+
+    ``training``: every training episode so far. ``final_policy.as_trained``: with the gate as configured.
+    ``final_policy.agent_alone``: beta 0. Runs without path B have the same policy in both.
+    """
+    folder = Path(run_dir)
+    names_of = load_for_evaluation(folder, seed)
+    names = names_of.environment.vocab.achievements
+    rows = read_jsonl(folder / "episodes.jsonl")
+    unlocked = np.array([[row["achievements"][n] > 0 for n in names] for row in rows], bool).reshape(
+        len(rows), len(names)
+    )
+    out: dict[str, Any] = {
+        "run": folder.name,
+        "frames": names_of.frames,
+        "advice": str(names_of.advice.ref) if names_of.advice else "",
+        "seed": seed,
+        "training": summarise([r["return"] for r in rows], [r["length"] for r in rows], unlocked, names),
+        "final_policy": {},
+    }
+
+    def progress(name: str) -> Callable[[int], None] | None:
+        return None if on_progress is None else partial(on_progress, name)
+
+    out["final_policy"]["as_trained"] = play_episodes(names_of, episodes, progress("as trained"))
+    if names_of.controller.gate is not None:
+        alone = load_for_evaluation(folder, seed)
+        alone.controller.gate = None
+        out["final_policy"]["agent_alone"] = play_episodes(alone, episodes, progress("agent alone"))
+    else:
+        out["final_policy"]["agent_alone"] = out["final_policy"]["as_trained"]
+    write_json(folder / "evaluation.json", out)
+    return out

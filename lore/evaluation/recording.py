@@ -1,0 +1,88 @@
+"""One played episode as a file: what was seen, what the agent thought of it, and who was in charge."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from lore.dreamer.dists import policy_entropy, policy_log_probs
+from lore.training.run import load_for_evaluation
+
+if TYPE_CHECKING:
+    from lore.training.run import Run
+
+__all__ = ["play_recorded", "read_recording", "record_episode"]
+
+
+def play_recorded(run: Run) -> dict[str, np.ndarray]:
+    """Play one episode in the first environment of ``run``; arrays with T = its length + 1 frames.
+
+    ``state`` uint8 [T, S], ``image`` uint8 [T, H, W, 3] (with pixels), ``reward`` f32, ``action`` i16 (-1 at the end),
+    ``value`` f32, ``entropy`` f32 (of the primitives, 1 = uniform), ``beta`` f32 (0 where no decision was mixed),
+    ``charge`` (policy, advice, option or plan), ``skill`` i16 (-1 = none), ``row`` i32 of the advice table (-1 = none),
+    and the names: ``actions``, ``skills``, ``achievements``, ``unlocked`` i16 counts, ``advice``.
+    """
+    rows: dict[str, list[Any]] = {}
+    steps, controller = run.envs.reset(), run.controller
+    while True:
+        step = steps[0]
+        before = controller.totals.get("beta", 0.0)
+        actions, records = run.player.act(steps, run.frames)
+        value, entropy = _thoughts(run)
+        now = {
+            "state": step.state, "reward": step.reward, "action": -1 if step.is_last else actions[0], "value": value,
+            "entropy": entropy, "beta": controller.totals.get("beta", 0.0) - before,
+            "charge": controller.charges[0].kind,
+            "skill": records[0].get("skill", -1), "row": records[0].get("row", -1),
+        }  # fmt: skip
+        if step.image is not None:
+            now["image"] = step.image
+        for name, entry in now.items():
+            rows.setdefault(name, []).append(entry)
+        if step.is_last:
+            break
+        steps = run.envs.step(actions)
+    types = {
+        "state": np.uint8, "image": np.uint8, "reward": np.float32, "action": np.int16, "value": np.float32,
+        "entropy": np.float32, "beta": np.float32, "charge": np.str_, "skill": np.int16, "row": np.int32,
+    }  # fmt: skip
+    vocab = run.environment.vocab
+    return {name: np.array(values, types[name]) for name, values in rows.items()} | {
+        "actions": np.array(vocab.actions), "achievements": np.array(vocab.achievements),
+        "skills": np.array([s.name for s in run.advice.skills] if run.advice else [], np.str_),
+        "unlocked": np.asarray(step.info["achievements"], np.int16),
+        "advice": np.array(str(run.advice.ref) if run.advice else ""),
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def _thoughts(run: Run) -> tuple[float, float]:
+    """(critic's value, policy entropy / ln A) of the first environment's present belief."""
+    agent = run.agent
+    features = run.player.latent.features()[:1]
+    primitive = policy_log_probs(agent.actor_critic.actor(features)[:, : agent.num_actions], None, 0.0)
+    entropy = policy_entropy(primitive) / np.log(agent.num_actions)
+    return float(agent.actor_critic.value(features)), float(entropy)
+
+
+def record_episode(folder: str | Path, seed: int = 10_000, name: str = "episode.npz") -> Path:
+    """Play one episode of a run's final policy and write it beside its checkpoint (npz without pickle)."""
+    folder = Path(folder)
+    arrays = play_recorded(load_for_evaluation(folder, seed))
+    path, temporary = folder / name, folder / f".{name}.{os.getpid()}.tmp"
+    with temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    return path
+
+
+def read_recording(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of a recorded episode; a file that would need pickle is refused by numpy."""
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}

@@ -1,0 +1,190 @@
+"""Compiled loops (numba) of the recurrence, one step of some rows in one call: the posterior's in acting, the prior's
+in imagination, which goes tile by tile of rows; and the pieces that the filter's loops share with them.
+
+Arrays are flat, contiguous float32; weights are [inputs, outputs], all widths multiples of eight. ``c``, the core:
+weight, bias and scale of the layers of deter and of stoch; weight from the shared inputs and bias of the mix, its
+weights [g, ..] within blocks, its scale; weights [g, ..] and bias of the gates. NaN goes through everywhere.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lore.fast.kernels_conv import _inline, _loop
+from lore.fast.kernels_cpu import _exp
+from lore.fast.kernels_products import convolve
+from lore.fast.kernels_rows import add, get, move, norm_silu, put
+from lore.fast.kernels_vector import WIDE, fill, sigmoid, splat_wide
+
+__all__ = ["draw", "exponentials", "gate", "imagine", "mix", "product", "step", "tanh"]
+
+_f = np.float32
+_ONE = _f(1.0)
+_TILE = 32  # rows that imagination takes through a step at a time
+_SPARE = 8  # rows behind the last that a block of outputs may read and write
+
+
+@_inline
+def tanh(x):
+    """tanh of a vector."""
+    return fill(x, _f(2.0)) * sigmoid(fill(x, _f(2.0)) * x) - fill(x, _ONE)
+
+
+@_inline
+def product(x, at, step, inputs, weight, bias, outputs, out, out_at, rows):
+    """out [rows, outputs] = bias + x [rows, inputs], its rows ``step`` apart, times weight."""
+    convolve(x, at, step, 0, weight, outputs, 1, inputs, bias, out[out_at:], rows)
+
+
+@_inline
+def mix(first, rows, width, hidden, blocks, deter, shared, c, x, own, nothing):
+    """x = shared inputs and each block's own part of deter, times the weights of the mix, plus bias; rows of all from
+    ``first`` on. ``own``: room for one block's part."""
+    part = width // blocks
+    product(shared, first * 3 * hidden, 3 * hidden, 3 * hidden, c[6], c[7], width, x, first * width, rows)
+    for k in range(blocks):
+        block = c[8][k * part * part : (k + 1) * part * part]
+        product(deter, first * width + k * part, width, part, block, nothing, part, own, 0, rows)
+        for i in range(rows):
+            add(own, i * part, x, (first + i) * width + k * part, part)
+
+
+@_inline
+def gate(first, rows, width, blocks, deter, mixed, c, gates, plane, following, after):
+    """Rows ``after`` on of following: the state that the gates make of deter. gates [g, plane, 3 D/g], a plane of 0
+    rows is room that all blocks share."""
+    part = width // blocks
+    many = 3 * part
+    for k in range(blocks):
+        bias, block = c[11][k * many : (k + 1) * many], c[10][k * part * many : (k + 1) * part * many]
+        begin = (k * plane + first) * many
+        product(mixed, first * width + k * part, width, part, block, bias, many, gates, begin, rows)
+        for i in range(rows):
+            at, own = begin + i * many, (first + i) * width + k * part
+            for j in range(0, part, WIDE):
+                left = part - j
+                reset = sigmoid(get(gates, at + j, left))
+                update = sigmoid(get(gates, at + 2 * part + j, left) - splat_wide(_ONE))
+                value = get(deter, own + j, left)
+                value = value + update * (tanh(reset * get(gates, at + part + j, left)) - value)
+                put(following, (after + i) * width + k * part + j, value, left)
+
+
+@_inline
+def exponentials(logits, at, flat, classes, exps):
+    """exps [flat] = exp of logits from ``at``, less the largest of each ``classes``."""
+    for j in range(0, flat, classes):
+        top = logits[at + j]
+        for n in range(1, classes):
+            top = max(top, logits[at + j + n])
+        for n in range(classes):
+            exps[j + n] = logits[at + j + n] - top
+    for j in range(flat):
+        exps[j] = _exp(exps[j])
+
+
+@_inline
+def draw(logits, at, rows, flat, classes, uniform, first, unimix, exps, out, out_at):
+    """One-hot draws into out (zeros before) as :func:`lore.fast.kernels_cpu.sample` makes them; uniform from
+    ``first``."""
+    keep, floor = _ONE - unimix, unimix / _f(classes)
+    for i in range(rows):
+        exponentials(logits, at + i * flat, flat, classes, exps)
+        for j in range(0, flat, classes):
+            mass = _f(0.0)
+            for n in range(classes):
+                mass += exps[j + n]
+            factor, mass = keep / mass, _f(0.0)
+            for n in range(classes):
+                exps[j + n] = exps[j + n] * factor + floor
+                mass += exps[j + n]
+            wanted = uniform[first + (i * flat + j) // classes] * mass
+            reached, index = _f(0.0), 0
+            for n in range(classes - 1):
+                reached += exps[j + n]
+                if reached <= wanted:
+                    index = n + 1
+            out[out_at + i * flat + j + index] = _ONE
+
+
+@_inline
+def _dense(x, rows, inputs, weight, bias, outputs):
+    """x [rows + spare, inputs] times weight [inputs, outputs] plus bias, with as many spare rows."""
+    out = np.empty((rows + _SPARE) * outputs, np.float32)
+    convolve(x, 0, inputs, 0, weight, outputs, 1, inputs, bias, out, rows)
+    return out
+
+
+@_inline
+def _recur(rows, deter, stoch, action, first, table, hidden, blocks, c, following):
+    """Rows ``first`` on of following from deter, stoch (tiles with spare rows) and action, rows of the table."""
+    width = len(c[7])
+    inverse, shared = np.empty(rows, np.float32), np.zeros((rows + _SPARE) * 3 * hidden, np.float32)
+    a = _dense(deter, rows, width, c[0], c[1], hidden)
+    b = _dense(stoch, rows, len(c[3]) // hidden, c[3], c[4], hidden)
+    for i in range(rows):
+        norm_silu(a, i * hidden, 1, c[2], hidden, shared, 3 * i * hidden, inverse, i)
+        norm_silu(b, i * hidden, 1, c[5], hidden, shared, (3 * i + 1) * hidden, inverse, i)
+        move(table, action[first + i] * hidden, shared, (3 * i + 2) * hidden, hidden)
+    x, own = np.empty((rows + _SPARE) * width, np.float32), np.empty((rows + _SPARE) * width // blocks, np.float32)
+    mix(0, rows, width, hidden, blocks, deter, shared, c, x, own, np.zeros(width // blocks, np.float32))
+    norm_silu(x, 0, rows, c[9], width, x, 0, inverse, 0)
+    room = np.empty((rows + _SPARE) * 3 * width // blocks, np.float32)
+    gate(0, rows, width, blocks, deter, x, c, room, 0, following, first)
+
+
+@_inline
+def _tile(x, first, rows, width):
+    """Rows ``first`` on of x, with spare rows."""
+    out = np.zeros((rows + _SPARE) * width, np.float32)
+    move(x, first * width, out, 0, rows * width)
+    return out
+
+
+@_loop
+def imagine(
+    low, high, deter, stoch, action, table, hidden, blocks, classes, c, prior, uniform, unimix, following, drawn
+):
+    """following [R, D] and drawn [R, S K] (zeros before): the next state under the prior.
+
+    prior: weight, bias and scale of each layer of its net, weight and bias of the last.
+    """
+    width, flat, exps = len(c[7]), len(prior[-1]), np.empty(len(prior[-1]), np.float32)
+    inverse, layers = np.empty(_TILE, np.float32), len(prior) // 3
+    for first in range(low, high, _TILE):
+        rows = min(_TILE, high - first)
+        here, drew = _tile(deter, first, rows, width), _tile(stoch, first, rows, flat)
+        _recur(rows, here, drew, action, first, table, hidden, blocks, c, following)
+        h, inputs = _tile(following, first, rows, width), width
+        for i in range(layers):
+            h = _dense(h, rows, inputs, prior[3 * i], prior[3 * i + 1], hidden)
+            norm_silu(h, 0, rows, prior[3 * i + 2], hidden, h, 0, inverse, 0)
+            inputs = hidden
+        logits = _dense(h, rows, hidden, prior[3 * layers], prior[3 * layers + 1], flat)
+        at = first * flat
+        draw(logits, 0, rows, flat, classes, uniform, at // classes, _f(unimix), exps, drawn, at)
+
+
+@_loop
+def step(
+    rows, deter, stoch, keep, action, table, tokens, hidden, blocks, classes, c, w, uniform, unimix, following, drawn
+):
+    """following [rows, D] and drawn [rows, S K] (zeros before): the filter's next state.
+
+    w: weight, bias and scale of the posterior's first layer, weight and bias of its last.
+    """
+    width, flat, seen = len(c[7]), len(w[4]), len(tokens) // rows
+    deter, stoch = _tile(deter, 0, rows, width), _tile(stoch, 0, rows, flat)
+    for i in range(rows):
+        if not keep[i]:
+            deter[i * width : (i + 1) * width] = _f(0.0)
+            stoch[i * flat : (i + 1) * flat] = _f(0.0)
+    _recur(rows, deter, stoch, action, 0, table, hidden, blocks, c, following)
+    both, inverse = np.zeros((rows + _SPARE) * (width + seen), np.float32), np.empty(rows, np.float32)
+    for i in range(rows):
+        move(following, i * width, both, i * (width + seen), width)
+        move(tokens, i * seen, both, i * (width + seen) + width, seen)
+    h = _dense(both, rows, width + seen, w[0], w[1], hidden)
+    norm_silu(h, 0, rows, w[2], hidden, h, 0, inverse, 0)
+    logits = _dense(h, rows, hidden, w[3], w[4], flat)
+    draw(logits, 0, rows, flat, classes, uniform, 0, _f(unimix), np.empty(flat, np.float32), drawn, 0)

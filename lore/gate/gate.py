@@ -1,0 +1,203 @@
+"""The gate of path B: how much of the advice enters a decision, under a KL budget.
+
+``beta(s) = beta_max * confidence(s) * sigmoid((u - threshold) / tau) * kappa * trust``, 0 where there is no advice,
+with ``u = w . (entropy, value spread, disagreement)``. ``kappa`` is a controller that keeps the running mean of
+KL(pi_mix || pi_wm) per decision at or under ``delta_target``; ``trust`` falls while following the advice pays less than
+the policy's own decisions.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from lore.config import GateConfig, ModelConfig
+from lore.gate.learned_weights import LearnedWeights
+from lore.gate.trust import Trust
+
+__all__ = ["Gate", "RunningPercentile", "advice_distribution", "advice_logits", "capped_beta", "kl", "softmax"]
+
+
+def softmax(logits: np.ndarray, allowed: np.ndarray | None = None) -> np.ndarray:
+    """Probabilities float64[...] along the last axis; entries that are not ``allowed`` get exactly 0."""
+    x = np.asarray(logits, np.float64)
+    if allowed is not None:
+        x = np.where(allowed, x, -np.inf)
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def kl(p: np.ndarray, q: np.ndarray) -> float:
+    """KL(p || q) in nats; entries with p = 0 count 0."""
+    at = p > 0
+    return float(np.sum(p[at] * (np.log(p[at]) - np.log(np.maximum(q[at], 1e-300)))))
+
+
+def advice_distribution(
+    logits: np.ndarray, known: np.ndarray, proposals: np.ndarray, slots: np.ndarray, num_actions: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Advice over A+K entries as a distribution over what the policy can choose, A primitives + M slots.
+
+    A feasible skill gives its mass to its next primitive action, p(a|s) = sum_g p(g|s) pi_g(a|s), and once more to its
+    slot when it sits in one; then all is normalised.
+
+    Args:
+        logits: float[A+K]. known: bool[A+K]. proposals: int[K], next action of each skill or -1.
+        slots: int[M], skill of each slot or -1 (M may be 0).
+
+    Returns:
+        (p over A+M, p over A+K feasible entries); both all 0 when nothing that is known is feasible.
+    """
+    feasible = known.copy()
+    feasible[num_actions:] &= proposals >= 0
+    policy = np.zeros(num_actions + len(slots))
+    if not feasible.any():
+        return policy, np.zeros(len(logits))
+    p = softmax(logits, feasible)
+    policy[:num_actions] = p[:num_actions]
+    slot_of = {int(skill): m for m, skill in enumerate(slots) if skill >= 0}
+    for g in np.flatnonzero(p[num_actions:] > 0).tolist():
+        policy[proposals[g]] += p[num_actions + g]
+        if g in slot_of:
+            policy[num_actions + slot_of[g]] += p[num_actions + g]
+    return policy / policy.sum(), p
+
+
+def advice_logits(distribution: np.ndarray, allowed: np.ndarray, clip: float) -> np.ndarray:
+    """Advice as logits float64[A+M]: from ``-clip`` for probability 0 to ``clip`` for the highest, 0 where not allowed.
+
+    Linear in the probability, not its logarithm: among all policies within a KL budget of ``pi_wm``, the one that
+    agrees with the advice most often is ``pi_wm * exp(b p)`` for some b. Logarithms at the small weights that a budget
+    allows tell "unlikely" from "impossible", but hardly "best" from "unlikely".
+    """
+    top = float(distribution[allowed].max(initial=0.0))
+    if top <= 0:
+        return np.zeros(len(distribution))
+    return np.where(allowed, clip * (2.0 * distribution / top - 1.0), 0.0)
+
+
+def capped_beta(
+    logits: np.ndarray, advice: np.ndarray, allowed: np.ndarray, beta: np.ndarray | float, cap: float
+) -> np.ndarray:
+    """Largest weight up to ``beta`` with KL(pi_mix || pi_wm) <= cap nats, float64[...]; by bisection.
+
+    The divergence grows with the weight: its derivative is beta * Var(advice) under pi_mix, so the boundary is one
+    point, and the lower end of the last bracket is returned.
+
+    Args:
+        logits, advice: float[..., N]. allowed: bool[..., N]. beta: float[...].
+    """
+    own = softmax(logits, allowed)
+    floor = np.log(np.maximum(own, 1e-300))
+
+    def within(weight: np.ndarray) -> np.ndarray:
+        mixed = softmax(logits + weight[..., None] * advice, allowed)
+        return (mixed * (np.log(np.maximum(mixed, 1e-300)) - floor)).sum(-1) <= cap
+
+    high = np.broadcast_to(np.asarray(beta, np.float64), logits.shape[:-1]).copy()
+    low = np.where(within(high), high, 0.0)
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        fits = within(middle)
+        low, high = np.where(fits, middle, low), np.where(fits, high, middle)
+    return low
+
+
+class RunningPercentile:
+    """Maps a signal to [0, 1] by running 5th and 95th percentiles of a window."""
+
+    def __init__(self, window: int = 1000) -> None:
+        self.values: list[float] = []
+        self.window = window
+        self.low, self.high = 0.0, 1.0
+
+    def __call__(self, value: float) -> float:
+        """Normalised value; the percentiles are refreshed every 50 values."""
+        self.values.append(float(value))
+        if len(self.values) > self.window:
+            del self.values[: len(self.values) - self.window]
+        if len(self.values) < 10 or len(self.values) % 50 == 0:
+            self.low, self.high = (float(v) for v in np.percentile(self.values, [5, 95]))
+        return float(np.clip((value - self.low) / max(self.high - self.low, 1e-6), 0.0, 1.0))
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able state."""
+        return {"values": self.values, "low": self.low, "high": self.high}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`."""
+        self.values, self.low, self.high = list(state["values"]), state["low"], state["high"]
+
+
+class Gate:
+    """beta for each decision, and the controller that keeps the mean KL under the budget."""
+
+    RATE = 0.02
+
+    def __init__(self, config: GateConfig, model: ModelConfig, num_envs: int = 1) -> None:
+        self.config = config
+        self.beta_max = model.beta_max
+        self.delta_target = model.delta_target
+        self.threshold = model.uncertainty_threshold
+        weights = np.array(config.weights, np.float64)
+        self.fixed = weights / weights.sum()
+        self.learned = LearnedWeights(self.fixed) if config.learn_weights else None
+        self.spread, self.disagreement = RunningPercentile(), RunningPercentile()
+        self.trust = Trust(num_envs, max(5, config.hold))
+        self.trust.learned = self.learned
+        self.kappa = 1.0
+        self.kl_mean = 0.0
+        self.decisions = 0
+
+    @property
+    def weights(self) -> np.ndarray:
+        """float64[3] of entropy, value spread and disagreement, sum 1: the fixed ones, or those learned so far."""
+        return self.fixed if self.learned is None else self.learned.value
+
+    def uncertainty(self, entropy: float, spread: float, disagreement: float) -> tuple[float, np.ndarray]:
+        """(u, the three normalised signals). Entropy is already policy entropy / ln A, so only the others are
+        rescaled."""
+        signals = np.array([min(max(entropy, 0.0), 1.0), self.spread(spread), self.disagreement(disagreement)])
+        return float(self.weights @ signals), signals
+
+    def beta(self, u: float, confidence: float, frame: int) -> float:
+        """The weight of the advice logits; ``confidence`` 0 means no advice."""
+        x = (u - self.threshold) / self.config.temperature
+        gate = 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, x))))
+        anneal = max(0.0, 1.0 - frame / self.config.anneal_frames) if self.config.anneal_frames else 1.0
+        return self.beta_max * confidence * gate * self.kappa * self.trust.value * anneal
+
+    def mix(self, logits: np.ndarray, advice: np.ndarray, allowed: np.ndarray, beta: float) -> tuple[np.ndarray, float]:
+        """(pi_mix float64[N], the weight it was made with: ``beta``, or less under ``hard_cap``)."""
+        if self.config.hard_cap and beta > 0:
+            beta = float(capped_beta(logits, advice, allowed, beta, self.config.hard_cap))
+        return softmax(logits + beta * advice, allowed), beta
+
+    def observe(self, divergence: float) -> None:
+        """Account one decision's KL(pi_mix || pi_wm) and move kappa; a mean over the budget shrinks it faster than it
+        grew."""
+        self.decisions += 1
+        rate = max(self.RATE, 1.0 / self.decisions)
+        self.kl_mean += rate * (divergence - self.kl_mean)
+        error = 1.0 - self.kl_mean / max(self.delta_target, 1e-9)
+        step = 0.02 * error if error > 0 else 0.1 * max(error, -5.0)
+        self.kappa = float(np.clip(self.kappa * math.exp(step), 1e-6, 1.0))
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able state."""
+        own = {"kappa": self.kappa, "kl_mean": self.kl_mean, "decisions": self.decisions}
+        own["trust"] = self.trust.state_dict()
+        own |= {"learned": self.learned.state_dict()} if self.learned is not None else {}
+        return own | {"spread": self.spread.state_dict(), "disagreement": self.disagreement.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`."""
+        self.kappa, self.kl_mean, self.decisions = state["kappa"], state["kl_mean"], state["decisions"]
+        if "trust" in state:
+            self.trust.load_state_dict(state["trust"])
+        if self.learned is not None and "learned" in state:
+            self.learned.load_state_dict(state["learned"])
+        self.spread.load_state_dict(state["spread"])
+        self.disagreement.load_state_dict(state["disagreement"])

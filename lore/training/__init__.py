@@ -1,0 +1,1 @@
+"""One training run: agent, learner, loop, acting, checkpoints, metrics. Plays no evaluation."""

@@ -1,0 +1,87 @@
+"""The agent: world model, actor-critic and, with options on, the heads that imitate skills. It owns parameters,
+nothing else."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, nn
+
+from lore.config import SIZES, Config, Size
+from lore.dreamer.actor_critic import ActorCritic
+from lore.dreamer.disagreement import Ensemble, is_needed
+from lore.dreamer.world_model import WorldModel
+from lore.gate import advice_head as head
+from lore.options.heads import OptionHeads
+from lore_datasets.environments import Environment
+
+__all__ = ["SLOT_BIAS", "Agent", "resolve_device"]
+
+SLOT_BIAS = -2.0
+"""Start of the actor's logits for option slots: eight of them begin with about 6 % of the decisions."""
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` -> cuda when there is one, else cpu."""
+    from lore_datasets.errors import ConfigError
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError.out_of_range("train.device", name, "auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("train.device = cuda, but this machine has no CUDA device", hint="use --train.device cpu")
+    return device
+
+
+class Agent(nn.Module):
+    """All networks of one run.
+
+    Args:
+        config: sizes, observation, slots. environment: vocabulary and layout. num_skills: K of the advice version (0 =
+        none).
+        generator: draws the initial weights.
+        size: widths in place of the configured row of the table. frame: (side, channel multiples) of other frames than
+        64x64, as :class:`lore.dreamer.world_model.WorldModel` takes them.
+    """
+
+    heads: OptionHeads | None
+    ensemble: Ensemble | None
+    advice_head: head.AdviceHead | None
+
+    def __init__(
+        self,
+        config: Config,
+        environment: Environment,
+        num_skills: int,
+        generator: Generator | None = None,
+        *,
+        size: Size | None = None,
+        frame: tuple[int, tuple[int, ...]] = (64, (2, 3, 4, 4)),
+    ) -> None:
+        super().__init__()
+        size = size or SIZES[config.model.size]
+        self.observation = config.env.observation
+        self.num_actions = len(environment.vocab.actions)
+        self.world_model = WorldModel(
+            config.env.observation, environment, size, image_size=frame[0], mults=frame[1], generator=generator
+        )
+        features = self.world_model.features
+        with_options = config.model.enable_hierarchical_options
+        entries = self.num_actions + (config.model.max_options if with_options else 0)
+        self.actor_critic = ActorCritic(features, entries, size, unimix=config.model.actor_unimix, generator=generator)
+        if with_options:  # a uniform start over A+M would hand most steps to random skills
+            with torch.no_grad():
+                self.actor_critic.actor.out.bias[self.num_actions :] = SLOT_BIAS
+        self.heads = (
+            OptionHeads(features, self.num_actions, num_skills, size.units, generator) if with_options else None
+        )
+        # Drawn last, so that every other network starts the same with and without it.
+        self.ensemble = Ensemble(features, self.num_actions, size, generator) if is_needed(config) else None
+        units = min(64, size.units)
+        self.advice_head = head.AdviceHead(features, entries, units, generator) if head.is_needed(config) else None
+
+    def trainable(self) -> list[tuple[str, nn.Parameter]]:
+        """Named parameters that the optimiser moves: all but the slow critic's."""
+        return [(name, p) for name, p in self.named_parameters() if ".slow_critic." not in name]

@@ -1,0 +1,115 @@
+"""Playing: observations in, actions and replay records out. Carry in, carry out; acting never trains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from lore.dreamer.dists import policy_entropy, policy_log_probs, twohot_spread
+from lore.dreamer.types import Latent
+from lore.options.charge import Signals
+from lore.options.controller import Controller
+
+if TYPE_CHECKING:
+    from lore.envs.base import Step
+    from lore.training.agent import Agent
+
+__all__ = ["Player", "observation_of"]
+
+
+def observation_of(steps: list[Step], observation: str, device: torch.device) -> torch.Tensor:
+    """uint8 [E, ...]: frames for ``pixels``, packed states for ``symbolic``."""
+    arrays = [np.asarray(s.image) if observation == "pixels" else s.state for s in steps]
+    return torch.from_numpy(np.stack(arrays)).to(device)
+
+
+class Player:
+    """Acts in E environments at once and keeps the recurrent carry of each.
+
+    Args:
+        agent: networks. controller: who decides. num_envs: E. generator: of posterior samples.
+    """
+
+    def __init__(
+        self, agent: Agent, controller: Controller, num_envs: int, device: torch.device, generator: Generator
+    ) -> None:
+        self.agent, self.controller, self.device, self.generator = agent, controller, device, generator
+        self.latent = agent.world_model.rssm.initial(num_envs)
+        self.previous = torch.zeros(num_envs, dtype=torch.int64, device=device)
+
+    @torch.no_grad()
+    def act(self, steps: list[Step], frame: int) -> tuple[list[int], list[dict[str, Any]]]:
+        """(actions, replay records) for the latest step of every environment; the action after ``is_last`` is 0."""
+        agent = self.agent
+        tokens = agent.world_model.encode(observation_of(steps, agent.observation, self.device))
+        first = torch.tensor([s.is_first for s in steps], device=self.device)
+        self.latent = agent.world_model.rssm.observe_step(tokens, self.previous, first, self.latent, self.generator)
+        features = self.latent.features()
+        logits = agent.actor_critic.actor(features)
+        gated = self.controller.gate is not None
+        signals = self._signals(features, logits) if gated else np.zeros((len(steps), len(Signals._fields)), np.float32)
+        if agent.actor_critic.unimix:
+            logits = policy_log_probs(logits, None, agent.actor_critic.unimix)
+        host_logits = logits.float().cpu().numpy()
+        deter, stoch = self.latent.deter.cpu().numpy(), self.latent.stoch.argmax(-1).cpu().numpy()
+        actions, records = [], []
+        for e, step in enumerate(steps):
+            if step.is_last:
+                self.controller.reset(e, step.reward)
+                choice = self.controller.idle(step.state)
+            else:
+                own = Signals(*map(float, signals[e]))
+                choice = self.controller.act(e, step.state, step.reward, host_logits[e], own, frame)
+            actions.append(choice.action)
+            records.append(self._record(step, choice, deter[e], stoch[e]))
+        self.previous = torch.tensor(actions, dtype=torch.int64, device=self.device)
+        return actions, records
+
+    @torch.no_grad()
+    def signals(self) -> np.ndarray:
+        """What a gate reads in the states of the latest decisions: float32 [E, 2 or 3]."""
+        features = self.latent.features()
+        return self._signals(features, self.agent.actor_critic.actor(features))
+
+    def _signals(self, features: Tensor, logits: Tensor) -> np.ndarray:
+        agent = self.agent
+        primitive = policy_log_probs(logits[:, : agent.num_actions], None, agent.actor_critic.unimix)
+        signs = [
+            policy_entropy(primitive) / np.log(agent.num_actions),
+            twohot_spread(agent.actor_critic.critic(features), agent.actor_critic.bins),
+        ]
+        if agent.ensemble is not None:
+            signs.append(agent.ensemble.expected(features, primitive.exp()))
+        return torch.stack(signs, -1).cpu().numpy()
+
+    def _record(self, step: Step, choice, deter: np.ndarray, stoch: np.ndarray) -> dict[str, Any]:
+        record = {
+            "state": step.state, "reward": step.reward, "is_first": step.is_first, "is_last": step.is_last,
+            "is_terminal": step.is_terminal, "action": choice.action, "deter": deter, "stoch": stoch,
+        }  # fmt: skip
+        if self.agent.observation == "pixels":
+            record["image"] = step.image
+        if len(choice.proposals):
+            record |= {"proposals": choice.proposals, "skill": choice.skill, "row": choice.row}
+        if choice.advice is not None:
+            record |= {"advice": choice.advice, "confidence": choice.confidence}
+        return record
+
+    def foretell(self, env: int, plan: list[int]) -> bool:
+        """Does the world model promise an unlock if ``plan`` is executed from this environment's present state?"""
+        from lore.synthetic.rollout import foretells_unlock
+
+        here = Latent(self.latent.deter[env : env + 1], self.latent.stoch[env : env + 1])
+        return foretells_unlock(self.agent.world_model, here, plan, self.generator)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The carry, for a checkpoint."""
+        return {"deter": self.latent.deter, "stoch": self.latent.stoch, "previous": self.previous}
+
+    def load(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Inverse of :meth:`tensors`."""
+        self.latent = Latent(tensors["deter"].to(self.device), tensors["stoch"].to(self.device))
+        self.previous = tensors["previous"].to(self.device)

@@ -1,0 +1,1 @@
+"""Who is asked: services, local models, the rule book, controls. Keeps nothing."""

@@ -1,0 +1,161 @@
+"""Advisers that are no models: controls without which no claim that advice helped can be made, and replay.
+
+None of them is a language model or is labelled one. All are deterministic: the same prompt gives the same answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lore_datasets.errors import BadInput, ConfigError, NotFound
+from pipeline.llm.base import LLM, Prompt, Response
+from pipeline.llm.journal.journal import Journal
+
+__all__ = ["Blind", "Degraded", "RandomAdviser", "Replay"]
+
+_RANKED, _STEPS = 6, 6
+
+
+def _rng(seed: int, prompt: Prompt, salt: str) -> random.Random:
+    text = f"{salt}/{seed}/{prompt.kind}/{prompt.user}".encode()
+    return random.Random(hashlib.sha256(text + prompt.state).digest())
+
+
+def _answer(body: dict[str, Any], name: str) -> Response:
+    return Response(json.dumps(body, separators=(",", ":")), model=name)
+
+
+def _ranked(names: Sequence[str], confidence: float, reason: str) -> dict[str, Any]:
+    return {"ranked": list(names)[:_RANKED], "confidence": confidence, "reason": reason}
+
+
+class RandomAdviser:
+    """Uniformly random feasible choices, by seed and prompt: the control for what the skills alone are worth."""
+
+    chunk = 256
+    answers_once = True
+    reads_state = True
+
+    def __init__(self, seed: int = 0, confidence: float = 0.8) -> None:
+        self.name = "random"
+        self.seed, self.confidence = seed, confidence
+        self.parameters = {"seed": seed, "confidence": confidence}
+
+    def complete(self, prompts: Sequence[Prompt]) -> list[Response]:
+        """One uniformly random answer per prompt; no new skills."""
+        return [_answer(self._body(prompt), self.name) for prompt in prompts]
+
+    def _body(self, prompt: Prompt) -> dict[str, Any]:
+        rng = _rng(self.seed, prompt, "random")
+        if prompt.kind == "skills":
+            return {"skills": []}
+        mixed = list(prompt.options)
+        rng.shuffle(mixed)
+        if prompt.kind == "prior":
+            return _ranked(mixed, self.confidence, "drawn at random")
+        steps = [{"do": name, "times": 1} for name in mixed[:_STEPS]]
+        return {"plans": [{"steps": steps, "score": self.confidence}]}
+
+
+class Blind:
+    """The same priorities in every state, filtered to what is on offer: advice that never looks at the state."""
+
+    chunk = 256
+    answers_once = True
+
+    def __init__(self, seed: int = 0, confidence: float = 0.8) -> None:
+        self.name = "blind"
+        self.seed, self.confidence = seed, confidence
+        self.parameters = {"seed": seed, "confidence": confidence}
+
+    def _rank(self, name: str) -> bytes:
+        return hashlib.sha256(f"{self.seed}/{name}".encode()).digest()
+
+    def complete(self, prompts: Sequence[Prompt]) -> list[Response]:
+        """One answer per prompt from a fixed order of all names, drawn once by the seed; no new skills."""
+        out = []
+        for prompt in prompts:
+            fixed = sorted(prompt.options, key=self._rank)
+            if prompt.kind == "prior":
+                body = _ranked(fixed, self.confidence, "fixed order, the state was not looked at")
+            elif prompt.kind == "plan":
+                steps = [{"do": name, "times": 1} for name in fixed[:_STEPS]]
+                body = {"plans": [{"steps": steps, "score": self.confidence}]}
+            else:
+                body = {"skills": []}
+            out.append(_answer(body, self.name))
+        return out
+
+
+class Degraded:
+    """Another adviser's answers, a share of them dropped (no answer) and a share made wrong (a random choice)."""
+
+    answers_once = True
+
+    def __init__(self, inner: LLM, dropped: float = 0.0, wrong: float = 0.0, seed: int = 0) -> None:
+        for field, value in (("dropped", dropped), ("wrong", wrong)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+                raise ConfigError.out_of_range(field, value, "a share in 0..1")
+        if dropped + wrong > 1:
+            raise ConfigError.out_of_range("dropped + wrong", dropped + wrong, "shares that sum to at most 1")
+        self.inner, self.dropped, self.wrong, self.seed = inner, dropped, wrong, seed
+        self.name = f"degraded:{inner.name}"
+        self.reads_state = getattr(inner, "reads_state", False)
+        self.chunk = getattr(inner, "chunk", 16)
+        inside = dict(getattr(inner, "parameters", {}))
+        self.parameters = {"dropped": dropped, "wrong": wrong, "seed": seed, "inner": inside}
+        self._random = RandomAdviser(seed)
+
+    def complete(self, prompts: Sequence[Prompt]) -> list[Response]:
+        """The inner answer, or an empty one, or a random one, drawn per prompt by the seed."""
+        out = []
+        for prompt, response in zip(prompts, self.inner.complete(prompts), strict=True):
+            draw = _rng(self.seed, prompt, "degraded").random()
+            if draw < self.dropped and response.error is None:
+                response = replace(response, text="", probabilities=None)
+            elif draw < self.dropped + self.wrong and response.error is None:
+                text = self._random.complete([prompt])[0].text
+                response = replace(response, text=text, probabilities=None)
+            out.append(response)
+        return out
+
+
+class Replay:
+    """Answers from a stored journal, under the name of the adviser that gave them; what is not there is an error.
+
+    A question is asked again where the stored run had asked it again, so that its rows come out the same.
+    """
+
+    chunk = 256
+
+    def __init__(self, journal: Path | str | Journal, adviser: str = "") -> None:
+        if not isinstance(journal, Journal) and not Path(journal).is_file():
+            raise NotFound(f"no journal {journal}", hint="give the journal file of an earlier run")
+        self._journal = journal if isinstance(journal, Journal) else Journal(journal)
+        known = self._journal.advisers()
+        matching = [found for found in known if not adviser or found[0] == adviser]
+        if len(matching) != 1:
+            listed = ", ".join(sorted({found[0] for found in known})) or "nobody"
+            raise BadInput(
+                f"journal {self._journal.path} holds answers of {len(matching)} matching advisers",
+                hint=f"name one of: {listed}",
+            )
+        self.name, parameters, self.reads_state = matching[0]
+        self.parameters: dict[str, Any] = json.loads(parameters)
+
+    def complete(self, prompts: Sequence[Prompt]) -> list[Response]:
+        """The stored answer per prompt, or a Response with ``error`` where there is none."""
+        missing = Response("", model=self.name, finish="error", error="this question is not in the journal")
+        keys = self._journal.keys(self, prompts)
+        found = self._journal.get_many(keys)
+        return [found.get(key, missing) for key in keys]
+
+    def has_answer(self, prompt: Prompt) -> bool:
+        """Whether the journal holds an answer to this question."""
+        return self._journal.get(self._journal.keys(self, [prompt])[0]) is not None

@@ -1,0 +1,130 @@
+"""Any OpenAI-compatible server (vLLM, llama.cpp, Ollama, a provider), asked over aiohttp.
+
+The key, where a server wants one, is read from ``OPENAI_API_KEY`` for each connection pool and kept nowhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Unpack
+
+from lore_datasets.errors import ConfigError
+from pipeline.llm.base import Prompt, Response, request_hash
+from pipeline.llm.http.pace import retry_after
+from pipeline.llm.http.service import RETRIED, Failed, Limits, Service, count, unanswered
+from pipeline.llm.http.transport import TooLarge, connections
+from pipeline.questions.prompts import LETTERS
+
+__all__ = ["OpenAI", "letter_probabilities"]
+
+_TOP = 20
+
+
+class OpenAI(Service):
+    """Chat completions with a JSON schema, or with one letter and its log-probabilities (``letters=True``)."""
+
+    def __init__(
+        self,
+        model: str = "",
+        *,
+        base_url: str = "https://api.openai.com/v1",
+        temperature: float = 0.0,
+        letters: bool = False,
+        **limits: Unpack[Limits],
+    ) -> None:
+        if not model:
+            raise ConfigError("backend openai needs a model name", hint="give ask.model, as the server calls it")
+        super().__init__("openai", model, base_url, {"temperature": temperature, "letters": letters}, **limits)
+        self.temperature, self.letters = temperature, letters
+        self._refused: Counter[str] = Counter()
+        self._session = uuid.uuid4().hex[:8]
+
+    @contextlib.asynccontextmanager
+    async def client(self) -> AsyncIterator[Any]:
+        """``post(body, headers)`` over one session. The key is in no header of its own: those a proxy is shown."""
+        key = os.environ.get("OPENAI_API_KEY", "")
+        url = f"{self.base_url}/chat/completions"
+        common = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        async with connections(self.base_url, self.is_free) as session:
+            yield lambda body, headers: session.post(
+                url, data=json.dumps(body).encode(), headers=common | headers, allow_redirects=False
+            )
+
+    async def attempt(self, client: Any, prompt: Prompt) -> Response:
+        """POST /chat/completions once.
+
+        The request bears its hash as ``Idempotency-Key``: a server that keeps its answers by it gives the one that a
+        killed process or a broken connection has lost. After an answer that is of no use the next try is a new request.
+        """
+        import aiohttp
+
+        question = request_hash(self.name, prompt, self.parameters)
+        refused = self._refused.get(question)
+        key = f"{question}-{self._session}-{refused}" if refused else question
+        try:
+            async with client(self._body(prompt), {"Idempotency-Key": f'"{key}"'}) as reply:
+                content = await reply.read()
+        except (aiohttp.ClientError, OSError) as error:
+            raise unanswered(error) from None
+        except TooLarge as error:
+            self._refused[question] += 1
+            raise unanswered(error) from None
+        if reply.status != 200:
+            self._refused[question] += reply.status != 409
+            raise Failed(f"HTTP {reply.status}", reply.status in RETRIED, retry_after(reply.headers))
+        try:
+            return self._read(json.loads(content), prompt)
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+            self._refused[question] += 1
+            raise Failed("the server's answer is not that of a chat completion", again=True) from None
+
+    def _body(self, prompt: Prompt) -> dict[str, Any]:
+        messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
+        body: dict[str, Any] = {"model": self.model, "messages": messages, "temperature": self.temperature}
+        body["max_tokens"] = prompt.max_tokens
+        if prompt.schema is not None:
+            schema = {"name": prompt.kind, "strict": True, "schema": prompt.schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        elif self.letters and prompt.kind == "prior":
+            body |= {"logprobs": True, "top_logprobs": _TOP}
+        return body
+
+    def _read(self, reply: dict[str, Any], prompt: Prompt) -> Response:
+        choice, usage = reply["choices"][0], reply.get("usage") or {}
+        reason = choice.get("finish_reason")
+        finish = {"length": "length", "content_filter": "blocked"}.get(reason, "stop")
+        text = choice["message"].get("content") or ""
+        if not isinstance(text, str):
+            raise TypeError
+        probabilities = None
+        if self.letters and prompt.kind == "prior":
+            tops = (choice.get("logprobs") or {}).get("content") or []
+            pairs = [(t["token"], t["logprob"]) for t in tops[0]["top_logprobs"]] if tops else []
+            probabilities = letter_probabilities(pairs, len(prompt.options))
+            finish = "stop" if finish == "length" else finish  # one token is all that was asked for
+        return Response(
+            text,
+            model=str(reply.get("model") or self.model)[:200],
+            tokens_in=count(usage.get("prompt_tokens")),
+            tokens_out=count(usage.get("completion_tokens")),
+            probabilities=probabilities,
+            finish=finish,
+        )
+
+
+def letter_probabilities(tokens: Sequence[tuple[str, float]], options: int) -> tuple[float, ...] | None:
+    """Probability of each option letter from (token, log-probability) pairs, normalised; None under half in all."""
+    total = [0.0] * options
+    for token, logprob in tokens:
+        letter = token.strip().strip("().:")
+        at = LETTERS.find(letter) if len(letter) == 1 else -1
+        if 0 <= at < options and isinstance(logprob, (int, float)) and logprob <= 0.001:
+            total[at] += math.exp(min(logprob, 0.0))
+    mass = sum(total)
+    return tuple(p / mass for p in total) if 0.5 <= mass <= 1.01 else None

@@ -1,0 +1,1 @@
+"""How a service is asked: connections, retries, pace. Knows no game."""

@@ -1,0 +1,1 @@
+"""What is kept of every question and answer. Asks nobody."""

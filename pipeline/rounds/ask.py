@@ -1,0 +1,117 @@
+"""Questions to one adviser through the journal: asked, asked again where the answer cannot be used, counted, kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from lore_datasets.errors import AnswerError, shown
+from pipeline.llm.base import LLM, Prompt, Response
+from pipeline.llm.journal.journal import Budget, Journal, JournalStats
+from pipeline.questions.check import Rejected
+from pipeline.questions.parse import MAX_ANSWER, Advice, clean_text, parse
+from pipeline.rounds.rows import Row
+
+__all__ = ["Asked", "ShardResult", "ask", "forms", "storable"]
+
+_AGAIN = "\n\nYour last answer to this question could not be used (attempt {n}). Answer exactly in the form asked for."
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question and what came of it; ``advice`` is None when no answer could be used."""
+
+    where: str
+    prompt: Prompt
+    advice: Advice | None
+
+
+@dataclass
+class ShardResult:
+    """What one shard of questions gave.
+
+    Attributes:
+        rows: states with usable advice.
+        answers: (request hash, prompt, response) of everything that was answered or failed, in order.
+        rejects: what was refused, with reasons.
+        counts: dotted name -> number.
+        stats: journal hits, questions asked, tokens, dollars, seconds.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    answers: list[tuple[str, Prompt, Response]] = field(default_factory=list)
+    rejects: list[Rejected] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    stats: JournalStats = field(default_factory=JournalStats)
+
+
+def ask(
+    llm: LLM,
+    prompts: Sequence[Prompt],
+    names: Collection[str],
+    result: ShardResult,
+    *,
+    journal: Journal,
+    budget: Budget | None = None,
+    retries: int = 0,
+) -> list[Asked]:
+    """Ask, parse, and ask again what failed or could not be used (``retries`` times); one Asked per prompt, in order.
+
+    A question whose answer could not be used is asked again in other words, one that failed in the same words: so a
+    later run finds the answer of the second attempt under the same key. ``names`` are all goals and actions that an
+    answer may name. Answers, rejects and counts are added to ``result``.
+    """
+    out: list[Asked | None] = [None] * len(prompts)
+    unusable = [0] * len(prompts)
+    todo = list(range(len(prompts)))
+    again = 0 if getattr(llm, "answers_once", False) else retries
+    has_answer = getattr(llm, "has_answer", lambda prompt: True)
+    for attempt in range(again + 1):
+        asked = [_again(prompts[i], unusable[i]) for i in todo]
+        if attempt:
+            asked, todo = _kept(asked, todo, has_answer)
+        keys = journal.keys(llm, asked)
+        responses = journal.ask(llm, asked, budget=budget, stats=result.stats, keys=keys)
+        for kind, n in Counter([prompt.kind for prompt in asked]).items():
+            result.counts[f"questions.{kind}"] += n
+        left = []
+        for i, key, prompt, response in zip(todo, keys, asked, responses, strict=True):
+            result.answers.append((key, prompt, response))
+            where = f"{prompt.kind} {key[:12]}"
+            try:
+                out[i] = Asked(where, prompt, parse(response, prompt, names))
+            except AnswerError as error:
+                out[i] = Asked(where, prompt, None)
+                left.append(i)
+                unusable[i] += response.error is None
+                reason = "failed" if response.error else "blocked" if response.finish == "blocked" else "malformed"
+                result.counts[f"{reason}.{prompt.kind}"] += 1
+                result.rejects.append(Rejected(reason, where, clean_text(shown(error, 160))))
+        todo = left
+        if not todo:
+            break
+    return [a for a in out if a is not None]
+
+
+def _kept(asked: list[Prompt], todo: list[int], has_answer: Callable[[Prompt], bool]) -> tuple[list[Prompt], list[int]]:
+    """The questions that asking again can answer, with their indices."""
+    pairs = [(prompt, i) for prompt, i in zip(asked, todo, strict=True) if has_answer(prompt)]
+    return [prompt for prompt, _ in pairs], [i for _, i in pairs]
+
+
+def _again(prompt: Prompt, unusable: int) -> Prompt:
+    """The question after ``unusable`` answers that could not be used; only fixed words are added, nothing of them."""
+    return replace(prompt, user=prompt.user + _AGAIN.format(n=unusable)) if unusable else prompt
+
+
+def forms(llm: LLM, retries: int) -> list[Callable[[Prompt], Prompt]]:
+    """The wordings in which one question may be asked: as it is, then after one, two, ... unusable answers."""
+    count = 0 if getattr(llm, "answers_once", False) else retries
+    return [partial(_again, unusable=n) for n in range(count + 1)]
+
+
+def storable(text: str) -> str:
+    """Foreign text as the store takes it: valid Unicode, no NUL, at most 64 kB."""
+    return text[:MAX_ANSWER].encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")

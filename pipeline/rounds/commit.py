@@ -1,0 +1,163 @@
+"""Shards of checked answers as the next version of an advice dataset, with counts, rates, cost and provenance."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from lore_datasets.errors import BadInput
+from lore_datasets.store.store import Store
+from lore_datasets.types import ArtifactRef
+from pipeline.config import to_dict
+from pipeline.llm.base import Prompt, Response
+from pipeline.llm.journal.journal import JournalStats
+from pipeline.questions.prompts import load_template
+from pipeline.rounds.ask import ShardResult, storable
+from pipeline.rounds.round import Round
+from pipeline.rounds.rows import row_arrays
+
+__all__ = ["commit_round"]
+
+
+def commit_round(
+    now: Round,
+    results: Sequence[ShardResult],
+    store: Store,
+    name: str,
+    *,
+    parents: Sequence[ArtifactRef | str] = (),
+    provenance: Mapping[str, Any] | None = None,
+    message: str = "",
+) -> ArtifactRef:
+    """Write all shards as the next version of ``name``; the order of the shards is the order of the rows."""
+    results = [now.first, *results]
+    rows = [row for result in results for row in result.rows]
+    answers = [answer for result in results for answer in result.answers]
+    if not rows:
+        reasons = Counter(r.reason for result in results for r in result.rejects)
+        raise BadInput(
+            f"no usable advice in {len(answers)} answers", kept="the journal", hint=f"refused: {dict(reasons)}"
+        )
+    models = sorted({response.model for _, _, response in answers if response.error is None})
+    if len(models) > 1 and not now.config.ask.allow_mixed_models:
+        raise BadInput(
+            f"answers of {len(models)} models in one version: {', '.join(models)}",
+            kept="every answer, in the journal",
+            hint="allow it with ask.allow_mixed_models, or ask one model version alone",
+        )
+    counts, cost = _counts(results), _cost(now, results, len(rows), _spent_before(store, name))
+    actions, skills = now.environment.vocab.actions, [skill.name for skill in now.skills]
+    about = {**_provenance(now, models), **(provenance or {}), "round_counts": counts}
+    config = to_dict(now.config)
+    writer = store.writer(
+        name, "advice", environment=now.environment, parents=parents, skills=now.skills, config=config, provenance=about
+    )
+    writer.append("rows", **row_arrays(rows, now.packed, actions, skills, now.config.advise))
+    writer.append("answers", **_answer_arrays(answers))
+    rejects = [r for result in results for r in result.rejects]
+    if rejects:
+        columns = {key: [storable(getattr(r, key)) for r in rejects] for key in ("reason", "where", "text")}
+        writer.append("rejects", **columns)
+    if now.new_skills:
+        names, texts = [s.name for s, _ in now.new_skills], [s.to_json() for s, _ in now.new_skills]
+        writer.append("skills", name=names, json=texts, origin=[origin for _, origin in now.new_skills])
+    writer.count(**counts)
+    writer.spent(**cost)
+    return writer.commit(message or f"{len(rows)} states advised by {now.llm.name}")
+
+
+def _answer_arrays(answers: Sequence[tuple[str, Prompt, Response]]) -> dict[str, Any]:
+    responses = [response for _, _, response in answers]
+    return {
+        "kind": [prompt.kind for _, prompt, _ in answers],
+        "prompt_hash": [key for key, _, _ in answers],
+        "prompt": [prompt.user for _, prompt, _ in answers],
+        "response": [storable(r.text) for r in responses],
+        "model": [storable(r.model) for r in responses],
+        "tokens_in": np.array([r.tokens_in for r in responses], np.int32),
+        "tokens_out": np.array([r.tokens_out for r in responses], np.int32),
+        "latency_s": np.array([r.latency_s for r in responses], np.float32),
+        "price_usd": np.array([r.price_usd for r in responses], np.float32),
+    }
+
+
+def _counts(results: Sequence[ShardResult]) -> dict[str, Any]:
+    """Nested counts, rejects by reason, and the rates of malformed and infeasible before and after checking."""
+    flat: Counter[str] = sum((result.counts for result in results), Counter())
+    nested: dict[str, Any] = {"rejected": dict(sorted(Counter(r.reason for s in results for r in s.rejects).items()))}
+    for key, value in sorted(flat.items()):
+        group, _, leaf = key.partition(".")
+        if leaf:
+            nested.setdefault(group, {})[leaf] = value
+        else:
+            nested[group] = value
+    questions = max(sum(nested.get("questions", {}).values()), 1)
+    named, plans = max(flat["choices.named"], 1), max(flat["plans.offered"], 1)
+    nested["rates"] = {
+        "malformed": round(sum(nested.get("malformed", {}).values()) / questions, 6),
+        "infeasible_before": round(flat["choices.infeasible"] / named, 6),
+        "infeasible_after": 0.0,
+        "plans_refused": round(1 - flat["plans.kept"] / plans if flat["plans.offered"] else 0.0, 6),
+        "no_advice": round(flat["no_advice"] / max(flat["states"], 1), 6),
+    }
+    return nested
+
+
+def _spent_before(store: Store, name: str) -> float:
+    """US dollars that all versions of ``name`` cost so far."""
+    if name not in store.names() or not store.versions(name):
+        return 0.0
+    cost = store.manifest(name).cost
+    return float(cost.get("price_usd_total", cost.get("price_usd", 0.0)))
+
+
+def _cost(now: Round, results: Sequence[ShardResult], rows: int, before: float) -> dict[str, float]:
+    """What the answers of this version cost (whenever they were asked), per row, with all versions before it, and how
+    many were asked in this run.
+    """
+    stats = JournalStats()
+    for result in results:
+        stats.add(result.stats)
+    responses = [response for result in results for _, _, response in result.answers]
+    dollars = float(sum(r.price_usd for r in responses))
+    return {
+        "requests": len(responses),
+        "asked_now": stats.asked,
+        "from_journal": stats.served,
+        "tokens_in": sum(r.tokens_in for r in responses),
+        "tokens_out": sum(r.tokens_out for r in responses),
+        "price_usd": dollars,
+        "price_usd_per_row": dollars / rows,
+        "price_usd_total": before + dollars,
+        "latency_s": round(float(sum(r.latency_s for r in responses)), 6),
+        "seconds": round(time.monotonic() - now.started, 6),
+    }
+
+
+def _provenance(now: Round, models: Sequence[str]) -> dict[str, Any]:
+    templates, systems = {}, {}
+    letter = getattr(now.llm, "letters", False)
+    for kind, file in (("prior", "prior_letter" if letter else "prior"), ("plan", "plan"), ("skills", "skills")):
+        template = load_template(now.environment.name, file)
+        templates[kind] = {"name": template.name, "version": template.version, "sha256": template.sha256}
+        systems[kind] = now.renderer.system(template)
+    return {
+        "adviser": now.llm.name,
+        "models": list(models),
+        "parameters": dict(getattr(now.llm, "parameters", {})),
+        **({"model": dict(about)} if (about := getattr(now.llm, "about", None)) else {}),
+        "templates": templates,
+        "system_prompts": systems,
+        **({"skill_trials": _trials(now)} if now.trials else {}),
+        **({"revisions": dict(sorted(now.revised.items()))} if now.revised else {}),
+    }
+
+
+def _trials(now: Round) -> dict[str, dict[str, Any]]:
+    """Success rate and steps of each new skill that was tried out."""
+    return {name: {**asdict(trial), "success_rate": round(trial.success_rate, 4)} for name, trial in now.trials.items()}

@@ -1,1 +1,0 @@
-"""Prompts as versioned data files, one folder per environment; their format is read by :mod:`pipeline.prompts`."""

@@ -1,0 +1,105 @@
+"""Finished phases are skipped, unfinished ones run again, other settings are refused."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+import pytest
+
+from flows.jobs.phases import Phases, hold, write_json
+from flows.terminal import PlainTerminal, clock, use
+from lore_datasets.errors import Busy, ConfigError
+
+
+def test_a_finished_phase_is_skipped_and_says_so(tmp_path):
+    calls, out = [], io.StringIO()
+
+    def work():
+        calls.append(1)
+        return {"made": "x"}
+
+    with use(PlainTerminal(out)):
+        for _ in range(2):
+            assert Phases(tmp_path, {"seed": 0}).run("one", {"a": (1, 2)}, work) == {"made": "x"}
+    assert len(calls) == 1 and "one: done before, skipped" in out.getvalue()
+
+
+def test_other_inputs_or_a_vanished_result_run_the_phase_again(tmp_path):
+    phases, calls = Phases(tmp_path, {}), []
+
+    def work():
+        calls.append(1)
+        return {}
+
+    phases.run("one", {"a": 1}, work)
+    phases.run("one", {"a": 2}, work)
+    phases.run("one", {"a": 2}, work, holds=lambda result: False)
+    assert len(calls) == 3
+
+
+def test_a_phase_that_raised_leaves_no_trace(tmp_path):
+    phases = Phases(tmp_path, {})
+    with pytest.raises(ZeroDivisionError):
+        phases.run("one", {}, lambda: {"x": 1 // 0})
+    assert phases.done("one", {}) is None and phases.run("one", {}, lambda: {"x": 1}) == {"x": 1}
+
+
+def test_a_folder_begun_with_other_settings_is_refused_by_name(tmp_path):
+    Phases(tmp_path, {"seed": 0, "rows": 5})
+    with pytest.raises(ConfigError, match=r"was begun with seed 0.*--fresh"):
+        Phases(tmp_path, {"seed": 1, "rows": 5})
+
+
+def test_forgetting_keeps_the_lock_and_the_server_s_database(tmp_path):
+    Phases(tmp_path, {"seed": 0})
+    for name in ("prefect", "none"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".lock").touch()
+    Phases.forget(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "prefect"]
+    Phases(tmp_path, {"seed": 1})
+
+
+def test_a_state_file_torn_by_a_crash_counts_as_absent(tmp_path):
+    phases = Phases(tmp_path, {})
+    (tmp_path / "state" / "one.json").write_text('{"inputs": {')
+    assert phases.done("one", {}) is None
+
+
+def test_json_is_written_whole_and_leaves_no_draft(tmp_path):
+    write_json(tmp_path / "a" / "x.json", {"b": 1})
+    write_json(tmp_path / "a" / "x.json", {"b": 2})
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["x.json"]
+    assert (tmp_path / "a" / "x.json").read_text() == '{\n "b": 2\n}'
+
+
+def test_a_second_process_in_the_same_folder_is_told_that_it_is_busy(tmp_path):
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom flows.jobs.phases import hold\n"
+        "with hold(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout.readline().strip() == "in"
+    with pytest.raises(Busy, match="another process works in"), hold(tmp_path):
+        raise AssertionError("two holders")
+    other.kill()
+    other.communicate()
+    with hold(tmp_path):
+        pass
+
+
+def test_the_time_left_reads_as_a_clock():
+    assert [clock(s) for s in (0, 59.6, 61, 3600)] == ["0:00", "1:00", "1:01", "1:00:00"]
+
+
+def test_without_a_terminal_a_bar_ends_in_one_line():
+    out = io.StringIO()
+    with use(PlainTerminal(out)) as terminal, terminal.bars() as add:
+        bar = add("ask", 10)
+        for n in range(11):
+            bar.update(n, note="fine")
+    assert out.getvalue().strip() == "ask                 100 %  10/10  fine"

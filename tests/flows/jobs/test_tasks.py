@@ -1,0 +1,137 @@
+"""The steps behind the flows: each can be repeated without harm, and goes on after a stop."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flows.cli import main as cli
+from flows.config import AdviceJob, CollectJob, DemoJob, EvaluateJob
+from flows.jobs import tasks
+from lore.config import EnvConfig
+from lore.envs import make_env
+from lore.options.play import GoalPlayer
+from lore_datasets.environments import get_environment
+from lore_datasets.errors import BadInput, ConfigError
+from lore_datasets.store.store import Store
+from pipeline.config import AskConfig, CollectConfig, SelectConfig, to_dict
+from pipeline.llm.backends.rules import rank_goals
+from pipeline.rounds.collect import HalfAndHalf, RandomPolicy, collect, commit_states
+
+PLAY = CollectJob("play", CollectConfig(budget=90, stride=2))
+
+
+def asking(states, **options):
+    return AdviceJob(str(states), "talk", select=SelectConfig(budget=40), **options)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """States and one advice version about forty of them."""
+    root = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LORE_DATASETS", str(root))
+        states = tasks.play_states(PLAY)
+        return root, states, tasks.advise_states(asking(states))
+
+
+@pytest.fixture(autouse=True)
+def there(stored, monkeypatch):
+    monkeypatch.setenv("LORE_DATASETS", str(stored[0]))
+
+
+def test_the_same_play_is_stored_once(stored):
+    assert tasks.play_states(PLAY) == stored[1]
+    assert Store(stored[0]).versions("play") == [1]
+
+
+def test_all_three_players_contribute(stored):
+    manifest = Store(stored[0]).manifest(stored[1])
+    assert manifest.counts["by_source"] == {"random": 30, "rules": 30, "half_and_half": 30}
+
+
+def test_an_interrupted_collection_is_continued_to_the_same_size(stored):
+    environment = get_environment("crafter")
+    config = CollectConfig(budget=60, stride=2, seed=7)
+
+    def rules():
+        return GoalPlayer(rank_goals, environment.skills, environment.vocab)
+
+    calls = []
+
+    class Stopping(RandomPolicy):
+        def __call__(self, view, rng):
+            calls.append(1)
+            if len(calls) > 20:
+                raise KeyboardInterrupt
+            return super().__call__(view, rng)
+
+    players = {"random": Stopping(), "rules": rules(), "half_and_half": HalfAndHalf(rules())}
+    game = EnvConfig(observation="symbolic")
+    part = collect(lambda: make_env(game, 7), players, 60, np.random.default_rng(7), stride=2)
+    assert 0 < len(part) < 60 and not part.complete
+    commit_states(part, environment, Store(), "broken-off", to_dict(config))
+    ref = tasks.play_states(CollectJob("broken-off", config))
+    manifest = Store().manifest(ref)
+    assert ref.version == 2 and manifest.counts["rows"] == 60 and manifest.provenance["complete"]
+
+
+def test_asking_again_makes_no_new_version_and_other_states_make_a_child(stored):
+    root, states, first = stored
+    assert tasks.advise_states(asking(states)) == first
+    other = tasks.play_states(CollectJob("more", CollectConfig(budget=60, seed=1)))
+    second = tasks.advise_states(asking(other))
+    assert second.version == 2 and {str(first), str(other)} <= set(Store(root).manifest(second).parents)
+    keys = Store(root).open(second, wanted=lambda path: path.endswith("key_fine")).arrays
+    assert len(keys) == 2 and not set(keys["round-000/key_fine"]) & set(keys["round-001/key_fine"])
+
+
+def test_advice_is_refused_for_what_are_no_states(stored):
+    with pytest.raises(BadInput, match="is of kind advice, not states"):
+        tasks.advise_states(AdviceJob(str(stored[2]), "x"))
+
+
+def test_a_dry_run_counts_questions_and_writes_nothing(stored, capsys):
+    root, states, _ = stored
+    before = sorted(str(p) for p in root.rglob("*") if p.is_file())
+    found = tasks.estimate(
+        AdviceJob(str(states), "fresh-name", select=SelectConfig(budget=10), journal="nowhere.sqlite")
+    )
+    assert found.new == found.questions >= 10 and found.price_usd == 0.0
+    assert cli.main(["advise", "--states", str(states), "--name", "fresh-name", "--dry-run"]) == 0
+    assert "questions" in capsys.readouterr().out
+    assert sorted(str(p) for p in root.rglob("*") if p.is_file()) == before
+
+
+def test_the_advice_model_is_made_once_and_its_figures_are_kept(stored):
+    ref = stored[2]
+    model = tasks.distil_model(ref, epochs=1)
+    assert tasks.distil_model(ref, epochs=1) == model
+    assert 0 <= tasks.coverage(ref)["model_agreement"] <= 1
+
+
+@pytest.mark.parametrize("backend", ["blind", "random", "degraded"])
+def test_controls_are_advisers_like_any_other(backend, stored):
+    job = AdviceJob(
+        str(stored[1]), f"control-{backend}", select=SelectConfig(budget=15), ask=AskConfig(backend=backend)
+    )
+    ref = tasks.advise_states(job)
+    assert Store(stored[0]).manifest(ref).provenance["adviser"].startswith(backend)
+
+
+def test_jobs_check_their_values():
+    for make in (lambda: EvaluateJob(episodes=0), lambda: DemoJob(frames=-1), lambda: DemoJob(seed=True)):
+        with pytest.raises(ConfigError, match="out of range"):
+            make()
+
+
+def test_the_demo_s_presets_fill_what_was_left_open():
+    full, quick = DemoJob().resolved(), DemoJob(quick=True, frames=77).resolved()
+    assert full.states >= 2000 and full.folder == "runs/demo" and full.name == "crafter-demo"
+    assert quick.frames == 77 and 0 < quick.states < full.states and quick.folder == "runs/demo-quick"
+
+
+def test_a_service_gets_the_limits_of_the_question_settings(stored):
+    ask = AskConfig(backend="openai", model="m", base_url="http://127.0.0.1:9/v1", timeout_s=1.5, concurrency=3)
+    llm = tasks.adviser(AdviceJob(ask=ask), get_environment("crafter"), stored[0] / "journal.sqlite")
+    assert (llm.name, llm.timeout_s, llm.concurrency) == ("openai:m", 1.5, 3)

@@ -1,0 +1,232 @@
+"""schedules.toml: what it may say, what each mistake is called and in which line, and what deployments come of it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from flows.config import RefreshJob
+from flows.lab.schedules import FLOWS, check_datasets, read_schedules
+from flows.lab.up import UpJob, read_auth
+from lore_datasets.environments import get_environment
+from lore_datasets.errors import Busy, ConfigError, LoreError, NotFound, UsageError
+from lore_datasets.testing import small_states
+
+ROOT = Path(__file__).parents[3]
+NIGHTLY = """# a comment
+[nightly]
+flow = "refresh-round"
+cron = "0 3 * * *"
+timezone = "Europe/Zurich"
+
+[nightly.job]
+folder = "runs/a"
+rounds = 2
+select = {budget = 50, coverage = 0.5}
+ask.backend = "rules"
+"""
+
+
+def read(tmp_path, text):
+    path = tmp_path / "schedules.toml"
+    path.write_text(text)
+    return read_schedules(path)
+
+
+def test_a_schedule_says_when_what_and_with_which_settings(tmp_path):
+    (found,) = read(tmp_path, NIGHTLY)
+    assert (found.name, found.flow, found.when) == ("nightly", "refresh-round", "cron 0 3 * * * (Europe/Zurich)")
+    assert isinstance(found.job, RefreshJob) and (found.job.folder, found.job.rounds) == ("runs/a", 2)
+    assert (found.job.select.budget, found.job.select.coverage, found.job.ask.backend) == (50, 0.5, "rules")
+    both = read(tmp_path, '[a]\nflow = "collect"\ninterval = "90m"\n[b]\nflow = "ablate"\nactive = false\n')
+    assert [s.when for s in both] == ["every 90m", "by hand"] and [s.active for s in both] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ('[a]\nflow = "collect"\ncron = "0 3 * *"\n', 3, "is no cron line"),
+        ('[a]\nflow = "collect"\n\ncron = "61 3 * * *"\n', 4, "61"),
+        ('[a]\nflow = "collect"\ninterval = "1s"\n', 3, "out of range"),
+        ('[a]\nflow = "collect"\ninterval = 60\n', 3, "out of range"),
+        ('[a]\nflow = "collect"\ncron = "0 3 * * *"\ninterval = "1h"\n', 4, "exclude each other"),
+        ('[a]\nflow = "refresh"\n', 2, "is no flow"),
+        ('[a]\ninterval = "1h"\n', 1, "is no flow"),
+        ('[a]\nflow = "collect"\nevery = "1h"\n', 3, "unknown setting 'every'"),
+        ('[a]\nflow = "collect"\ntimezone = "Mars/Base"\n', 3, "unknown"),
+        ('[a]\nflow = "collect"\nactive = "no"\n', 3, "active"),
+        ('[A b]\nflow = "collect"\n', 1, "Expected"),
+        ('["A b"]\nflow = "collect"\n', 1, "is no name"),
+        ('[a]\nflow = "collect"\n[a.job]\nnmae = "x"\n', 4, "unknown setting 'job.nmae'"),
+        ('[a]\nflow = "collect"\n[a.job.collect]\nseed = 1\nbudgets = 3\n', 5, "job.collect.budgets"),
+        ('[a]\nflow = "collect"\n[a.job]\nname = 5\n', 4, "job.name"),
+        ('[a]\nflow = "refresh-round"\n[a.job]\nvisits = 3\nrounds = 0\n', 5, "rounds = 0 is out of range"),
+        ('[a]\nflow = "train"\n[a.job]\ndataset = "talk"\n', 4, "names no version exactly"),
+        ('[a]\nflow = "collect"\njob = 3\n', 3, "job is not a table"),
+        ('a = 3\n', 1, "is not a table"),
+        ('[a]\nflow = "collect"\nflow = "train"\n', 3, "Cannot overwrite"),
+        ('[a\n', 1, "Expected"),
+    ],
+)  # fmt: skip
+def test_every_mistake_is_named_with_its_line(tmp_path, text, line, said):
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, text)
+    assert f"schedules.toml, line {line}: " in str(caught.value) and said in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(NotFound, match="no file"):
+        read_schedules(tmp_path / "none.toml")
+
+
+def test_deployments_of_unknown_runs_and_datasets_are_refused_before_anything_starts(tmp_path, own_datasets):
+    path = tmp_path / "schedules.toml"
+    with pytest.raises(NotFound, match=r"line 2: nightly: no run in runs/a"):
+        check_datasets(read(tmp_path, NIGHTLY), path)
+    advice = '[ask]\nflow = "advice-batch"\n[ask.job]\nstates = "{}"\n'
+    with pytest.raises(NotFound, match="line 1: ask: "):
+        check_datasets(read(tmp_path, advice.format("nobody")), path)
+    check_datasets(
+        read(tmp_path, '[play]\nflow = "collect"\n[play.job]\nname = "nobody"\n' + advice.format("nobody")), path
+    )
+    ref = str(small_states(own_datasets, get_environment("crafter"), n=5))
+    check_datasets(read(tmp_path, advice.format(ref)), path)
+    wrong = ref.split("#")[0] + "#0123456789ab"
+    with pytest.raises(NotFound, match="has digest"):
+        check_datasets(read(tmp_path, advice.format(wrong)), path)
+
+
+def test_the_file_that_ships_is_valid():
+    shipped = read_schedules(ROOT / "schedules.toml")
+    assert [s.flow for s in shipped] == ["collect", "advice-batch"]
+    text = (ROOT / "schedules.toml").read_text()
+    start = text.index("# [nightly]")
+    live = "\n".join(line.removeprefix("# ").removeprefix("#") for line in text[start:].splitlines())
+    assert "[nightly.job]" in live
+
+
+def test_the_commented_example_is_valid_too(tmp_path):
+    text = (ROOT / "schedules.toml").read_text()
+    example = text[text.index("# [nightly]") :]
+    (found,) = read(tmp_path, "\n".join(line.removeprefix("#").strip() for line in example.splitlines()))
+    assert found.flow == "refresh-round" and found.job.select.unsure == 0.2
+
+
+def test_every_flow_becomes_a_deployment_that_cancels_overlaps(tmp_path):
+    from flows.lab.deployments import BY_HAND, TAG, deployments
+
+    made = deployments(read(tmp_path, NIGHTLY))
+    assert [(d.flow_name, d.name) for d in made] == [("refresh-round", "nightly")] + [
+        (d.flow_name, BY_HAND) for d in made[1:]
+    ]
+    assert len(made) == 1 + len(FLOWS)
+    for each in made:
+        assert each.tags == [TAG] and each.concurrency_limit == 1
+        assert each.concurrency_options.collision_strategy.value == "CANCEL_NEW"
+        assert set(each._parameter_openapi_schema.properties) >= {"job"}
+    nightly = made[0]
+    assert nightly.parameters["job"]["rounds"] == 2
+    assert [s.schedule.cron for s in nightly.schedules] == ["0 3 * * *"]
+
+
+def test_the_work_pool_file_names_flows_that_exist_with_settings_that_hold():
+    import yaml
+    from pydantic import TypeAdapter
+
+    from flows.lab.deployments import flow_of
+
+    body = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    entries = {entry["entrypoint"]: entry for entry in body["deployments"]}
+    for name, (target, kind) in FLOWS.items():
+        module, _, attribute = target.partition(":")
+        entry = entries.pop(f"{module.replace('.', '/')}.py:{attribute}")
+        assert flow_of(name) is not None
+        TypeAdapter(kind).validate_python(entry["parameters"]["job"])
+        if name in ("train", "refresh-round", "ablate"):
+            assert entry["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+    assert not entries
+
+
+def test_an_open_address_needs_an_auth_string_from_a_file_of_one_s_own(tmp_path):
+    assert read_auth(UpJob(), {}) == ""
+    with pytest.raises(UsageError, match="everybody on that network"):
+        read_auth(UpJob(host="0.0.0.0"), {})
+    secret = tmp_path / "auth"
+    secret.write_text("lab:a-long-password\n")
+    secret.chmod(0o644)
+    job = UpJob(host="0.0.0.0", auth_file=str(secret))
+    with pytest.raises(UsageError, match="can be read by others"):
+        read_auth(job, {})
+    secret.chmod(stat.S_IRUSR | stat.S_IWUSR)
+    assert read_auth(job, {}) == read_auth(UpJob(host="0.0.0.0"), {"LORE_AUTH": "lab:a-long-password"})
+    for weak in ("lab", "lab:short", ":a-long-password", "lab:with a space in it"):
+        with pytest.raises(UsageError, match="not user:password"):
+            read_auth(UpJob(), {"LORE_AUTH": weak})
+    with pytest.raises(NotFound, match="no file"):
+        read_auth(UpJob(auth_file=str(tmp_path / "gone")), {})
+
+
+def test_a_taken_port_is_named_before_anything_starts(tmp_path, monkeypatch):
+    import socket
+
+    from flows.lab.up import up
+
+    monkeypatch.chdir(tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(Busy, match=f"port {port} on 127.0.0.1 is taken"):
+            up(UpJob(port=port))
+        with pytest.raises(Busy, match="TensorBoard cannot listen there"):
+            up(UpJob(port=0, tensorboard_port=port))
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(ConfigError, match="port = 80 is out of range"):
+        UpJob(port=80)
+
+
+def test_reports_are_served_by_name_and_nothing_else(tmp_path):
+    import threading
+
+    import httpx
+
+    from flows.lab.report_server import pages, server
+
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "report.html").write_text("<p>the report</p>")
+    (tmp_path / "runs" / "a" / "config.json").write_text("{}")
+    (tmp_path / "secret.html").write_text("no")
+    (tmp_path / "runs" / "ablation.html").symlink_to(tmp_path / "secret.html")
+    assert pages(tmp_path / "runs") == ["a/report.html"]
+    with server(tmp_path / "runs", 0) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{http.server_port}"
+        assert 'href="/a/report.html"' in httpx.get(base).text
+        assert httpx.get(f"{base}/a/report.html").text == "<p>the report</p>"
+        for path in ("/a/config.json", "/../secret.html", "/%2e%2e/secret.html", "/ablation.html", "/a/"):
+            assert httpx.get(base + path).status_code == 404
+        http.shutdown()
+
+
+def test_errors_survive_being_told_with_their_line(tmp_path, own_datasets):
+    with pytest.raises(LoreError) as caught:
+        check_datasets(read(tmp_path, NIGHTLY), tmp_path / "schedules.toml")
+    assert caught.value.exit_code == 3 and caught.value.hint
+
+
+def test_the_settings_of_a_lab_are_ones_that_prefect_takes(tmp_path, monkeypatch):
+    from prefect.settings import Settings
+
+    from flows.prefect_flows.runtime import lab_environment
+
+    environment = lab_environment(tmp_path, "127.0.0.1", 4321, "lab:a-long-password")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    found = Settings()
+    assert found.server.api.port == 4321 and found.api.url == "http://127.0.0.1:4321/api"
+    assert found.server.services.scheduler.max_runs == 5 and not found.server.analytics_enabled
+    assert found.server.api.auth_string.get_secret_value() == "lab:a-long-password"
+    assert "PREFECT_API_AUTH_STRING" not in lab_environment(tmp_path, "127.0.0.1", 4321)

@@ -1,0 +1,117 @@
+"""A recorded episode tells what happened and who decided; open-loop pictures show what the world model expects."""
+
+import numpy as np
+import pytest
+import torch
+
+from lore.advice.model import distil
+from lore.config import load_config
+from lore.evaluation.open_loop import draw, predict
+from lore.evaluation.recording import read_recording, record_episode
+from lore.training.loop import train
+from lore.training.run import Run
+from lore_datasets.environments import get_environment
+from lore_datasets.exchange.hdf5 import export_hdf5
+from lore_datasets.store.store import Store
+from lore_datasets.testing import small_advice
+from lore_datasets.types import SymbolicState
+
+SMALL = {
+    "size": "tiny", "batch_size": 32, "sequence_length": 8, "train_ratio": 4.0, "horizon": 5, "warmup": 5,
+    "log_interval": 20, "threads": 1, "replay_capacity": 500, "env.length": 60, "env.area": (24, 24), "device": "cpu",
+    "save_interval_s": 3600.0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["symbolic", "pixels"])
+def trained(request, tmp_path_factory):
+    """A short run of each observation; the symbolic one with all three paths on."""
+    folder, paths = tmp_path_factory.mktemp(request.param), {}
+    if request.param == "symbolic":
+        ref = small_advice(folder / "datasets", get_environment("crafter"), n=40)
+        distil(ref, Store(folder / "datasets"), epochs=2)  # so that every state has advice
+        export_hdf5(Store(folder / "datasets"), ref, folder / "advice.h5")
+        paths = {"dataset": str(folder / "advice.h5"), "use_llm": True, "enable_synthetic_replay": True}
+        paths |= {"enable_hierarchical_options": True, "synthetic.warmup_updates": 2, "hold": 4}
+    config = load_config(**SMALL, observation=request.param, total_frames=70, **paths)
+    train(config, folder / "run")
+    return folder / "run", config, read_recording(record_episode(folder / "run", seed=7))
+
+
+def test_every_frame_of_a_recording_has_its_thoughts_and_its_decider(trained):
+    _, config, found = trained
+    frames = len(found["reward"])
+    assert 2 <= frames <= config.env.length + 1
+    per_frame = {"state", "reward", "action", "value", "entropy", "beta", "charge", "skill", "row"}
+    assert all(len(found[name]) == frames for name in per_frame)
+    assert found["action"][-1] == -1 and (found["action"][:-1] >= 0).all()
+    assert np.isfinite(found["value"]).all() and ((found["entropy"] > 0) & (found["entropy"] <= 1.0001)).all()
+    assert set(found["charge"]) <= {"policy", "advice", "option", "plan"}
+    assert (found["image"].shape == (frames, 64, 64, 3)) if config.env.observation == "pixels" else "image" not in found
+    layout = get_environment("crafter").layout
+    assert SymbolicState.unpack(found["state"], layout).view.shape == (frames, layout.height, layout.width)
+    if config.needs_advice:
+        assert found["beta"].max() > 0 and len(found["skills"]) > 0 and str(found["advice"]).startswith("small@v1#")
+        assert set(found["charge"]) != {"policy"}
+        in_charge = (found["charge"] == "option") | (found["charge"] == "advice")
+        assert (found["skill"][in_charge] >= 0).all()
+
+
+def test_the_same_seed_records_the_same_episode(trained):
+    run, _, found = trained
+    again = read_recording(record_episode(run, seed=7, name="again.npz"))
+    assert found.keys() == again.keys() and all(np.array_equal(found[k], again[k]) for k in found)
+
+
+def test_a_run_ends_with_a_picture_of_its_predictions(trained):
+    run, config, _ = trained
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run)).Reload()
+    assert events.Tags()["images"] == ["report/openloop"]
+    picture = events.Images("report/openloop")[0]
+    height, width = (64, 64) if config.env.observation == "pixels" else (42, 54)
+    assert (picture.height, picture.width) == (3 + 3 * height, 6 * width)
+    assert picture.encoded_image_string.startswith(b"GIF8")
+
+
+def test_only_the_first_half_is_seen_and_the_rest_follows_from_actions(trained):
+    folder, config, _ = trained
+    run = Run(config, folder)
+    run.restore()
+    records = {k: np.array(v) for k, v in run.replay.sample(3, 8, np.random.default_rng(0)).items()}
+    model, cpu = run.agent.world_model, torch.device("cpu")
+
+    def predicted(given) -> np.ndarray:
+        return predict(model, given, cpu, torch.Generator().manual_seed(1))[1]
+
+    before = predicted(records)
+    late = {k: v.copy() for k, v in records.items()}
+    late[model.key][:, 1 + 3 :] = 0  # 7 trained steps: three are seen
+    assert np.array_equal(predicted(late), before)
+    early = {k: v.copy() for k, v in records.items()}
+    early[model.key][:, 1:3] = 0
+    assert not np.array_equal(predicted(early), before)
+
+
+def test_pictures_leave_no_trace_in_the_run(tmp_path, monkeypatch):
+    from lore.training import loop
+    from lore.training.metrics import read_jsonl
+
+    rows = []
+    for name, seconds in (("often", 0.2), ("never", 1e9)):
+        monkeypatch.setattr(loop, "REPORT_S", seconds)
+        train(load_config(**SMALL, observation="symbolic", total_frames=150), tmp_path / name)
+        rows.append(
+            [{k: v for k, v in r.items() if k != "fps/policy"} for r in read_jsonl(tmp_path / name / "metrics.jsonl")]
+        )
+    assert rows[0] == rows[1]
+    assert any("loss/dyn" in row for row in rows[0])
+
+
+def test_a_drawing_stacks_truth_prediction_and_error_under_a_strip():
+    truth = np.zeros((2, 4, 5, 6, 3), np.uint8)
+    film = draw(truth, truth + 9)
+    assert film.shape == (4, 3 + 15, 12, 3)
+    assert (film[:, 3:8] == 0).all() and (film[:, 8:] == 9).all()
+    assert film[1, 0, 0, 1] > film[1, 0, 0, 0] and film[2, 0, 0, 0] > film[2, 0, 0, 1]

@@ -1,0 +1,215 @@
+"""The gate: beta, the KL budget, and what becomes of advice over goals."""
+
+import numpy as np
+import pytest
+
+from lore.config import GateConfig, ModelConfig
+from lore.gate.gate import (
+    Gate,
+    RunningPercentile,
+    advice_distribution,
+    advice_logits,
+    capped_beta,
+    kl,
+    softmax,
+)
+from lore.gate.trust import Trust
+
+A = 5
+
+
+def gate(**overrides) -> Gate:
+    model = {k: v for k, v in overrides.items() if k in ("beta_max", "delta_target", "uncertainty_threshold")}
+    return Gate(GateConfig(**{k: v for k, v in overrides.items() if k not in model}), ModelConfig(**model))
+
+
+def test_no_advice_means_beta_zero():
+    assert gate().beta(1.0, 0.0, 0) == 0.0
+
+
+def test_beta_follows_its_formula():
+    g = gate(beta_max=0.4, uncertainty_threshold=0.5, temperature=0.1)
+    assert g.beta(0.5, 0.8, 0) == pytest.approx(0.4 * 0.8 * 0.5)
+    assert g.beta(0.7, 0.8, 0) == pytest.approx(0.4 * 0.8 / (1 + np.exp(-2.0)))
+    assert g.beta(0.0, 1.0, 0) < 0.01 * g.beta(1.0, 1.0, 0)
+
+
+def test_beta_anneals_to_zero_when_asked():
+    g = gate(anneal_frames=100)
+    full = g.beta(1.0, 1.0, 0)
+    assert g.beta(1.0, 1.0, 50) == pytest.approx(full / 2)
+    assert g.beta(1.0, 1.0, 200) == 0.0
+
+
+def test_controller_keeps_the_mean_divergence_under_the_target():
+    rng = np.random.default_rng(0)
+    g = gate(beta_max=3.0, delta_target=0.1)
+    history = []
+    for _ in range(4000):
+        logits, hint = rng.normal(0, 0.3, A), np.where(np.arange(A) == rng.integers(A), 4.0, -1.0)
+        policy = softmax(logits)
+        divergence = kl(softmax(logits + g.beta(1.0, 1.0, 0) * hint), policy)
+        g.observe(divergence)
+        history.append(divergence)
+    assert np.mean(history[:5]) > 0.5  # far over budget before the controller acts
+    assert np.mean(history[1000:]) <= 0.1 * 1.05
+    assert np.mean(history[1000:]) > 0.05  # and the budget is used
+
+
+def test_kappa_recovers_when_advice_becomes_harmless():
+    g = gate(delta_target=0.1)
+    for _ in range(200):
+        g.observe(2.0)
+    low = g.kappa
+    for _ in range(2000):
+        g.observe(0.0)
+    assert low < 0.01
+    assert g.kappa == pytest.approx(1.0)
+
+
+def test_goal_mass_reaches_primitives_through_the_skills_next_actions():
+    logits = np.array([0, 0, 0, 0, 0, 2.0, 1.0, 5.0])
+    known = np.ones(8, bool)
+    proposals = np.array([1, 3, -1])  # the third skill cannot start
+    policy, p = advice_distribution(logits, known, proposals, np.zeros(0, np.int64), A)
+    assert p[7] == 0.0
+    assert policy.sum() == pytest.approx(1.0)
+    assert policy[1] == pytest.approx(p[1] + p[5])
+    assert policy[3] == pytest.approx(p[3] + p[6])
+
+
+def test_a_skill_in_a_slot_gets_its_mass_on_the_slot_and_on_its_next_action():
+    logits = np.array([-9, -9, -9, -9, -9, 2.0, 1.0])
+    policy, p = advice_distribution(logits, np.ones(7, bool), np.array([1, 3]), np.array([-1, 0]), A)
+    assert len(policy) == A + 2
+    assert policy.sum() == pytest.approx(1.0)
+    assert policy[A + 1] / policy[3] == pytest.approx(p[5] / p[6], rel=1e-3)
+    assert policy[1] == pytest.approx(policy[A + 1], rel=1e-3)
+    assert policy[A] == 0.0
+
+
+def test_unknown_entries_say_nothing_and_no_known_entry_means_no_advice():
+    logits = np.array([0, 9.0, 0, 0, 0, 2.0])
+    known = np.array([0, 0, 0, 0, 0, 1], bool)
+    policy, _ = advice_distribution(logits, known, np.array([2]), np.zeros(0, np.int64), A)
+    assert policy[2] == pytest.approx(1.0)
+    none, extended = advice_distribution(logits, known, np.array([-1]), np.zeros(0, np.int64), A)
+    assert none.sum() == 0 == extended.sum()
+
+
+def test_advice_logits_are_linear_in_the_probability_bounded_and_silent_where_forbidden():
+    allowed = np.array([True, True, True, False])
+    logits = advice_logits(np.array([0.6, 0.15, 0.0, 0.25]), allowed, 2.0)
+    np.testing.assert_allclose(logits, [2.0, -1.0, -2.0, 0.0])
+    assert (advice_logits(np.zeros(4), allowed, 2.0) == 0).all()
+
+
+def test_at_one_divergence_no_other_tilt_of_the_policy_agrees_with_the_advice_more_often():
+    rng, allowed = np.random.default_rng(3), np.ones(9, bool)
+    for _ in range(20):
+        advice, own = rng.dirichlet(np.full(9, 0.3)), rng.normal(0, 1, 9)
+        policy = softmax(own)
+        mixed = softmax(own + 0.2 * advice_logits(advice, allowed, 5.0))
+        spent = kl(mixed, policy)
+        for other in (np.log(advice + 1e-3), rng.normal(0, 1, 9)):
+            weight = capped_beta(own, other, allowed, 50.0, spent)
+            assert softmax(own + weight * other) @ advice <= mixed @ advice + 1e-9
+
+
+def test_divergence_of_equal_distributions_is_zero_and_masked_softmax_gives_exact_zeros():
+    p = softmax(np.array([1.0, 2.0, 3.0]), np.array([True, False, True]))
+    assert p[1] == 0.0
+    assert kl(p, p) == 0.0
+    assert kl(np.array([1.0, 0.0]), np.array([0.5, 0.5])) == pytest.approx(np.log(2))
+
+
+def test_running_percentile_maps_to_unit_range_and_survives_saving():
+    signal = RunningPercentile()
+    values = [signal(v) for v in np.random.default_rng(0).normal(10, 3, 500)]
+    assert min(values) == 0.0 and max(values) == 1.0 and 0.3 < np.mean(values[50:]) < 0.7
+    copy = RunningPercentile()
+    copy.load_state_dict(signal.state_dict())
+    assert copy(11.0) == signal(11.0)
+
+
+def test_gate_state_round_trips():
+    g, h = gate(), gate()
+    for v in (0.3, 0.2, 0.9):
+        g.observe(v)
+        g.uncertainty(0.5, v, v)
+    h.load_state_dict(g.state_dict())
+    assert h.state_dict() == g.state_dict()
+
+
+def test_the_hard_cap_holds_on_a_hundred_thousand_random_logits():
+    rng = np.random.default_rng(0)
+    n = 100_000
+    logits, advice = rng.normal(0, 2, (n, 9)), np.clip(rng.normal(0, 4, (n, 9)), -5, 5)
+    allowed = rng.random((n, 9)) < 0.8
+    allowed[:, 0] = True
+    beta, cap = rng.uniform(0, 4, n), 0.1
+    weight = capped_beta(logits, advice, allowed, beta, cap)
+    assert (weight <= beta).all() and (weight >= 0).all()
+
+    def divergence(w):
+        p, q = softmax(logits + w[:, None] * advice, allowed), softmax(logits, allowed)
+        return (p * (np.log(np.maximum(p, 1e-300)) - np.log(np.maximum(q, 1e-300)))).sum(-1)
+
+    assert divergence(weight).max() <= cap
+    cut = weight < beta
+    assert 0.3 < cut.mean() < 1.0
+    assert divergence(weight)[cut].min() > 0.999 * cap  # the budget is used where it binds
+    np.testing.assert_array_equal(weight[~cut], beta[~cut])
+
+
+def test_without_a_cap_the_mixture_is_the_plain_formula_and_with_one_it_stays_inside():
+    logits, advice, allowed = np.zeros(3), np.array([4.0, -2.0, -2.0]), np.ones(3, bool)
+    free, beta = gate().mix(logits, advice, allowed, 0.7)
+    np.testing.assert_allclose(free, softmax(0.7 * advice))
+    assert beta == 0.7
+    bound, less = gate(hard_cap=0.05).mix(logits, advice, allowed, 0.7)
+    assert less < 0.7
+    assert kl(bound, np.full(3, 1 / 3)) == pytest.approx(0.05, rel=1e-3)
+
+
+def play(trust: Trust, pays: dict[bool, float], steps: int, seed: int = 0) -> None:
+    rng = np.random.default_rng(seed)
+    for i in range(steps):
+        followed = bool(rng.random() < 0.15)
+        trust.decide(0, followed)
+        for _ in range(trust.horizon):
+            trust.step(0, float(rng.random() < pays[followed]))
+        if i % 20 == 19:
+            trust.end(0)
+
+
+def test_trust_falls_while_following_pays_less_and_comes_back_when_it_no_longer_does():
+    trust = Trust(1, 10)
+    play(trust, {True: 0.02, False: 0.10}, 1500)
+    low = trust.value
+    assert low < 0.05
+    assert trust.regret() == pytest.approx(0.08, abs=0.02)
+    play(trust, {True: 0.15, False: 0.10}, 6000, seed=1)
+    assert trust.value > 0.9
+
+
+@pytest.mark.parametrize("advised", [0.1, 0.2])
+def test_advice_that_is_as_good_as_the_policy_keeps_its_trust(advised):
+    values = []
+    for seed in range(8):
+        trust = Trust(1, 10)
+        play(trust, {True: advised, False: 0.10}, 1500, seed)
+        values.append(trust.value)
+    assert np.mean(values) > 0.8
+
+
+def test_trust_is_a_factor_of_beta_and_its_state_round_trips():
+    g, h = gate(), gate()
+    full = g.beta(1.0, 1.0, 0)
+    play(g.trust, {True: 0.0, False: 0.5}, 300)
+    g.trust.decide(0, True)
+    assert g.beta(1.0, 1.0, 0) == pytest.approx(full * g.trust.value) and g.trust.value < 0.5
+    h.load_state_dict(g.state_dict())
+    assert h.state_dict() == g.state_dict()
+    h.trust.forget_open()
+    assert h.trust.open == [[]]

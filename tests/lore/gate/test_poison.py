@@ -1,0 +1,106 @@
+"""Poisoned advice: the worst choice, always, with full confidence. What it may cost, and what contains it."""
+
+import numpy as np
+import pytest
+
+from lore.advice.source import AdviceSource
+from lore.config import load_config
+from lore.dreamer.types import AdviceBatch
+from lore.envs.crafter.adapter import CrafterEnv
+from lore.gate.trust import Trust
+from lore.options.charge import Signals
+from lore.options.controller import Controller
+from lore_datasets.advice import load_advice
+from lore_datasets.environments import get_environment
+from lore_datasets.testing import small_advice
+
+ENV = get_environment("crafter")
+A, K = len(ENV.vocab.actions), len(ENV.skills)
+SKILLS = [s.name for s in ENV.skills]
+UNSURE = Signals(1.0, 0.0, 0.0)
+GOOD = 5  # the one action that pays in the bandit
+
+
+class Poison(AdviceSource):
+    """A version that says one entry in every state, with confidence 1."""
+
+    entry = 0
+
+    def lookup(self, states: np.ndarray) -> AdviceBatch:
+        n = len(states)
+        logits = np.full((n, A + K), -1.0, np.float32)
+        logits[:, self.entry] = 5.0
+        none = np.full(n, -1, np.int64)
+        return AdviceBatch(logits, np.ones((n, A + K), bool), np.ones(n, np.float32), np.zeros(n, np.int64), none)
+
+
+class Blindly(Trust):
+    """Trust that never falls: what the KL budget alone can do."""
+
+    def _conclude(self, followed: float, left: float, reward: float) -> None:
+        super()._conclude(followed, left, reward)
+        self.value = 1.0
+
+
+@pytest.fixture
+def poison(own_datasets):
+    def make(entry: int) -> Poison:
+        source = Poison(load_advice(str(small_advice(own_datasets, ENV, n=20)), root=own_datasets))
+        source.entry = entry
+        return source
+
+    return make
+
+
+def controller(source: AdviceSource | None, seed: int, trusting: bool = False, **gate) -> Controller:
+    settings = {"use_llm": True, "dataset": "poison"} | gate if source else {}
+    c = Controller(load_config(**settings), source, None, 1, A, np.random.default_rng(seed))
+    if trusting and c.gate is not None:
+        c.gate.trust = Blindly(1, c.gate.trust.horizon)
+    return c
+
+
+def bandit(c: Controller, state: np.ndarray, steps: int, seed: int) -> float:
+    """Expected reward per step of a briefly trained policy (half of its mass on the action that pays 1 in 5 times)."""
+    logits, rng, total, reward = np.zeros(A), np.random.default_rng(seed), 0.0, 0.0
+    logits[GOOD] = np.log(A - 1)
+    for _ in range(steps):
+        action = c.act(0, state, reward, logits, UNSURE, 0).action
+        reward = float(action == GOOD and rng.random() < 0.2)
+        total += 0.2 * (action == GOOD)
+    return total / steps
+
+
+def crafter(c: Controller, episodes: int) -> tuple[float, float]:
+    """(mean return, its standard error) of an untrained agent, which plays at random, in 32x32 worlds."""
+    env, returns = CrafterEnv(11, area=(32, 32), length=400, pixels=False), []
+    for _ in range(episodes):
+        step, total = env.reset(), 0.0
+        while not step.is_last:
+            step = env.step(c.act(0, step.state, step.reward, np.zeros(A), UNSURE, 0).action)
+            total += step.reward
+        c.reset(0, step.reward)
+        returns.append(total)
+    return float(np.mean(returns)), float(np.std(returns) / np.sqrt(episodes))
+
+
+def test_on_a_toy_task_poison_costs_less_than_a_tenth_and_without_trust_far_more(poison):
+    state = CrafterEnv(3, pixels=False).reset().state
+    source = poison(A + SKILLS.index("explore"))  # walks about for ten steps at a time: never the action that pays
+    plain, contained, exposed = [], [], []
+    for seed in range(2):
+        plain.append(bandit(controller(None, seed), state, 4000, seed))
+        gated = controller(source, seed)
+        contained.append(bandit(gated, state, 4000, seed))
+        assert gated.gate.trust.value < 0.1
+        assert gated.metrics()["uncertainty_gate/advice_regret"] > 0
+    exposed.append(bandit(controller(source, 0, trusting=True), state, 1000, 0))
+    assert np.mean(contained) >= 0.9 * np.mean(plain)
+    assert np.mean(exposed) < 0.75 * np.mean(plain)
+
+
+def test_good_advice_is_let_through_on_the_same_task(poison):
+    state = CrafterEnv(3, pixels=False).reset().state
+    gated = controller(poison(GOOD), 0, **{"gate.hold": 1})
+    assert bandit(gated, state, 1000, 0) > 0.105
+    assert gated.gate.trust.value > 0.8

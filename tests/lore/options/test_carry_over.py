@@ -1,0 +1,96 @@
+"""Going on with a version that knows other skills: what a skill has learned follows it by its name."""
+
+import numpy as np
+import pytest
+
+from lore.config import load_config
+from lore.options.carry_over import carry_over
+from lore.options.interpreter import propose
+from lore.training import checkpoint
+from lore.training.loop import train
+from lore.training.run import CHECKPOINT
+from lore_datasets.environments import get_environment
+from lore_datasets.errors import SchemeMismatch
+from lore_datasets.language.geometry import StateView
+from lore_datasets.language.skills import parse_skill
+from lore_datasets.store.store import Store
+from lore_datasets.testing import random_advice
+
+CRAFTER = get_environment("crafter")
+A = len(CRAFTER.vocab.actions)
+BASE = CRAFTER.skills[:6]
+
+
+def new_skill(name: str, action: str):
+    body = {"version": 1, "name": name, "start": {"op": "true"}, "steps": [{"do": "act", "action": action}],
+            "done": {"op": "false"}, "max_steps": 5}  # fmt: skip
+    return parse_skill(body, CRAFTER.vocab)
+
+
+def version(skills, seed: int) -> str:
+    rows = random_advice(CRAFTER, 20, np.random.default_rng(seed), skills=len(skills))
+    writer = Store().writer("lib", "advice", environment=CRAFTER, skills=skills)
+    writer.append("rows", **rows)
+    return str(writer.commit("skills"))
+
+
+def config(frames: int, advice: str):
+    small = {
+        "size": "tiny", "observation": "symbolic", "batch_size": 32, "sequence_length": 8, "train_ratio": 4.0,
+        "horizon": 5, "warmup": 5, "threads": 1, "replay_capacity": 2000, "env.length": 60, "device": "cpu",
+        "use_llm": True, "imagine": True, "enable_hierarchical_options": True, "total_frames": frames,
+    }  # fmt: skip
+    return load_config(**small, dataset=advice)
+
+
+def test_new_skills_start_fresh_old_ones_keep_what_they_learned_and_a_rollback_drops_the_new(tmp_path, own_datasets):
+    hop, dig = new_skill("hop", "move_up"), new_skill("dig", "do")
+    one = version(BASE, 0)
+    train(config(60, one), tmp_path, tensorboard=False)
+    before, was = checkpoint.load(tmp_path / CHECKPOINT)
+    two = version((*BASE, hop), 1)
+    assert train(config(61, two), tmp_path, tensorboard=False)["step"] == 61
+    after, meta = checkpoint.load(tmp_path / CHECKPOINT)
+    assert meta["skill_names"] == [s.name for s in (*BASE, hop)] and meta["skills"] == 7
+    states, proposals = after["replay/0/state"].numpy(), after["replay/0/proposals"].numpy()
+    assert (proposals[:60, :6] == before["replay/0/proposals"].numpy()[:60]).all()
+    for i in range(0, 60, 7):
+        assert proposals[i, 6] == propose([hop], StateView(states[i], CRAFTER.vocab))[0]
+    assert len(meta["controller"]["slots"]["statistics"]) == 7 == len(meta["controller"]["appeal"])
+    Store().rollback(one)
+    three = version((*BASE, dig), 2)  # as many skills as version 2, but the last one is another
+    assert three.startswith("lib@v3")
+    assert train(config(62, three), tmp_path, tensorboard=False)["step"] == 62
+    final, meta = checkpoint.load(tmp_path / CHECKPOINT)
+    assert meta["skill_names"][-1] == "dig" and meta["controller"]["slots"]["statistics"][6]["uses"] == 0
+    wanted = propose([dig], StateView(states[3], CRAFTER.vocab))[0]
+    assert final["replay/0/proposals"].numpy()[3, 6] == wanted != proposals[3, 6]
+    assert train(config(63, one), tmp_path, tensorboard=False)["step"] == 63
+    assert checkpoint.load(tmp_path / CHECKPOINT)[1]["skills"] == was["skills"] == 6
+
+
+def test_heads_and_moments_follow_their_skill_by_name(tmp_path, own_datasets):
+    one = version(BASE, 0)
+    train(config(60, one), tmp_path, tensorboard=False)
+    tensors, meta = checkpoint.load(tmp_path / CHECKPOINT)
+    order = (BASE[4], new_skill("hop", "noop"), BASE[1])
+    names = [n for n in tensors if n.startswith(("agent/heads.", "learner/optimiser/"))]
+    fresh = {n: tensors[n].new_full((3 * len(tensors[n]) // 6, *tensors[n].shape[1:]), 7.0) for n in names
+             if tensors[n].dim()}  # fmt: skip
+    old = dict(tensors)
+    meta["controller"]["slots"]["skill"][:3] = [0, 4, -1]
+    meta["controller"]["slots"]["worth"]["means"] = [[float(k), 0.5, 0.25] for k in range(7)]  # the last: primitives
+    assert carry_over(tensors, meta, fresh, order, CRAFTER.vocab)
+    for key in ("agent/heads.", "learner/optimiser/square.heads.", "learner/optimiser/momentum.heads."):
+        value, was = tensors[f"{key}action.weight"].view(3, A, -1), old[f"{key}action.weight"].view(6, A, -1)
+        assert (value[0] == was[4]).all() and (value[1] == 7.0).all() and (value[2] == was[1]).all()
+        ready, were = tensors[f"{key}ready.bias"].tolist(), old[f"{key}ready.bias"].tolist()
+        assert ready == [were[4], 7.0, were[1]]
+    assert meta["controller"]["slots"]["skill"][:3] == [-1, 0, -1]
+    worth = meta["controller"]["slots"]["worth"]
+    assert [m[0] for m in worth["means"]] == [4.0, 0.0, 1.0, 6.0] and worth["open"] == []
+    assert not any(charge["advised"] for charge in meta["controller"]["charges"])
+    assert not carry_over(tensors, meta, fresh, order, CRAFTER.vocab)
+    del meta["skill_names"]
+    with pytest.raises(SchemeMismatch, match="not by which names"):
+        carry_over(tensors, meta, fresh, BASE, CRAFTER.vocab)

@@ -1,0 +1,93 @@
+"""Skills that fail in a real run are retired, and the run asks once for better ones."""
+
+import json
+
+import pytest
+
+from lore.config import load_config
+from lore.options import slots
+from lore.training.loop import train
+from lore_datasets.environments import get_environment
+from lore_datasets.language.skills import parse_skill
+from lore_datasets.revisions import REVISIONS, read_revisions
+from lore_datasets.testing import small_advice
+
+CRAFTER = get_environment("crafter")
+
+
+def config(frames: int, advice: str, **more):
+    small = {
+        "size": "tiny", "observation": "symbolic", "batch_size": 32, "sequence_length": 8, "train_ratio": 4.0,
+        "horizon": 5, "warmup": 5, "threads": 1, "replay_capacity": 2000, "env.length": 40, "device": "cpu",
+        "enable_hierarchical_options": True, "total_frames": frames, "log_interval": 20, "dataset": advice,
+    }  # fmt: skip
+    return load_config(**(small | more))
+
+
+def test_a_failing_skill_leaves_its_figures_and_its_last_failure_for_the_next_round(
+    tmp_path, own_datasets, monkeypatch
+):
+    monkeypatch.setattr(slots, "MIN_USES", 1)
+    monkeypatch.setattr("lore.training.agent.SLOT_BIAS", 4.0)  # nearly every decision is an option
+    ref = str(small_advice(own_datasets, CRAFTER, n=40))
+    run = tmp_path / "run"
+    train(config(160, ref, skill_confidence_threshold=1.0), run, tensorboard=False)
+    found = read_revisions(run)
+    assert found and len({r.skill for r in found}) == len(found)
+    for request in found:
+        assert parse_skill(json.loads(request.skill_json), CRAFTER.vocab).name == request.skill
+        assert request.uses >= 1 and request.success_rate < 1.0 and sum(request.outcomes.values()) == request.uses
+        assert request.actions and set(request.actions) <= set(CRAFTER.vocab.actions)
+        assert len(bytes.fromhex(request.state)) == CRAFTER.layout.size and request.outcome != "done"
+        assert request.advice == ref and 0 < request.frame <= 160
+    before = (run / REVISIONS).read_bytes()
+    train(config(200, ref, skill_confidence_threshold=1.0), run, tensorboard=False)
+    later = read_revisions(run)
+    assert {r.skill for r in found} <= {r.skill for r in later}  # nothing is forgotten by a resume
+    assert len(later) > len(found) or (run / REVISIONS).read_bytes() == before
+
+
+@pytest.mark.parametrize(("interval", "changes"), [(1, True), (1000, False)])
+def test_a_new_generation_of_options_comes_every_so_many_episodes(
+    tmp_path, own_datasets, monkeypatch, interval, changes
+):
+    from lore.training import loop
+    from lore.training.run import Run
+
+    ref = str(small_advice(own_datasets, CRAFTER, n=40))
+    run = Run(config(100, ref, option_generation_interval=interval, skill_confidence_threshold=0.0), tmp_path)
+    loop._fill_slots(run)
+    assert (run.slots.skill >= 0).all()
+    before = run.slots.skill.copy()
+    strange = next(k for k in range(len(CRAFTER.skills)) if k not in before)
+    run.controller.appeal[:] = 0.01
+    run.controller.appeal[strange] = 0.9  # where the agent is now, advice speaks of another skill
+    run.steps = run.envs.reset()
+    sink = type("Sink", (), {"episode": lambda *_: None})()
+    loop._episode(run, sink, run.steps[0])
+    assert (strange in run.slots.skill) == changes
+    assert (run.slots.skill != before).sum() == int(changes)
+    assert run.learner.slots.tolist() == run.slots.skill.tolist()
+
+
+@pytest.mark.parametrize(("interval", "stays_out"), [(1000, True), (1, False)])
+def test_a_skill_whose_calls_are_worth_too_little_gives_its_slot_up_until_the_next_generation(
+    tmp_path, own_datasets, interval, stays_out
+):
+    from lore.training import loop
+    from lore.training.run import Run
+
+    ref = str(small_advice(own_datasets, CRAFTER, n=40))
+    run = Run(config(100, ref, option_generation_interval=interval, skill_confidence_threshold=0.0), tmp_path)
+    loop._fill_slots(run)
+    poor = int(run.slots.skill[0])
+    for skill, reward in ((poor, 0.0), (-1, 1.0)):
+        for _ in range(200):
+            run.slots.worth.choose(0, skill)
+            run.slots.worth.step(0, reward)
+            run.slots.worth.end(0)
+    run.steps = run.envs.reset()
+    loop._episode(run, type("Sink", (), {"episode": lambda *_: None})(), run.steps[0])
+    assert (poor not in run.slots.skill) == stays_out == run.slots.statistics[poor].waits
+    assert not run.slots.statistics[poor].retired
+    assert run.learner.slots.tolist() == run.slots.skill.tolist()

@@ -1,0 +1,51 @@
+"""One update's imagination, as the learner puts it together."""
+
+import numpy as np
+import torch
+
+from lore.config import load_config
+from lore.dreamer.returns import LAMBDA
+from lore.dreamer.types import Latent
+from lore.training.agent import Agent
+from lore.training.learner import Learner
+from lore_datasets.environments import get_environment
+
+ENV = get_environment("crafter")
+HORIZON, CONT = 6, 0.9
+
+
+def imagined(options: bool) -> torch.Tensor:
+    """Return [64] of each start for a fresh agent, in units of the reward that its world model predicts at every step,
+    with a continue of 0.9; with options about half of the decisions call a skill that never ends."""
+    config = load_config(
+        dataset="said", enable_hierarchical_options=options, use_llm=not options, horizon=HORIZON,
+        observation="symbolic", **{"model.size": "tiny", "model.max_options": 2},
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    agent = Agent(config, ENV, 2, generator)
+    model, actor = agent.world_model, agent.actor_critic.actor
+    pays = (model.bins - 1.0).abs().argmin()
+    with torch.no_grad():
+        model.reward.out.bias[pays] = 60.0
+        model.cont.out.weight.zero_()
+        model.cont.out.bias.fill_(np.log(CONT / (1 - CONT)))
+        if agent.heads is not None:
+            agent.heads.ready.weight.zero_()
+            agent.heads.ready.bias.fill_(9.0)
+            actor.out.bias[agent.num_actions :] = np.log(agent.num_actions / 2)
+    learner = Learner(agent, config, generator, torch.device("cpu"))
+    learner.set_slots(np.array([0, 1]))
+    size = model.size
+    stoch = torch.nn.functional.one_hot(torch.zeros(64, size.stoch, dtype=torch.int64), size.classes).float()
+    dreams = learner._imagine(Latent(torch.zeros(64, size.deter), stoch), {}, {})
+    return dreams.returns[:, 0] / model.bins[pays]
+
+
+def test_while_the_critic_knows_nothing_an_option_is_worth_what_the_same_steps_are_worth_one_by_one():
+    whole = sum(CONT**i for i in range(HORIZON))
+    torch.testing.assert_close(imagined(options=True), torch.full((64,), whole))
+
+
+def test_without_options_the_return_is_the_lambda_return():
+    plain = sum((CONT * LAMBDA) ** i for i in range(HORIZON))
+    torch.testing.assert_close(imagined(options=False), torch.full((64,), plain))

@@ -1,0 +1,286 @@
+"""Training runs: resume to the bit, stop signals, refusals, evaluation, and what a run leaves on disk."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from lore.config import Config, load_config
+from lore.evaluation.evaluate import evaluate
+from lore.training.loop import train
+from lore.training.metrics import read_jsonl
+from lore.training.run import CHECKPOINT, Run
+from lore_datasets.environments import get_environment
+from lore_datasets.errors import Busy, ConfigError, Diverged, NotFound, SchemeMismatch
+from lore_datasets.testing import small_advice
+
+SMALL = {
+    "size": "tiny", "observation": "symbolic", "batch_size": 32, "sequence_length": 8, "train_ratio": 4.0, "horizon": 5,
+    "learning_rate": 1e-3, "warmup": 5, "log_interval": 20, "threads": 1, "replay_capacity": 2000, "env.length": 60,
+    "train.save_interval_s": 3600.0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def advice(own_datasets) -> str:
+    return str(small_advice(own_datasets, get_environment("crafter"), n=40))
+
+
+def config(frames: int, advice: str = "", **more) -> Config:
+    paths = {}
+    if advice:
+        paths = {
+            "dataset": advice,
+            "use_llm": True,
+            "enable_synthetic_replay": True,
+            "enable_hierarchical_options": True,
+        }
+        paths |= {"synthetic.warmup_updates": 2, "hold": 4}
+    return load_config(**(SMALL | {"total_frames": frames} | paths | more))
+
+
+def digest(folder) -> str:
+    """SHA-256 over everything a run would continue from: tensors, replay, environments, controller."""
+    from lore.training import checkpoint
+
+    tensors, meta = checkpoint.load(folder / CHECKPOINT)
+    out = hashlib.sha256()
+    for name in sorted(tensors):
+        out.update(name.encode() + tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    for volatile in ("saved", "seconds", "config"):
+        meta.pop(volatile, None)
+    out.update(json.dumps(meta, sort_keys=True).encode())
+    return out.hexdigest()
+
+
+@pytest.mark.parametrize("paths", [False, True], ids=["plain", "all-paths"])
+def test_stopping_and_resuming_ends_bit_equal_to_the_undisturbed_run(tmp_path, advice, paths):
+    ref = advice if paths else ""
+    train(config(160, ref), tmp_path / "straight", tensorboard=False)
+    for frames in (45, 90, 160):
+        train(config(frames, ref), tmp_path / "pieces", tensorboard=False)
+    assert digest(tmp_path / "straight") == digest(tmp_path / "pieces")
+    rows = [[{k: v for k, v in r.items() if k != "fps/policy"} for r in read_jsonl(tmp_path / d / "metrics.jsonl")]
+            for d in ("straight", "pieces")]  # fmt: skip
+    assert [r["step"] for r in rows[0]] == [r["step"] for r in rows[1]]
+    assert read_jsonl(tmp_path / "straight" / "episodes.jsonl") == read_jsonl(tmp_path / "pieces" / "episodes.jsonl")
+
+
+def plain_losses(run: Run, records: dict) -> torch.Tensor:
+    """One update of a plain DreamerV3 learner, written out: no path, no hook."""
+    from lore.dreamer.actor_critic import imagination_loss, imagine, replay_loss
+    from lore.dreamer.losses import total_loss
+    from lore.dreamer.types import Latent
+
+    agent, generator, train = run.agent, run.learner.generator, run.config.train
+    model, critic = agent.world_model, agent.actor_critic
+    batch, start = model.split_context({k: torch.from_numpy(v) for k, v in records.items() if k != "indices"})
+    losses, seen, _ = model.loss(batch, start, generator)
+    latent = Latent(*(x.detach().flatten(0, 1) for x in seen.latent))
+    imagined = imagine(model, critic.policy_step, latent, train.horizon, generator)
+    with torch.no_grad():
+        reward, cont = model.predict(imagined.features)
+    more, returns, _ = imagination_loss(critic, imagined, reward, cont, entropy=train.entropy)
+    losses |= more
+    losses |= replay_loss(critic, seen.latent.features(), returns[:, 0].view(batch["reward"].shape), batch)
+    return total_loss(losses)
+
+
+def test_with_every_path_off_the_learner_is_bit_equal_to_the_plain_learner(tmp_path, advice):
+    off = config(200, dataset=advice, **{"gate.weights": (0.2, 0.2, 0.6), "gate.hold": 3, "gate.hard_cap": 0.1})
+    runs = [Run(off, tmp_path / "paths-off"), Run(config(200), tmp_path / "plain")]
+    for run in runs:
+        run.steps = run.envs.reset()
+    assert runs[0].agent.ensemble is None and runs[0].agent.heads is None and runs[0].learner.synthetic is None
+    assert runs[0].controller.gate is None and runs[0].source is None
+    for step in range(70):
+        for run in runs:
+            actions, records = run.player.act(run.steps, step)
+            run.replay.add(0, records[0])
+            run.steps = run.envs.step(actions)
+        if step >= 45 and step % 5 == 0:
+            batches = [run.replay.sample(run.config.train.sequences) for run in runs]
+            assert all(np.array_equal(batches[0][k], batches[1][k]) for k in batches[0])
+            runs[0].learner.update(batches[0])
+            plain = runs[1]
+            plain.learner.optimiser.zero_grad()
+            plain_losses(plain, batches[1]).backward()
+            plain.learner.optimiser.step()
+            plain.agent.actor_critic.update_slow()
+    states = [run.agent.state_dict() for run in runs]
+    assert set(states[0]) == set(states[1])
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    for part in ("learner", "player"):
+        first, second = (getattr(run, part).generator.get_state() for run in runs)
+        assert torch.equal(first, second), f"{part} drew other random numbers"
+
+
+def test_another_seed_is_another_run(tmp_path):
+    train(config(60), tmp_path / "a", tensorboard=False)
+    train(config(60, **{"train.seed": 1}), tmp_path / "b", tensorboard=False)
+    assert digest(tmp_path / "a") != digest(tmp_path / "b")
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
+    words = [f"--{name}={value}" for name, value in SMALL.items()]
+    command = [sys.executable, "-m", "lore.main", "--log_dir", str(tmp_path / "run"), "--total_frames=100000", *words]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    began = time.monotonic()
+    try:
+        while not (tmp_path / "run" / "metrics.jsonl").exists() or not read_jsonl(tmp_path / "run" / "metrics.jsonl"):
+            assert child.poll() is None and time.monotonic() - began < 90, child.communicate()
+            time.sleep(0.1)
+        child.send_signal(signal.SIGTERM)
+        _, errors = child.communicate(timeout=30)
+    finally:
+        child.kill()
+    assert child.returncode == 130
+    assert "goes on from there" in errors
+    stopped = read_jsonl(tmp_path / "run" / "progress.jsonl")[-1]["step"]
+    assert stopped > 0
+    summary = train(config(stopped + 20), tmp_path / "run", tensorboard=False)
+    assert summary["step"] == stopped + 20
+
+
+def test_a_run_leaves_its_files_and_the_originals_tags(tmp_path, advice):
+    summary = train(config(200, advice), tmp_path / "run")
+    run = tmp_path / "run"
+    for name in ("config.json", "metrics.jsonl", "episodes.jsonl", "progress.jsonl", CHECKPOINT):
+        assert (run / name).stat().st_size > 0, name
+    tags = {tag for row in read_jsonl(run / "metrics.jsonl") for tag in row}
+    for tag in ("loss/policy", "loss/value", "loss/dyn", "uncertainty_gate/avg_kl", "uncertainty_gate/beta",
+                "uncertainty_gate/entropy", "uncertainty_gate/value_spread", "uncertainty_gate/disagreement",
+                "synthetic/ratio", "synthetic/weight", "synthetic/false_unlock_rate", "options/avg_success_rate",
+                "options/active", "llm_adapter/cache_hit_rate", "llm_adapter/coverage_row", "llm_adapter/coverage_goal",
+                "llm_adapter/coverage_model", "llm_adapter/coverage_none", "train/rand/action"):  # fmt: skip
+        assert tag in tags, tag
+    assert summary["advice"] == advice
+    assert summary["step"] == 200
+    shares = [row["synthetic/ratio"] for row in read_jsonl(run / "metrics.jsonl") if "synthetic/ratio" in row]
+    assert max(shares) <= 0.25
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    scalars = set(EventAccumulator(str(run)).Reload().Tags()["scalars"])
+    assert {"env/episode_return", "env/episode_length", "env/crafter_score", "env/achievement/wake_up"} <= scalars
+
+
+def test_every_update_is_made_no_more_and_no_less(tmp_path):
+    summary = train(config(120, replay_capacity=500), tmp_path, tensorboard=False)
+    # the first window set exists at record 9 + 31, i.e. after 39-40 steps; from then on 1 + 4/32 per step
+    assert summary["updates"] == pytest.approx(1 + (120 - 40) * 4 / 32, abs=1)
+
+
+def test_evaluation_reports_both_protocols_with_intervals(tmp_path, advice):
+    train(config(150, advice), tmp_path, tensorboard=False)
+    report = evaluate(tmp_path, episodes=2)
+    assert json.loads((tmp_path / "evaluation.json").read_text())["run"] == tmp_path.name
+    assert set(report["final_policy"]) == {"as_trained", "agent_alone"}
+    assert report["final_policy"]["as_trained"]["episodes"] == 2
+    trained = report["training"]
+    assert trained["episodes"] == len(read_jsonl(tmp_path / "episodes.jsonl"))
+    low, high = trained["return_interval"]
+    assert low <= trained["return_mean"] <= high
+    assert set(trained["achievements"]) == set(get_environment("crafter").vocab.achievements)
+    assert evaluate(tmp_path, episodes=2)["final_policy"] == report["final_policy"]  # same seed, same figures
+
+
+def test_a_folder_of_another_configuration_is_refused_and_kept(tmp_path):
+    train(config(20), tmp_path, tensorboard=False)
+    before = digest(tmp_path)
+    with pytest.raises(ConfigError, match=r"train\.seed"):
+        train(config(40, **{"train.seed": 9}), tmp_path, tensorboard=False)
+    assert digest(tmp_path) == before
+
+
+def test_two_trainers_never_share_a_folder(tmp_path):
+    import fcntl
+
+    tmp_path.joinpath("run").mkdir()
+    with (tmp_path / "run" / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(Busy, match="another trainer"):
+            train(config(20), tmp_path / "run", tensorboard=False)
+
+
+def test_advice_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(NotFound, match="nowhere"):
+        train(config(20, "nowhere@v3"), tmp_path, tensorboard=False)
+
+
+def test_a_corrupt_checkpoint_falls_back_to_the_one_before(tmp_path):
+    train(config(40), tmp_path, tensorboard=False)
+    train(config(60), tmp_path, tensorboard=False)
+    path = tmp_path / CHECKPOINT
+    body = bytearray(path.read_bytes())
+    body[len(body) // 2] ^= 1
+    path.write_bytes(body)
+    summary = train(config(80), tmp_path, tensorboard=False)
+    assert summary["step"] == 80
+
+
+def test_non_finite_updates_are_skipped_and_ten_in_a_row_stop_the_run(tmp_path):
+    run = Run(config(200), tmp_path)
+    from lore.training import loop
+
+    run.steps = run.envs.reset()
+    for _ in range(60):
+        actions, records = run.player.act(run.steps, run.frames)
+        run.replay.add(0, records[0])
+        run.steps = run.envs.step(actions)
+    before = {k: v.clone() for k, v in run.agent.state_dict().items()}
+    run.replay.arrays["reward"][:] = np.nan
+    for _ in range(9):
+        loop._update(run)
+    kept = [k for k, v in run.agent.state_dict().items() if not torch.equal(v, before[k])]
+    assert kept == []
+    with pytest.raises(Diverged, match="10 updates"):
+        loop._update(run)
+    assert (tmp_path / "diverged_batch.npz").exists()
+
+
+def test_help_of_the_learner_names_the_originals_flags():
+    environment = os.environ | {"COLUMNS": "200"}
+    done = subprocess.run(
+        [sys.executable, "-m", "lore.main", "--help"], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0
+    for flag in ("total-frames", "use-llm", "enable-synthetic-replay", "enable-hierarchical-options", "log-dir"):
+        assert flag in done.stdout, flag
+
+
+def test_bad_settings_on_the_command_line_give_one_line_and_exit_code_3():
+    words = [sys.executable, "-m", "lore.main", "--synthetic_ratio_max", "1.5"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert "synthetic_ratio_max" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "name"), [({"model.size": "1m"}, "size"), ({"enable_hierarchical_options": False}, "entries")]
+)
+def test_a_checkpoint_of_another_shape_is_refused_with_what_does_fit(tmp_path, advice, change, name):
+    train(config(20, advice), tmp_path, tensorboard=False)
+    other = config(40, advice, **change)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(SchemeMismatch, match=name) as caught:
+        train(other, tmp_path, tensorboard=False)
+    assert f"{name} " in caught.value.hint
+    assert train(config(40, advice), tmp_path, tensorboard=False)["step"] == 40
+
+
+def test_bfloat16_updates_stay_finite_and_are_another_arithmetic(tmp_path, advice):
+    train(config(60, advice), tmp_path / "float32", tensorboard=False)
+    train(config(60, advice, bf16=True), tmp_path / "bf16", tensorboard=False)
+    assert digest(tmp_path / "float32") != digest(tmp_path / "bf16")
+    rows = read_jsonl(tmp_path / "bf16" / "metrics.jsonl")
+    assert not any(row.get("opt/skipped") for row in rows)
+    run = Run(config(60, advice, bf16=True), tmp_path / "bf16")
+    run.restore()
+    assert all(torch.isfinite(p).all() and p.dtype == torch.float32 for p in run.agent.parameters())

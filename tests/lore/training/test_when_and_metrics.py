@@ -1,0 +1,90 @@
+"""Train ratio, Crafter score, bootstrap, and the sink of numbers."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lore.training.clock import Ratio
+from lore.training.metrics import Means, Sink, bootstrap_interval, crafter_score, read_jsonl
+
+
+def test_ratio_half_gives_one_then_an_update_every_second_step():
+    ratio = Ratio(0.5)
+    assert [ratio(step) for step in range(1, 11)] == [1, 0, 1, 0, 1, 0, 1, 0, 1, 0]
+
+
+def test_ratio_carries_remainders_and_never_catches_up_at_the_start():
+    ratio = Ratio(0.3)
+    assert ratio(5_000) == 1
+    assert sum(ratio(5_000 + n) for n in range(1, 1001)) in (299, 300)
+    resumed = Ratio(0.3)
+    resumed.load_state_dict(ratio.state_dict())
+    assert [resumed(6_001 + n) for n in range(20)] == [ratio(6_001 + n) for n in range(20)]
+    assert Ratio(0.0)(100) == 0
+
+
+def test_crafter_score_of_the_two_worked_examples():
+    assert crafter_score(np.array([100.0] * 10 + [0.0] * 12)) == pytest.approx(7.148, abs=1e-3)
+    assert crafter_score(np.full(22, 50.0)) == pytest.approx(50.0)
+
+
+def test_score_of_mean_rates_differs_from_the_mean_of_scores():
+    a, b = np.array([100.0, 0.0]), np.array([0.0, 100.0])
+    assert crafter_score((a + b) / 2) != pytest.approx((crafter_score(a) + crafter_score(b)) / 2)
+
+
+def test_bootstrap_interval_covers_the_mean_and_narrows_with_data():
+    rng = np.random.default_rng(0)
+    few, many = rng.normal(3, 1, 10), rng.normal(3, 1, 1000)
+    low, high = bootstrap_interval(few)
+    assert low < few.mean() < high
+    wide = high - low
+    low, high = bootstrap_interval(many)
+    assert high - low < wide / 5
+    assert np.isnan(bootstrap_interval(np.zeros(0))[0])
+
+
+def test_means_average_and_leave_out_what_is_not_finite():
+    means = Means()
+    means.add({"a": 1.0, "b": float("nan")})
+    means.add({"a": 3.0})
+    assert means.take() == {"a": 2.0}
+    assert means.take() == {}
+
+
+def test_sink_writes_tags_for_tensorboard_and_rows_for_readers(tmp_path):
+    sink = Sink(tmp_path)
+    sink.row(10, {"loss/policy": 0.5, "bad": float("inf")})
+    sink.episode(12, {"episode": 1, "return": 2.0}, {"env/episode_return": 2.0})
+    sink.animation("report/openloop", np.zeros((3, 8, 8, 3), np.uint8), 12)
+    sink.close()
+    assert read_jsonl(tmp_path / "metrics.jsonl") == [{"step": 10, "loss/policy": 0.5}]
+    assert read_jsonl(tmp_path / "episodes.jsonl")[0]["return"] == 2.0
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert {"loss/policy", "env/episode_return"} <= set(events.Tags()["scalars"])
+    assert events.Tags()["images"] == ["report/openloop"]
+
+
+def test_resuming_a_sink_drops_rows_after_the_checkpoint_and_a_torn_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps({"step": s, "a": 1.0}) + "\n" for s in (10, 20, 30)) + '{"step": 4')
+    sink = Sink(tmp_path, step=20, tensorboard=False)
+    sink.row(25, {"a": 2.0})
+    sink.close()
+    assert [r["step"] for r in read_jsonl(path)] == [10, 20, 25]
+
+
+def test_a_resumed_sink_keeps_the_rows_that_the_checkpoint_counted_even_where_steps_are_equal(tmp_path):
+    sink = Sink(tmp_path, tensorboard=False)
+    sink.episode(20, {"episode": 1}, {})
+    counted = dict(sink.rows)
+    sink.episode(20, {"episode": 2}, {})  # same step, but after the checkpoint: it will be played again
+    sink.close()
+    again = Sink(tmp_path, 20, tensorboard=False, rows=counted)
+    again.episode(20, {"episode": 2}, {})
+    again.close()
+    assert [r["episode"] for r in read_jsonl(tmp_path / "episodes.jsonl")] == [1, 2]
+    assert again.rows == {"metrics.jsonl": 0, "episodes.jsonl": 2}
