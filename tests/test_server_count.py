@@ -29,7 +29,7 @@ class Process:
 def test_a_server_and_what_it_starts_count_once_and_others_not_at_all():
     running = [
         Process(10, 1, "python -m flows demo --quick"),
-        Process(11, 10, "python -m flows.jobs.leash prefect server start --host 127.0.0.1"),
+        Process(11, 10, "python -m flows.jobs.child_process prefect server start --host 127.0.0.1"),
         Process(12, 11, "python -m uvicorn --factory prefect.server.api.server:create_app"),
         Process(13, 1, "python -m uvicorn --factory prefect.server.api.server:create_app"),
         Process(14, 1, "python -m flows advise --prefect"),

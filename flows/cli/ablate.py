@@ -21,7 +21,7 @@ def ablate(job: Annotated[AblateJob, tyro.conf.arg(name="")]) -> int:
     Args:
         job: What to compare.
     """
-    from flows.jobs.ablate import ablate as run
+    from flows.jobs.ablation import ablate as run
     from flows.report.ablation import table
 
     found = run(job)

@@ -191,9 +191,9 @@ def demo(job: Demo) -> int:
                 close_stale_runs()
                 made = run(job)
         else:
-            from flows.jobs.walk import plain_steps, walk
+            from flows.jobs.demo import plain_steps, run_demo
 
-            made = walk(job, folder, plain_steps())
+            made = run_demo(job, folder, plain_steps())
     for arm, found in made["evaluations"].items():
         for mode, result in found["final_policy"].items():
             if arm == "none" and mode != "as_trained":

@@ -64,7 +64,7 @@ train.takes_arguments = True  # type: ignore[attr-defined]
 
 def _several(flags: SeedFlags) -> int:
     from flows.jobs.machine import datasets_root
-    from flows.jobs.many import train_runs
+    from flows.jobs.seeds import train_runs
 
     jobs = flags.jobs()
     if flags.config().needs_advice:

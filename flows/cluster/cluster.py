@@ -60,8 +60,12 @@ def cluster(address: str, workers: int = 0, gpus: int = 0) -> Iterator[Client]:
 
 
 def _local(workers: int, gpus: int) -> Any:
-    """A cluster of processes on this machine whose first ``gpus`` workers have a device of their own."""
-    from distributed import LocalCluster
+    """A cluster of processes on this machine whose first ``gpus`` workers have a device of their own.
+
+    Its ports are open to every user of the machine and run what they are sent, so scheduler, workers and client speak
+    TLS with a certificate that this call makes: whoever has no copy of it is refused.
+    """
+    from distributed import LocalCluster, Security
 
     visible = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
     devices = (visible or [str(i) for i in range(gpus)])[:gpus]
@@ -79,6 +83,7 @@ def _local(workers: int, gpus: int) -> Any:
         n_workers=0,
         threads_per_worker=1,
         host="127.0.0.1",
+        security=Security.temporary(),
         dashboard_address="127.0.0.1:0",
         worker_dashboard_address="127.0.0.1:0",
         memory_limit=0,
@@ -88,10 +93,19 @@ def _local(workers: int, gpus: int) -> Any:
 
 
 class Place:
-    """Where work runs: in this process, or one task each on a cluster, with a GPU where ``resources`` say so."""
+    """Where work runs: in this process, or one task each on a cluster, with a GPU where ``resources`` say so.
 
-    def __init__(self, client: Client | None = None, resources: dict[str, float] | None = None) -> None:
+    ``on_stop(names)`` runs in every worker of the cluster when the work of these names is stopped.
+    """
+
+    def __init__(
+        self,
+        client: Client | None = None,
+        resources: dict[str, float] | None = None,
+        on_stop: Callable[[Collection[str]], None] | None = None,
+    ) -> None:
         self.client, self.resources, self.stopping = client, resources or {}, threading.Event()
+        self.on_stop = on_stop
 
     @property
     def threads(self) -> int:
@@ -107,18 +121,21 @@ class Place:
         future = self.client.submit(work, *arguments, pure=False, resources=self.resources)
         return result_of(future, what, self.stopping)
 
-    def stop(self, folders: Collection[str]) -> None:
-        """Wait for nothing more; the cluster's training runs in ``folders`` save and end."""
-        from flows.jobs.arms import stop_all
-
+    def stop(self, names: Collection[str]) -> None:
+        """Wait for nothing more, and let ``on_stop`` end the work of these names on the cluster."""
         self.stopping.set()
-        if self.client is not None:
+        if self.client is not None and self.on_stop is not None:
             with suppress(Exception):  # a worker that is gone has nothing to stop
-                self.client.run(stop_all, sorted(folders), on_error="ignore")
+                self.client.run(self.on_stop, sorted(names), on_error="ignore")
 
 
 @contextmanager
-def place(address: str, workers: int = 0, device: str = "cpu") -> Iterator[Place]:
+def place(
+    address: str,
+    workers: int = 0,
+    device: str = "cpu",
+    on_stop: Callable[[Collection[str]], None] | None = None,
+) -> Iterator[Place]:
     """This process when ``address`` is empty, else a cluster; ``device`` is that of the learner (``auto``: any).
 
     On a cluster each run takes one of the workers' resource ``GPU`` when ``device`` is cuda, or auto and some worker
@@ -126,7 +143,7 @@ def place(address: str, workers: int = 0, device: str = "cpu") -> Iterator[Place
     """
     gpus = _gpus() if address == "local" and device != "cpu" else 0
     with cluster(address, workers, gpus) if address else nullcontext() as client:
-        yield Place(client, _resources(client, address, device) if client is not None else {})
+        yield Place(client, _resources(client, address, device) if client is not None else {}, on_stop)
 
 
 def _gpus() -> int:

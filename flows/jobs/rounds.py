@@ -36,11 +36,11 @@ class Steps(NamedTuple):
 
 def plain_steps() -> Steps:
     """The steps as plain functions, without Prefect."""
-    from flows.jobs.arms import side_by_side, train_arm
     from flows.jobs.tasks import advise_states, distil_model
+    from flows.jobs.training_process import side_by_side, train_in_process
 
     def train(job: TrainJob, root: str) -> dict[str, Any]:
-        return side_by_side(train_arm, [job], root, "progress.jsonl", [job.config.train.total_frames])[0]
+        return side_by_side(train_in_process, [job], root, "progress.jsonl", [job.config.train.total_frames])[0]
 
     return Steps(
         visit=visit_states,
@@ -217,7 +217,7 @@ def visit_states(job: RefreshJob, number: int, name: str) -> dict[str, Any]:
 
 
 def _frames(run: Path) -> int:
-    from flows.jobs.arms import last_row
+    from flows.jobs.training_process import last_row
 
     return int((last_row(run / "progress.jsonl") or {}).get("step", -1))
 

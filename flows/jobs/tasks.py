@@ -179,7 +179,7 @@ def advise_states(job: AdviceJob, wrap: Wrap | None = None) -> ArtifactRef:
     from flows.cluster.cluster import cluster
     from flows.cluster.remote_shards import collect_leftovers
     from flows.jobs.shards import answer_shards, forget
-    from flows.jobs.trials import SkillTrials
+    from flows.jobs.skill_trials import SkillTrials
     from pipeline.llm.journal.journal import Journal
     from pipeline.rounds.advise import commit_round, prepare
 

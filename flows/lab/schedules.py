@@ -21,7 +21,7 @@ FLOWS: dict[str, tuple[str, type]] = {
     "train": ("flows.prefect_flows.train:train_seeds", SeedsJob),
     "evaluate": ("flows.prefect_flows.evaluate:evaluate_run", EvaluateJob),
     "refresh-round": ("flows.prefect_flows.refresh:refresh_round", RefreshJob),
-    "ablate": ("flows.prefect_flows.study:study", AblateJob),
+    "ablate": ("flows.prefect_flows.ablate:ablate", AblateJob),
 }
 """Flow -> (``module:function``, what its parameter ``job`` is made of)."""
 

@@ -1,4 +1,4 @@
-"""``lore up``: server, deployments, schedules, TensorBoard and reports, as children on a leash, and who watches."""
+"""``lore up``: server, deployments, schedules, TensorBoard and reports, as children that end with it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flows.jobs.leash import spawn, stop
+from flows.jobs.child_process import spawn, stop
 from flows.jobs.phases import hold, write_json
 from flows.lab.lab_api import Api
 from flows.lab.schedules import Schedule, check_datasets, read_schedules

@@ -12,8 +12,8 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.config import EvaluateJob
-from flows.jobs.arms import EVALUATION_PROGRESS, evaluate_arm, follow
 from flows.jobs.machine import datasets_root
+from flows.jobs.training_process import EVALUATION_PROGRESS, evaluate_in_process, follow
 from flows.prefect_flows.artifacts import on_the_board
 from flows.prefect_flows.pages import evaluation_page
 
@@ -27,7 +27,7 @@ def _name() -> str:
 
 @task(name="evaluate a run", task_run_name="evaluate {job.folder}", cache_policy=NO_CACHE)
 def _evaluate(job: EvaluateJob, root: str) -> dict[str, Any]:
-    return evaluate_arm(job, root)
+    return evaluate_in_process(job, root)
 
 
 @flow(  # pyright: ignore[reportCallIssue]

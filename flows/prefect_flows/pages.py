@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.prefect_flows.artifacts import key, links, markdown, shares_table, table
 
-__all__ = ["advice_page", "evaluation_page", "round_page", "states_page", "study_page", "training_page"]
+__all__ = ["advice_page", "evaluation_page", "round_page", "states_page", "ablation_page", "training_page"]
 
 
 def _lines(title: str, rows: Mapping[str, object], commands: Sequence[str]) -> str:
@@ -156,7 +156,7 @@ def evaluation_page(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
     table(f"final policy {key(parent)}", rows, "Final policy: fresh episodes, as trained and alone")
 
 
-def study_page(folder: str) -> None:
+def ablation_page(folder: str) -> None:
     """Of a study: its Markdown table."""
     path = Path(folder) / "ablation.md"
     if path.is_file():

@@ -125,7 +125,7 @@ def embedded_server(home: Path) -> Iterator[str]:
         yield url
     finally:
         if process is not None:
-            from flows.jobs.leash import stop
+            from flows.jobs.child_process import stop
 
             _started.pop(str(home), None)
             os.environ.pop("PREFECT_API_URL", None)
@@ -160,8 +160,11 @@ def free_port(host: str = "127.0.0.1") -> int:
 def start_server(
     home: Path, host: str, port: int, env: dict[str, str], *, pages: bool, seconds: float = _STARTUP_SECONDS
 ) -> tuple[str, subprocess.Popen[bytes]]:
-    """Start a Prefect server on a leash and wait until it answers; (URL of its API, the process). ServiceError."""
-    from flows.jobs.leash import spawn, stop
+    """Start a Prefect server that ends with this process; (URL of its API, the server's process) once it answers.
+
+    ServiceError when it does not within ``seconds``.
+    """
+    from flows.jobs.child_process import spawn, stop
 
     log = home / "server.log"
     home.mkdir(parents=True, exist_ok=True)

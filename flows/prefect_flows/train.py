@@ -16,9 +16,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.cluster.cluster import Place, place
 from flows.config import SeedsJob, TrainJob
-from flows.jobs.arms import stop_all, train_arm
 from flows.jobs.machine import datasets_root, trainer_slot
-from flows.jobs.many import follow_runs
+from flows.jobs.seeds import follow_runs
+from flows.jobs.training_process import stop_processes, train_in_process
 from flows.prefect_flows.artifacts import on_the_board
 from flows.prefect_flows.pages import training_page
 from lore_datasets.errors import Busy
@@ -48,19 +48,19 @@ def _seeds_name() -> str:
     cache_policy=NO_CACHE,
 )
 def _train(job: TrainJob, root: str, where: Place) -> dict[str, Any]:
-    return where.run(job.folder, train_arm, job, root)
+    return where.run(job.folder, train_in_process, job, root)
 
 
 def _side_by_side(jobs: list[TrainJob], root: str, dask: str) -> list[dict[str, Any]]:
     jobs = [replace(job, folder=str(Path(job.folder).resolve())) for job in jobs] if dask else jobs
     frames = {job.folder: job.config.train.total_frames for job in jobs}
-    with on_the_board(), place(dask, device=jobs[0].config.train.device) as where:
+    with on_the_board(), place(dask, device=jobs[0].config.train.device, on_stop=stop_processes) as where:
         futures = [_train.submit(job, root, where) for job in jobs]
         try:
             follow_runs(frames, lambda: not wait(futures, timeout=0.5).not_done)
         except BaseException:
             where.stop(frames)
-            stop_all()
+            stop_processes()
             raise
         found = [future.result() for future in futures]
     dataset = next((job.config.advice.dataset for job in jobs if job.config.advice.dataset), "")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flows.config import AblateJob, study_config
-from flows.jobs.arms import arguments
 from flows.jobs.phases import write_json
+from flows.jobs.training_process import arguments
 from flows.report.plots import COLOURS, bands
 from flows.report.read import RunData, read_run, success_rates
 from lore.evaluation.statistics import (
@@ -29,9 +29,9 @@ from lore_datasets.environments import get_environment
 from lore_datasets.errors import LoreError
 
 if TYPE_CHECKING:
-    from flows.jobs.ablate import Trial
+    from flows.jobs.ablation_arms import AblationRun
 
-__all__ = ["TAGS", "study", "table", "write_study"]
+__all__ = ["TAGS", "ablation_figures", "table", "write_ablation"]
 
 POINTS = 60
 """Points of a learning curve."""
@@ -45,7 +45,7 @@ TAGS = (
 """Statistics of the paths that the study reports, means over a run's rows."""
 
 
-def study(
+def ablation_figures(
     runs: dict[str, list[RunData]], frames: int, costs: dict[str, dict[str, Any]] | None = None
 ) -> dict[str, Any]:
     """Figures of every arm (label -> its runs, one per seed); comparisons are with the arm ``none`` where there is one.
@@ -227,13 +227,13 @@ def _cost(advice: str) -> dict[str, Any]:
         return {}
 
 
-def write_study(job: AblateJob, todo: Sequence[Trial], advice: dict[str, str]) -> dict[str, Any]:
+def write_ablation(job: AblateJob, todo: Sequence[AblationRun], advice: dict[str, str]) -> dict[str, Any]:
     """Write ``ablation.json`` (returned), ``.md``, ``.html`` and ``curves.svg`` into the study's folder."""
     runs: dict[str, list[RunData]] = {}
-    for trial in todo:
-        runs.setdefault(trial.cell.label, []).append(read_run(trial.folder, trial.name))
+    for run in todo:
+        runs.setdefault(run.cell.label, []).append(read_run(run.folder, run.name))
     paid = {t.cell.label: _cost(advice[t.cell.adviser]) for t in todo if t.cell.adviser}
-    found = study(runs, job.frames, paid) | {"advice": advice, "command": _command(job)}
+    found = ablation_figures(runs, job.frames, paid) | {"advice": advice, "command": _command(job)}
     folder = Path(job.folder)
     write_json(folder / "ablation.json", found)
     _write(folder / "ablation.md", f"{table(found)}\n\n`{found['command']}`\n")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from flows.cli import main as cli
-from flows.cluster.cluster import cluster
 from flows.jobs.array_statistics import BINS, array_statistics
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, ConfigError, CorruptArtifact, NotFound
@@ -66,8 +65,8 @@ def test_the_statistics_are_those_of_all_rows_of_all_rounds(two_rounds, capsys):
 
 
 @pytest.mark.slow
-def test_workers_count_the_same(two_rounds):
-    with cluster("local", 2) as client:
+def test_workers_count_the_same(two_rounds, started_cluster):
+    with started_cluster(2) as client:
         agrees(array_statistics(str(two_rounds), dask=client.scheduler.address), expected(two_rounds))
 
 

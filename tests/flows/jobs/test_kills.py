@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.jobs.leash import stop
+from flows.jobs.child_process import stop
 from flows.prefect_flows.runtime import SETTINGS, free_port, start_server
 from lore_datasets.environments import get_environment
 from lore_datasets.store.store import Store

@@ -8,7 +8,6 @@ import shutil
 import numpy as np
 import pytest
 
-from flows.cluster.cluster import cluster
 from flows.config import AdviceJob, CollectJob, RefreshJob, SeedsJob
 from flows.jobs import rounds
 from flows.jobs.rounds import Steps, finished_rounds, plain_steps, refresh, round_names
@@ -204,13 +203,13 @@ def test_names_of_runs_say_version_round_and_seed(lab, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_round_that_asks_on_a_cluster_makes_the_rows_that_it_makes_here(lab, tmp_path, monkeypatch):
+def test_a_round_that_asks_on_a_cluster_makes_the_rows_that_it_makes_here(lab, tmp_path, monkeypatch, started_cluster):
     from distributed import get_task_stream
 
     run, _ = lab
     for name in ("datasets", "run"):
         shutil.copytree(tmp_path / name, tmp_path / "here" / name)
-    with cluster("local", 1) as client, get_task_stream(client) as stream:
+    with started_cluster(1) as client, get_task_stream(client) as stream:
         [there] = refresh(job(run, dask=client.scheduler.address), in_process())
     assert any("lore-shard" in task["key"] for task in stream.data)
     monkeypatch.setenv("LORE_DATASETS", str(tmp_path / "here" / "datasets"))

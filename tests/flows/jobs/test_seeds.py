@@ -17,10 +17,11 @@ import pytest
 
 from flows.cli import main as cli
 from flows.cli.train import SeedFlags
-from flows.cluster.cluster import cluster, place
+from flows.cluster.cluster import Place, cluster, place
+from flows.cluster.cluster import _resources as resources_of
 from flows.config import RefreshJob, SeedsJob, TrainJob
-from flows.jobs.arms import last_row, train_arm
-from flows.jobs.many import run_all, train_runs
+from flows.jobs.seeds import run_all, train_runs
+from flows.jobs.training_process import last_row, train_in_process
 from lore.config import load_config
 from lore.main import parse
 from lore.training import checkpoint
@@ -96,26 +97,38 @@ def test_a_run_that_fails_stops_no_other_and_its_error_comes_at_the_end(tmp_path
     assert done == ["b"]  # whoever was told to end starts no other one
 
 
-def test_a_run_that_wants_a_gpu_goes_to_the_worker_that_has_one_or_is_refused():
+def test_a_run_that_wants_a_gpu_goes_to_the_worker_that_has_one_or_is_refused(started_cluster):
     with cluster("local", 2, gpus=1) as client:
-        address = client.scheduler.address
         offered = [each["resources"] for each in client.scheduler_info(n_workers=-1)["workers"].values()]
         assert sorted(map(str, offered)) == ["{'GPU': 1}", "{}"]
         for device in ("cuda", "auto"):
-            with place(address, device=device) as where:
-                assert where.resources == {"GPU": 1} and where.threads == 2
-                with ThreadPoolExecutor(3) as pool:
-                    seen = list(pool.map(lambda _, where=where: where.run("r", os.getpid), range(3)))
-                assert len(set(seen)) == 1 and where.run("r", os.getenv, "CUDA_VISIBLE_DEVICES") == "0"
-        with place(address, device="cpu") as where:
-            assert where.resources == {}
-    with cluster("local", 1) as client:
+            where = Place(client, resources_of(client, "local", device))
+            assert where.resources == {"GPU": 1} and where.threads == 2
+            with ThreadPoolExecutor(3) as pool:
+                seen = list(pool.map(lambda _, where=where: where.run("r", os.getpid), range(3)))
+            assert len(set(seen)) == 1 and where.run("r", os.getenv, "CUDA_VISIBLE_DEVICES") == "0"
+        assert resources_of(client, "local", "cpu") == {}
+    with started_cluster(1) as client:
         address = client.scheduler.address
         with pytest.raises(ServiceError, match=r"no worker of the Dask cluster .* offers the resource GPU") as refused:
             train_runs([TrainJob("x", load_config(device="cuda"))], "", dask=address)
         assert "--resources GPU=1" in refused.value.hint and not Path("x").exists()
         with place(address, device="auto") as where:
             assert where.resources == {} and where.run("r", os.getpid) != os.getpid()
+
+
+def test_workers_of_this_machine_run_nothing_of_a_user_without_their_certificate():
+    """Every user of the machine reaches the port; without TLS, whoever connected ran code in a worker."""
+    from distributed import Client
+
+    with cluster("local", 1) as client:
+        address = client.scheduler.address
+        assert address.startswith("tls://127.0.0.1:") and client.submit(os.getpid).result() != os.getpid()
+        [worker] = client.scheduler_info(n_workers=-1)["workers"]
+        for port in (address, worker):
+            for stranger in (port, port.replace("tls://", "tcp://")):
+                with pytest.raises((OSError, TypeError)):  # no certificate at all, or a connection that is cut
+                    Client(stranger, timeout=3).close()
 
 
 def step_of(folder: Path) -> int:
@@ -133,7 +146,7 @@ def worker_of(folder: Path, workers: list[int]) -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_seeds_on_a_cluster_end_as_if_no_worker_had_been_killed(tmp_path, own_datasets, digest):
+def test_seeds_on_a_cluster_end_as_if_no_worker_had_been_killed(tmp_path, own_datasets, digest, started_cluster):
     """The run of the killed worker goes on elsewhere from its checkpoint; the other one does not notice."""
     jobs = flags("--log_dir", str(tmp_path / "runs"), "--seeds", "0", "1", "--total_frames", "300").jobs()
     first, seen = tmp_path / "runs" / "seed-0", []
@@ -142,14 +155,14 @@ def test_seeds_on_a_cluster_end_as_if_no_worker_had_been_killed(tmp_path, own_da
         while not ended.is_set() and (step_of(first) < 80 or not (first / CHECKPOINT).is_file()):
             time.sleep(0.02)
         os.kill(worker_of(first, list(client.run(os.getpid).values())), signal.SIGKILL)
-        time.sleep(1.0)  # the leash ends the trainer, too
+        time.sleep(1.0)  # the trainer ends with its worker
         kept = int(checkpoint.load(first / CHECKPOINT)[1]["frames"])
         while not ended.is_set():
             seen.append((kept, step_of(first)))
             time.sleep(0.05)
 
     ended = threading.Event()
-    with cluster("local", 2) as client:
+    with started_cluster(2) as client:
         killer = threading.Thread(target=kill)
         killer.start()
         try:
@@ -159,7 +172,7 @@ def test_seeds_on_a_cluster_end_as_if_no_worker_had_been_killed(tmp_path, own_da
             killer.join()
     assert [row["step"] for row in found] == [300, 300]
     assert 0 < seen[0][0] < 300 and min(step for _, step in seen) >= seen[0][0]
-    train_arm(TrainJob(str(tmp_path / "straight"), jobs[0].config), str(own_datasets))
+    train_in_process(TrainJob(str(tmp_path / "straight"), jobs[0].config), str(own_datasets))
     assert digest(first) == digest(tmp_path / "straight")
 
 

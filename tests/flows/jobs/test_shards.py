@@ -18,7 +18,6 @@ import numpy as np
 import psutil
 import pytest
 
-from flows.cluster.cluster import cluster
 from flows.cluster.leases import Leases
 from flows.config import AdviceJob
 from flows.jobs import tasks
@@ -101,9 +100,9 @@ def job(server, own_datasets):
 
 
 @pytest.fixture(scope="module")
-def workers():
+def workers(started_cluster):
     """A cluster of two worker processes on this machine."""
-    with cluster("local", 2) as client:
+    with started_cluster(2) as client:
         yield client
 
 

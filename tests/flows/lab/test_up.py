@@ -169,7 +169,7 @@ def the_page_shows(up: Up, finished: dict) -> None:
 
 def cancelled_while_training(up: Up, run: Path) -> None:
     """A long run from its form is cancelled through the API; the checkpoint holds its last step."""
-    from flows.jobs.arms import last_row
+    from flows.jobs.training_process import last_row
 
     job = {"folder": "runs/seed-0", "visits": 30, "frames": 200_000, "epochs": 1, "select": {"budget": 8}}
     deployment = up.deployment("by-hand")

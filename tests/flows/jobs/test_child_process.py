@@ -10,14 +10,14 @@ import time
 
 import pytest
 
-from flows.jobs.leash import spawn, stop
+from flows.jobs.child_process import spawn, stop
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 PARENT = """
 import sys, time
 from pathlib import Path
-from flows.jobs.leash import spawn
+from flows.jobs.child_process import spawn
 child = spawn("sleeper", env={"PYTHONPATH": sys.argv[1]}, log=Path(sys.argv[1]) / "log")
 print(child.pid, flush=True)
 time.sleep(60)

@@ -1,4 +1,5 @@
-"""Training runs as processes of their own: started on a leash, followed through the progress file they write."""
+"""Training runs as processes of their own: started as children that end with their parent,
+followed through the progress file they write."""
 
 from __future__ import annotations
 
@@ -13,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from flows.config import EvaluateJob, TrainJob
-from flows.jobs.leash import spawn, stop
+from flows.jobs.child_process import spawn, stop
 from flows.terminal import current
 from lore.config import Config
 from lore_datasets.errors import Busy, LoreError, shown
 
-__all__ = ["arguments", "evaluate_arm", "follow", "last_row", "side_by_side", "stop_all", "train_arm"]
+__all__ = [
+    "EVALUATION_PROGRESS", "arguments", "evaluate_in_process", "follow", "last_row", "side_by_side", "stop_processes",
+    "train_in_process",
+]  # fmt: skip
 
 EVALUATION_PROGRESS = "evaluation-progress.jsonl"
 """Progress of an evaluation, beside the run's own ``progress.jsonl``."""
@@ -88,7 +92,7 @@ def _run(module: str, words: Sequence[str], folder: Path, log: str, env: dict[st
     raise error
 
 
-def train_arm(job: TrainJob, root: str) -> dict[str, Any]:
+def train_in_process(job: TrainJob, root: str) -> dict[str, Any]:
     """Train one run to its end, or on from its checkpoint, in a process with one thread; returns its last progress."""
     folder = Path(job.folder)
     words = ["--log_dir", str(folder), "--quiet", *arguments(job.config)]
@@ -96,7 +100,7 @@ def train_arm(job: TrainJob, root: str) -> dict[str, Any]:
     return last_row(folder / "progress.jsonl") or {}
 
 
-def evaluate_arm(job: EvaluateJob, root: str) -> dict[str, Any]:
+def evaluate_in_process(job: EvaluateJob, root: str) -> dict[str, Any]:
     """Evaluate one run in a process with one thread; returns the content of its ``evaluation.json``."""
     folder = Path(job.folder)
     words = ["eval", str(folder), "--episodes", str(job.episodes), "--seed", str(job.seed)]
@@ -106,7 +110,7 @@ def evaluate_arm(job: EvaluateJob, root: str) -> dict[str, Any]:
     return json.loads((folder / "evaluation.json").read_text())
 
 
-def stop_all(folders: Collection[str] | None = None) -> None:
+def stop_processes(folders: Collection[str] | None = None) -> None:
     """End the children of this process, those for ``folders`` or all: they save first.
 
     Waiting threads then return with an error.
@@ -150,7 +154,7 @@ def follow(paths: dict[str, Path], totals: dict[str, int], finished: Callable[[]
                     return
                 last = finished()
     except BaseException:
-        stop_all()
+        stop_processes()
         raise
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.config import AblateJob, AdviceJob, CollectJob, asking
@@ -14,7 +15,7 @@ from lore_datasets.errors import ConfigError, shown
 if TYPE_CHECKING:
     from lore_datasets.types import ArtifactRef
 
-__all__ = ["Cell", "cells", "make_advice", "shuffle"]
+__all__ = ["AblationRun", "Cell", "cells", "make_advice", "planned_runs", "shuffle"]
 
 _ARM = re.compile(r"none|(?=[ABC])A?(B1?)?C?")
 
@@ -74,6 +75,26 @@ def cells(job: AblateJob) -> list[Cell]:
         raise ConfigError("two advisers have one name", hint="give each NAME=DATASET another NAME")
     out = [Cell("none", "")] if "none" in arms else []
     return out + [Cell(arm, name) for name in names for arm in (arms if name == names[0] else few) if arm != "none"]
+
+
+@dataclass(frozen=True)
+class AblationRun:
+    """One run of an ablation study: arm and adviser, seed, folder."""
+
+    cell: Cell
+    seed: int
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """``ABC-rules-s0``."""
+        return f"{self.cell.folder}-s{self.seed}"
+
+
+def planned_runs(job: AblateJob) -> list[AblationRun]:
+    """Every run, seed by seed, so that a study that is stopped early has whole seeds."""
+    root, pairs = Path(job.folder), cells(job)
+    return [AblationRun(pair, seed, root / pair.folder / f"seed-{seed}") for seed in range(job.seeds) for pair in pairs]
 
 
 def make_advice(job: AblateJob) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from flows.cluster.cluster import Place, place
 from flows.config import TrainJob
-from flows.jobs.arms import follow, stop_all, train_arm
+from flows.jobs.training_process import follow, stop_processes, train_in_process
 from flows.terminal import current
 from lore_datasets.errors import LoreError
 
@@ -25,8 +25,8 @@ def train_runs(jobs: list[TrainJob], root: str, workers: int = 0, dask: str = ""
     On a cluster the folders must lie on a disk that all workers share.
     """
     jobs = [replace(job, folder=str(Path(job.folder).resolve())) for job in jobs] if dask else jobs
-    with place(dask, workers, jobs[0].config.train.device) as where:
-        work = {job.folder: lambda job=job: where.run(job.folder, train_arm, job, root) for job in jobs}
+    with place(dask, workers, jobs[0].config.train.device, stop_processes) as where:
+        work = {job.folder: lambda job=job: where.run(job.folder, train_in_process, job, root) for job in jobs}
         return run_all(work, {job.folder: job.config.train.total_frames for job in jobs}, where, workers)
 
 
@@ -57,7 +57,7 @@ def run_all(
             for future in futures:
                 future.cancel()
             where.stop(work)
-            stop_all()  # a run that began while the others were being stopped
+            stop_processes()  # a run that began while the others were being stopped
             raise
     errors = [error for future in futures if (error := future.exception()) is not None]
     if errors:

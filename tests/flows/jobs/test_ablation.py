@@ -16,9 +16,8 @@ import tyro
 
 from flows.cli import main as cli
 from flows.config import AblateJob
-from flows.jobs.ablate import trials
-from flows.jobs.ablate_arms import cells, shuffle
-from flows.report.ablation import HEADER, study, table
+from flows.jobs.ablation_arms import cells, planned_runs, shuffle
+from flows.report.ablation import HEADER, ablation_figures, table
 from flows.report.read import RunData
 from lore.config import to_dict
 from lore_datasets.advice import load_advice
@@ -34,9 +33,9 @@ def test_every_arm_runs_once_per_adviser_and_none_once():
     labels = [cell.label for cell in cells(job)]
     assert len(labels) == len(set(labels)) == 1 + 5 * 3
     assert labels[:3] == ["none", "B rules", "A rules"] and "B1 shuffled" in labels
-    names = [trial.name for trial in trials(job)]
-    assert len(set(names)) == 32 and len({trial.folder for trial in trials(job)}) == 32
-    assert [t.seed for t in trials(job)] == [0] * 16 + [1] * 16
+    names = [run.name for run in planned_runs(job)]
+    assert len(set(names)) == 32 and len({run.folder for run in planned_runs(job)}) == 32
+    assert [t.seed for t in planned_runs(job)] == [0] * 16 + [1] * 16
 
 
 def test_arms_differ_in_their_paths_alone_and_have_one_budget():
@@ -95,7 +94,7 @@ def run(name: str, returns: list[float], unlocked: int = 1) -> RunData:
 def test_the_figures_of_a_study_are_those_worked_out_by_hand():
     base = [run("a", [1.0] * 10), run("b", [3.0] * 10)]
     better = [run("c", [2.0] * 10, 2), run("d", [4.0] * 10, 2)]
-    found = study({"none": base, "B rules": better}, 1000, {"B rules": {"price_usd": 0.5}})
+    found = ablation_figures({"none": base, "B rules": better}, 1000, {"B rules": {"price_usd": 0.5}})
     none, arm = found["arms"]["none"], found["arms"]["B rules"]
     assert none["return_mean"] == none["return_iqm"] == 2.0 and arm["return_iqm"] == 3.0
     assert arm["difference"] == 1.0 and arm["improvement"] == 0.75
@@ -118,7 +117,7 @@ def test_final_policies_are_compared_apart_from_training_returns():
 
     none = [tested("a", [1.0] * 9, [5.0] * 4), tested("b", [1.0] * 9, [5.0] * 4)]
     arm = [tested("c", [3.0] * 9, [2.0] * 4), tested("d", [3.0] * 9, [2.0] * 4)]
-    found = study({"none": none, "B rules": arm}, 900)["arms"]["B rules"]
+    found = ablation_figures({"none": none, "B rules": arm}, 900)["arms"]["B rules"]
     assert (found["return_mean"], found["difference"], found["above_none"]) == (3.0, 2.0, True)
     assert found["as_trained"]["mean"] == 2.0 and found["as_trained"]["episodes"] == [4, 4]
     assert found["as_trained_difference"] == -3.0 and found["as_trained_difference_interval"] == [-3.0, -3.0]
@@ -126,7 +125,9 @@ def test_final_policies_are_compared_apart_from_training_returns():
 
 def test_what_the_choices_are_worth_is_measured_against_the_same_skills_without_preference():
     group = {"none": [1.0], "B rules": [5.0], "B uniform": [4.0], "A rules": [1.0]}
-    arms = study({label: [run(label, value * 9), run(label, value * 9)] for label, value in group.items()}, 900)["arms"]
+    arms = ablation_figures(
+        {label: [run(label, value * 9), run(label, value * 9)] for label, value in group.items()}, 900
+    )["arms"]
     assert arms["B rules"]["choice"] == 1.0 and arms["B rules"]["choice_interval"] == [1.0, 1.0]
     assert not [label for label in ("none", "B uniform", "A rules") if "choice" in arms[label]]
 
@@ -135,13 +136,13 @@ def test_an_arm_that_learns_sooner_has_a_steps_ratio_above_one():
     slow = [run("a", list(np.linspace(0, 4, 40)))]
     fast = [run("b", list(np.minimum(4.0, np.linspace(0, 8, 40))))]
     never = [run("c", [0.0] * 40)]
-    arms = study({"none": slow, "B": fast, "A": never}, 4000)["arms"]
+    arms = ablation_figures({"none": slow, "B": fast, "A": never}, 4000)["arms"]
     assert 1.5 < arms["B"]["steps_ratio"] < 2.1
     assert arms["A"]["steps_ratio"] is None and arms["A"]["steps_to_baseline"] is None
 
 
 def test_an_arm_without_a_finished_episode_is_shown_empty_and_breaks_nothing():
-    found = study({"none": [run("a", [])], "B": [run("b", [])]}, 100)
+    found = ablation_figures({"none": [run("a", [])], "B": [run("b", [])]}, 100)
     assert found["arms"]["B"]["steps_ratio"] is None
     assert "| B |" in table(found)
 

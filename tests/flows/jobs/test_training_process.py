@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from flows.config import DemoJob, TrainJob
-from flows.jobs.arms import arguments, last_row, side_by_side, train_arm
-from flows.jobs.walk import ARMS, arm_config
+from flows.jobs.demo import ARMS, arm_config
+from flows.jobs.training_process import arguments, last_row, side_by_side, train_in_process
 from flows.prefect_flows import runtime
 from lore.config import load_config
 from lore.main import parse
@@ -41,7 +41,7 @@ def test_the_arms_differ_only_in_the_paths_and_their_advice():
 def test_a_child_s_error_comes_back_as_one_with_its_code_and_its_last_line(tmp_path):
     config = load_config(use_llm=True, dataset="nope@v1", device="cpu")
     with pytest.raises(LoreError, match="no dataset 'nope'") as caught:
-        train_arm(TrainJob(str(tmp_path / "run"), config), str(tmp_path / "datasets"))
+        train_in_process(TrainJob(str(tmp_path / "run"), config), str(tmp_path / "datasets"))
     assert caught.value.exit_code == 3 and "log.txt" in caught.value.hint
 
 

@@ -1,4 +1,4 @@
-"""The flow ``ablate``: a study of arms, advisers and seeds, finished runs skipped."""
+"""The flow ``ablate``: arms, advisers and seeds compared, finished runs skipped."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Cancelled
 
 from flows.config import AblateJob
-from flows.jobs.ablate import ablate
+from flows.jobs.ablation import ablate as run_ablation
 from flows.jobs.machine import trainer_slot
 from flows.prefect_flows.artifacts import on_the_board
-from flows.prefect_flows.pages import study_page
+from flows.prefect_flows.pages import ablation_page
 from lore_datasets.errors import Busy
 
-__all__ = ["study"]
+__all__ = ["ablate"]
 
 
 @task(
     name="run what is missing", task_run_name="study {job.folder}: {job.arms}, {job.seeds} seeds", cache_policy=NO_CACHE
 )
-def _study(job: AblateJob) -> str:
-    ablate(job)
+def _run(job: AblateJob) -> str:
+    run_ablation(job)
     return str(Path(job.folder) / "ablation.html")
 
 
@@ -32,13 +32,13 @@ def _study(job: AblateJob) -> str:
     flow_run_name="ablate {job.folder}: {job.arms} x {job.advisers} x {job.seeds} seeds",
     persist_result=False,
 )
-def study(job: AblateJob) -> Any:
+def ablate(job: AblateJob) -> Any:
     """Compare arms, advisers and seeds; returns the page. Cancelled when another trainer holds this machine."""
     with on_the_board():
         try:
             with trainer_slot(f"ablate {job.folder}"):
-                page = _study(job)
+                page = _run(job)
         except Busy as error:
             return Cancelled(message=f"{error.kind}: {error}")
-    study_page(job.folder)
+    ablation_page(job.folder)
     return page

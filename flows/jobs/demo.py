@@ -1,4 +1,4 @@
-"""The demo's walk, phase by phase; what runs a phase is handed in (Prefect sub-flows, or plain functions)."""
+"""The demo, phase by phase; what runs a phase is handed in (Prefect sub-flows, or plain functions)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lore.config import Config, load_config
 from lore_datasets.errors import CorruptArtifact, NotFound
 from pipeline.config import AdviseConfig, CollectConfig, SelectConfig
 
-__all__ = ["ARMS", "Steps", "arm_config", "plain_steps", "walk", "write_report"]
+__all__ = ["ARMS", "Steps", "arm_config", "plain_steps", "run_demo", "write_report"]
 
 ARMS = {"none": "no advice", "abc": "A + B + C"}
 """Folder of each arm -> its name in the report."""
@@ -32,18 +32,18 @@ class Steps(NamedTuple):
 
 def plain_steps() -> Steps:
     """The phases as plain functions, without Prefect."""
-    from flows.jobs.arms import EVALUATION_PROGRESS, evaluate_arm, side_by_side, train_arm
     from flows.jobs.tasks import advise_states, distil_model, play_states
+    from flows.jobs.training_process import EVALUATION_PROGRESS, evaluate_in_process, side_by_side, train_in_process
 
     def advise(job: AdviceJob, epochs: int) -> dict[str, str]:
         ref = advise_states(job)
         return {"advice": str(ref), "model": str(distil_model(ref, epochs, job.advise.seed))}
 
     def train(jobs: list[TrainJob], root: str) -> list[dict[str, Any]]:
-        return side_by_side(train_arm, jobs, root, "progress.jsonl", [j.config.train.total_frames for j in jobs])
+        return side_by_side(train_in_process, jobs, root, "progress.jsonl", [j.config.train.total_frames for j in jobs])
 
     def evaluate(jobs: list[EvaluateJob], root: str) -> list[dict[str, Any]]:
-        return side_by_side(evaluate_arm, jobs, root, EVALUATION_PROGRESS, [j.episodes for j in jobs])
+        return side_by_side(evaluate_in_process, jobs, root, EVALUATION_PROGRESS, [j.episodes for j in jobs])
 
     return Steps(lambda job: str(play_states(job)), advise, train, evaluate, write_report)
 
@@ -77,7 +77,7 @@ def arm_config(job: DemoJob, arm: str, advice: str) -> Config:
     return load_config(**settings)
 
 
-def walk(job: DemoJob, folder: Path, steps: Steps) -> dict[str, Any]:
+def run_demo(job: DemoJob, folder: Path, steps: Steps) -> dict[str, Any]:
     """All phases in order; returns references, the report's path and the evaluations."""
     from lore_datasets.store.store import Store
 
@@ -151,7 +151,7 @@ def write_report(runs: dict[str, str], advice: str, commands: list[str], out: st
 
 def _commands(job: DemoJob, folder: Path, states: str, advice: str) -> list[str]:
     """The demo's phases as single commands."""
-    from flows.jobs.arms import arguments
+    from flows.jobs.training_process import arguments
 
     lines = [
         f"lore demo{' --quick' if job.quick else ''} --seed {job.seed}",

@@ -8,7 +8,7 @@ import pytest
 
 from flows.config import AdviceJob, CollectJob
 from flows.jobs import tasks
-from flows.jobs.trials import SkillTrials
+from flows.jobs.skill_trials import SkillTrials
 from lore_datasets.environments import get_environment
 from lore_datasets.language.skills import parse_skill
 from lore_datasets.store.store import Store

@@ -1,9 +1,9 @@
 """Child processes that cannot outlive their parent.
 
-A child is started as ``python -m flows.jobs.leash MODULE ARGS...`` in a session of its own, with a pipe as its standard
-input that the parent never writes to. The pipe closes when the parent ends, however it ends; a thread of the child
-sees that and kills the child's whole process group. (``PR_SET_PDEATHSIG`` would fire when the *thread* that started
-the child ends, and exists on Linux only.)
+A child is started as ``python -m flows.jobs.child_process MODULE ARGS...`` in a session of its own, with a pipe as its
+standard input that the parent never writes to. The pipe closes when the parent ends, however it ends; a thread of
+the child sees that and kills the child's whole process group. (``PR_SET_PDEATHSIG`` would fire when the *thread* that
+started the child ends, and exists on Linux only.)
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ __all__ = ["spawn", "stop"]
 def spawn(
     module: str, arguments: Sequence[str] = (), *, env: Mapping[str, str] | None = None, log: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start ``python -m module arguments`` on a leash; its output goes to the file ``log`` (appended) or nowhere."""
+    """Start ``python -m module arguments``, to end with this process; its output goes to the file ``log`` (appended) or
+    nowhere."""
     sink = open(log, "ab") if log is not None else subprocess.DEVNULL  # noqa: SIM115
     try:
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.jobs.leash", module, *arguments],
+            [sys.executable, "-m", "flows.jobs.child_process", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=sink,
             stderr=subprocess.STDOUT,
@@ -38,7 +39,7 @@ def spawn(
 
 
 def stop(process: subprocess.Popen[bytes], seconds: float = 10.0) -> int:
-    """End a leashed child: SIGTERM, SIGKILL after ``seconds``; returns its code."""
+    """End a child of :func:`spawn`: SIGTERM, SIGKILL after ``seconds``; returns its code."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -66,7 +67,7 @@ def _main() -> None:
     import runpy
     import threading
 
-    threading.Thread(target=_watch, name="leash", daemon=True).start()
+    threading.Thread(target=_watch, name="watch the parent", daemon=True).start()
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
