@@ -6,12 +6,12 @@ A run rewrites ``revisions.jsonl`` whenever a skill is retired; a round of quest
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from lore_datasets.atomic import write_text
 from lore_datasets.errors import BadInput, shown
 from lore_datasets.vocab import NAME_PATTERN
 
@@ -55,12 +55,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 def write_revisions(folder: Path | str, revisions: Sequence[Revision]) -> Path:
     """Write ``revisions.jsonl`` of a run, at once or not at all."""
     path = Path(folder) / REVISIONS
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with draft.open("w") as file:
-        file.write("".join(json.dumps(asdict(each), sort_keys=True) + "\n" for each in revisions))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    write_text(path, "".join(json.dumps(asdict(each), sort_keys=True) + "\n" for each in revisions))
     return path
 
 

@@ -11,11 +11,12 @@ from typing import Any
 from flows.cluster.cluster import place
 from flows.config import AblateJob, EvaluateJob, TrainJob
 from flows.jobs.ablation_arms import AblationRun, make_advice, planned_runs
-from flows.jobs.phases import Phases, hold, write_json
+from flows.jobs.phases import Phases, hold
 from flows.jobs.seeds import run_all
 from flows.jobs.training_process import evaluate_in_process, stop_processes, train_in_process
 from flows.terminal import current
 from lore.config import to_dict
+from lore_datasets.atomic import write_json
 from lore_datasets.errors import LoreError
 
 __all__ = ["ablate", "train_and_evaluate"]

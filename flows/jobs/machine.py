@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lore_datasets.errors import Busy
+from lore_datasets.atomic import held
 
 __all__ = ["datasets_root", "trainer_slot"]
 
@@ -33,19 +32,7 @@ def trainer_slot(who: str) -> Iterator[None]:
     if not deployment.id:
         yield
         return
-    import fcntl
-
     host = re.sub(r"[^a-z0-9]+", "-", socket.gethostname().lower())
     path = Path(get_current_settings().home) / f"trainer-{host}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            other = file.read(200).strip() or "another trainer"
-            raise Busy(f"this machine trains already: {other}", hint="the next scheduled run tries again") from None
-        file.truncate(0)
-        file.write(f"{who} (process {os.getpid()})")
-        file.flush()
+    with held(path, "this machine trains already: {who}", hint="the next scheduled run tries again", who=who):
         yield

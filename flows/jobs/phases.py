@@ -3,50 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from flows.terminal import current
-from lore_datasets.errors import Busy, ConfigError
+from lore_datasets.atomic import held, write_json
+from lore_datasets.errors import ConfigError
 
-__all__ = ["Phases", "hold", "write_json"]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON at once or not at all: temporary file, fsync, rename, fsync of the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with draft.open("w") as file:
-        json.dump(value, file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+__all__ = ["Phases", "hold"]
 
 
-@contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def hold(folder: Path) -> AbstractContextManager[None]:
     """Have the job's folder to oneself; Busy when another process holds it. The lock dies with the process."""
-    from filelock import FileLock, Timeout
-
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=5)
-    except Timeout:
-        raise Busy(f"another process works in {folder}", hint="wait for it, or choose another folder") from None
-    try:
-        yield
-    finally:
-        lock.release()
+    return held(
+        folder / ".lock", f"another process works in {folder}", hint="wait for it, or choose another folder", wait=5
+    )
 
 
 class Phases:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flows.config import AdviceJob, RefreshJob, TrainJob
-from flows.jobs.phases import Phases, hold, write_json
+from flows.jobs.phases import Phases, hold
 from flows.terminal import current
+from lore_datasets.atomic import write_json
 from lore_datasets.errors import BadInput, CorruptArtifact, LoreError, NotFound
 
 __all__ = [

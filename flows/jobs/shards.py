@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.jobs.phases import write_json
+from lore_datasets.atomic import write_json
 from lore_datasets.errors import CorruptArtifact, ServiceError
 
 if TYPE_CHECKING:

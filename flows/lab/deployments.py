@@ -59,7 +59,7 @@ def serve(path: Path | None, ready: Path) -> None:
     from prefect.exceptions import TerminationSignal
     from prefect.runner import Runner
 
-    from flows.jobs.phases import write_json
+    from lore_datasets.atomic import write_json
 
     class Leaving(Runner):
         """Prefect's own handler leaves without stopping its runs: it does not await ``astop``."""

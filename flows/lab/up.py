@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from flows.jobs.child_process import spawn, stop
-from flows.jobs.phases import hold, write_json
+from flows.jobs.phases import hold
 from flows.lab.lab_api import Api
 from flows.lab.schedules import Schedule, check_datasets, read_schedules
 from flows.prefect_flows.runtime import LAB_FILE, free_port, lab_environment, start_server
 from flows.terminal import clock, current
+from lore_datasets.atomic import write_json
 from lore_datasets.errors import Busy, ConfigError, NotFound, ServiceError, UsageError
 
 __all__ = ["Lab", "UpJob", "read_auth", "up"]

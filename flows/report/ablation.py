@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from base64 import b64decode
 from collections.abc import Sequence
 from importlib import resources
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flows.config import AblateJob, study_config
-from flows.jobs.phases import write_json
 from flows.jobs.training_process import arguments
 from flows.report.plots import COLOURS, bands
 from flows.report.read import RunData, read_run, success_rates
@@ -25,6 +23,7 @@ from lore.evaluation.statistics import (
     steps_to,
 )
 from lore.training.metrics import crafter_score
+from lore_datasets.atomic import write_json, write_text
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import LoreError
 
@@ -236,11 +235,11 @@ def write_ablation(job: AblateJob, todo: Sequence[AblationRun], advice: dict[str
     found = ablation_figures(runs, job.frames, paid) | {"advice": advice, "command": _command(job)}
     folder = Path(job.folder)
     write_json(folder / "ablation.json", found)
-    _write(folder / "ablation.md", f"{table(found)}\n\n`{found['command']}`\n")
-    _write(folder / "ablation.html", _render(found))
+    write_text(folder / "ablation.md", f"{table(found)}\n\n`{found['command']}`\n")
+    write_text(folder / "ablation.html", _render(found))
     picture = bands(found["grid"], found["arms"], _colours(found["arms"]))
     if picture:
-        _write(folder / "curves.svg", b64decode(picture.partition(",")[2]).decode())
+        write_text(folder / "curves.svg", b64decode(picture.partition(",")[2]).decode())
     return found
 
 
@@ -252,12 +251,6 @@ def _command(job: AblateJob) -> str:
         if getattr(job, name) != getattr(AblateJob, name):
             words.append(f"--{name} {getattr(job, name)}")
     return " ".join(["lore ablate", *words, *arguments(job.config, study_config(), "config.")])
-
-
-def _write(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
 
 
 def _colours(arms: dict[str, Any]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -15,6 +14,7 @@ from flows.report import plots
 from flows.report.frames import sample_frames
 from flows.report.read import RunData, read_run, success_rates
 from lore.training.metrics import crafter_score
+from lore_datasets.atomic import write_text
 
 if TYPE_CHECKING:
     from lore_datasets.advice import AdviceData
@@ -37,10 +37,7 @@ def build_report(
     html = render(
         [read_run(path, name) for name, path in folders.items()], title=title, advice=advice, commands=commands
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_suffix(".tmp")
-    draft.write_text(html, encoding="utf-8")
-    os.replace(draft, out)
+    write_text(out, html)
     return out
 
 

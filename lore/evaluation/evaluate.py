@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from lore.training.metrics import bootstrap_interval, crafter_score, read_jsonl
-from lore.training.run import Run, load_for_evaluation, write_json
+from lore.training.run import Run, load_for_evaluation
+from lore_datasets.atomic import write_json
 
 __all__ = ["evaluate", "play_episodes", "summarise"]
 

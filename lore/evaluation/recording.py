@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from lore.training.run import load_for_evaluation
 
 if TYPE_CHECKING:
     from lore.training.run import Run
+from lore_datasets.atomic import replacing
 
 __all__ = ["play_recorded", "read_recording", "record_episode"]
 
@@ -73,12 +73,9 @@ def record_episode(folder: str | Path, seed: int = 10_000, name: str = "episode.
     """Play one episode of a run's final policy and write it beside its checkpoint (npz without pickle)."""
     folder = Path(folder)
     arrays = play_recorded(load_for_evaluation(folder, seed))
-    path, temporary = folder / name, folder / f".{name}.{os.getpid()}.tmp"
-    with temporary.open("wb") as file:
+    path = folder / name
+    with replacing(path) as draft, draft.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
     return path
 
 

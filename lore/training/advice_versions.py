@@ -6,12 +6,12 @@ A version changes only where a run is resumed: between two updates by constructi
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lore_datasets.atomic import write_text
 from lore_datasets.errors import BadInput
 from lore_datasets.types import ArtifactRef
 
@@ -56,12 +56,7 @@ def record(folder: Path | str, step: int, updates: int, advice: str) -> bool:
     if fresh:
         rows.append({"step": step, "updates": updates, "advice": advice})
     if rows != before:
-        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with draft.open("w") as file:
-            file.write("".join(json.dumps(row) + "\n" for row in rows))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
     return fresh
 
 

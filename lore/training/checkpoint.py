@@ -6,7 +6,6 @@ a whole checkpoint stands at the path or at its previous name.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lore_datasets.errors import CorruptArtifact, NewerSchema, NoSpace, NotFound, SchemeMismatch, shown
+from lore_datasets.atomic import clear_drafts, replacing, sync
+from lore_datasets.errors import CorruptArtifact, NewerSchema, NotFound, SchemeMismatch, shown
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -65,25 +65,13 @@ def _plain(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
     return out
 
 
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _keep_previous(path: Path) -> None:
     """Give the present file a second name; the rename that follows then takes only its first one away."""
-    kept = previous_path(path)
-    spare = kept.with_name(kept.name + ".tmp")
-    spare.unlink(missing_ok=True)
-    try:
-        os.link(path, spare)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(path, spare)
-        _fsync(spare)
-    os.replace(spare, kept)
+    with replacing(previous_path(path)) as draft:
+        try:
+            os.link(path, draft)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, draft)
 
 
 def save(path: str | os.PathLike[str], tensors: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
@@ -96,34 +84,23 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, Any], meta: Mapping
     plain = _plain(tensors)
     text = json.dumps({"schema": SCHEMA, **meta})  # key order is data: snapshots of games keep orders in it
     digest = _digest(plain, text)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(plain, temporary, metadata={"lore": text, "sha256": digest})
-        _fsync(temporary)
+    with replacing(path) as draft:
+        try:
+            save_file(plain, draft, metadata={"lore": text, "sha256": digest})
+        except SafetensorError as error:
+            if "No space left" not in str(error):
+                raise
+            raise OSError(errno.ENOSPC, str(error)) from error
         if path.exists():
+            sync(draft)
             _keep_previous(path)
-        os.replace(temporary, path)
-        _fsync(path.parent)
-    except (OSError, SafetensorError) as error:
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
-            raise NoSpace(
-                f"no space for checkpoint {shown(path.name)}",
-                kept="the checkpoint before it",
-                hint="free some disk space",
-            ) from error
-        raise
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return digest
 
 
 def clean(path: str | os.PathLike[str]) -> None:
     """Remove what saves that were killed left beside ``path``; only for the one process that writes there."""
-    path = Path(path)
-    for pattern in (f".{path.name}.*.tmp", f"{path.name}.previous.tmp"):
-        for left in path.parent.glob(pattern):
-            left.unlink(missing_ok=True)
+    clear_drafts(path)
+    clear_drafts(previous_path(path))
 
 
 def load(

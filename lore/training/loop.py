@@ -19,7 +19,8 @@ from lore.training.advice_versions import is_same_dataset
 from lore.training.advice_versions import record as record_version
 from lore.training.clock import Every
 from lore.training.metrics import Sink, crafter_score, read_jsonl
-from lore.training.run import CHECKPOINT, Run, lock_run, machine, read_config, write_json
+from lore.training.run import CHECKPOINT, Run, lock_run, machine, read_config
+from lore_datasets.atomic import write_json
 from lore_datasets.errors import ConfigError, Diverged
 from lore_datasets.revisions import write_revisions
 

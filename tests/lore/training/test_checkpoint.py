@@ -178,8 +178,8 @@ def test_what_killed_saves_left_is_removed_and_both_checkpoints_stay(tmp_path):
     path = tmp_path / "c.safetensors"
     checkpoint.save(path, tensors(), META)
     checkpoint.save(path, tensors(), META)
-    for left in (".c.safetensors.123.tmp", "c.safetensors.previous.tmp", ".other.safetensors.9.tmp"):
+    for left in (".c.safetensors.123-0.tmp", ".c.safetensors.previous.123-1.tmp", ".other.safetensors.9-0.tmp"):
         (tmp_path / left).write_bytes(b"half")
     checkpoint.clean(path)
-    assert {p.name for p in tmp_path.iterdir()} == {path.name, path.name + ".previous", ".other.safetensors.9.tmp"}
+    assert {p.name for p in tmp_path.iterdir()} == {path.name, path.name + ".previous", ".other.safetensors.9-0.tmp"}
     assert checkpoint.load(path)[1] == META

@@ -17,6 +17,7 @@ from lore.evaluation.evaluate import evaluate
 from lore.training.loop import train
 from lore.training.metrics import read_jsonl
 from lore.training.run import CHECKPOINT, Run
+from lore_datasets.atomic import held
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import Busy, ConfigError, Diverged, NotFound, SchemeMismatch
 from lore_datasets.testing import small_advice
@@ -200,13 +201,8 @@ def test_a_folder_of_another_configuration_is_refused_and_kept(tmp_path):
 
 
 def test_two_trainers_never_share_a_folder(tmp_path):
-    import fcntl
-
-    tmp_path.joinpath("run").mkdir()
-    with (tmp_path / "run" / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(Busy, match="another trainer"):
-            train(config(20), tmp_path / "run", tensorboard=False)
+    with held(tmp_path / "run" / ".lock", "", hint=""), pytest.raises(Busy, match="another trainer"):
+        train(config(20), tmp_path / "run", tensorboard=False)
 
 
 def test_advice_that_does_not_exist_is_named(tmp_path):
