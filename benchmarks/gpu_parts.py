@@ -101,9 +101,9 @@ def _config(setting: Setting, size: str, bf16: bool, paths: str) -> Any:
 
     flags: dict[str, Any] = {}
     if paths != "plain":
-        flags = {"use_llm": True, "advice.dataset": "none"}
+        flags = {"gate.enabled": True, "advice.dataset": "none"}
     if paths == "ABC":
-        flags |= {"enable_hierarchical_options": True, "enable_synthetic_replay": True}
+        flags |= {"options.enabled": True, "synthetic.enabled": True}
     return load_config(
         size=size, observation="pixels", batch_size=setting.sequences * setting.length,
         sequence_length=setting.length, horizon=2 if setting.tiny else 15, bf16=bf16, **flags,
@@ -126,7 +126,7 @@ def make_learner(setting: Setting, size: str, bf16: bool, paths: str = "plain") 
         plans = (rng.integers(0, 17, (PLANS, 8)), np.full(PLANS, 8))
     learner = Learner(agent, config, torch.Generator(device).manual_seed(0), device, plans)
     if paths == "ABC":
-        learner.set_slots(np.arange(config.model.max_options))
+        learner.set_slots(np.arange(config.options.max_options))
         learner.updates = config.synthetic.warmup_updates + 1
     return learner
 

@@ -25,9 +25,8 @@ __all__ = ["ROWS", "main", "make_learner"]
 
 PATHS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "B": {"use_llm": True, "dataset": "crafter-rules"},
-    "A+B+C": {"use_llm": True, "dataset": "crafter-rules", "enable_synthetic_replay": True}
-    | {"enable_hierarchical_options": True},
+    "B": {"gate.enabled": True, "dataset": "crafter-rules"},
+    "A+B+C": {"gate.enabled": True, "dataset": "crafter-rules", "synthetic.enabled": True} | {"options.enabled": True},
 }
 """What is measured against what in the rows about advice."""
 
@@ -138,7 +137,7 @@ def train() -> dict[str, Any]:
             resets.append(time.perf_counter() - began)
 
     config = load_config(
-        size="tiny", observation="symbolic", train_ratio=64, total_frames=2600, threads=threads, replay_capacity=10_000
+        size="tiny", observation="symbolic", train_ratio=64, steps=2600, threads=threads, replay_capacity=10_000
     )
     CrafterEnv.reset = timed_reset
     try:

@@ -141,9 +141,9 @@ class DemoJob:
 
 
 def asking(config: Config, backend: str) -> AskConfig:
-    """How to ask where a learner's settings say it: ``train.llm_model`` (of Gemini) and ``train.llm_timeout_s``."""
-    model = config.train.llm_model if backend == "gemini" else ""
-    return replace(AskConfig(), backend=backend, model=model, timeout_s=config.train.llm_timeout_s)  # type: ignore[arg-type]
+    """How to ask where a learner's settings say it: ``advice.llm_model`` (of Gemini) and ``advice.llm_timeout_s``."""
+    model = config.advice.llm_model if backend == "gemini" else ""
+    return replace(AskConfig(), backend=backend, model=model, timeout_s=config.advice.llm_timeout_s)  # type: ignore[arg-type]
 
 
 def _at_least(job: object, **least: int) -> None:
@@ -283,8 +283,8 @@ class SeedsJob:
         """One training run per seed."""
         on = self.paths if self.dataset else ""
         shared = {
-            "train.total_frames": self.frames, "advice.dataset": self.dataset, "train.use_llm": "B" in on,
-            "model.enable_synthetic_replay": "A" in on, "model.enable_hierarchical_options": "C" in on,
+            "train.steps": self.frames, "advice.dataset": self.dataset, "gate.enabled": "B" in on,
+            "synthetic.enabled": "A" in on, "options.enabled": "C" in on,
         }  # fmt: skip
         seeds = range(self.first_seed, self.first_seed + self.seeds)
         return [

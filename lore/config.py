@@ -2,7 +2,8 @@
 they are.
 
 ``load_config(**overrides)`` builds a :class:`Config`; overrides are dotted names (``{"train.seed": 3}``), or a leaf
-name alone where only one section has it (``seed=3``). Unknown names and values out of range raise ConfigError.
+name alone where only one section has it (``seed=3``). Names of before and of the original are understood too
+(:mod:`lore.aliases`). Unknown names and values out of range raise ConfigError.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_type_hints
 
+from lore.aliases import renamed, setting_name
 from lore_datasets.errors import ConfigError, shown
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "EnvConfig",
     "GateConfig",
     "ModelConfig",
+    "OptionsConfig",
     "Size",
     "SyntheticConfig",
     "TrainConfig",
@@ -97,9 +100,9 @@ class EnvConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The training loop and its optimiser; names follow the original LoRe where it had them."""
+    """The training loop and its optimiser."""
 
-    total_frames: int = 1_000_000
+    steps: int = 1_000_000
     """Budget in primitive environment steps (``env.step`` calls over all environments)."""
     seed: int = 0
     """Seed of networks, sampling, environments and skills."""
@@ -120,26 +123,6 @@ class TrainConfig:
     """Weight of the policy entropy."""
     replay_capacity: int = 1_000_000
     """Environment steps kept in replay."""
-    use_llm: bool = False
-    """Path B: mix stored advice into the policy through the gate."""
-    llm_model: str = "gemini-2.5-flash-lite"
-    """Model asked by the offline phase when the backend is ``gemini``; the learner itself never asks."""
-    llm_timeout_s: float = 60.0
-    """Total deadline of one question in the offline phase."""
-    llm_cache_size: int = 2000
-    """Advice look-ups kept by state in memory; 0 switches the cache off."""
-    synthetic_ratio_max: float = 0.25
-    """Path A: highest share of synthetic rows among the actor-critic's starts."""
-    synthetic_execution_prob: float = 0.2
-    """Path A: share of replayed states with a plan whose plan is rolled out in one update."""
-    synthetic_weight_decay: float = 0.95
-    """Path A: factor on the weight of stored synthetic trajectories per refresh of the world model."""
-    option_generation_interval: int = 500
-    """Path C: episodes between two rounds of filling option slots from the skill library."""
-    max_options: int = 8
-    """Path C: slots that may be filled at a time (the network has ``model.max_options``)."""
-    skill_confidence_threshold: float = 0.2
-    """Path C: a skill whose success rate falls below this after enough uses is retired."""
     log_interval: int = 250
     """Environment steps between two rows of metrics."""
     save_interval_s: float = 120.0
@@ -151,13 +134,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         ranges = {
-            "total_frames": (1, _INF), "seed": (0, 2**31 - 1), "batch_size": (1, 2**20), "sequence_length": (2, 4096),
+            "steps": (1, _INF), "seed": (0, 2**31 - 1), "batch_size": (1, 2**20), "sequence_length": (2, 4096),
             "learning_rate": (0.0, 1.0), "warmup": (0, _INF), "train_ratio": (0.0, 2**20), "horizon": (1, 1000),
-            "entropy": (0.0, 10.0), "replay_capacity": (2, _INF), "llm_timeout_s": (0.001, 86400.0),
-            "llm_cache_size": (0, _INF), "synthetic_ratio_max": (0.0, 1.0), "synthetic_execution_prob": (0.0, 1.0),
-            "synthetic_weight_decay": (0.0, 1.0), "option_generation_interval": (1, _INF), "max_options": (0, 64),
-            "skill_confidence_threshold": (0.0, 1.0), "log_interval": (1, _INF), "save_interval_s": (0.0, _INF),
-            "threads": (0, 1024),
+            "entropy": (0.0, 10.0), "replay_capacity": (2, _INF), "log_interval": (1, _INF),
+            "save_interval_s": (0.0, _INF), "threads": (0, 1024),
         }  # fmt: skip
         _check("train", self, ranges)
         if self.batch_size % self.sequence_length:
@@ -173,22 +153,10 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The agent's networks and the two limits of advice that the original kept here."""
+    """The agent's networks."""
 
     size: str = "12m"
     """Row of the size table: tiny, 1m, 12m, 25m, 50m, 100m, 200m, 400m."""
-    beta_max: float = 0.3
-    """Path B: highest weight of advice logits."""
-    delta_target: float = 0.1
-    """Path B: bound on the mean KL(pi_mix || pi_wm) per decision, in nats."""
-    uncertainty_threshold: float = 0.5
-    """Path B: uncertainty (0..1) at which the gate is half open."""
-    enable_hierarchical_options: bool = False
-    """Path C: extend the action space by option slots."""
-    max_options: int = 8
-    """Path C: option slots in the network."""
-    enable_synthetic_replay: bool = False
-    """Path A: roll advised plans out in the world model."""
     actor_unimix: float = 0.0
     """Uniform share mixed into the actor; DreamerV3's code applies none."""
     bf16: bool = False
@@ -197,23 +165,21 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.size not in SIZES:
             raise ConfigError.out_of_range("model.size", self.size, f"one of {', '.join(SIZES)}")
-        _check(
-            "model",
-            self,
-            {
-                "beta_max": (0.0, 100.0),
-                "delta_target": (0.0, 100.0),
-                "uncertainty_threshold": (0.0, 1.0),
-                "max_options": (1, 64),
-                "actor_unimix": (0.0, 0.5),
-            },
-        )
+        _check("model", self, {"actor_unimix": (0.0, 0.5)})
 
 
 @dataclass(frozen=True)
 class GateConfig:
-    """Path B's gate: how uncertainty becomes beta, and how long a decision holds."""
+    """Path B, the policy prior: how much weight stored advice has in the policy, and how long a decision holds."""
 
+    enabled: bool = False
+    """Mix stored advice into the policy through the gate."""
+    beta_max: float = 0.3
+    """Highest weight of advice logits."""
+    delta_target: float = 0.1
+    """Bound on the mean KL(pi_mix || pi_wm) per decision, in nats."""
+    uncertainty_threshold: float = 0.5
+    """Uncertainty (0..1) at which the gate is half open."""
     hold: int = 10
     """Steps an advised choice holds at most; 1 is the original's per-step form."""
     temperature: float = 0.1
@@ -222,7 +188,7 @@ class GateConfig:
     """Weights of entropy, value spread and disagreement; normalised to sum 1."""
     learn_weights: bool = False
     """Learn the weights from where following the advice pays; ``weights`` stand until something is known."""
-    anneal_frames: int = 0
+    anneal_steps: int = 0
     """Steps over which beta falls linearly to 0; 0 keeps it."""
     clip: float = 5.0
     """Advice logits run from minus this (what the advice gives nothing) to this (its first choice)."""
@@ -238,7 +204,10 @@ class GateConfig:
             {
                 "hold": (1, 1000),
                 "temperature": (1e-4, 10.0),
-                "anneal_frames": (0, _INF),
+                "beta_max": (0.0, 100.0),
+                "delta_target": (0.0, 100.0),
+                "uncertainty_threshold": (0.0, 1.0),
+                "anneal_steps": (0, _INF),
                 "clip": (0.0, 100.0),
                 "hard_cap": (0.0, 100.0),
             },
@@ -249,8 +218,16 @@ class GateConfig:
 
 @dataclass(frozen=True)
 class SyntheticConfig:
-    """Path A beyond the original's knobs."""
+    """Path A, synthetic replay: advised plans rolled out in the world model."""
 
+    enabled: bool = False
+    """Roll advised plans out in the world model."""
+    ratio_max: float = 0.25
+    """Highest share of synthetic rows among the actor-critic's starts."""
+    execution_prob: float = 0.2
+    """Share of replayed states with a plan whose plan is rolled out in one update."""
+    weight_decay: float = 0.95
+    """Factor on the weight of stored synthetic trajectories per refresh of the world model."""
     warmup_updates: int = 200
     """Updates before the first plan is rolled out."""
     max_model_error: float = 5.0
@@ -260,7 +237,7 @@ class SyntheticConfig:
     capacity: int = 4096
     """Synthetic states kept."""
     refresh_updates: int = 20
-    """Updates after which stored trajectories lose ``train.synthetic_weight_decay`` of their weight."""
+    """Updates after which stored trajectories lose weight by ``weight_decay``."""
     clone_scale: float = 0.1
     """Weight of the behaviour-cloning term on plan actions that beat the policy's value."""
 
@@ -269,6 +246,9 @@ class SyntheticConfig:
             "synthetic",
             self,
             {
+                "ratio_max": (0.0, 1.0),
+                "execution_prob": (0.0, 1.0),
+                "weight_decay": (0.0, 1.0),
                 "warmup_updates": (0, _INF),
                 "max_model_error": (0.0, _INF),
                 "max_open_loop_error": (0.0, 1.0),
@@ -280,21 +260,49 @@ class SyntheticConfig:
 
 
 @dataclass(frozen=True)
+class OptionsConfig:
+    """Path C, options: skills of the advice version as actions of the policy."""
+
+    enabled: bool = False
+    """Extend the action space by option slots."""
+    max_options: int = 8
+    """Option slots of the network; skills fill them as far as the version has as many."""
+    generation_interval: int = 500
+    """Episodes between two rounds of filling option slots from the skill library."""
+    confidence_threshold: float = 0.2
+    """A skill whose success rate falls below this after enough uses is retired."""
+
+    def __post_init__(self) -> None:
+        _check(
+            "options",
+            self,
+            {"max_options": (1, 64), "generation_interval": (1, _INF), "confidence_threshold": (0.0, 1.0)},
+        )
+
+
+@dataclass(frozen=True)
 class AdviceConfig:
-    """Which stored advice the three paths read."""
+    """Which stored advice the three paths read, and how a study asks for it."""
 
     dataset: str = ""
     """``name@vN#digest`` in the datasets folder, or the path of an HDF5 export."""
     min_agreement: float = 0.0
     """Advice whose calibrated confidence lies below this counts as none."""
-    only_informative: bool = True
-    """A version whose advice a guesser that never sees the state foretells as well, by its held-out rows, counts as
-    none."""
+    accept_uninformative: bool = False
+    """Use a version even where a guesser that never sees the state foretells its advice as well, by its held-out rows;
+    without this it counts as none."""
     prior: Literal["stored", "uniform"] = "stored"
     """``uniform`` is a control: the version's skills, all that can start equally likely in every state, no plans."""
+    cache_size: int = 2000
+    """Look-ups kept by state in memory; 0 switches the cache off."""
+    llm_model: str = "gemini-2.5-flash-lite"
+    """Model that a study asks where its adviser is ``gemini``; the learner itself never asks."""
+    llm_timeout_s: float = 60.0
+    """Total deadline of one question of a study, in seconds."""
 
     def __post_init__(self) -> None:
-        _check("advice", self, {"min_agreement": (0.0, 1.0)})
+        ranges = {"min_agreement": (0.0, 1.0), "cache_size": (0, _INF), "llm_timeout_s": (0.001, 86400.0)}
+        _check("advice", self, ranges)
         if self.prior not in ("stored", "uniform"):
             raise ConfigError.out_of_range("advice.prior", self.prior, "stored or uniform")
 
@@ -308,6 +316,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    options: OptionsConfig = field(default_factory=OptionsConfig)
     advice: AdviceConfig = field(default_factory=AdviceConfig)
 
     def __post_init__(self) -> None:
@@ -320,7 +329,7 @@ class Config:
     @property
     def needs_advice(self) -> bool:
         """True when at least one of the three paths is on."""
-        return self.train.use_llm or self.model.enable_synthetic_replay or self.model.enable_hierarchical_options
+        return self.gate.enabled or self.synthetic.enabled or self.options.enabled
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -335,11 +344,9 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any]) -> Config:
-    """Inverse of :func:`to_dict`; unknown sections or fields raise ConfigError."""
+    """Inverse of :func:`to_dict`, also for settings of older runs; unknown sections or fields raise ConfigError."""
     flat = {}
-    for section, body in values.items():
-        if not isinstance(body, dict):
-            raise ConfigError(f"config section {shown(section)!r} is not an object")
+    for section, body in renamed(values).items():
         flat.update({f"{section}.{name}": value for name, value in body.items()})
     return load_config(**flat)
 
@@ -362,8 +369,10 @@ def replace(config: Config | None, **overrides: Any) -> Config:
             name: {f.name: getattr(getattr(config, name), f.name) for f in dataclasses.fields(cls)}
             for name, cls in sections.items()
         }
+    given: dict[str, str] = {}
     for key, value in overrides.items():
-        section, _, leaf = key.rpartition(".")
+        name, is_inverted = (key, False) if key in leaves else setting_name(key)
+        section, _, leaf = name.rpartition(".")
         owners = leaves.get(leaf, [])
         if not section and len(owners) > 1:
             raise ConfigError(
@@ -376,5 +385,9 @@ def replace(config: Config | None, **overrides: Any) -> Config:
                 f"unknown setting {shown(key)!r}",
                 hint=f"did you mean {', '.join(near[:4])}?" if near else "see lore train --help",
             )
-        values[section][leaf] = tuple(value) if isinstance(value, list) else value
+        new = not value if is_inverted else tuple(value) if isinstance(value, list) else value
+        if given.setdefault(f"{section}.{leaf}", key) != key and values[section][leaf] != new:
+            both = f"{given[f'{section}.{leaf}']} and {key}"
+            raise ConfigError(f"{both} are one setting, given two values", hint=f"give {section}.{leaf} alone")
+        values[section][leaf] = new
     return Config(**{name: cls(**values[name]) for name, cls in sections.items()})

@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from dataclasses import dataclass
 
+from lore.aliases import setting_name
 from lore.config import Config
 
 __all__ = ["Flags", "dotted", "main", "parse"]
@@ -26,19 +27,22 @@ class Flags(Config):
 
 
 def dotted(words: list[str]) -> list[str]:
-    """Give bare setting names their section: ``--total_frames`` -> ``--train.total_frames``; others stay."""
+    """Give bare and old names of settings their section: ``--steps`` -> ``--train.steps``; others stay."""
     owners: dict[str, list[str]] = {}
     for section in dataclasses.fields(Config):
         for leaf in dataclasses.fields(section.default_factory):  # type: ignore[arg-type]
             owners.setdefault(leaf.name, []).append(section.name)
-    out = []
-    for word in words:
-        name, equals, value = word.removeprefix("--").partition("=")
-        leaf = name.replace("-", "_")
-        if word.startswith("--") and len(owners.get(leaf, [])) == 1:
-            word = f"--{owners[leaf][0]}.{leaf}{equals}{value}"
-        out.append(word)
-    return out
+    return [_dotted(word, owners) if word.startswith("--") else word for word in words]
+
+
+def _dotted(word: str, owners: dict[str, list[str]]) -> str:
+    flag, equals, value = word.removeprefix("--").partition("=")
+    given = flag.replace("-", "_")
+    if len(owners.get(given, [])) == 1:
+        return f"--{owners[given][0]}.{given}{equals}{value}"
+    negated = ".no_" in f".{given}"  # of a switch that was on by default and is an inverted one now
+    name, is_inverted = setting_name(f".{given}".replace(".no_", ".", 1)[1:] if negated else given)
+    return f"--{name}{equals}{value}" if name != given and is_inverted == negated else word
 
 
 def parse(words: list[str], prog: str = "python -m lore.main", kind: type[Flags] = Flags) -> Flags:
@@ -51,7 +55,7 @@ def parse(words: list[str], prog: str = "python -m lore.main", kind: type[Flags]
         raise UsageError(
             "the command line needs tyro", hint="pip install tyro, or call lore.training.loop.train(config, dir)"
         ) from None
-    return tyro.cli(kind, args=dotted(words), prog=prog)
+    return tyro.cli(kind, args=dotted(words), prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
 
 
 def _show(row: dict) -> None:

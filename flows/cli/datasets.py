@@ -266,7 +266,7 @@ def export(ref: Name, path: File, root: Path | None = None) -> int:
     full: ArtifactRef = store.resolve(ref)
     export_hdf5(store, full, path)
     print(f"{full} -> {path} ({path.stat().st_size / 1e6:.1f} MB)")
-    after = f"lore train --advice.dataset {path} --train.use_llm"
+    after = f"lore train --advice.dataset {path} --gate.enabled"
     print(f"next: {after if store.manifest(full).kind == 'advice' else f'lore datasets import {path}'}")
     return 0
 

@@ -88,7 +88,7 @@ def advise(job: Advice, dry_run: bool = False, prefect: bool = False) -> int:
     made = _through(prefect, flow, plain)
     for kind, ref in made.items():
         print(f"{kind:<8}{ref}")
-    print(f"next: lore datasets show '{made['advice']}', or lore train --use_llm --advice.dataset '{made['advice']}'")
+    print(f"next: lore datasets show '{made['advice']}', or lore train --gate.enabled --dataset '{made['advice']}'")
     return 0
 
 
@@ -113,7 +113,7 @@ def evaluate(
     from lore.training.run import read_config
 
     job = EvaluateJob(str(folder), episodes, seed)
-    modes = 2 if read_config(folder).train.use_llm else 1
+    modes = 2 if read_config(folder).gate.enabled else 1
     done: dict[str, int] = {}
     with current().bar("evaluate", job.episodes * modes) as bar:
 
@@ -206,5 +206,5 @@ def demo(job: Demo) -> int:
     terminal.say(f"next:   lore datasets show '{made['advice']}'")
     terminal.say(f"        lore datasets export '{made['advice']}' advice.h5")
     terminal.say(f"        tensorboard --logdir {folder}")
-    terminal.say(f"        lore train --log_dir runs/mine --use_llm --advice.dataset '{made['advice']}'")
+    terminal.say(f"        lore train --log_dir runs/mine --gate.enabled --advice.dataset '{made['advice']}'")
     return 0

@@ -83,7 +83,7 @@ def _several(flags: SeedFlags) -> int:
 def _one(config: Config, flags: Flags) -> int:
     from lore.training.loop import train as run
 
-    total = config.train.total_frames
+    total = config.train.steps
     with nullcontext() if flags.quiet else current().bar("train", total) as bar:
 
         def show(row: dict[str, Any]) -> None:

@@ -66,7 +66,7 @@ def _run_all(job: AblateJob, todo: list[AblationRun], advice: dict[str, str], ph
 def train_and_evaluate(train: TrainJob, evaluate: EvaluateJob | None, root: str) -> dict[str, Any]:
     """One run from start to end, or on from its checkpoint; on a cluster its folder must lie on a shared disk."""
     made = train_in_process(train, root)
-    if made.get("step", 0) < train.config.train.total_frames:
+    if made.get("step", 0) < train.config.train.steps:
         raise LoreError(f"{train.folder} stopped at step {made.get('step')}", kept="its checkpoint", hint="run again")
     if evaluate is not None:
         evaluate_in_process(evaluate, root)

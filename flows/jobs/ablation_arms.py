@@ -39,14 +39,14 @@ class Cell:
 
     def config(self, job: AblateJob, seed: int, advice: str) -> Config:
         """Settings of one run."""
-        settings: dict[str, Any] = {"train.total_frames": job.frames, "train.seed": seed}
-        off = {"train.use_llm": False, "model.enable_synthetic_replay": False}
-        settings |= off | {"model.enable_hierarchical_options": False, "advice.dataset": ""}
+        settings: dict[str, Any] = {"train.steps": job.frames, "train.seed": seed}
+        off = {"gate.enabled": False, "synthetic.enabled": False}
+        settings |= off | {"options.enabled": False, "advice.dataset": ""}
         if self.arm != "none":
             settings["advice.dataset"] = advice
-            settings["train.use_llm"] = "B" in self.arm
-            settings["model.enable_synthetic_replay"] = "A" in self.arm
-            settings["model.enable_hierarchical_options"] = "C" in self.arm
+            settings["gate.enabled"] = "B" in self.arm
+            settings["synthetic.enabled"] = "A" in self.arm
+            settings["options.enabled"] = "C" in self.arm
         if "B1" in self.arm:
             settings["gate.hold"] = 1
         if self.adviser == "uniform" and self.arm != "none":

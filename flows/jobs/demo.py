@@ -40,7 +40,7 @@ def plain_steps() -> Steps:
         return {"advice": str(ref), "model": str(distil_model(ref, epochs, job.advise.seed))}
 
     def train(jobs: list[TrainJob], root: str) -> list[dict[str, Any]]:
-        return side_by_side(train_in_process, jobs, root, "progress.jsonl", [j.config.train.total_frames for j in jobs])
+        return side_by_side(train_in_process, jobs, root, "progress.jsonl", [j.config.train.steps for j in jobs])
 
     def evaluate(jobs: list[EvaluateJob], root: str) -> list[dict[str, Any]]:
         return side_by_side(evaluate_in_process, jobs, root, EVALUATION_PROGRESS, [j.episodes for j in jobs])
@@ -54,7 +54,7 @@ def arm_config(job: DemoJob, arm: str, advice: str) -> Config:
         "env.observation": "symbolic",
         "model.size": "tiny",
         "train.seed": job.seed,
-        "train.total_frames": job.frames,
+        "train.steps": job.frames,
         "train.batch_size": 256,
         "train.sequence_length": 32,
         "train.train_ratio": 64.0,
@@ -68,9 +68,9 @@ def arm_config(job: DemoJob, arm: str, advice: str) -> Config:
     }
     if arm == "abc":
         settings |= {
-            "train.use_llm": True,
-            "model.enable_synthetic_replay": True,
-            "model.enable_hierarchical_options": True,
+            "gate.enabled": True,
+            "synthetic.enabled": True,
+            "options.enabled": True,
             "synthetic.warmup_updates": 50,
             "advice.dataset": advice,
         }

@@ -41,7 +41,7 @@ def plain_steps() -> Steps:
     from flows.jobs.training_process import side_by_side, train_in_process
 
     def train(job: TrainJob, root: str) -> dict[str, Any]:
-        return side_by_side(train_in_process, [job], root, "progress.jsonl", [job.config.train.total_frames])[0]
+        return side_by_side(train_in_process, [job], root, "progress.jsonl", [job.config.train.steps])[0]
 
     return Steps(
         visit=visit_states,
@@ -100,11 +100,13 @@ def dataset_of(run: Path) -> str:
     try:
         advice = str(json.loads((run / "config.json").read_text()).get("advice", ""))
     except FileNotFoundError:
-        raise NotFound(f"no run in {run}", hint="start one with lore train --log_dir DIR --use_llm ...") from None
+        raise NotFound(f"no run in {run}", hint="start one with lore train --log_dir DIR --gate.enabled ...") from None
     except ValueError:
         raise CorruptArtifact(f"{run / 'config.json'} is not JSON", kept="the checkpoint") from None
     if not advice:
-        raise BadInput(f"{run} learns without advice: there is nothing to refresh", hint="start a run with --use_llm")
+        raise BadInput(
+            f"{run} learns without advice: there is nothing to refresh", hint="start one with --gate.enabled"
+        )
     name = ArtifactRef.parse(advice)[0]
     store = _store()
     if name not in store.names() or not store.versions(name):
@@ -176,7 +178,7 @@ def _train(run: Path, ref: str, until: int, steps: Steps) -> dict[str, Any]:
     from lore.config import replace
     from lore.training.run import read_config
 
-    config = replace(read_config(run), **{"advice.dataset": ref, "train.total_frames": until})
+    config = replace(read_config(run), **{"advice.dataset": ref, "train.steps": until})
     made = steps.train(TrainJob(str(run), config), str(_store().root.resolve()))
     if made.get("step", 0) < until:
         raise LoreError(f"{run} stopped at step {made.get('step')}", kept="its checkpoint", hint="run again to go on")

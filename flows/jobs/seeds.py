@@ -27,7 +27,7 @@ def train_runs(jobs: list[TrainJob], root: str, workers: int = 0, dask: str = ""
     jobs = [replace(job, folder=str(Path(job.folder).resolve())) for job in jobs] if dask else jobs
     with place(dask, workers, jobs[0].config.train.device, stop_processes) as where:
         work = {job.folder: lambda job=job: where.run(job.folder, train_in_process, job, root) for job in jobs}
-        return run_all(work, {job.folder: job.config.train.total_frames for job in jobs}, where, workers)
+        return run_all(work, {job.folder: job.config.train.steps for job in jobs}, where, workers)
 
 
 def run_all(

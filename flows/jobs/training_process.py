@@ -42,11 +42,8 @@ def arguments(config: Config, default: Config | None = None, prefix: str = "") -
             value = getattr(mine, leaf.name)
             if value == getattr(plain, leaf.name):
                 continue
-            if isinstance(value, bool):
-                words.append(f"--{prefix}{section.name}.{'' if value else 'no_'}{leaf.name}")
-            else:
-                values = value if isinstance(value, (tuple, list)) else (value,)
-                words += [f"--{prefix}{section.name}.{leaf.name}", *map(str, values)]
+            values = [] if value is True else value if isinstance(value, (tuple, list)) else (value,)
+            words += [f"--{prefix}{section.name}.{leaf.name}", *map(str, values)]
     return words
 
 

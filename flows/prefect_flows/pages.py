@@ -60,7 +60,7 @@ def advice_page(made: Mapping[str, str]) -> str:
         "parents": ", ".join(f"`{p}`" for p in manifest.parents),
     }  # fmt: skip
     about = coverage(Store().resolve(ref))
-    next_ = [f"lore datasets show '{ref}'", f"lore train --use_llm --advice.dataset '{ref}'"]
+    next_ = [f"lore datasets show '{ref}'", f"lore train --gate.enabled --advice.dataset '{ref}'"]
     counts = manifest.provenance.get("round_counts", {})
     quality = [{"figure": k, "value": v} for k, v in counts.get("rates", {}).items()]
     quality += [{"figure": f"refused: {k}", "value": v} for k, v in counts.get("rejected", {}).items()]

@@ -99,16 +99,8 @@ def _score(rates: dict[str, float]) -> float:
 
 
 def _paths(config: dict[str, Any]) -> str:
-    train, model = config.get("train", {}), config.get("model", {})
-    on = [
-        name
-        for name, flag in (
-            ("A", model.get("enable_synthetic_replay")),
-            ("B", train.get("use_llm")),
-            ("C", model.get("enable_hierarchical_options")),
-        )
-        if flag
-    ]
+    paths = {"A": "synthetic", "B": "gate", "C": "options"}
+    on = [name for name, section in paths.items() if config.get(section, {}).get("enabled")]
     return " + ".join(on) or "none"
 
 
@@ -181,7 +173,7 @@ def _curves(runs: Sequence[RunData], names: Sequence[str]) -> list[dict[str, str
 
 def _advice_plots(runs: Sequence[RunData]) -> list[dict[str, str]]:
     gated = [run for run in runs if "uncertainty_gate/beta" in run.series]
-    bound = gated[0].config.get("model", {}).get("delta_target") if gated else None
+    bound = gated[0].config.get("gate", {}).get("delta_target") if gated else None
     found = [(f"{run.name}: where the advice for the visited states came from", plots.coverage(run)) for run in runs]
     found += [
         ("Weight of the advice (beta)", plots.lines(runs, [("uncertainty_gate/beta", "")], "beta")),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lore.aliases import renamed
 from lore_datasets.errors import BadInput, NotFound
 
 __all__ = ["RunData", "json_lines", "read_run", "success_rates"]
@@ -109,7 +110,7 @@ def read_run(path: Path, name: str = "") -> RunData:
     return RunData(
         name=name or path.name,
         path=path,
-        config=config.get("config", config),
+        config=renamed(config.get("config", config)),
         series=series,
         episodes=tuple(json_lines(path / "episodes.jsonl")),
         evaluation=_json(path / "evaluation.json"),

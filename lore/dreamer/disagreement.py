@@ -38,8 +38,8 @@ STARTS = 96
 
 def is_needed(config: Config) -> bool:
     """True when somebody reads disagreement: the gate gives it a weight, or path A's stop rule is on."""
-    gated = config.train.use_llm and (config.gate.weights[2] > 0 or config.gate.learn_weights)
-    return gated or config.model.enable_synthetic_replay
+    gated = config.gate.enabled and (config.gate.weights[2] > 0 or config.gate.learn_weights)
+    return gated or config.synthetic.enabled
 
 
 def trusted_limit(disagreement: Tensor, missed: Tensor, misses: float = MISSES) -> Tensor:

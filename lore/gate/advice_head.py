@@ -32,7 +32,7 @@ RATE = 0.02
 
 def is_needed(config: Any) -> bool:
     """True when advice enters imagination."""
-    return config.train.use_llm and config.gate.imagine
+    return config.gate.enabled and config.gate.imagine
 
 
 def held_out(states: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lore.config import GateConfig, ModelConfig
+from lore.config import GateConfig
 from lore.gate.learned_weights import LearnedWeights
 from lore.gate.trust import Trust
 
@@ -136,11 +136,11 @@ class Gate:
 
     RATE = 0.02
 
-    def __init__(self, config: GateConfig, model: ModelConfig, num_envs: int = 1) -> None:
+    def __init__(self, config: GateConfig, num_envs: int = 1) -> None:
         self.config = config
-        self.beta_max = model.beta_max
-        self.delta_target = model.delta_target
-        self.threshold = model.uncertainty_threshold
+        self.beta_max = config.beta_max
+        self.delta_target = config.delta_target
+        self.threshold = config.uncertainty_threshold
         weights = np.array(config.weights, np.float64)
         self.fixed = weights / weights.sum()
         self.learned = LearnedWeights(self.fixed) if config.learn_weights else None
@@ -166,7 +166,7 @@ class Gate:
         """The weight of the advice logits; ``confidence`` 0 means no advice."""
         x = (u - self.threshold) / self.config.temperature
         gate = 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, x))))
-        anneal = max(0.0, 1.0 - frame / self.config.anneal_frames) if self.config.anneal_frames else 1.0
+        anneal = max(0.0, 1.0 - frame / self.config.anneal_steps) if self.config.anneal_steps else 1.0
         return self.beta_max * confidence * gate * self.kappa * self.trust.value * anneal
 
     def mix(self, logits: np.ndarray, advice: np.ndarray, allowed: np.ndarray, beta: float) -> tuple[np.ndarray, float]:

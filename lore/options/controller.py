@@ -48,7 +48,7 @@ class Controller:
         self.slots = slots
         self.num_actions = num_actions
         self.rng = rng
-        self.gate = Gate(config.gate, config.model, num_envs) if config.train.use_llm else None
+        self.gate = Gate(config.gate, num_envs) if config.gate.enabled else None
         self.skills = source.data.skills if source else ()
         self.guard = Guard(source, self.skills) if source else None
         self.charges = [Charge() for _ in range(num_envs)]

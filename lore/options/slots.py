@@ -60,13 +60,13 @@ class Slots:
     """M slots over a library of K skills.
 
     Args:
-        size: M, slots in the network. names: the K skill names. active: slots that may be filled (<= M).
+        size: M, slots in the network; at most K of them are filled. names: the K skill names.
         threshold: success rate under which a skill that was used often enough is retired.
     """
 
-    def __init__(self, size: int, names: tuple[str, ...], active: int, threshold: float) -> None:
+    def __init__(self, size: int, names: tuple[str, ...], threshold: float) -> None:
         self.names = names
-        self.active = min(size, active, len(names))
+        self.active = min(size, len(names))
         self.threshold = threshold
         self.skill = np.full(size, -1, np.int64)
         self.statistics = [SkillStatistics() for _ in names]

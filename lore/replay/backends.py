@@ -118,7 +118,7 @@ def make_replay(
 def records_kept(config: Config) -> int:
     """Records that replay will hold at most: its capacity, or what the whole budget of steps leaves behind."""
     length = config.train.sequence_length + 1
-    most = int(config.train.total_frames * 1.1) + config.env.num_envs * length  # every episode adds a reset record
+    most = int(config.train.steps * 1.1) + config.env.num_envs * length  # every episode adds a reset record
     return min(max(config.train.replay_capacity, length * config.env.num_envs), most)
 
 

@@ -93,8 +93,8 @@ def measure(config: Config) -> Needs:
             step_s=step_s,
             update_s=_extrapolate(times, train.sequences),
             measured_share=sequences / train.sequences,
-            updates=train.total_frames * train.train_ratio / train.batch_size,
-            frames=train.total_frames,
+            updates=train.steps * train.train_ratio / train.batch_size,
+            frames=train.steps,
         )
 
 

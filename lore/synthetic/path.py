@@ -33,7 +33,7 @@ class SyntheticPath:
 
     World-model losses never see these states. A row weighs ``w = (1 - is_synth) + is_synth * w_synth``, and synthetic
     rows
-    are at most ``synthetic_ratio_max`` of the starts.
+    are at most ``synthetic.ratio_max`` of the starts.
 
     Args:
         plans: int64 [N, L] primitive actions and int64 [N] lengths of the advice rows (0 = no plan).
@@ -80,18 +80,18 @@ class SyntheticPath:
         Args:
             rows: int64 [N], advice row of each real start or -1. error: 0-d reconstruction loss of this update.
         """
-        train = self.config.train
+        synthetic = self.config.synthetic
         self.batch, self.share = None, 0.0
         self.error = float(error) if self.error == float("inf") else 0.95 * self.error + 0.05 * float(error)
         self.best_error = min(self.best_error, self.error)
         if not self.ready(updates):
             return starts, None
-        if updates % self.config.synthetic.refresh_updates == 0:
-            self.buffer.decay(train.synthetic_weight_decay)
+        if updates % synthetic.refresh_updates == 0:
+            self.buffer.decay(synthetic.weight_decay)
         self._roll_out(starts, rows, generator)
         real = len(starts.deter)
         # A quarter of what is stored at most: a handful of plans must not be repeated in every update.
-        n = min(capped_share(real, train.synthetic_ratio_max), self.buffer.size // 4)
+        n = min(capped_share(real, synthetic.ratio_max), self.buffer.size // 4)
         if n == 0:
             return starts, None
         self.batch = self.buffer.sample(n, generator)
@@ -104,7 +104,7 @@ class SyntheticPath:
     def _roll_out(self, starts: Latent, rows: Tensor, generator: Generator | None) -> None:
         has_plan = (rows >= 0) & (self.lengths[rows.clamp(min=0).long()] > 0)
         chance = torch.rand(len(rows), device=rows.device, generator=generator)
-        at = torch.nonzero(has_plan & (chance < self.config.train.synthetic_execution_prob))[:MAX_ROLLOUTS, 0]
+        at = torch.nonzero(has_plan & (chance < self.config.synthetic.execution_prob))[:MAX_ROLLOUTS, 0]
         if len(at) == 0:
             return
         plan = rows[at].long()

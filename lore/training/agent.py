@@ -68,8 +68,8 @@ class Agent(nn.Module):
             config.env.observation, environment, size, image_size=frame[0], mults=frame[1], generator=generator
         )
         features = self.world_model.features
-        with_options = config.model.enable_hierarchical_options
-        entries = self.num_actions + (config.model.max_options if with_options else 0)
+        with_options = config.options.enabled
+        entries = self.num_actions + (config.options.max_options if with_options else 0)
         self.actor_critic = ActorCritic(features, entries, size, unimix=config.model.actor_unimix, generator=generator)
         if with_options:  # a uniform start over A+M would hand most steps to random skills
             with torch.no_grad():

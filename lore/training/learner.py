@@ -42,7 +42,7 @@ class Learner:
         train = config.train
         self.optimiser = LaProp(agent.trainable(), train.learning_rate, warmup=train.warmup)
         self.synthetic = SyntheticPath(agent, config, plans, device) if plans is not None else None
-        self.slots = torch.full((config.model.max_options,), -1, dtype=torch.int64, device=device)
+        self.slots = torch.full((config.options.max_options,), -1, dtype=torch.int64, device=device)
         self.gate: Gate | None = None
         """The acting gate, which also measures out the advice in imagination (``gate.imagine``)."""
         self.updates = 0

@@ -40,7 +40,7 @@ def train(
     *,
     tensorboard: bool = True,
 ) -> dict[str, Any]:
-    """Train until ``config.train.total_frames``, resuming from the folder's checkpoint when there is one.
+    """Train until ``config.train.steps``, resuming from the folder's checkpoint when there is one.
 
     SIGINT and SIGTERM finish the step, save and return with ``interrupted`` set. Returns the summary that progress rows
     end with.
@@ -58,7 +58,7 @@ def train(
         elif renewed:
             _save(run, sink, clock)  # the change of version is a checkpoint of its own
         clock.report("resumed" if resumed else "training")
-        while run.frames < config.train.total_frames and not stop:
+        while run.frames < config.train.steps and not stop:
             _environment_step(run, sink)
             for _ in range(_updates_owed(run)):
                 _update(run)
@@ -87,7 +87,7 @@ def _open(run: Run) -> tuple[bool, bool]:
     checkpoint.clean(run.folder / CHECKPOINT)
     if path.exists():
         before, now = to_dict(read_config(run.folder)), to_dict(run.config)
-        free = {"total_frames", "save_interval_s", "log_interval", "threads", "device"}
+        free = {"steps", "save_interval_s", "log_interval", "threads", "device"}
         if run.advice is not None and is_same_dataset(_version_before(path), str(run.advice.ref)):
             free.add("dataset")
         changed = [
@@ -97,7 +97,7 @@ def _open(run: Run) -> tuple[bool, bool]:
         if changed:
             raise ConfigError(
                 f"{run.folder} was started with another {', '.join(changed[:4])}", kept="the run as it was",
-                hint="use the same settings, or another --run-dir",
+                hint="use the same settings, or another --folder",
             )  # fmt: skip
     renewed = False
     resumed = (run.folder / CHECKPOINT).exists() or (run.folder / (CHECKPOINT + ".previous")).exists()
@@ -113,7 +113,7 @@ def _open(run: Run) -> tuple[bool, bool]:
     if run.source is not None and run.source.ignored:
         print_once(
             f"advice {advice} is not used: on held-out rows a guesser that never sees the state foretells it as well"
-            " (advice.only_informative = false uses it all the same)"
+            " (--advice.accept-uninformative uses it all the same)"
         )
     return resumed, renewed
 
@@ -172,7 +172,7 @@ def _episode(run: Run, sink: Sink, step) -> None:
         if run.slots.retire():
             write_revisions(run.folder, run.revisions())
         run.slots.rest()
-        generation = run.episodes % run.config.train.option_generation_interval == 0
+        generation = run.episodes % run.config.options.generation_interval == 0
         if generation or (run.slots.skill < 0).any():
             _fill_slots(run, generation)
 
@@ -267,7 +267,7 @@ class _Clock:
             self.report("training")
 
     def report(self, phase: str, final: bool = False) -> Progress:
-        run, total = self.run, self.run.config.train.total_frames
+        run, total = self.run, self.run.config.train.steps
         left = max(0, total - run.frames)
         row: Progress = {
             "phase": phase, "step": run.frames, "total": total, "updates": run.learner.updates if run.learner else 0,

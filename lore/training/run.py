@@ -95,7 +95,7 @@ class Run:
             source = UniformSource if config.advice.prior == "uniform" else AdviceSource
             self.source = source(
                 self.advice, min_confidence=config.advice.min_agreement,
-                only_informative=config.advice.only_informative, cache_size=train.llm_cache_size,
+                only_informative=not config.advice.accept_uninformative, cache_size=config.advice.cache_size,
             )  # fmt: skip
         streams = np.random.SeedSequence((train.seed, seed_offset)).generate_state(5)
         skills = self.advice.skills if self.advice else ()
@@ -127,16 +127,16 @@ class Run:
         self.rows: dict[str, int] = {}  # rows of metrics and episodes on disk at the checkpoint
 
     def _make_slots(self, skills: tuple) -> Slots | None:
-        model, train = self.config.model, self.config.train
-        if not model.enable_hierarchical_options:
+        options = self.config.options
+        if not options.enabled:
             return None
         names = tuple(s.name for s in skills)
-        return Slots(model.max_options, names, train.max_options, train.skill_confidence_threshold)
+        return Slots(options.max_options, names, options.confidence_threshold)
 
     def _make_training_parts(self, update_seed: int, replay_seed: int) -> None:
         config, advice = self.config, self.advice
         plans = None
-        if config.model.enable_synthetic_replay and advice is not None:
+        if config.synthetic.enabled and advice is not None:
             rows = advice.rows
             plans = plan_table(rows.plans, rows.plan_lengths, rows.plan_scores, self.agent.num_actions)
             self.controller.plan_probe = self.player.foretell

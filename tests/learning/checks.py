@@ -116,7 +116,7 @@ def small_crafter(seed: int) -> Found:
     settings = {
         "size": "tiny", "observation": "symbolic", "area": (16, 16), "length": 200, "batch_size": 128,
         "sequence_length": 16, "train_ratio": 32.0, "horizon": 8, "learning_rate": 1e-3, "warmup": 50, "entropy": 3e-3,
-        "seed": seed, "device": "cpu", "threads": 1, "log_interval": 100, "total_frames": 3000,
+        "seed": seed, "device": "cpu", "threads": 1, "log_interval": 100, "steps": 3000,
     }  # fmt: skip
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:

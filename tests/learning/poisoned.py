@@ -96,7 +96,7 @@ class Poisoned(Trainer):
             fields = fields | {"proposals": ((1,), np.int8), "skill": ((), np.int16), "row": ((), np.int32)}
             skill = parse_skill(RETREAT, self.env.spec.vocab)
             source = Poison(replace(self.env.spec, skills=(skill,)), actions, (skill,))
-            on = {"use_llm": True, "advice.dataset": "poison"} | self.settings
+            on = {"gate.enabled": True, "advice.dataset": "poison"} | self.settings
             config: Config = configured(self.learner.config, **on)
             rng = np.random.default_rng(self.seed)
             self.player.controller = Controller(config, source, None, 1, actions, rng)  # type: ignore[arg-type]

@@ -79,8 +79,8 @@ def test_a_verb_with_hostile_characters_is_shown_escaped(capsys):
         (("advise", "--states", "nope"), 3, "no dataset 'nope'"),
         (("collect", "--budget", "0"), 3, "collect.budget = 0 is out of range"),
         (("train", "--batch_size", "7"), 3, "train.batch_size = 7 is out of range"),
-        (("train", "--use_llm"), 3, "advice.dataset is empty"),
-        (("train", "--use_llm", "--advice.dataset", "nope@v1"), 3, "no dataset 'nope"),
+        (("train", "--gate.enabled"), 3, "advice.dataset is empty"),
+        (("train", "--gate.enabled", "--advice.dataset", "nope@v1"), 3, "no dataset 'nope"),
         (("eval", "nope"), 3, "no run in nope"),
         (("report",), 2, "at least one run"),
         (("report", "nope"), 3, "no folder nope"),
@@ -123,7 +123,7 @@ def test_the_doctor_finds_this_installation_sound(capsys):
 
 
 def test_the_doctor_tells_what_a_run_with_these_flags_will_need(capsys):
-    flags = "--size tiny --observation symbolic --device cpu --total_frames 1000 --batch_size 64 --sequence_length 16"
+    flags = "--size tiny --observation symbolic --device cpu --steps 1000 --batch_size 64 --sequence_length 16"
     assert cli.main(["doctor", *flags.split(), "--env.area", "24", "24"]) == 0
     out = capsys.readouterr().out
     assert "501,320 parameters" in out and " GiB (tensor)" in out and " hours for 1,000 steps" in out

@@ -41,13 +41,13 @@ def test_every_arm_runs_once_per_adviser_and_none_once():
 def test_arms_differ_in_their_paths_alone_and_have_one_budget():
     job = AblateJob(arms="none,B,B1,A,C,ABC", frames=700)
     plain, *rest = (to_dict(cell.config(job, 5, "x@v1")) for cell in cells(job))
-    assert plain["train"]["total_frames"] == 700 and plain["train"]["seed"] == 5 and not plain["advice"]["dataset"]
+    assert plain["train"]["steps"] == 700 and plain["train"]["seed"] == 5 and not plain["advice"]["dataset"]
     changed = []
     for other in rest:
         differ = {f"{s}.{n}" for s in plain for n in plain[s] if plain[s][n] != other[s][n]}
         changed.append(differ - {"advice.dataset"})
         assert "advice.dataset" in differ
-    b, a, c = "train.use_llm", "model.enable_synthetic_replay", "model.enable_hierarchical_options"
+    b, a, c = "gate.enabled", "synthetic.enabled", "options.enabled"
     assert changed == [{b}, {b, "gate.hold"}, {a}, {c}, {a, b, c}]
 
 

@@ -24,7 +24,7 @@ from pipeline.config import CollectConfig, SelectConfig
 SMALL = {
     "size": "tiny", "observation": "symbolic", "batch_size": 32, "sequence_length": 8, "train_ratio": 2.0, "horizon": 5,
     "warmup": 5, "log_interval": 20, "threads": 1, "replay_capacity": 2000, "env.length": 60, "device": "cpu",
-    "train.save_interval_s": 3600.0, "use_llm": True,
+    "train.save_interval_s": 3600.0, "gate.enabled": True,
 }  # fmt: skip
 SELECT = SelectConfig(budget=10, novelty=0.2, coverage=0.4, unsure=0.2)
 
@@ -43,7 +43,7 @@ def begun(tmp_path_factory):
         states = play_states(CollectJob("play", CollectConfig(budget=60, stride=2)))
         first = advise_states(AdviceJob(str(states), "talk", select=SelectConfig(budget=30)))
         distil_model(first, 1)
-        train(load_config(**SMALL, total_frames=40, dataset=str(first)), root / "run", tensorboard=False)
+        train(load_config(**SMALL, steps=40, dataset=str(first)), root / "run", tensorboard=False)
     return root, str(first)
 
 
@@ -222,7 +222,7 @@ def test_seeds_share_one_pinned_version_and_nothing_newer():
     jobs = SeedsJob(ref, paths="AB", seeds=2, first_seed=5, frames=10).jobs()
     assert [j.folder for j in jobs] == ["runs/seeds/seed-5", "runs/seeds/seed-6"]
     assert {j.config.advice.dataset for j in jobs} == {ref} and [j.config.train.seed for j in jobs] == [5, 6]
-    assert jobs[0].config.train.use_llm and not jobs[0].config.model.enable_hierarchical_options
+    assert jobs[0].config.gate.enabled and not jobs[0].config.options.enabled
     assert not SeedsJob().jobs()[0].config.needs_advice
     for loose in ("talk", "talk@v1", "talk@good"):
         with pytest.raises(ConfigError, match="names no version exactly"):

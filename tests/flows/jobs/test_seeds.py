@@ -42,9 +42,9 @@ def flags(*words: str) -> SeedFlags:
 
 
 def test_seeds_are_runs_of_their_own_that_differ_in_nothing_else():
-    several = flags("--log_dir", "runs/x", "--seeds", "3", "0", "7", "--dask", "local", "--total_frames", "50").jobs()
+    several = flags("--log_dir", "runs/x", "--seeds", "3", "0", "7", "--dask", "local", "--steps", "50").jobs()
     assert [job.folder for job in several] == ["runs/x/seed-3", "runs/x/seed-0", "runs/x/seed-7"]
-    one = flags("--log_dir", "runs/x", "--seed", "3", "--total_frames", "50", "--dask", "tcp://127.0.0.1:1").jobs()
+    one = flags("--log_dir", "runs/x", "--seed", "3", "--steps", "50", "--dask", "tcp://127.0.0.1:1").jobs()
     assert [job.folder for job in one] == ["runs/x"] and one[0].config == several[0].config
     assert [job.config.train.seed for job in several] == [3, 0, 7]
 
@@ -57,8 +57,8 @@ def test_seeds_are_runs_of_their_own_that_differ_in_nothing_else():
         (("--seeds", "-1"), "seeds = -1"),
         (("--workers", "2"), "--workers is for several runs"),
         (("--seeds", "0", "--workers", "-1"), "workers = -1"),
-        (("--seeds", "0", "1", "--use_llm", "--advice.dataset", "talk@v1"), "names no version exactly"),
-        (("--seeds", "0", "--use_llm", "--advice.dataset", "talk@v1#0123456789ab"), "talk"),
+        (("--seeds", "0", "1", "--gate.enabled", "--advice.dataset", "talk@v1"), "names no version exactly"),
+        (("--seeds", "0", "--gate.enabled", "--advice.dataset", "talk@v1#0123456789ab"), "talk"),
         (("--dask", "tcp://127.0.0.1:9"), r"no Dask scheduler answers at tcp://127.0.0.1:9"),
     ],
 )
@@ -148,7 +148,7 @@ def worker_of(folder: Path, workers: list[int]) -> int:
 @pytest.mark.timeout(900)
 def test_seeds_on_a_cluster_end_as_if_no_worker_had_been_killed(tmp_path, own_datasets, digest, started_cluster):
     """The run of the killed worker goes on elsewhere from its checkpoint; the other one does not notice."""
-    jobs = flags("--log_dir", str(tmp_path / "runs"), "--seeds", "0", "1", "--total_frames", "300").jobs()
+    jobs = flags("--log_dir", str(tmp_path / "runs"), "--seeds", "0", "1", "--steps", "300").jobs()
     first, seen = tmp_path / "runs" / "seed-0", []
 
     def kill():
@@ -193,7 +193,7 @@ def test_the_command_trains_seeds_on_workers_of_its_own_and_goes_on_where_they_w
         "2",
     ]
     for frames in ("120", "200"):
-        assert cli.main([*words, "--total_frames", frames]) == 0
+        assert cli.main([*words, "--steps", frames]) == 0
         said = capsys.readouterr().out
         assert said.count(f": {frames} steps") == 2 and "lore report" in said
     rows = [json.loads(line)["step"] for line in (tmp_path / "runs/seed-9/progress.jsonl").read_text().splitlines()]
@@ -205,7 +205,7 @@ def test_the_command_trains_seeds_on_workers_of_its_own_and_goes_on_where_they_w
 def test_ctrl_c_lets_the_runs_on_the_workers_save(tmp_path):
     words = [*SMALL[:-1], "3600", "--log_dir", str(tmp_path), "--seeds", "5", "--dask", "local", "--workers", "1"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows", "train", *words, "--total_frames", "100000"],
+        [sys.executable, "-m", "flows", "train", *words, "--steps", "100000"],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip

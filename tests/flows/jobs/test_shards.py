@@ -264,7 +264,7 @@ def test_five_seeds_learn_from_one_version_without_a_question_and_read_it_once(j
     asked, table = sum(server.seen.values()), shared_advice(ref)
     for seed in range(5):
         config = load_config(
-            **{"advice.dataset": ref, "train.use_llm": True, "train.total_frames": 30, "train.seed": seed,
+            **{"advice.dataset": ref, "gate.enabled": True, "train.steps": 30, "train.seed": seed,
                "env.observation": "symbolic", "model.size": "tiny", "train.batch_size": 32, "train.sequence_length": 8}
         )  # fmt: skip
         train(config, tmp_path / f"seed-{seed}")

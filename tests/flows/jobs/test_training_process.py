@@ -33,13 +33,13 @@ def test_the_arms_differ_only_in_the_paths_and_their_advice():
     extra = [word for word in abc if word.startswith("--") and word not in none]
     assert [word for word in none if word.startswith("--") and word not in abc] == []
     assert sorted(extra) == [
-        "--advice.dataset", "--model.enable_hierarchical_options", "--model.enable_synthetic_replay",
-        "--synthetic.warmup_updates", "--train.use_llm",
+        "--advice.dataset", "--gate.enabled", "--options.enabled", "--synthetic.enabled",
+        "--synthetic.warmup_updates",
     ]  # fmt: skip
 
 
 def test_a_child_s_error_comes_back_as_one_with_its_code_and_its_last_line(tmp_path):
-    config = load_config(use_llm=True, dataset="nope@v1", device="cpu")
+    config = load_config(**{"gate.enabled": True}, dataset="nope@v1", device="cpu")
     with pytest.raises(LoreError, match="no dataset 'nope'") as caught:
         train_in_process(TrainJob(str(tmp_path / "run"), config), str(tmp_path / "datasets"))
     assert caught.value.exit_code == 3 and "log.txt" in caught.value.hint

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SMALL = {
     "size": "tiny", "observation": "symbolic", "batch_size": 32, "sequence_length": 8, "train_ratio": 2.0, "horizon": 5,
     "warmup": 5, "log_interval": 20, "threads": 1, "replay_capacity": 20_000, "env.length": 60, "device": "cpu",
-    "train.save_interval_s": 5.0, "use_llm": True,
+    "train.save_interval_s": 5.0, "gate.enabled": True,
 }  # fmt: skip
 EACH_MINUTE = """
 [minute]
@@ -101,7 +101,7 @@ def lab(tmp_path, monkeypatch):
     states = play_states(CollectJob("play", CollectConfig(budget=60, stride=2)))
     first = advise_states(AdviceJob(str(states), "talk", select=SelectConfig(budget=30)))
     distil_model(first, 1)
-    train(load_config(**SMALL, total_frames=60, dataset=str(first)), "runs/seed-0", tensorboard=False)
+    train(load_config(**SMALL, steps=60, dataset=str(first)), "runs/seed-0", tensorboard=False)
     (tmp_path / "schedules.toml").write_text(EACH_MINUTE)
     started: list[Up] = []
 

@@ -55,7 +55,7 @@ def advice(tmp_path_factory):
 def page(tmp_path_factory, advice):
     """A report about two runs."""
     base = tmp_path_factory.mktemp("runs")
-    on = {"train.use_llm": True, "model.enable_synthetic_replay": True, "model.enable_hierarchical_options": True}
+    on = {"gate.enabled": True, "synthetic.enabled": True, "options.enabled": True}
     folders = {
         "none": write_run(base / "none", load_config(observation="symbolic"), gated=False),
         "A+B+C": write_run(base / "abc", load_config(observation="symbolic", dataset=str(advice.ref), **on), seed=1),

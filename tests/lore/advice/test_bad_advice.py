@@ -32,7 +32,7 @@ def config(frames: int, advice: str, **more):
     small = {
         "size": "tiny", "observation": "symbolic", "batch_size": 32, "sequence_length": 8, "train_ratio": 4.0,
         "horizon": 5, "warmup": 5, "threads": 1, "replay_capacity": 2000, "env.length": 40, "device": "cpu",
-        "use_llm": True, "enable_synthetic_replay": True, "enable_hierarchical_options": True, "total_frames": frames,
+        "gate.enabled": True, "synthetic.enabled": True, "options.enabled": True, "steps": frames,
         "log_interval": 20, "synthetic.warmup_updates": 2, "dataset": advice,
     }  # fmt: skip
     return load_config(**(small | more))
@@ -62,7 +62,7 @@ def with_skills(root, *skills) -> AdviceSource:
 
 
 def controller(source, *, slots=None, **settings) -> Controller:
-    overrides = {"use_llm": True, "dataset": "x"} | settings
+    overrides = {"gate.enabled": True, "dataset": "x"} | settings
     return Controller(load_config(**overrides), source, slots, 1, A, np.random.default_rng(0))
 
 
@@ -105,11 +105,11 @@ def test_a_dataset_that_is_no_advice_is_refused(tmp_path, own_datasets):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("synthetic_ratio_max", 1.01), ("synthetic_ratio_max", -0.1), ("synthetic_execution_prob", 2.0),
-     ("synthetic_weight_decay", 1.5), ("skill_confidence_threshold", 1.2), ("uncertainty_threshold", -0.2),
+    [("ratio_max", 1.01), ("ratio_max", -0.1), ("execution_prob", 2.0),
+     ("weight_decay", 1.5), ("confidence_threshold", 1.2), ("uncertainty_threshold", -0.2),
      ("uncertainty_threshold", float("nan")), ("beta_max", float("inf")), ("delta_target", -1e-3), ("hard_cap", -1.0),
-     ("min_agreement", 1.1), ("max_open_loop_error", 1.5), ("train.max_options", 65), ("model.max_options", 0),
-     ("option_generation_interval", 0), ("gate.weights", (1.0, -1.0, 1.0)), ("temperature", 0.0), ("hold", 0)],
+     ("min_agreement", 1.1), ("max_open_loop_error", 1.5), ("options.max_options", 65), ("options.max_options", 0),
+     ("generation_interval", 0), ("gate.weights", (1.0, -1.0, 1.0)), ("temperature", 0.0), ("hold", 0)],
 )  # fmt: skip
 def test_a_share_or_threshold_out_of_range_is_refused_with_field_value_and_range(name, value):
     with pytest.raises(ConfigError) as caught:
@@ -132,9 +132,9 @@ def test_a_stored_skill_that_no_longer_parses_is_named_when_the_version_is_opene
 
 def test_a_broken_skill_is_masked_and_counted_and_the_others_play_on(own_datasets, caplog):
     source = with_skills(own_datasets, broken_skill())
-    slots = Slots(2, tuple(s.name for s in source.data.skills), 2, 0.0)
+    slots = Slots(2, tuple(s.name for s in source.data.skills), 0.0)
     slots.skill[:] = [len(NAMES) - 1, NAMES.index("explore")]
-    c = controller(source, slots=slots, enable_hierarchical_options=True, **{"model.max_options": 2})
+    c = controller(source, slots=slots, **{"options.enabled": True, "options.max_options": 2})
     logits = np.full(A + 2, -30.0)
     logits[A] = 60.0  # the policy wants the broken skill
     logits[A + 1] = 30.0
@@ -146,16 +146,16 @@ def test_a_broken_skill_is_masked_and_counted_and_the_others_play_on(own_dataset
     figures = c.metrics()
     assert figures["options/broken"] == 1.0 and figures["options/explore/uses"] > 0
     assert sum("cartwheel is masked" in r.message for r in caplog.records) == 1  # said once
-    again = controller(source, slots=slots, enable_hierarchical_options=True, **{"model.max_options": 2})
+    again = controller(source, slots=slots, **{"options.enabled": True, "options.max_options": 2})
     again.load_state_dict(c.state_dict())
     assert again.guard.broken[-1]
 
 
 def test_a_skill_that_breaks_while_it_runs_is_ended_and_masked(own_datasets):
     source = with_skills(own_datasets, skill("hop", [{"do": "act", "action": "move_left", "times": 9}]))
-    slots = Slots(1, tuple(s.name for s in source.data.skills), 1, 0.0)
+    slots = Slots(1, tuple(s.name for s in source.data.skills), 0.0)
     slots.skill[:] = [len(NAMES) - 1]
-    c = controller(source, slots=slots, enable_hierarchical_options=True, **{"model.max_options": 1})
+    c = controller(source, slots=slots, **{"options.enabled": True, "options.max_options": 1})
     logits = np.full(A + 1, -30.0)
     logits[A] = 30.0
     state = random_states(CRAFTER, 1, np.random.default_rng(0)).pack()[0]
@@ -177,9 +177,9 @@ def test_an_option_that_never_ends_hands_control_back_after_its_most_steps(own_d
         never = {"op": "inventory", "item": "diamond", "cmp": ">=", "value": 9}
         endless = skill("pace", body, done=never)
     source = with_skills(own_datasets, endless)
-    slots = Slots(1, tuple(s.name for s in source.data.skills), 1, 0.0)
+    slots = Slots(1, tuple(s.name for s in source.data.skills), 0.0)
     slots.skill[:] = [len(NAMES) - 1]
-    c = controller(source, slots=slots, enable_hierarchical_options=True, **{"model.max_options": 1})
+    c = controller(source, slots=slots, **{"options.enabled": True, "options.max_options": 1})
     logits = np.full(A + 1, -30.0)
     logits[A] = 30.0
     states = random_states(CRAFTER, 2, np.random.default_rng(0)).pack()

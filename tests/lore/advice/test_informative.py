@@ -86,9 +86,9 @@ def test_a_run_with_uninformative_advice_is_the_run_without_advice_bit_for_bit(t
     small = {
         "size": "tiny", "observation": "symbolic", "batch_size": 32, "sequence_length": 8, "train_ratio": 4.0,
         "horizon": 5, "warmup": 5, "threads": 1, "replay_capacity": 2000, "env.length": 40, "device": "cpu",
-        "total_frames": 120, "log_interval": 20,
+        "steps": 120, "log_interval": 20,
     }  # fmt: skip
-    advised = load_config(**small, use_llm=True, dataset=version(own_datasets, "blind", 1200))
+    advised = load_config(**small, **{"gate.enabled": True}, dataset=version(own_datasets, "blind", 1200))
     ended = []
     for name, config in (("none", load_config(**small)), ("blind", advised)):
         train(config, tmp_path / name, tensorboard=False)

@@ -158,16 +158,16 @@ def test_plan_roll_outs_stop_before_a_step_that_the_heads_disagree_about():
 def test_only_the_gates_third_weight_and_path_a_call_for_the_heads():
     assert not is_needed(load_config())
     assert not is_needed(load_config(**{"gate.weights": (0.5, 0.0, 0.5)}))  # no gate without path B
-    assert not is_needed(load_config(use_llm=True, dataset="x"))
-    assert is_needed(load_config(use_llm=True, dataset="x", **{"gate.weights": (0.5, 0.0, 0.5)}))
-    assert is_needed(load_config(use_llm=True, dataset="x", **{"gate.learn_weights": True}))
-    assert is_needed(load_config(enable_synthetic_replay=True, dataset="x"))
+    assert not is_needed(load_config(**{"gate.enabled": True}, dataset="x"))
+    assert is_needed(load_config(**{"gate.enabled": True}, dataset="x", **{"gate.weights": (0.5, 0.0, 0.5)}))
+    assert is_needed(load_config(**{"gate.enabled": True}, dataset="x", **{"gate.learn_weights": True}))
+    assert is_needed(load_config(**{"synthetic.enabled": True}, dataset="x"))
 
 
 def test_every_other_network_starts_the_same_with_the_heads_and_without_them():
     environment = get_environment("crafter")
     plain = Agent(load_config(size="tiny", observation="symbolic"), environment, 0, seeded())
-    with_heads = load_config(size="tiny", observation="symbolic", enable_synthetic_replay=True, dataset="x")
+    with_heads = load_config(size="tiny", observation="symbolic", **{"synthetic.enabled": True}, dataset="x")
     other = Agent(with_heads, environment, 0, seeded()).state_dict()
     assert plain.ensemble is None
     assert all(torch.equal(value, other[name]) for name, value in plain.state_dict().items())
@@ -179,7 +179,7 @@ def test_the_players_signals_carry_the_disagreement(tmp_path, own_datasets):
 
     ref = str(small_advice(own_datasets, get_environment("crafter"), n=30))
     config = load_config(
-        size="tiny", observation="symbolic", use_llm=True, dataset=ref, batch_size=32, sequence_length=8,
+        size="tiny", observation="symbolic", **{"gate.enabled": True}, dataset=ref, batch_size=32, sequence_length=8,
         **{"gate.weights": (0.4, 0.2, 0.4)},
     )  # fmt: skip
     run = Run(config, tmp_path)

@@ -31,9 +31,9 @@ def trained(request, tmp_path_factory):
         ref = small_advice(folder / "datasets", get_environment("crafter"), n=40)
         distil(ref, Store(folder / "datasets"), epochs=2)  # so that every state has advice
         export_hdf5(Store(folder / "datasets"), ref, folder / "advice.h5")
-        paths = {"dataset": str(folder / "advice.h5"), "use_llm": True, "enable_synthetic_replay": True}
-        paths |= {"enable_hierarchical_options": True, "synthetic.warmup_updates": 2, "hold": 4}
-    config = load_config(**SMALL, observation=request.param, total_frames=70, **paths)
+        paths = {"dataset": str(folder / "advice.h5"), "gate.enabled": True, "synthetic.enabled": True}
+        paths |= {"options.enabled": True, "synthetic.warmup_updates": 2, "hold": 4}
+    config = load_config(**SMALL, observation=request.param, steps=70, **paths)
     train(config, folder / "run")
     return folder / "run", config, read_recording(record_episode(folder / "run", seed=7))
 
@@ -101,7 +101,7 @@ def test_pictures_leave_no_trace_in_the_run(tmp_path, monkeypatch):
     rows = []
     for name, seconds in (("often", 0.2), ("never", 1e9)):
         monkeypatch.setattr(loop, "REPORT_S", seconds)
-        train(load_config(**SMALL, observation="symbolic", total_frames=150), tmp_path / name)
+        train(load_config(**SMALL, observation="symbolic", steps=150), tmp_path / name)
         rows.append(
             [{k: v for k, v in r.items() if k != "fps/policy"} for r in read_jsonl(tmp_path / name / "metrics.jsonl")]
         )

@@ -25,7 +25,7 @@ def trained(tmp_path_factory):
     ref = str(small_advice(base / "datasets", ENV, n=30))
     config = load_config(
         size="tiny", observation="symbolic", batch_size=32, sequence_length=8, train_ratio=1.0, horizon=3, threads=1,
-        replay_capacity=1000, total_frames=60, dataset=ref, use_llm=True, num_envs=2,
+        replay_capacity=1000, steps=60, dataset=ref, **{"gate.enabled": True}, num_envs=2,
         **{"env.length": 40},
     )  # fmt: skip
     train(config, base / "run", tensorboard=False)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lore.config import GateConfig, ModelConfig, Size, load_config
+from lore.config import GateConfig, Size, load_config
 from lore.dreamer.actor_critic import ActorCritic
 from lore.gate.advice_head import AdviceHead, AdvisedPolicy, advice_targets, held_out
 from lore.gate.gate import Gate
@@ -109,7 +109,7 @@ def test_a_state_is_held_out_always_or_never_and_one_in_ten_is():
 
 def advised_policy(head: AdviceHead, **gate) -> AdvisedPolicy:
     critic = ActorCritic(F, A, SIZE, generator=seeded())
-    lent = Gate(GateConfig(imagine=True, **gate), ModelConfig(beta_max=3.0, uncertainty_threshold=0.2))
+    lent = Gate(GateConfig(imagine=True, beta_max=3.0, uncertainty_threshold=0.2, **gate))
     return AdvisedPolicy(critic, head, lent, None, A)
 
 
@@ -157,8 +157,8 @@ def test_a_run_with_advice_in_imagination_resumes_to_the_bit(tmp_path, own_datas
     def config(frames: int):
         return load_config(
             size="tiny", observation="symbolic", batch_size=32, sequence_length=8, train_ratio=4.0, horizon=4,
-            total_frames=frames, threads=1, replay_capacity=500, use_llm=True, dataset=ref, log_interval=20,
-            enable_hierarchical_options=options,
+            steps=frames, threads=1, replay_capacity=500, **{"gate.enabled": True}, dataset=ref, log_interval=20,
+            **{"options.enabled": options},
             **{"gate.imagine": True, "gate.weights": (0.6, 0.2, 0.2), "env.length": 50, "save_interval_s": 3600.0},
         )  # fmt: skip
 

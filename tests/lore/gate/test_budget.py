@@ -17,7 +17,7 @@ A, K = len(ENV.vocab.actions), len(ENV.skills)
 FRAMES = 90
 SMALL = {
     "size": "tiny", "observation": "symbolic", "batch_size": 32, "sequence_length": 8, "train_ratio": 2.0, "horizon": 3,
-    "threads": 1, "replay_capacity": 500, "env.length": 25, "env.area": (16, 16), "total_frames": FRAMES,
+    "threads": 1, "replay_capacity": 500, "env.length": 25, "env.area": (16, 16), "steps": FRAMES,
     "log_interval": 10, "train.save_interval_s": 3600.0,
 }  # fmt: skip
 
@@ -49,7 +49,7 @@ def played(folder) -> int:
 def test_an_arm_plays_exactly_its_budget_and_plans_under_test_are_part_of_it(tmp_path, advice, arm, monkeypatch):
     monkeypatch.setattr(Controller, "start_probability", lambda self: float(self.plan_probe is not None))
     paths = {
-        "use_llm": "B" in arm, "enable_synthetic_replay": "A" in arm, "enable_hierarchical_options": "C" in arm,
+        "gate.enabled": "B" in arm, "synthetic.enabled": "A" in arm, "options.enabled": "C" in arm,
         "dataset": advice if arm != "none" else "",
     }  # fmt: skip
     summary = train(load_config(**SMALL, **paths), tmp_path / arm, tensorboard=False)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lore.config import GateConfig, ModelConfig
+from lore.config import GateConfig
 from lore.gate.gate import (
     Gate,
     RunningPercentile,
@@ -19,8 +19,7 @@ A = 5
 
 
 def gate(**overrides) -> Gate:
-    model = {k: v for k, v in overrides.items() if k in ("beta_max", "delta_target", "uncertainty_threshold")}
-    return Gate(GateConfig(**{k: v for k, v in overrides.items() if k not in model}), ModelConfig(**model))
+    return Gate(GateConfig(**overrides))
 
 
 def test_no_advice_means_beta_zero():
@@ -35,7 +34,7 @@ def test_beta_follows_its_formula():
 
 
 def test_beta_anneals_to_zero_when_asked():
-    g = gate(anneal_frames=100)
+    g = gate(anneal_steps=100)
     full = g.beta(1.0, 1.0, 0)
     assert g.beta(1.0, 1.0, 50) == pytest.approx(full / 2)
     assert g.beta(1.0, 1.0, 200) == 0.0

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from lore.config import GateConfig, ModelConfig
+from lore.config import GateConfig
 from lore.gate.gate import Gate
 from lore.gate.learned_weights import MIN_TRIALS, LearnedWeights
 
@@ -38,7 +38,7 @@ def test_the_given_weights_stand_until_enough_is_known_and_where_advice_never_pa
 
 
 def test_learned_weights_steer_the_gate_and_survive_saving():
-    gate = Gate(GateConfig(weights=(1.0, 0.0, 0.0), learn_weights=True), ModelConfig())
+    gate = Gate(GateConfig(weights=(1.0, 0.0, 0.0), learn_weights=True))
     rng = np.random.default_rng(1)
     for _ in range(1200):
         signals = rng.random(3)
@@ -47,8 +47,8 @@ def test_learned_weights_steer_the_gate_and_survive_saving():
         for _ in range(gate.trust.horizon):
             gate.trust.step(0, float(followed) * signals[2] / gate.trust.horizon)
     assert gate.weights[2] > 0.9
-    again = Gate(GateConfig(weights=(1.0, 0.0, 0.0), learn_weights=True), ModelConfig())
+    again = Gate(GateConfig(weights=(1.0, 0.0, 0.0), learn_weights=True))
     again.load_state_dict(json.loads(json.dumps(gate.state_dict())))
     assert again.weights.tolist() == gate.weights.tolist()
-    fixed = Gate(GateConfig(weights=(1.0, 0.0, 0.0)), ModelConfig())
+    fixed = Gate(GateConfig(weights=(1.0, 0.0, 0.0)))
     assert fixed.weights.tolist() == [1.0, 0.0, 0.0] and "learned" not in fixed.state_dict()

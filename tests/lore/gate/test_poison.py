@@ -53,7 +53,7 @@ def poison(own_datasets):
 
 
 def controller(source: AdviceSource | None, seed: int, trusting: bool = False, **gate) -> Controller:
-    settings = {"use_llm": True, "dataset": "poison"} | gate if source else {}
+    settings = {"gate.enabled": True, "dataset": "poison"} | gate if source else {}
     c = Controller(load_config(**settings), source, None, 1, A, np.random.default_rng(seed))
     if trusting and c.gate is not None:
         c.gate.trust = Blindly(1, c.gate.trust.horizon)

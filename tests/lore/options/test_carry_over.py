@@ -38,7 +38,7 @@ def config(frames: int, advice: str):
     small = {
         "size": "tiny", "observation": "symbolic", "batch_size": 32, "sequence_length": 8, "train_ratio": 4.0,
         "horizon": 5, "warmup": 5, "threads": 1, "replay_capacity": 2000, "env.length": 60, "device": "cpu",
-        "use_llm": True, "imagine": True, "enable_hierarchical_options": True, "total_frames": frames,
+        "gate.enabled": True, "imagine": True, "options.enabled": True, "steps": frames,
     }  # fmt: skip
     return load_config(**small, dataset=advice)
 

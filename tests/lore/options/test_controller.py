@@ -50,7 +50,7 @@ def advise(root, rows: np.ndarray, entry: int, plans: list[int] | None = None) -
 
 
 def controller(source, *, slots=None, seed=0, envs=1, **overrides) -> Controller:
-    config = load_config(dataset="said", use_llm=True, **overrides)
+    config = load_config(dataset="said", **{"gate.enabled": True}, **overrides)
     return Controller(config, source, slots, envs, A, np.random.default_rng(seed))
 
 
@@ -166,9 +166,9 @@ def test_certain_agents_and_strange_states_get_no_advice(explore, seen):
 
 
 def option_controller(source, **overrides) -> tuple[Controller, Slots]:
-    slots = Slots(2, tuple(NAMES), 2, 0.2)
+    slots = Slots(2, tuple(NAMES), 0.2)
     slots.skill[:] = [NAMES.index("explore"), NAMES.index("make_iron_sword")]
-    config = load_config(dataset="said", enable_hierarchical_options=True, **{"model.max_options": 2}, **overrides)
+    config = load_config(dataset="said", **{"options.enabled": True, "options.max_options": 2}, **overrides)
     return Controller(config, source, slots, 1, A, np.random.default_rng(0)), slots
 
 
@@ -271,13 +271,13 @@ def test_saving_in_the_middle_of_everything_continues_exactly(explore):
 
     import json
 
-    c, _ = option_controller(explore, use_llm=True)
+    c, _ = option_controller(explore, **{"gate.enabled": True})
     env = CrafterEnv(8, pixels=False)
     _, step = play(c, env, env.reset(), 37)
     saved = json.loads(json.dumps(c.state_dict()))
     world = json.loads(json.dumps(env.state_dict()))
     expected, _ = play(c, env, step, 60)
-    d, _ = option_controller(explore, use_llm=True)
+    d, _ = option_controller(explore, **{"gate.enabled": True})
     d.load_state_dict(saved)
     other = CrafterEnv(8, pixels=False)
     other.load_state_dict(world)

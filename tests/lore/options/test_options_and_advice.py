@@ -44,11 +44,11 @@ def said(root, state: np.ndarray, entry: int) -> AdviceSource:
 
 def both(source: AdviceSource, beta: float, hold: int = 10) -> tuple[Controller, Slots]:
     """Paths B and C on, ``explore`` and ``collect_sapling`` in the two slots, an open gate without a budget."""
-    slots = Slots(2, tuple(NAMES), 2, 0.0)
+    slots = Slots(2, tuple(NAMES), 0.0)
     slots.skill[:] = [EXPLORE, SAPLING]
     config = load_config(
-        dataset="said", use_llm=True, enable_hierarchical_options=True, uncertainty_threshold=0.0, delta_target=100.0,
-        beta_max=beta, hold=hold, **{"model.max_options": 2},
+        dataset="said", **{"gate.enabled": True, "options.enabled": True, "options.max_options": 2},
+        uncertainty_threshold=0.0, delta_target=100.0, beta_max=beta, hold=hold,
     )  # fmt: skip
     return Controller(config, source, slots, 1, A, np.random.default_rng(0)), slots
 

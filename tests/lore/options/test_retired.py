@@ -19,7 +19,7 @@ def config(frames: int, advice: str, **more):
     small = {
         "size": "tiny", "observation": "symbolic", "batch_size": 32, "sequence_length": 8, "train_ratio": 4.0,
         "horizon": 5, "warmup": 5, "threads": 1, "replay_capacity": 2000, "env.length": 40, "device": "cpu",
-        "enable_hierarchical_options": True, "total_frames": frames, "log_interval": 20, "dataset": advice,
+        "options.enabled": True, "steps": frames, "log_interval": 20, "dataset": advice,
     }  # fmt: skip
     return load_config(**(small | more))
 
@@ -31,7 +31,7 @@ def test_a_failing_skill_leaves_its_figures_and_its_last_failure_for_the_next_ro
     monkeypatch.setattr("lore.training.agent.SLOT_BIAS", 4.0)  # nearly every decision is an option
     ref = str(small_advice(own_datasets, CRAFTER, n=40))
     run = tmp_path / "run"
-    train(config(160, ref, skill_confidence_threshold=1.0), run, tensorboard=False)
+    train(config(160, ref, confidence_threshold=1.0), run, tensorboard=False)
     found = read_revisions(run)
     assert found and len({r.skill for r in found}) == len(found)
     for request in found:
@@ -41,7 +41,7 @@ def test_a_failing_skill_leaves_its_figures_and_its_last_failure_for_the_next_ro
         assert len(bytes.fromhex(request.state)) == CRAFTER.layout.size and request.outcome != "done"
         assert request.advice == ref and 0 < request.frame <= 160
     before = (run / REVISIONS).read_bytes()
-    train(config(200, ref, skill_confidence_threshold=1.0), run, tensorboard=False)
+    train(config(200, ref, confidence_threshold=1.0), run, tensorboard=False)
     later = read_revisions(run)
     assert {r.skill for r in found} <= {r.skill for r in later}  # nothing is forgotten by a resume
     assert len(later) > len(found) or (run / REVISIONS).read_bytes() == before
@@ -55,7 +55,7 @@ def test_a_new_generation_of_options_comes_every_so_many_episodes(
     from lore.training.run import Run
 
     ref = str(small_advice(own_datasets, CRAFTER, n=40))
-    run = Run(config(100, ref, option_generation_interval=interval, skill_confidence_threshold=0.0), tmp_path)
+    run = Run(config(100, ref, generation_interval=interval, confidence_threshold=0.0), tmp_path)
     loop._fill_slots(run)
     assert (run.slots.skill >= 0).all()
     before = run.slots.skill.copy()
@@ -78,7 +78,7 @@ def test_a_skill_whose_calls_are_worth_too_little_gives_its_slot_up_until_the_ne
     from lore.training.run import Run
 
     ref = str(small_advice(own_datasets, CRAFTER, n=40))
-    run = Run(config(100, ref, option_generation_interval=interval, skill_confidence_threshold=0.0), tmp_path)
+    run = Run(config(100, ref, generation_interval=interval, confidence_threshold=0.0), tmp_path)
     loop._fill_slots(run)
     poor = int(run.slots.skill[0])
     for skill, reward in ((poor, 0.0), (-1, 1.0)):

@@ -11,20 +11,20 @@ NAMES = ("a", "b", "c", "d")
 
 
 def test_slots_take_the_best_fitting_skills_and_no_more_than_allowed():
-    slots = Slots(3, NAMES, active=2, threshold=0.5)
+    slots = Slots(2, NAMES, threshold=0.5)
     assert slots.fill(np.array([0.1, 0.9, 0.0, 0.5])) == [0, 1]
-    assert slots.skill.tolist() == [1, 3, -1]
+    assert slots.skill.tolist() == [1, 3]
     assert slots.fill(np.array([9.0, 9.0, 9.0, 9.0])) == []
 
 
 def test_a_skill_that_nothing_speaks_for_gets_no_slot():
-    slots = Slots(3, NAMES, active=3, threshold=0.5)
+    slots = Slots(3, NAMES, threshold=0.5)
     slots.fill(np.array([0.0, 0.0, 0.2, 0.0]))
     assert slots.skill.tolist() == [2, -1, -1]
 
 
 def test_a_failing_skill_is_retired_after_enough_uses_and_never_returns():
-    slots = Slots(2, NAMES, active=2, threshold=0.5)
+    slots = Slots(2, NAMES, threshold=0.5)
     fit = np.array([0.4, 0.3, 0.2, 0.1])
     slots.fill(fit)
     for i in range(MIN_USES):
@@ -40,7 +40,7 @@ def test_a_failing_skill_is_retired_after_enough_uses_and_never_returns():
 
 
 def test_a_new_generation_lets_a_skill_go_only_for_one_that_fits_far_better():
-    slots = Slots(2, NAMES, active=2, threshold=0.5)
+    slots = Slots(2, NAMES, threshold=0.5)
     slots.fill(np.array([0.4, 0.3, 0.0, 0.0]))
     assert slots.release(np.array([0.4, 0.3, 0.5, 0.0])) == []  # better, but not twice as well
     assert slots.release(np.array([0.4, 0.3, 0.7, 0.0])) == ["b"]
@@ -51,7 +51,7 @@ def test_a_new_generation_lets_a_skill_go_only_for_one_that_fits_far_better():
 
 
 def test_a_measured_success_rate_counts_against_a_skill_only_after_enough_uses():
-    slots = Slots(1, NAMES, active=1, threshold=0.0)
+    slots = Slots(1, NAMES, threshold=0.0)
     for _ in range(MIN_USES - 1):
         slots.statistics[0].record("timeout", 5, 0.0)
     assert slots.success().tolist() == [1.0] * 4
@@ -61,7 +61,7 @@ def test_a_measured_success_rate_counts_against_a_skill_only_after_enough_uses()
 
 
 def test_a_use_that_a_new_decision_ended_says_nothing_about_the_skill():
-    slots = Slots(1, NAMES, active=1, threshold=0.5)
+    slots = Slots(1, NAMES, threshold=0.5)
     slots.fill(np.ones(4))
     used = slots.statistics[0]
     for _ in range(MIN_USES - 1):
@@ -76,7 +76,7 @@ def test_a_use_that_a_new_decision_ended_says_nothing_about_the_skill():
 
 
 def test_each_skill_has_its_figures_and_the_primitives_theirs():
-    slots = Slots(2, NAMES, 2, 0.5)
+    slots = Slots(2, NAMES, 0.5)
     slots.statistics[1].record("done", 4, 1.0)
     slots.statistics[1].record("stuck", 8, 0.2)
     slots.primitive = [10, 0.5]
@@ -89,7 +89,7 @@ def test_each_skill_has_its_figures_and_the_primitives_theirs():
 
 
 def test_slots_state_round_trips():
-    slots, other = Slots(2, NAMES, 2, 0.5), Slots(2, NAMES, 2, 0.5)
+    slots, other = Slots(2, NAMES, 0.5), Slots(2, NAMES, 0.5)
     slots.fill(np.ones(4))
     slots.primitive = [3, 0.25]
     slots.statistics[0].record("stuck", 3, 0.5, "ff", [4])

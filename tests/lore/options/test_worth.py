@@ -44,7 +44,7 @@ def test_an_episode_that_ends_ends_its_trials_and_environments_stay_apart():
 
 
 def test_a_skill_that_earns_less_than_primitive_actions_waits_and_one_that_earns_more_stays():
-    slots, rng = Slots(2, NAMES, active=2, threshold=0.0), np.random.default_rng(0)
+    slots, rng = Slots(2, NAMES, threshold=0.0), np.random.default_rng(0)
     slots.fill(np.array([0.5, 0.4, 0.3]))
     for use in range(60):
         live(slots.worth, rng, 0, pays=-0.2)
@@ -80,7 +80,7 @@ def test_skills_that_do_no_better_and_no_worse_than_primitive_actions_keep_their
 
 
 def test_worth_is_saved_with_the_slots_and_a_checkpoint_of_before_has_none():
-    slots, other = (Slots(2, NAMES, 2, 0.5) for _ in range(2))
+    slots, other = (Slots(2, NAMES, 0.5) for _ in range(2))
     live(slots.worth, np.random.default_rng(0), 1, 1.0)
     slots.worth.choose(0, 2)
     slots.worth.step(0, 0.25)
@@ -93,7 +93,7 @@ def test_worth_is_saved_with_the_slots_and_a_checkpoint_of_before_has_none():
     del state["worth"]
     for used in state["statistics"]:
         del used["waits"], used["cut"]
-    before = Slots(2, NAMES, 2, 0.5)
+    before = Slots(2, NAMES, 0.5)
     before.load_state_dict(state)
     assert before.worth.behind(1) == 0.0
 

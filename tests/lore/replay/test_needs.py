@@ -11,9 +11,7 @@ SMALL = {"size": "tiny", "observation": "symbolic", "device": "cpu", "area": (24
 
 
 def test_the_figures_are_those_of_the_run_that_would_start():
-    config = load_config(
-        **SMALL, total_frames=1000, batch_size=64, sequence_length=16, train_ratio=32.0, replay_capacity=500
-    )
+    config = load_config(**SMALL, steps=1000, batch_size=64, sequence_length=16, train_ratio=32.0, replay_capacity=500)
     found = measure(config)
     assert found.parameters == sum(p.numel() for p in Agent(config, get_environment("crafter"), 0).parameters())
     assert (found.records, found.updates, found.backend, found.device) == (500, 500.0, "tensor", "cpu")

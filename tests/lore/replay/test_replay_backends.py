@@ -92,8 +92,8 @@ def test_a_run_is_the_same_on_every_backend(tmp_path, monkeypatch):
     rows = []
     for name in BACKENDS:
         monkeypatch.setenv("LORE_REPLAY_BACKEND", name)
-        train(load_config(**SMALL, total_frames=40), tmp_path / name, tensorboard=False)
-        train(load_config(**SMALL, total_frames=120), tmp_path / name, tensorboard=False)
+        train(load_config(**SMALL, steps=40), tmp_path / name, tensorboard=False)
+        train(load_config(**SMALL, steps=120), tmp_path / name, tensorboard=False)
         found = read_jsonl(tmp_path / name / "metrics.jsonl")
         rows.append([{k: v for k, v in row.items() if k != "fps/policy"} for row in found])
     assert rows[0] == rows[1] == rows[2]
@@ -113,13 +113,13 @@ def test_bytes_needed_are_those_of_the_arrays():
 @pytest.mark.parametrize("name", BACKENDS)
 def test_a_replay_that_does_not_fit_is_refused_before_the_start_naming_the_knob(name, tmp_path, monkeypatch):
     monkeypatch.setenv("LORE_REPLAY_BACKEND", name)
-    huge = load_config(**(SMALL | {"replay_capacity": 10**12, "total_frames": 10**13}))
+    huge = load_config(**(SMALL | {"replay_capacity": 10**12, "steps": 10**13}))
     with pytest.raises(ConfigError, match=r"GiB.*train\.replay_capacity"):
         train(huge, tmp_path, tensorboard=False)
     assert not (tmp_path / "config.json").exists()
 
 
 def test_a_short_run_needs_no_room_for_a_capacity_that_it_never_fills():
-    config = load_config(**(SMALL | {"replay_capacity": 10**9, "total_frames": 1000}))
+    config = load_config(**(SMALL | {"replay_capacity": 10**9, "steps": 1000}))
     assert 1000 < records_kept(config) < 1200
     assert replay_backends.free_memory() > 2**20

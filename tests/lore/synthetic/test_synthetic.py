@@ -138,9 +138,7 @@ class World:
 
 
 def path(expected: float = 0.0, **settings) -> SyntheticPath:
-    config = load_config(
-        **{"enable_synthetic_replay": True, "dataset": "x", "synthetic_execution_prob": 1.0} | settings
-    )
+    config = load_config(**{"synthetic.enabled": True, "dataset": "x", "execution_prob": 1.0} | settings)
     plans = (np.array([[1, 1, 1, 1]]), np.array([4]))
     return SyntheticPath(World(expected), config, plans, torch.device("cpu"))
 
@@ -162,7 +160,7 @@ def test_nothing_is_rolled_out_in_the_warm_up_or_while_the_model_errs():
 
 @pytest.mark.parametrize("cap", [0.0, 0.1, 0.25])
 def test_the_share_of_synthetic_rows_in_an_update_is_measured_and_stays_under_the_cap(cap):
-    synthetic = path(**{"synthetic.warmup_updates": 0, "synthetic_ratio_max": cap})
+    synthetic = path(**{"synthetic.warmup_updates": 0, "ratio_max": cap})
     generator = torch.Generator().manual_seed(0)
     for updates in range(30):
         real = int(torch.randint(1, 60, (), generator=generator))
@@ -177,7 +175,7 @@ def test_the_share_of_synthetic_rows_in_an_update_is_measured_and_stays_under_th
 
 
 def test_stored_states_lose_weight_at_every_refresh_of_the_world_model():
-    synthetic = path(**{"synthetic.warmup_updates": 0, "synthetic.refresh_updates": 5, "synthetic_weight_decay": 0.5})
+    synthetic = path(**{"synthetic.warmup_updates": 0, "synthetic.refresh_updates": 5, "weight_decay": 0.5})
     rows, none = torch.zeros(40, dtype=torch.int64), torch.full((40,), -1)
     synthetic.extend(start(40), rows, torch.tensor(1.0), 1, None)
     for updates in range(2, 16):

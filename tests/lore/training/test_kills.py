@@ -23,8 +23,8 @@ def config(advice: str, save_interval_s: float) -> Config:
         **{
             "size": "tiny", "observation": "symbolic", "batch_size": 32, "sequence_length": 8, "train_ratio": 4.0,
             "horizon": 5, "learning_rate": 1e-3, "warmup": 5, "log_interval": 5, "threads": 1, "replay_capacity": 300,
-            "env.length": 40, "env.area": (24, 24), "save_interval_s": save_interval_s, "total_frames": FRAMES,
-            "dataset": advice, "use_llm": True, "enable_synthetic_replay": True, "enable_hierarchical_options": True,
+            "env.length": 40, "env.area": (24, 24), "save_interval_s": save_interval_s, "steps": FRAMES,
+            "dataset": advice, "gate.enabled": True, "synthetic.enabled": True, "options.enabled": True,
             "synthetic.warmup_updates": 2, "hold": 4, "device": "cpu",
         }
     )  # fmt: skip

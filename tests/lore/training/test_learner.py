@@ -18,8 +18,8 @@ def imagined(options: bool) -> torch.Tensor:
     """Return [64] of each start for a fresh agent, in units of the reward that its world model predicts at every step,
     with a continue of 0.9; with options about half of the decisions call a skill that never ends."""
     config = load_config(
-        dataset="said", enable_hierarchical_options=options, use_llm=not options, horizon=HORIZON,
-        observation="symbolic", **{"model.size": "tiny", "model.max_options": 2},
+        dataset="said", **{"options.enabled": options, "gate.enabled": not options}, horizon=HORIZON,
+        observation="symbolic", **{"model.size": "tiny", "options.max_options": 2},
     )  # fmt: skip
     generator = torch.Generator().manual_seed(0)
     agent = Agent(config, ENV, 2, generator)

@@ -39,12 +39,12 @@ def config(frames: int, advice: str = "", **more) -> Config:
     if advice:
         paths = {
             "dataset": advice,
-            "use_llm": True,
-            "enable_synthetic_replay": True,
-            "enable_hierarchical_options": True,
+            "gate.enabled": True,
+            "synthetic.enabled": True,
+            "options.enabled": True,
         }
         paths |= {"synthetic.warmup_updates": 2, "hold": 4}
-    return load_config(**(SMALL | {"total_frames": frames} | paths | more))
+    return load_config(**(SMALL | {"steps": frames} | paths | more))
 
 
 def digest(folder) -> str:
@@ -131,7 +131,7 @@ def test_another_seed_is_another_run(tmp_path):
 
 def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
     words = [f"--{name}={value}" for name, value in SMALL.items()]
-    command = [sys.executable, "-m", "lore.main", "--log_dir", str(tmp_path / "run"), "--total_frames=100000", *words]
+    command = [sys.executable, "-m", "lore.main", "--log_dir", str(tmp_path / "run"), "--steps=100000", *words]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     began = time.monotonic()
     try:
@@ -252,15 +252,13 @@ def test_help_of_the_learner_names_the_originals_flags():
 
 
 def test_bad_settings_on_the_command_line_give_one_line_and_exit_code_3():
-    words = [sys.executable, "-m", "lore.main", "--synthetic_ratio_max", "1.5"]
+    words = [sys.executable, "-m", "lore.main", "--ratio_max", "1.5"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 3
-    assert "synthetic_ratio_max" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert "ratio_max" in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    ("change", "name"), [({"model.size": "1m"}, "size"), ({"enable_hierarchical_options": False}, "entries")]
-)
+@pytest.mark.parametrize(("change", "name"), [({"model.size": "1m"}, "size"), ({"options.enabled": False}, "entries")])
 def test_a_checkpoint_of_another_shape_is_refused_with_what_does_fit(tmp_path, advice, change, name):
     train(config(20, advice), tmp_path, tensorboard=False)
     other = config(40, advice, **change)

@@ -21,13 +21,13 @@ CRAFTER = get_environment("crafter")
 SMALL = {
     "size": "tiny", "observation": "symbolic", "batch_size": 32, "sequence_length": 8, "train_ratio": 4.0, "horizon": 5,
     "warmup": 5, "log_interval": 20, "threads": 1, "replay_capacity": 2000, "env.length": 60, "device": "cpu",
-    "train.save_interval_s": 3600.0, "use_llm": True, "enable_synthetic_replay": True, "imagine": True,
-    "enable_hierarchical_options": True, "synthetic.warmup_updates": 2,
+    "train.save_interval_s": 3600.0, "gate.enabled": True, "synthetic.enabled": True, "imagine": True,
+    "options.enabled": True, "synthetic.warmup_updates": 2,
 }  # fmt: skip
 
 
 def config(frames: int, advice: str, **more) -> Config:
-    return load_config(**(SMALL | {"total_frames": frames, "advice.dataset": advice} | more))
+    return load_config(**(SMALL | {"steps": frames, "advice.dataset": advice} | more))
 
 
 def replayed(folder) -> tuple[dict, dict]:
