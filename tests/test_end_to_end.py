@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,13 +59,41 @@ def processes_in(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory):
-    """The demo, run once through Prefect on an embedded server: the only server that the tests start."""
+    """(folder, output, what a stranger got from the server): the demo, run once on the only server that tests start."""
     folder = tmp_path_factory.mktemp("demo")
-    return folder, finished(start(folder))
+    process = start(folder)
+    strange = stranger(process)
+    return folder, finished(process), strange
+
+
+def stranger(process: subprocess.Popen[str]) -> list[tuple[int, str | None]]:
+    """(status, allowed origin) that a web page gets who posts to the server of the demo without its auth string."""
+    import httpx
+    import psutil
+
+    while process.poll() is None:
+        words = [w for child in psutil.Process(process.pid).children(recursive=True) for w in _words(child)]
+        if "--port" in words:
+            url = f"http://127.0.0.1:{words[words.index('--port') + 1]}/api"
+            with suppress(httpx.HTTPError):
+                if httpx.get(f"{url}/health").status_code == 200:
+                    asked = [httpx.post(url + path, json={}, headers={"Origin": "http://evil.example"})
+                             for path in ("/deployments/", "/flows/", "/flow_runs/filter")]  # fmt: skip
+                    return [(each.status_code, each.headers.get("access-control-allow-origin")) for each in asked]
+        time.sleep(0.2)
+    return []
+
+
+def _words(process: Any) -> list[str]:
+    import psutil
+
+    with suppress(psutil.Error):
+        return process.cmdline()
+    return []
 
 
 def test_the_walk_ends_with_a_report_and_the_next_commands(walked):
-    folder, out = walked
+    folder, out, _ = walked
     report = folder / "runs" / "demo-quick" / "report.html"
     assert str(report) in out and "lore datasets show" in out
     text = report.read_text()
@@ -71,10 +101,15 @@ def test_the_walk_ends_with_a_report_and_the_next_commands(walked):
     assert "default-src &#39;none&#39;" in text or "default-src 'none'" in text
 
 
+def test_a_stranger_starts_nothing_on_the_server_of_the_demo(walked):
+    *_, strange = walked
+    assert strange == [(401, None)] * 3
+
+
 def test_every_phase_ran_as_a_prefect_flow(walked):
     import sqlite3
 
-    folder, _ = walked
+    folder, *_ = walked
     with sqlite3.connect(folder / "runs" / "demo-quick" / "prefect" / "prefect.db") as db:
         flows = dict(
             db.execute("SELECT f.name, r.state_type FROM flow_run r JOIN flow f ON f.id = r.flow_id").fetchall()
@@ -85,7 +120,7 @@ def test_every_phase_ran_as_a_prefect_flow(walked):
 
 
 def test_both_arms_learned_from_one_pinned_version_and_were_evaluated(walked):
-    folder, _ = walked
+    folder, *_ = walked
     runs = folder / "runs" / "demo-quick"
     configs = {arm: json.loads((runs / arm / "config.json").read_text())["config"] for arm in ("none", "abc")}
     ref = configs["abc"]["advice"]["dataset"]
@@ -99,12 +134,12 @@ def test_both_arms_learned_from_one_pinned_version_and_were_evaluated(walked):
 
 
 def test_nothing_outlives_the_walk(walked):
-    folder, _ = walked
+    folder, *_ = walked
     assert processes_in(folder) == []
 
 
 def test_a_second_walk_skips_what_is_done_and_makes_no_new_version(walked):
-    folder, _ = walked
+    folder, *_ = walked
     before = {name: Store(folder / "datasets").versions(name) for name in Store(folder / "datasets").names()}
     began = time.monotonic()
     out = finished(start(folder, "--no-prefect"))
@@ -114,7 +149,7 @@ def test_a_second_walk_skips_what_is_done_and_makes_no_new_version(walked):
 
 
 def test_other_settings_in_the_same_folder_are_refused(walked):
-    folder, _ = walked
+    folder, *_ = walked
     process = start(folder, "--no-prefect", "--seed", "5")
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 3 and "was begun with seed 0" in out

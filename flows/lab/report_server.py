@@ -1,4 +1,8 @@
-"""The HTML reports below a folder, on loopback: an index and the pages, nothing else of the folder."""
+"""The HTML reports below a folder, on loopback: an index and the pages, nothing else of the folder.
+
+Everybody on the machine may read them. A web page from elsewhere may not: a name of its own that it points at loopback
+is refused by the ``Host`` header, and no answer allows another origin.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ __all__ = ["pages", "server"]
 
 _NAMES = ("report.html", "ablation.html")
 _LIMIT = 64 * 2**20
+_HOSTS = ("127.0.0.1", "localhost")
+"""Host names under which a browser may ask, whatever the port: that may be the end of a tunnel."""
 
 
 def pages(root: Path) -> list[str]:
@@ -27,6 +33,8 @@ def server(root: Path, port: int) -> ThreadingHTTPServer:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if self.headers.get("Host", "").partition(":")[0].lower() not in _HOSTS:
+                return self._send(403, b"<!doctype html><title>refused</title><p>unknown host name")
             wanted = unquote(urlsplit(self.path).path).lstrip("/")
             known = pages(root)
             if wanted in known:

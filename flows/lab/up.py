@@ -16,7 +16,15 @@ from flows.jobs.child_process import spawn, stop
 from flows.jobs.phases import hold
 from flows.lab.lab_api import Api
 from flows.lab.schedules import Schedule, check_datasets, read_schedules
-from flows.prefect_flows.runtime import LAB_FILE, free_port, lab_environment, start_server
+from flows.prefect_flows.runtime import (
+    AUTH_FILE,
+    LAB_FILE,
+    free_port,
+    lab_environment,
+    new_auth,
+    start_server,
+    write_auth,
+)
 from flows.terminal import clock, current
 from lore_datasets.atomic import write_json
 from lore_datasets.errors import Busy, ConfigError, NotFound, ServiceError, UsageError
@@ -39,7 +47,8 @@ class UpJob:
     host: str = "127.0.0.1"
     """Address that the server listens on. Another than loopback needs --auth-file, or LORE_AUTH."""
     auth_file: str = ""
-    """File with ``user:password``, readable by its owner alone; the pages and every client then ask for it."""
+    """File with ``user:password``, readable by its owner alone: what pages and clients have to know. Without it every
+    start makes a new one, in the file ``auth`` of ``home``."""
     runs: str = "runs"
     """Folder that TensorBoard and the list of reports look into."""
     tensorboard_port: int = 6006
@@ -67,7 +76,7 @@ class Lab:
 
 
 def read_auth(job: UpJob, environment: Any = None) -> str:
-    """``user:password`` of ``auth_file`` or LORE_AUTH, or empty; UsageError when the host needs one."""
+    """``user:password`` of ``auth_file`` or LORE_AUTH, or empty; UsageError when the host needs one of the user's."""
     environment = os.environ if environment is None else environment
     text = str(environment.get("LORE_AUTH", ""))
     if job.auth_file:
@@ -119,7 +128,7 @@ def up(job: UpJob, until: Callable[[], bool] = lambda: False) -> int:
     Returns 0 after a stop that was asked for. Whatever is wrong is raised before the first child starts.
     """
     say, home = current().say, Path(job.home)
-    auth = read_auth(job)
+    auth = read_auth(job) or new_auth()
     path, schedules = _schedules(job)
     port = _claim(job.host, job.port, "the server", "--port")
     board = _claim("127.0.0.1", job.tensorboard_port, "TensorBoard", "--tensorboard-port") if job.tensorboard else 0
@@ -129,6 +138,7 @@ def up(job: UpJob, until: Callable[[], bool] = lambda: False) -> int:
         try:
             say("starting the server (half a minute the first time)")
             environment = lab_environment(home, job.host, port, auth) | _datasets()
+            secret = write_auth(home, auth)
             url, children["server"] = start_server(home, job.host, port, environment, pages=True, seconds=_READY_S)
             lab = Lab(url, Api(url, auth), children)
             crashed, missed = lab.api.settle()
@@ -137,12 +147,13 @@ def up(job: UpJob, until: Callable[[], bool] = lambda: False) -> int:
             _start_pages(lab, job, board, environment)
             _start_serving(lab, path, home, environment)
             write_json(home / LAB_FILE, {"url": url, "host": _seen(job.host), "port": port, "links": lab.links})
-            _welcome(lab, schedules, path, auth)
+            _welcome(lab, schedules, path, secret)
             _watch(lab, until)
         except KeyboardInterrupt:
             say("\nstopping: trainers save their checkpoints first (Ctrl-C again kills)")
         finally:
-            (home / LAB_FILE).unlink(missing_ok=True)
+            for name in (LAB_FILE, AUTH_FILE):
+                (home / name).unlink(missing_ok=True)
             _stop(children)
     say("stopped; nothing is left running. next: lore up")
     return 0
@@ -202,15 +213,17 @@ def _last_line(log: Path) -> str:
     return shown(lines[-1].strip(), 300) if lines else "no message"
 
 
-def _welcome(lab: Lab, schedules: Sequence[Schedule], path: Path | None, auth: str) -> None:
+def _welcome(lab: Lab, schedules: Sequence[Schedule], path: Path | None, secret: Path) -> None:
     say = current().say
-    say(f"\n  pages        {lab.url.removesuffix('/api')}/" + ("   (asks for the auth string)" if auth else ""))
+    say(f"\n  pages        {lab.url.removesuffix('/api')}/")
+    say(f"  log in with  the text of {secret}")
     for name, url in lab.links.items():
         say(f"  {name:<12} {url}")
     say(f"  schedules    {path or 'none: no schedules.toml here; every flow can be started from its page'}")
     for each in schedules:
         say(f"    {each.flow}/{each.name}: {each.when}{'' if each.active else ' (switched off)'}")
-    say(f"\n  from another terminal: PREFECT_API_URL={lab.url} lore refresh --prefect ...")
+    say("\n  from another terminal, in this folder: lore refresh --prefect ...; elsewhere first")
+    say(f'    export PREFECT_API_URL={lab.url} PREFECT_API_AUTH_STRING="$(cat {secret.resolve()})"')
     say("  Ctrl-C stops everything.\n")
 
 

@@ -1,12 +1,17 @@
-"""Where Prefect keeps its things, and the embedded server: loopback, SQLite under the run's folder, no orphan."""
+"""Where Prefect keeps its things, and the embedded server: loopback, SQLite under the run's folder, no orphan.
+
+Whoever reaches a Prefect server can make it run shell commands (a deployment's pull steps), and loopback is open to
+every user of the machine and to every web page in a browser there. So each server asks for an auth string, made anew at
+every start; clients and children get it through their environment.
+"""
 
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +20,8 @@ from pathlib import Path
 from lore_datasets.errors import ServiceError, shown
 
 __all__ = [
-    "SETTINGS", "close_stale_runs", "embedded_server", "free_port", "lab_environment", "prepare", "running_lab",
-    "start_server",
+    "AUTH_FILE", "LAB_FILE", "SETTINGS", "close_stale_runs", "embedded_server", "free_port", "lab_environment",
+    "new_auth", "prepare", "running_lab", "start_server", "write_auth",
 ]  # fmt: skip
 
 SETTINGS = {
@@ -52,8 +57,9 @@ _LAB = {
 _STARTUP_SECONDS = 180.0
 LAB_FILE = "lab.json"
 """In Prefect's home while ``lore up`` runs: where its server answers."""
-_lock = threading.Lock()
-_started: dict[str, str] = {}
+AUTH_FILE = "auth"
+"""In Prefect's home while ``lore up`` runs: the auth string of its server, readable by its owner alone."""
+_AUTH = ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING")
 
 
 def prepare(home: Path) -> None:
@@ -67,15 +73,28 @@ def prepare(home: Path) -> None:
         os.environ.setdefault(name, value)
 
 
-def lab_environment(home: Path, host: str, port: int, auth: str = "") -> dict[str, str]:
+def new_auth() -> str:
+    """``lore:`` and 192 random bits: the auth string of one start of a server."""
+    return f"lore:{secrets.token_urlsafe(24)}"
+
+
+def write_auth(home: Path, auth: str) -> Path:
+    """Write the auth string of a ``lore up`` where its owner's commands find it; the file, readable by nobody else."""
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / AUTH_FILE
+    path.unlink(missing_ok=True)  # a file that somebody else opened before keeps the old text
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(auth)
+    return path
+
+
+def lab_environment(home: Path, host: str, port: int, auth: str) -> dict[str, str]:
     """Environment of a server with pages on ``host:port`` and of what talks to it; ``auth`` is ``user:password``."""
     seen = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}/api"
     found = {**SETTINGS, **_LAB, "PREFECT_HOME": str(home.resolve()), "PREFECT_API_URL": seen}
     # Without these the pages call port 4200 whatever the server listens on.
     found |= {"PREFECT_SERVER_API_HOST": host, "PREFECT_SERVER_API_PORT": str(port), "PREFECT_UI_API_URL": "/api"}
-    if auth:
-        found |= {"PREFECT_SERVER_API_AUTH_STRING": auth, "PREFECT_API_AUTH_STRING": auth}
-    return found
+    return found | dict.fromkeys(_AUTH, auth)
 
 
 def running_lab(home: Path) -> str | None:
@@ -94,42 +113,53 @@ def embedded_server(home: Path) -> Iterator[str]:
     """The URL of a Prefect API for this process: the user's (PREFECT_API_URL), else that of a ``lore up`` with this
     home, else a server that ends with the block.
 
-    One server per process: a second use inside the first reuses it. ServiceError when none comes up in 180 s, or when
+    A use inside another one takes its server. ServiceError when none comes up in 180 s, or when
     nobody answers at PREFECT_API_URL.
     """
     given = os.environ.get("PREFECT_API_URL")
     if given:
-        if str(home) not in _started:
-            _check_reachable(given)
+        _check_reachable(given)
         yield given
         return
     lab = running_lab(home)
     if lab is not None:
         prepare(home)
-        os.environ["PREFECT_API_URL"] = lab
-        try:
+        with _speaking_to(lab, _auth_of(home)):
             yield lab
-        finally:
-            os.environ.pop("PREFECT_API_URL", None)
         return
-    with _lock:
-        if str(home) in _started:
-            url = _started[str(home)]
-            process = None
-        else:
-            prepare(home)
-            url, process = _start(home)
-            _started[str(home)] = url
-            os.environ["PREFECT_API_URL"] = url
-    try:
-        yield url
-    finally:
-        if process is not None:
-            from flows.jobs.child_process import stop
+    from flows.jobs.child_process import stop
 
-            _started.pop(str(home), None)
-            os.environ.pop("PREFECT_API_URL", None)
-            stop(process, 5.0)
+    prepare(home)
+    port, auth = free_port(), new_auth()
+    env = {"PREFECT_SERVER_API_PORT": str(port), **dict.fromkeys(_AUTH, auth)}
+    url, process = start_server(home, "127.0.0.1", port, env, pages=False)
+    try:
+        with _speaking_to(url, auth):
+            yield url
+    finally:
+        stop(process, 5.0)
+
+
+@contextmanager
+def _speaking_to(url: str, auth: str) -> Iterator[None]:
+    """This process and its children talk to the API at ``url``."""
+    os.environ |= {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": auth}
+    try:
+        yield
+    finally:
+        for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING"):
+            os.environ.pop(name, None)
+
+
+def _auth_of(home: Path) -> str:
+    """The auth string of the ``lore up`` that runs with this home; ServiceError where it is somebody else's."""
+    try:
+        return (home / AUTH_FILE).read_text().strip()
+    except OSError as error:
+        raise ServiceError(
+            f"a lore up runs with {home}, and {home / AUTH_FILE} cannot be read: {type(error).__name__}",
+            hint="run the command as the user who started it, or use another folder",
+        ) from None
 
 
 def close_stale_runs() -> int:
@@ -169,8 +199,9 @@ def start_server(
     log = home / "server.log"
     home.mkdir(parents=True, exist_ok=True)
     arguments = ["server", "start", "--host", host, "--port", str(port), "--ui" if pages else "--no-ui"]
-    process = spawn("prefect", arguments, log=log, env=env)
     seen = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    own = {"PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{seen}:{port}"}  # Prefect's default lets every page in
+    process = spawn("prefect", arguments, log=log, env={**env, **own})
     try:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and process.poll() is None:
@@ -187,11 +218,6 @@ def start_server(
         f"the Prefect server did not come up on http://{seen}:{port}{why}",
         hint=f"read {log}; or set PREFECT_API_URL",
     )
-
-
-def _start(home: Path) -> tuple[str, subprocess.Popen[bytes]]:
-    port = free_port()
-    return start_server(home, "127.0.0.1", port, {"PREFECT_SERVER_API_PORT": str(port)}, pages=False)
 
 
 def _check_reachable(url: str) -> None:

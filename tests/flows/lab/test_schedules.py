@@ -12,7 +12,7 @@ from flows.config import RefreshJob
 from flows.lab.schedules import FLOWS, check_datasets, read_schedules
 from flows.lab.up import UpJob, read_auth
 from lore_datasets.environments import get_environment
-from lore_datasets.errors import Busy, ConfigError, LoreError, NotFound, UsageError
+from lore_datasets.errors import Busy, ConfigError, LoreError, NotFound, ServiceError, UsageError
 from lore_datasets.testing import small_states
 
 ROOT = Path(__file__).parents[3]
@@ -211,6 +211,25 @@ def test_reports_are_served_by_name_and_nothing_else(tmp_path):
         http.shutdown()
 
 
+def test_a_web_page_that_points_its_own_name_at_loopback_reads_no_report(tmp_path):
+    import threading
+
+    import httpx
+
+    from flows.lab.report_server import server
+
+    (tmp_path / "report.html").write_text("<p>the report</p>")
+    with server(tmp_path, 0) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{http.server_port}/report.html"
+        for name, code in (("evil.example", 403), ("127.0.0.1.evil.example:80", 403), ("", 403),
+                           (f"localhost:{http.server_port}", 200), ("127.0.0.1:8000", 200)):  # fmt: skip
+            answer = httpx.get(url, headers={"Host": name, "Origin": "http://evil.example"})
+            assert answer.status_code == code and ("report" in answer.text) == (code == 200), name
+            assert "access-control-allow-origin" not in answer.headers
+        http.shutdown()
+
+
 def test_errors_survive_being_told_with_their_line(tmp_path, own_datasets):
     with pytest.raises(LoreError) as caught:
         check_datasets(read(tmp_path, NIGHTLY), tmp_path / "schedules.toml")
@@ -229,4 +248,31 @@ def test_the_settings_of_a_lab_are_ones_that_prefect_takes(tmp_path, monkeypatch
     assert found.server.api.port == 4321 and found.api.url == "http://127.0.0.1:4321/api"
     assert found.server.services.scheduler.max_runs == 5 and not found.server.analytics_enabled
     assert found.server.api.auth_string.get_secret_value() == "lab:a-long-password"
-    assert "PREFECT_API_AUTH_STRING" not in lab_environment(tmp_path, "127.0.0.1", 4321)
+    assert found.api.auth_string.get_secret_value() == "lab:a-long-password"
+
+
+def test_every_start_has_an_auth_string_of_its_own_that_its_owner_alone_can_read(tmp_path):
+    from flows.prefect_flows.runtime import new_auth, write_auth
+
+    first, second = new_auth(), new_auth()
+    assert first != second and first.startswith("lore:") and len(first) > 30
+    path = write_auth(tmp_path / "home", first)
+    path.chmod(0o644)
+    with path.open() as before:
+        assert write_auth(tmp_path / "home", second) == path
+        assert before.read() == first and path.read_text() == second
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_lab_of_somebody_else_is_named(tmp_path, monkeypatch):
+    from flows.prefect_flows import runtime
+
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setattr(runtime, "running_lab", lambda home: "http://127.0.0.1:4321/api")
+    monkeypatch.setattr(runtime, "prepare", lambda home: None)
+    with pytest.raises(ServiceError, match="auth cannot be read"), runtime.embedded_server(tmp_path):
+        raise AssertionError("nobody let us in")
+    runtime.write_auth(tmp_path, "lore:0123456789ab")
+    with runtime.embedded_server(tmp_path) as url:
+        assert url == os.environ["PREFECT_API_URL"] and os.environ["PREFECT_API_AUTH_STRING"] == "lore:0123456789ab"
+    assert "PREFECT_API_AUTH_STRING" not in os.environ

@@ -62,7 +62,8 @@ class Up:
         wait_for(lambda: self.written() > stale or self.process.poll() is not None, 900)
         assert self.process.poll() is None, self.said()
         self.about = json.loads(self.file.read_text())
-        self.api = Api(self.about["url"])
+        self.secret = folder / "runs" / "prefect" / "auth"
+        self.api = Api(self.about["url"], self.secret.read_text())
 
     def written(self) -> int:
         return self.file.stat().st_mtime_ns if self.file.exists() else 0
@@ -122,6 +123,7 @@ def test_a_lab_left_alone_refreshes_trains_and_survives(lab):
     run = folder / "runs" / "seed-0"
     up = start("--tensorboard-port", "0")
     listens_on_loopback_only(up)
+    nobody_else_starts_anything(up)
     two_rounds_by_themselves(run, first)
     finished = next(r for r in up.api.runs(["COMPLETED"]))
     the_page_shows(up, finished)
@@ -133,6 +135,22 @@ def listens_on_loopback_only(up: Up) -> None:
     family = [psutil.Process(up.process.pid), *up.family()]
     found = [c for p in family for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
     assert len(found) >= 3 and {c.laddr.ip for c in found} <= {"127.0.0.1", "::1"}
+
+
+def nobody_else_starts_anything(up: Up) -> None:
+    """Without the auth string no deployment is posted, whose pull steps could run any shell command."""
+    import httpx
+
+    assert up.secret.stat().st_mode & 0o777 == 0o600 and up.secret.read_text() not in up.said()
+    evil = {"Origin": "http://evil.example"}
+    url = up.about["url"]
+    for method, path in (("POST", "/flows/"), ("POST", "/deployments/"), ("POST", "/flow_runs/filter")):
+        answer = httpx.request(method, url + path, json={}, headers=evil)
+        assert answer.status_code == 401 and "access-control-allow-origin" not in answer.headers
+        answer = httpx.request(method, url + path, json={}, headers=evil, auth=("lore", "a-wrong-password"))
+        assert answer.status_code == 401
+    wants = {**evil, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    assert httpx.options(url + "/deployments/", headers=wants).status_code == 400
 
 
 def two_rounds_by_themselves(run: Path, first: str) -> None:
@@ -214,7 +232,7 @@ def killed_and_started_again(up: Up, start, run: Path) -> None:
     family = again.family()
     again.process.send_signal(signal.SIGINT)
     assert again.process.wait(120) == 0
-    assert wait_for(lambda: all_gone(family), 10) and not again.file.exists()
+    assert wait_for(lambda: all_gone(family), 10) and not again.file.exists() and not again.secret.exists()
     assert "marked as crashed" in again.said() and "nothing is left running" in again.said()
 
 
