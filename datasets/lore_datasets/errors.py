@@ -9,6 +9,7 @@
     │   ├── NotFound           kind "not_found"    exit 3   no such dataset, version, checkpoint
     │   ├── SchemeMismatch     kind "scheme"       exit 3   another key scheme, action set, environment
     │   ├── SkillError         kind "skill"        exit 3   a skill outside the language or its limits
+    │   ├── ProgramError       kind "program"      exit 3   a priority program outside the language or its limits
     │   └── AnswerError        kind "answer"       exit 3   an adviser's answer that cannot be used
     ├── ServiceError           kind "service"      exit 4   an adviser's service failed or is out of quota
     ├── CorruptArtifact        kind "corrupt"      exit 5   digest, CRC or file format does not hold
@@ -31,6 +32,7 @@ __all__ = [
     "NewerSchema",
     "NoSpace",
     "NotFound",
+    "ProgramError",
     "SchemeMismatch",
     "ServiceError",
     "SkillError",
@@ -114,6 +116,12 @@ class SkillError(BadInput):
     """A skill outside the language or its limits."""
 
     kind = "skill"
+
+
+class ProgramError(BadInput):
+    """A priority program outside the language or its limits."""
+
+    kind = "program"
 
 
 class AnswerError(BadInput):

@@ -3,20 +3,13 @@
 ::
 
     Skill := {version: 1, name, about?, start: Cond, steps: [Step] 1..16, done: Cond, abort?: Cond, max_steps: 1..500}
-    Cond  := {op: "inventory", item, cmp, value}   {op: "vital", name, cmp, value}
-           | {op: "daylight", cmp, value: 0..255}  {op: "flag", name: "sleeping"}
-           | {op: "unlocked", achievement}         {op: "facing", target}
-           | {op: "near", target, within: 1..9}    {op: "reachable", target}
-           | {op: "can", action}                   {op: "all" | "any", of: [Cond] 1..8}
-           | {op: "not", of: Cond}                 {op: "true"}   {op: "false"}
     Step  := {do: "act", action, times?: 1..50}    {do: "move_toward", target, limit: 1..50}
            | {do: "flee", target, limit: 1..50}    {do: "explore", limit: 1..50}
            | {do: "repeat", times: 1..50, body: [Step] 1..8}
            | {do: "until", cond: Cond, limit: 1..50, body: [Step] 1..8}
            | {do: "if", cond: Cond, then: [Step] 1..8, otherwise?: [Step] 0..8}
 
-``target`` may be a list of names (any of them). ``near`` is Manhattan distance inside the visible crop, ``reachable``
-means a walkable path inside the crop leads beside it, ``can`` asks the recipe table for a primitive action.
+``Cond``: see :mod:`lore_datasets.language.conditions`; ``target`` may be a list of names (any of them).
 Termination is by construction: :func:`bound` is finite for every skill that parses. Execution lives in
 ``lore.options``.
 
@@ -31,7 +24,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from lore_datasets.errors import BadInput, SkillError, shown
+from lore_datasets.errors import SkillError, shown
+from lore_datasets.language.conditions import Checker, condition_schema
 from lore_datasets.vocab import NAME_PATTERN, Vocab
 
 __all__ = [
@@ -49,7 +43,6 @@ MAX_BYTES = 16_384
 MAX_NODES = 64
 MAX_DEPTH = 5
 MAX_BOUND = 10_000
-_CMP = ("<", "<=", "==", ">=", ">", "!=")
 
 
 @dataclass(frozen=True)
@@ -100,100 +93,11 @@ class OptionSpec:
     confidence: float
 
 
-class _Checker:
-    """Strict reader of one skill; counts nodes and depth so that size is bounded before anything runs."""
+class _Checker(Checker):
+    """Strict reader of one skill: conditions and steps count together."""
 
     def __init__(self, vocab: Vocab) -> None:
-        self.vocab = vocab
-        self.nodes = 0
-
-    def fail(self, where: str, what: str) -> SkillError:
-        return SkillError(f"skill: {where}: {what}")
-
-    def fields(self, value: Any, where: str, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict:
-        if not isinstance(value, dict):
-            raise self.fail(where, f"expected an object, got {type(value).__name__}")
-        missing = [k for k in required if k not in value]
-        unknown = [shown(k, 20) for k in value if k not in required and k not in optional]
-        if missing or unknown:
-            raise self.fail(where, f"missing {missing}" if missing else f"unknown keys {unknown}")
-        return value
-
-    def integer(self, value: Any, where: str, low: int, high: int) -> int:
-        if type(value) is not int or not low <= value <= high:
-            raise self.fail(where, f"{shown(value)} is not an integer in {low}..{high}")
-        return value
-
-    def word(self, value: Any, where: str, group: str) -> str:
-        if not isinstance(value, str):
-            raise self.fail(where, f"{shown(value)} is not a name")
-        try:
-            self.vocab.index(group, value)
-        except BadInput as error:
-            raise SkillError(f"skill: {where}: {error.message}", hint=error.hint) from None
-        return value
-
-    def targets(self, value: Any, where: str) -> str | list[str]:
-        if isinstance(value, list):
-            if not 1 <= len(value) <= 8:
-                raise self.fail(where, "a target list has 1..8 names")
-            return [self.word(v, where, "targets") for v in value]
-        return self.word(value, where, "targets")
-
-    def node(self, where: str, depth: int) -> None:
-        self.nodes += 1
-        if self.nodes > MAX_NODES:
-            raise self.fail(where, f"more than {MAX_NODES} nodes")
-        if depth > MAX_DEPTH:
-            raise self.fail(where, f"deeper than {MAX_DEPTH}")
-
-    def comparison(self, value: dict, where: str, high: int) -> dict:
-        if value["cmp"] not in _CMP:
-            raise self.fail(where, f"cmp {shown(value['cmp'])} is none of {' '.join(_CMP)}")
-        return {"cmp": value["cmp"], "value": self.integer(value["value"], f"{where}.value", 0, high)}
-
-    def cond(self, value: Any, where: str, depth: int) -> dict[str, Any]:
-        self.node(where, depth)
-        op = value.get("op") if isinstance(value, dict) else None
-        if op == "inventory":
-            self.fields(value, where, ("op", "item", "cmp", "value"))
-            return {"op": op, "item": self.word(value["item"], where, "items"), **self.comparison(value, where, 99)}
-        if op == "vital":
-            self.fields(value, where, ("op", "name", "cmp", "value"))
-            return {"op": op, "name": self.word(value["name"], where, "vitals"), **self.comparison(value, where, 99)}
-        if op == "daylight":
-            self.fields(value, where, ("op", "cmp", "value"))
-            return {"op": op, **self.comparison(value, where, 255)}
-        if op == "flag":
-            self.fields(value, where, ("op", "name"))
-            if value["name"] != "sleeping":
-                raise self.fail(where, f"unknown flag {shown(value['name'])}")
-            return {"op": op, "name": "sleeping"}
-        if op == "unlocked":
-            self.fields(value, where, ("op", "achievement"))
-            return {"op": op, "achievement": self.word(value["achievement"], where, "achievements")}
-        if op in ("facing", "reachable"):
-            self.fields(value, where, ("op", "target"))
-            return {"op": op, "target": self.targets(value["target"], where)}
-        if op == "near":
-            self.fields(value, where, ("op", "target", "within"))
-            within = self.integer(value["within"], f"{where}.within", 1, 9)
-            return {"op": op, "target": self.targets(value["target"], where), "within": within}
-        if op == "can":
-            self.fields(value, where, ("op", "action"))
-            return {"op": op, "action": self.word(value["action"], where, "actions")}
-        if op in ("all", "any"):
-            self.fields(value, where, ("op", "of"))
-            if not isinstance(value["of"], list) or not 1 <= len(value["of"]) <= 8:
-                raise self.fail(where, f"{op} needs a list of 1..8 conditions")
-            return {"op": op, "of": [self.cond(v, f"{where}.{op}[{i}]", depth + 1) for i, v in enumerate(value["of"])]}
-        if op == "not":
-            self.fields(value, where, ("op", "of"))
-            return {"op": op, "of": self.cond(value["of"], f"{where}.not", depth + 1)}
-        if op in ("true", "false"):
-            self.fields(value, where, ("op",))
-            return {"op": op}
-        raise self.fail(where, f"unknown condition {shown(op)}")
+        super().__init__(vocab, "skill", MAX_NODES, MAX_DEPTH)
 
     def steps(self, value: Any, where: str, depth: int, low: int, high: int) -> list[dict[str, Any]]:
         if not isinstance(value, list) or not low <= len(value) <= high:
@@ -339,26 +243,8 @@ def skill_json_schema(vocab: Vocab, depth: int = 3) -> dict[str, Any]:
     def const(value: str) -> dict[str, Any]:
         return {"type": "string", "enum": [value]}
 
-    compare = {"cmp": {"type": "string", "enum": list(_CMP)}, "value": integer(0, 99)}
-
     def cond(level: int) -> dict[str, Any]:
-        forms = [
-            obj(op=const("inventory"), item=words("items"), **compare),
-            obj(op=const("vital"), name=words("vitals"), **compare),
-            obj(op=const("unlocked"), achievement=words("achievements")),
-            obj(op=const("facing"), target=words("targets")),
-            obj(op=const("near"), target=words("targets"), within=integer(1, 9)),
-            obj(op=const("can"), action=words("actions")),
-            obj(op=const("true")),
-            obj(op=const("false")),
-        ]
-        if level > 1:
-            group = {"type": "array", "items": cond(level - 1), "minItems": 1, "maxItems": 8}
-            forms += [
-                obj(op={"type": "string", "enum": ["all", "any"]}, of=group),
-                obj(op=const("not"), of=cond(level - 1)),
-            ]
-        return {"anyOf": forms}
+        return condition_schema(vocab, cond(level - 1) if level > 1 else None)
 
     def step(level: int) -> dict[str, Any]:
         forms = [
