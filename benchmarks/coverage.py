@@ -21,9 +21,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.record import RESULTS, write
+from lore.advice.distil import fit, train_arrays
 from lore.advice.figures import calibration_error, reliability
-from lore.advice.model import AdviceModel, fit, train_arrays
-from lore.advice.source import AdviceSource, KeyTable
+from lore.advice.key_table import KeyTable
+from lore.advice.model import AdviceModel
+from lore.advice.source import AdviceSource
 from lore.dreamer.types import SOURCES
 from lore.envs.crafter.adapter import CrafterEnv
 from lore.options.interpreter import propose

@@ -128,7 +128,7 @@ def _torchrl(arrays: dict[str, np.ndarray], records: int) -> Callable[[], Any] |
 
 def lookup() -> dict[str, Any]:
     """1,024 keys in a table of 1,000,000 rows, keys given."""
-    from lore.advice.source import KeyTable
+    from lore.advice.key_table import KeyTable
 
     rng = np.random.default_rng(0)
     keys = rng.integers(-(2**62), 2**62, 1_000_000)

@@ -31,22 +31,21 @@ ACTIONS, SEQUENCES, LENGTH = 17, 16, 64
 
 def ours() -> dict[str, Callable[[], Any]]:
     """Our calls by row."""
-    import tempfile
 
     import torch
 
     from benchmarks.speed import make_learner
     from lore.config import SIZES, load_config
     from lore.fast.compiled import divide_threads
-    from lore.training.run import Run
+    from lore.training.policy import Policy
 
     mine, records = make_learner("1m", "pixels", SEQUENCES, LENGTH, threads=2)
     works: dict[str, Callable[[], Any]] = {"update 16x64": lambda: mine.update(records)}
     for envs in (1, 8):
         config = load_config(size="1m", observation="pixels", num_envs=envs, threads=1)
-        run = Run(config, Path(tempfile.mkdtemp()), with_replay=False)
-        steps = run.envs.reset()
-        works[f"policy step, batch {envs}"] = lambda run=run, steps=steps: run.player.act(steps, 0)
+        policy = Policy(config)
+        steps = policy.make_envs().reset()
+        works[f"policy step, batch {envs}"] = lambda policy=policy, steps=steps: policy.act(steps)
 
     def divided(row: str, work: Callable[[], Any]) -> Callable[[], Any]:
         """``work`` with the threads of its row between compiled loops and torch, as a run divides them."""

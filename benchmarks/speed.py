@@ -38,7 +38,7 @@ def make_learner(
     import torch
 
     from lore.config import load_config
-    from lore.training.run import Run
+    from lore.training.run import Training
 
     batch = sequences * length
     config = load_config(
@@ -50,18 +50,18 @@ def make_learner(
         replay_capacity=3 * batch,
         **PATHS[paths],
     )
-    run = Run(config, Path(tempfile.mkdtemp()))
+    run = Training(config, Path(tempfile.mkdtemp()))
+    slots = run.policy.slots
     steps, (learner, replay) = run.envs.reset(), (run.learner, run.replay)
-    assert learner is not None and replay is not None
     while replay.items() < sequences + length:
-        actions, records = run.player.act(steps, 0)
+        actions, records = run.policy.act(steps)
         replay.add(0, records[0])
         steps = run.envs.step(actions)
     if paths != "plain":
         learner.updates = config.synthetic.warmup_updates + 1
-        if run.slots is not None:
-            run.slots.fill(np.ones(len(run.slots.names)))
-            learner.set_slots(run.slots.skill)
+        if slots is not None:
+            slots.fill(np.ones(len(slots.names)))
+            learner.set_slots(slots.skill)
     torch.manual_seed(0)
     return learner, {k: v.copy() for k, v in replay.sample(sequences).items()}
 
@@ -86,7 +86,7 @@ def update() -> dict[str, Any]:
 def overhead() -> dict[str, Any]:
     """What advice adds: an update (16x64) and a decision (one game) with paths on, taken in turn with the plain one."""
     from lore.config import load_config
-    from lore.training.run import Run
+    from lore.training.policy import Policy
 
     out: dict[str, Any] = {}
     for size, observation, repeats in (("tiny", "symbolic", 9), ("1m", "pixels", 5)):
@@ -96,20 +96,21 @@ def overhead() -> dict[str, Any]:
         games = {}
         for name, flags in PATHS.items():
             config = load_config(size=size, observation=observation, threads=1, **flags)
-            games[name] = _player(Run(config, Path(tempfile.mkdtemp()), with_replay=False))
+            games[name] = _player(Policy(config))
         out[f"decision {size} {observation}"] = alternated(games, 300, warmup=20, base="plain")
     return out
 
 
-def _player(run: Any) -> Callable[[], None]:
+def _player(policy: Any) -> Callable[[], None]:
     """One decision and one step of the game per call."""
-    if run.slots is not None:
-        run.slots.fill(np.ones(len(run.slots.names)))
-    steps = [run.envs.reset()]
+    if policy.slots is not None:
+        policy.slots.fill(np.ones(len(policy.slots.names)))
+    envs = policy.make_envs()
+    steps = [envs.reset()]
 
     def once() -> None:
-        actions, _ = run.player.act(steps[0], 0)
-        steps[0] = run.envs.step(actions)
+        actions, _ = policy.act(steps[0])
+        steps[0] = envs.step(actions)
 
     return once
 
@@ -172,14 +173,14 @@ def train() -> dict[str, Any]:
 def policy() -> dict[str, Any]:
     """One policy step (encode, posterior, actor, critic, sample) at ``1m`` on pixels, batch 1 and 8."""
     from lore.config import load_config
-    from lore.training.run import Run
+    from lore.training.policy import Policy
 
     out = {}
     for envs in (1, 8):
         config = load_config(size="1m", observation="pixels", num_envs=envs, threads=1)
-        run = Run(config, Path(tempfile.mkdtemp()), with_replay=False)
-        steps = run.envs.reset()
-        out[f"batch {envs}"] = timed(lambda r=run, s=steps: r.player.act(s, 0), 500, warmup=20)
+        policy = Policy(config)
+        steps = policy.make_envs().reset()
+        out[f"batch {envs}"] = timed(lambda p=policy, s=steps: p.act(s), 500, warmup=20)
     return out
 
 

@@ -80,7 +80,7 @@ def digest() -> Callable[[Path], str]:
     import torch
 
     from lore.training import checkpoint
-    from lore.training.run import CHECKPOINT
+    from lore.training.folder import CHECKPOINT
 
     def of(folder: Path) -> str:
         tensors, meta = checkpoint.load(folder / CHECKPOINT)

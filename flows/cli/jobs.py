@@ -110,7 +110,7 @@ def evaluate(
     """
     from flows.config import EvaluateJob
     from lore.evaluation.evaluate import evaluate as run
-    from lore.training.run import read_config
+    from lore.training.folder import read_config
 
     job = EvaluateJob(str(folder), episodes, seed)
     modes = 2 if read_config(folder).gate.enabled else 1

@@ -176,7 +176,7 @@ def _round(job: RefreshJob, number: int, steps: Steps) -> dict[str, Any]:
 
 def _train(run: Path, ref: str, until: int, steps: Steps) -> dict[str, Any]:
     from lore.config import replace
-    from lore.training.run import read_config
+    from lore.training.folder import read_config
 
     config = replace(read_config(run), **{"advice.dataset": ref, "train.steps": until})
     made = steps.train(TrainJob(str(run), config), str(_store().root.resolve()))

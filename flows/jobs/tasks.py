@@ -237,7 +237,8 @@ def estimate(job: AdviceJob) -> DryRun:
 
 def distil_model(ref: ArtifactRef, epochs: int = 30, seed: int = 0) -> ArtifactRef:
     """Train the advice model of a version and commit it as its child; one that can be used is taken as it is."""
-    from lore.advice.model import distil, is_current
+    from lore.advice.distil import distil
+    from lore.advice.model import is_current
     from lore_datasets.advice import newest_model
     from lore_datasets.environments import get_environment
 

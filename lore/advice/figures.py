@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lore.advice.informative import LEAST_ROWS, blind_scores
-from lore.advice.source import KeyTable
+from lore.advice.key_table import KeyTable
 from lore_datasets.errors import LoreError
 from lore_datasets.keys import fine_keys, goal_keys
 from lore_datasets.schema import STATE_SOURCES

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lore.training.metrics import bootstrap_interval, crafter_score, read_jsonl
-from lore.training.run import Run, load_for_evaluation
+from lore.training.policy import Policy, load_policy
 from lore_datasets.atomic import write_json
 
 __all__ = ["evaluate", "play_episodes", "summarise"]
@@ -41,13 +41,13 @@ def summarise(returns: list[float], lengths: list[int], unlocked: np.ndarray, na
     }
 
 
-def play_episodes(run: Run, episodes: int, on_episode: Callable[[int], None] | None = None) -> dict[str, Any]:
+def play_episodes(policy: Policy, episodes: int, on_episode: Callable[[int], None] | None = None) -> dict[str, Any]:
     """Final-policy protocol: the sampled policy, fresh worlds, the first ``episodes`` finished episodes."""
     returns, lengths, unlocked = [], [], []
-    totals = np.zeros(run.config.env.num_envs)
-    steps = run.envs.reset()
+    totals, envs = np.zeros(policy.config.env.num_envs), policy.make_envs()
+    steps = envs.reset()
     while len(returns) < episodes:
-        actions, _ = run.player.act(steps, run.frames)
+        actions, _ = policy.act(steps)
         for env, step in enumerate(steps):
             totals[env] = step.reward if step.is_first else totals[env] + step.reward
             if step.is_last and len(returns) < episodes:
@@ -56,8 +56,8 @@ def play_episodes(run: Run, episodes: int, on_episode: Callable[[int], None] | N
                 unlocked.append(np.asarray(step.info["achievements"]) > 0)
                 if on_episode is not None:
                     on_episode(len(returns))
-        steps = run.envs.step(actions)
-    return summarise(returns, lengths, np.array(unlocked), run.environment.vocab.achievements)
+        steps = envs.step(actions)
+    return summarise(returns, lengths, np.array(unlocked), policy.environment.vocab.achievements)
 
 
 def evaluate(
@@ -73,16 +73,16 @@ def evaluate(
     ``final_policy.agent_alone``: beta 0. Runs without path B have the same policy in both.
     """
     folder = Path(run_dir)
-    names_of = load_for_evaluation(folder, seed)
-    names = names_of.environment.vocab.achievements
+    policy = load_policy(folder, seed)
+    names = policy.environment.vocab.achievements
     rows = read_jsonl(folder / "episodes.jsonl")
     unlocked = np.array([[row["achievements"][n] > 0 for n in names] for row in rows], bool).reshape(
         len(rows), len(names)
     )
     out: dict[str, Any] = {
         "run": folder.name,
-        "frames": names_of.frames,
-        "advice": str(names_of.advice.ref) if names_of.advice else "",
+        "frames": policy.frames,
+        "advice": policy.reference,
         "seed": seed,
         "training": summarise([r["return"] for r in rows], [r["length"] for r in rows], unlocked, names),
         "final_policy": {},
@@ -91,10 +91,9 @@ def evaluate(
     def progress(name: str) -> Callable[[int], None] | None:
         return None if on_progress is None else partial(on_progress, name)
 
-    out["final_policy"]["as_trained"] = play_episodes(names_of, episodes, progress("as trained"))
-    if names_of.controller.gate is not None:
-        alone = load_for_evaluation(folder, seed)
-        alone.controller.gate = None
+    out["final_policy"]["as_trained"] = play_episodes(policy, episodes, progress("as trained"))
+    if policy.gate is not None:
+        alone = load_policy(folder, seed, is_advised=False)
         out["final_policy"]["agent_alone"] = play_episodes(alone, episodes, progress("agent alone"))
     else:
         out["final_policy"]["agent_alone"] = out["final_policy"]["as_trained"]

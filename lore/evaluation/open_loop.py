@@ -16,7 +16,7 @@ from lore.dreamer.types import Latent
 if TYPE_CHECKING:
     from lore.dreamer.world_model import WorldModel
     from lore.training.metrics import Sink
-    from lore.training.run import Run
+    from lore.training.run import Training
 
 __all__ = ["draw", "predict", "write_open_loop"]
 
@@ -87,21 +87,20 @@ def draw(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return np.concatenate([strip, film], 1)
 
 
-def write_open_loop(run: Run, sink: Sink) -> bool:
+def write_open_loop(run: Training, sink: Sink) -> bool:
     """Animate up to six stored sequences under ``report/openloop``; False when nothing can be shown yet.
 
     It draws from generators of its own: a run with these pictures ends exactly as one without.
     """
-    assert run.replay is not None
     length = run.replay.length - 1  # windows of the training length would be taken from the online queue
     if sink.writer is None or run.replay.items(length) == 0:
         return False
-    model, layout = run.agent.world_model, run.environment.layout
+    model, layout = run.policy.agent.world_model, run.policy.environment.layout
     names = (model.key, "action", "is_first", "is_last", "is_terminal", "deter", "stoch")
     records = run.replay.sample(_SEQUENCES, length, np.random.default_rng(run.frames), only=names)
-    truth, predicted = predict(model, records, run.device, Generator(run.device).manual_seed(run.frames))
+    truth, predicted = predict(model, records, run.policy.device, Generator(run.policy.device).manual_seed(run.frames))
     if model.key == "state":
-        palette, view = _palette(len(run.environment.vocab.targets)), (layout.height, layout.width)
+        palette, view = _palette(len(run.policy.environment.vocab.targets)), (layout.height, layout.width)
         truth, predicted = _paint(truth, view, palette), _paint(predicted, view, palette)
     sink.animation(TAG, draw(truth, predicted), run.frames)
     return True

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lore.training.run import Run, load_for_evaluation
+from lore.gate.signals import SIGNALS
+from lore.training.policy import Policy, load_policy
 from lore_datasets.errors import BadInput
 from lore_datasets.schema import STATE_SOURCES
 
@@ -80,29 +81,25 @@ def visit(
     """
     if budget < 1 or stride < 1:
         raise BadInput(f"visit: budget {budget}, stride {stride}", hint="both at least 1")
-    run = load_for_evaluation(Path(run_dir), seed)
-    if alone:
-        run.controller.gate = None
+    policy = load_policy(run_dir, seed, is_advised=not alone)
     kept: list[tuple[np.ndarray, int, int, np.ndarray]] = []
     complete = True
     try:
-        _play(run, budget, stride, np.random.default_rng([seed, stride]), kept, on_progress)
+        _play(policy, budget, stride, np.random.default_rng([seed, stride]), kept, on_progress)
     except KeyboardInterrupt:
         complete = False
-    finally:
-        run.envs.close()
-    signals = np.full((len(kept), 3), np.nan, np.float32)
-    for row, (_, _, _, found) in zip(signals, kept, strict=True):
-        row[: len(found)] = found
+    signals = np.array([k[3] for k in kept], np.float32).reshape(len(kept), len(SIGNALS))
+    if policy.agent.ensemble is None:
+        signals[:, SIGNALS.index("disagreement")] = np.nan
     return Visits(
-        state=np.stack([k[0] for k in kept]) if kept else np.zeros((0, run.environment.layout.size), np.uint8),
+        state=np.stack([k[0] for k in kept]) if kept else np.zeros((0, policy.environment.layout.size), np.uint8),
         episode=np.array([k[1] for k in kept], np.int32),
         step=np.array([k[2] for k in kept], np.int32),
-        uncertainty=uncertainty_of(signals, run.config.gate.weights),
+        uncertainty=uncertainty_of(signals, policy.config.gate.weights),
         signals=signals,
-        environment=run.environment.name,
+        environment=policy.environment.name,
         about={
-            "run": Path(run_dir).name, "frames": run.frames, "advice": str(run.advice.ref) if run.advice else "",
+            "run": Path(run_dir).name, "frames": policy.frames, "advice": policy.reference,
             "seed": seed, "stride": stride, "alone": alone,
         },
         complete=complete,
@@ -110,7 +107,7 @@ def visit(
 
 
 def _play(
-    run: Run,
+    policy: Policy,
     budget: int,
     stride: int,
     rng: np.random.Generator,
@@ -118,21 +115,22 @@ def _play(
     on_progress: Callable[[int, int], None] | None,
 ) -> None:
     """Append (state, episode, step, signals) to ``kept`` until it holds ``budget``."""
-    steps = run.envs.reset()
+    envs = policy.make_envs()
+    steps = envs.reset()
     episode, at = list(range(len(steps))), [0] * len(steps)
     while True:
-        actions, _ = run.player.act(steps, run.frames)
+        actions, _ = policy.act(steps)
         for env, step in enumerate(steps):
             if step.is_last:
                 episode[env], at[env] = max(episode) + 1, -1
             elif rng.random() * stride < 1:
-                kept.append((step.state.copy(), episode[env], at[env], run.player.signals()[env]))
+                kept.append((step.state.copy(), episode[env], at[env], policy.player.signals()[env].numpy()))
                 if on_progress is not None and (len(kept) % 100 == 0 or len(kept) == budget):
                     on_progress(len(kept), budget)
                 if len(kept) == budget:
                     return
             at[env] += 1
-        steps = run.envs.step(actions)
+        steps = envs.step(actions)
 
 
 def commit_visits(

@@ -14,8 +14,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from lore.dreamer.dists import policy_entropy, policy_log_probs, twohot_spread
+from lore.dreamer.dists import policy_log_probs
 from lore.dreamer.nets import Linear, init_weight
+from lore.gate.signals import raw_signals
 
 if TYPE_CHECKING:
     from lore.dreamer.actor_critic import ActorCritic
@@ -159,8 +160,8 @@ class AdviceHead(nn.Module):
 class AdvisedPolicy:
     """The actor with the gated advice of the head added to its logits; stands where an actor stands.
 
-    The host's gate lends its scale (beta_max, kappa, trust), threshold and percentiles. With a hard cap c the weight
-    stays under sqrt(8 c) / range of the advice, which bounds KL(pi_mix || pi_wm) by c (Hoeffding's lemma).
+    The weight is that of the acting gate, with its kappa, trust and percentiles. With a hard cap c it stays under
+    sqrt(8 c) / range of the advice, which bounds KL(pi_mix || pi_wm) by c (Hoeffding's lemma).
     """
 
     def __init__(
@@ -179,26 +180,13 @@ class AdvisedPolicy:
         gate, config = self.gate, self.gate.config
         probs, confidence = self.head.advise(features)
         logits = config.clip * (2.0 * probs / probs.amax(-1, keepdim=True).clamp(min=1e-6) - 1.0)
-        opened = torch.sigmoid((self._uncertainty(features) - gate.threshold) / config.temperature)
-        beta = gate.beta_max * gate.kappa * gate.trust.value * confidence * opened
+        own = self.critic.actor(features).float()
+        u, _ = gate.uncertainty(raw_signals(self.critic, self.ensemble, features, own, self.num_actions))
+        beta = gate.beta(u, confidence)
         if config.hard_cap:
             width = (logits.amax(-1) - logits.amin(-1)).clamp(min=1e-6)
             beta = torch.minimum(beta, math.sqrt(8.0 * config.hard_cap) / width)
         return beta[:, None] * logits
-
-    def _uncertainty(self, features: Tensor) -> Tensor:
-        own = policy_log_probs(self.critic.actor(features)[:, : self.num_actions], None, self.critic.unimix)
-        signals = [policy_entropy(own) / math.log(self.num_actions)]
-        spread = twohot_spread(self.critic.critic(features), self.critic.bins)
-        signals.append(self._normal(spread, self.gate.spread))
-        if self.ensemble is not None:
-            signals.append(self._normal(self.ensemble.expected(features, own.exp()), self.gate.disagreement))
-        weights = self.gate.weights.tolist()
-        return torch.stack([w * s for w, s in zip(weights, signals, strict=False)]).sum(0)
-
-    @staticmethod
-    def _normal(signal: Tensor, percentile: Any) -> Tensor:
-        return ((signal - percentile.low) / max(percentile.high - percentile.low, 1e-6)).clamp(0.0, 1.0)
 
     def policy_step(
         self, features: Tensor, carry: Any = None, generator: Generator | None = None

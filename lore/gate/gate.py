@@ -1,9 +1,10 @@
 """The gate of path B: how much of the advice enters a decision, under a KL budget.
 
-``beta(s) = beta_max * confidence(s) * sigmoid((u - threshold) / tau) * kappa * trust``, 0 where there is no advice,
-with ``u = w . (entropy, value spread, disagreement)``. ``kappa`` is a controller that keeps the running mean of
+``beta(s) = beta_max * confidence(s) * sigmoid((u - threshold) / tau) * kappa * trust * anneal``, 0 where there is no
+advice, with ``u = w . (entropy, value spread, disagreement)``. ``kappa`` is a controller that keeps the running mean of
 KL(pi_mix || pi_wm) per decision at or under ``delta_target``; ``trust`` falls while following the advice pays less than
-the policy's own decisions.
+the policy's own decisions; ``anneal`` falls from 1 to 0 over ``anneal_steps`` environment steps. One :class:`Gate`
+serves the decisions in the game and those in imagination.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from lore.config import GateConfig
 from lore.gate.learned_weights import LearnedWeights
+from lore.gate.signals import RunningPercentile
 from lore.gate.trust import Trust
 
-__all__ = ["Gate", "RunningPercentile", "advice_distribution", "advice_logits", "capped_beta", "kl", "softmax"]
+__all__ = ["Gate", "advice_distribution", "advice_logits", "capped_beta", "kl", "softmax"]
 
 
 def softmax(logits: np.ndarray, allowed: np.ndarray | None = None) -> np.ndarray:
@@ -105,34 +109,13 @@ def capped_beta(
     return low
 
 
-class RunningPercentile:
-    """Maps a signal to [0, 1] by running 5th and 95th percentiles of a window."""
-
-    def __init__(self, window: int = 1000) -> None:
-        self.values: list[float] = []
-        self.window = window
-        self.low, self.high = 0.0, 1.0
-
-    def __call__(self, value: float) -> float:
-        """Normalised value; the percentiles are refreshed every 50 values."""
-        self.values.append(float(value))
-        if len(self.values) > self.window:
-            del self.values[: len(self.values) - self.window]
-        if len(self.values) < 10 or len(self.values) % 50 == 0:
-            self.low, self.high = (float(v) for v in np.percentile(self.values, [5, 95]))
-        return float(np.clip((value - self.low) / max(self.high - self.low, 1e-6), 0.0, 1.0))
-
-    def state_dict(self) -> dict[str, Any]:
-        """JSON-able state."""
-        return {"values": self.values, "low": self.low, "high": self.high}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Inverse of :meth:`state_dict`."""
-        self.values, self.low, self.high = list(state["values"]), state["low"], state["high"]
-
-
 class Gate:
-    """beta for each decision, and the controller that keeps the mean KL under the budget."""
+    """beta for each decision, and the controller that keeps the mean KL under the budget.
+
+    Attributes:
+        frame: environment steps so far, which the anneal reads; whoever acts moves it.
+        kappa: factor in 1e-6..1 of the controller. kl_mean: running mean of the divergence per decision, in nats.
+    """
 
     RATE = 0.02
 
@@ -145,8 +128,8 @@ class Gate:
         self.fixed = weights / weights.sum()
         self.learned = LearnedWeights(self.fixed) if config.learn_weights else None
         self.spread, self.disagreement = RunningPercentile(), RunningPercentile()
-        self.trust = Trust(num_envs, max(5, config.hold))
-        self.trust.learned = self.learned
+        self.trust = Trust(num_envs, max(5, config.hold), self.learned)
+        self.frame = 0
         self.kappa = 1.0
         self.kl_mean = 0.0
         self.decisions = 0
@@ -156,18 +139,26 @@ class Gate:
         """float64[3] of entropy, value spread and disagreement, sum 1: the fixed ones, or those learned so far."""
         return self.fixed if self.learned is None else self.learned.value
 
-    def uncertainty(self, entropy: float, spread: float, disagreement: float) -> tuple[float, np.ndarray]:
-        """(u, the three normalised signals). Entropy is already policy entropy / ln A, so only the others are
-        rescaled."""
-        signals = np.array([min(max(entropy, 0.0), 1.0), self.spread(spread), self.disagreement(disagreement)])
-        return float(self.weights @ signals), signals
+    def observe_signals(self, raw: Tensor) -> None:
+        """Take the raw signals float[3] of one decision in the game into the percentiles."""
+        self.spread.observe(float(raw[1]))
+        self.disagreement.observe(float(raw[2]))
 
-    def beta(self, u: float, confidence: float, frame: int) -> float:
-        """The weight of the advice logits; ``confidence`` 0 means no advice."""
-        x = (u - self.threshold) / self.config.temperature
-        gate = 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, x))))
-        anneal = max(0.0, 1.0 - frame / self.config.anneal_steps) if self.config.anneal_steps else 1.0
-        return self.beta_max * confidence * gate * self.kappa * self.trust.value * anneal
+    def uncertainty(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """(u [...], normalised signals [..., 3]) of raw ones [..., 3] (:func:`lore.gate.signals.raw_signals`).
+
+        The entropy is a share of its largest value already; the others lie between their running percentiles.
+        """
+        normal = torch.stack(
+            [raw[..., 0].clamp(0.0, 1.0), self.spread(raw[..., 1]), self.disagreement(raw[..., 2])], -1
+        )
+        return (normal * torch.as_tensor(self.weights, dtype=raw.dtype, device=raw.device)).sum(-1), normal
+
+    def beta(self, u: Tensor, confidence: Tensor | float) -> Tensor:
+        """The weight [...] of the advice logits at uncertainty u [...]; ``confidence`` 0 means no advice."""
+        anneal = max(0.0, 1.0 - self.frame / self.config.anneal_steps) if self.config.anneal_steps else 1.0
+        most = self.beta_max * self.kappa * self.trust.value * anneal
+        return most * confidence * torch.sigmoid((u - self.threshold) / self.config.temperature)
 
     def mix(self, logits: np.ndarray, advice: np.ndarray, allowed: np.ndarray, beta: float) -> tuple[np.ndarray, float]:
         """(pi_mix float64[N], the weight it was made with: ``beta``, or less under ``hard_cap``)."""

@@ -46,16 +46,16 @@ class Trust:
 
     Args:
         num_envs: environments. horizon: steps of a trial.
+        learned: also told of every trial with the signals at its decision, None = nobody.
 
     Attributes:
         value: factor on the weight of all advice, in [0.01, 1].
-        learned: also told of every trial with the signals at its decision, None = nobody.
     """
 
-    def __init__(self, num_envs: int, horizon: int) -> None:
+    def __init__(self, num_envs: int, horizon: int, learned: LearnedWeights | None = None) -> None:
         self.horizon = horizon
         self.value = 1.0
-        self.learned: LearnedWeights | None = None
+        self.learned = learned
         self.open: list[list[list[float]]] = [[] for _ in range(num_envs)]  # [followed, steps left, reward, *signals]
         self.means = {True: ForgettingMean(500.0), False: ForgettingMean(5000.0)}
 

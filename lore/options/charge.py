@@ -10,20 +10,14 @@ import numpy as np
 from lore.options.interpreter import SkillRun
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lore.dreamer.types import AdviceBatch
     from lore_datasets.language.geometry import StateView
 
-__all__ = ["ADVICE", "OPTION", "PLAN", "POLICY", "Charge", "Choice", "Signals", "Situation"]
+__all__ = ["ADVICE", "OPTION", "PLAN", "POLICY", "Charge", "Choice", "Situation"]
 
 POLICY, ADVICE, OPTION, PLAN = "policy", "advice", "option", "plan"
-
-
-class Signals(NamedTuple):
-    """What the agent knows about its own certainty in one state."""
-
-    entropy: float  # policy entropy / ln A
-    spread: float  # standard deviation of the critic's distribution
-    disagreement: float = 0.0  # of the one-step heads; 0 where there are none
 
 
 class Choice(NamedTuple):
@@ -48,8 +42,7 @@ class Situation(NamedTuple):
     allowed: np.ndarray  # bool[A+M]
     proposals: np.ndarray  # int8[K]
     advice: AdviceBatch  # one row
-    signals: Signals
-    frame: int
+    signals: Tensor  # float64[3], raw (lore.gate.signals)
 
 
 @dataclass

@@ -1,10 +1,11 @@
-"""Who acts now: the policy alone, a held piece of advice (path B), an option (path C) or a plan under test (path A).
+"""Deciding who acts now: the policy alone, held advice (path B), an option (path C) or a plan under test (path A).
 
 One :class:`Controller` serves all environments of a run. At a decision point it mixes advice into the policy's logits,
 samples, and puts somebody in charge; in between, whoever is in charge acts until it ends, is interrupted, or its hold
 is over. An option that the policy called is its own choice at every step: advice may end it at each of them (ADR-0008).
 The seed's formula ``logits_mix = logits_wm + beta * logits_llm`` holds exactly at decisions; a sampled action belongs
-to the advice with probability (pi_mix - pi_wm)+ / pi_mix, the share of its mass that the advice added.
+to the advice with probability (pi_mix - pi_wm)+ / pi_mix, the share of its mass that the advice added. What comes of
+all this is counted in :mod:`lore.options.accounts`.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
-from lore.gate.gate import Gate, advice_distribution, advice_logits, kl, softmax
-from lore.options.charge import ADVICE, OPTION, PLAN, POLICY, Charge, Choice, Signals, Situation
+from lore.gate.gate import advice_distribution, advice_logits, kl, softmax
+from lore.options.accounts import Accounts
+from lore.options.charge import ADVICE, OPTION, PLAN, Charge, Choice, Situation
 from lore.options.guard import Guard
 from lore.options.interpreter import Outcome, SkillRun
-from lore.synthetic.rollout import UNLOCK
 from lore_datasets.language.geometry import StateView
 from lore_datasets.types import SymbolicState
 
@@ -26,9 +28,21 @@ if TYPE_CHECKING:
     from lore.advice.source import AdviceSource
     from lore.config import Config
     from lore.dreamer.types import AdviceBatch
+    from lore.gate.gate import Gate
     from lore.options.slots import Slots
 
 __all__ = ["Controller"]
+
+PLAN_TESTS = 0.05
+"""Share of the decisions with a plan at which the plan is played to test what the world model promises of it."""
+
+
+Foretell = Callable[[int, list[int]], bool]
+"""(environment, plan) -> does the world model promise an unlock?"""
+
+
+def _promises_nothing(env: int, plan: list[int]) -> bool:
+    return False
 
 
 def _health(view: StateView) -> int:
@@ -37,40 +51,41 @@ def _health(view: StateView) -> int:
 
 
 class Controller:
-    """Decides actions on the host; all of its state is in :meth:`state_dict`."""
+    """Decides actions on the host; all of its state is in :meth:`state_dict`.
+
+    Args:
+        config: of the run. source: stored advice, None = the policy acts alone. slots: path C's, None = off.
+        gate: path B's, None = off. num_envs: E. num_actions: A. rng: of every draw.
+        tests_plans: play plans now and then (path A).
+    """
 
     def __init__(
-        self, config: Config, source: AdviceSource | None, slots: Slots | None, num_envs: int, num_actions: int,
-        rng: np.random.Generator,
+        self, config: Config, source: AdviceSource | None, slots: Slots | None, gate: Gate | None, num_envs: int,
+        num_actions: int, rng: np.random.Generator, *, tests_plans: bool = False,
     ) -> None:  # fmt: skip
         self.config = config
         self.source = source
         self.slots = slots
+        self.gate = gate
         self.num_actions = num_actions
         self.rng = rng
-        self.gate = Gate(config.gate, num_envs) if config.gate.enabled else None
         self.skills = source.data.skills if source else ()
         self.guard = Guard(source, self.skills) if source else None
+        self.accounts = Accounts(gate, slots, len(self.skills), tests_plans)
+        self.plan_tests = PLAN_TESTS if tests_plans else 0.0
         self.charges = [Charge() for _ in range(num_envs)]
-        self.totals: dict[str, float] = {}
-        self.promises = np.zeros(2, np.int64)  # unlocks foretold of plans that were then played, and those broken
         self.log_prob = 0.0
-        self.appeal = np.zeros(len(self.skills))  # running mean of the advice's own probability per skill
-        # Set by path A: (env index, plan) -> did the world model foretell an unlock?
-        self.plan_probe: Callable[[int, list[int]], bool] | None = None
-
-    def start_probability(self) -> float:
-        """Share of decisions with a plan at which the plan is executed for real to check the world model's promise."""
-        return 0.05 if self.plan_probe is not None else 0.0
 
     def act(
-        self, env: int, state: np.ndarray, reward: float, logits: np.ndarray, signals: Signals, frame: int
-    ) -> Choice:
+        self, env: int, state: np.ndarray, reward: float, logits: np.ndarray, signals: Tensor,
+        foretell: Foretell = _promises_nothing,
+    ) -> Choice:  # fmt: skip
         """One environment's action.
 
         Args:
             env: its index. state: uint8[S] packed. reward: reward that arrived with the state.
-            logits: float[A+M] of the policy. frame: environment steps so far.
+            logits: float[A+M] of the policy. signals: float64[3] raw ones of its uncertainty.
+            foretell: (env, plan) -> does the world model promise an unlock?
         """
         if self.source is None or self.guard is None:
             own = softmax(logits)
@@ -81,27 +96,24 @@ class Controller:
         proposals = self.guard.propose(view)
         advice = self.guard.lookup(state)
         row = int(advice.row[0])
-        self._credit(env, reward)
+        self.accounts.reward(env, self.charges[env], reward)
         allowed = self._allowed(proposals)
         policy = softmax(logits, allowed)
-        here = Situation(env, view, logits, policy, allowed, proposals, advice, signals, frame)
+        here = Situation(env, view, logits, policy, allowed, proposals, advice, signals)
         action = self._continue(env, view)
         if action is None:
-            action = self._decide(here)
+            action = self._decide(here, foretell)
         elif self.gate is not None and self.charges[env].kind == OPTION and not self.charges[env].advised:
             action = self._go_on(here, action)
         elif self.gate is not None and self.charges[env].advised:
-            # A held step is one-hot: its divergence from the policy is -ln pi_wm(a).
-            self._add("kl_step", -float(np.log(max(policy[action], 1e-12))))
+            self.accounts.held_step(policy[action])
         charge = self.charges[env]
         charge.steps += 1
         if charge.kind == OPTION:
             charge.began = charge.began or state.tobytes().hex()
             charge.actions.append(action)
         charge.health = _health(view)
-        self._add("steps", 1.0)
-        self._add(f"steps_{charge.kind}", 1.0)
-        self._add("steps_advised", float(charge.advised))
+        self.accounts.step(charge)
         said, sure = self._said(advice, proposals)
         return Choice(action, proposals, charge.skill, row, said, sure, self.log_prob)
 
@@ -125,25 +137,9 @@ class Controller:
 
     def reset(self, env: int, reward: float = 0.0) -> None:
         """The episode of ``env`` ended: whoever was in charge is accounted and leaves."""
-        self._credit(env, reward)
-        if self.gate is not None:
-            self.gate.trust.end(env)
-        if self.slots is not None:
-            self.slots.worth.end(env)
+        self.accounts.reward(env, self.charges[env], reward)
+        self.accounts.end_episode(env)
         self._finish(env, "episode_end")
-        self.charges[env] = Charge()
-
-    def _credit(self, env: int, reward: float) -> None:
-        """The reward of one more step goes to whoever was in charge, and to the trials under way."""
-        charge = self.charges[env]
-        charge.reward, charge.best = charge.reward + reward, max(charge.best, reward)
-        if charge.kind == POLICY and charge.steps and self.slots is not None:
-            self.slots.primitive[0] += 1
-            self.slots.primitive[1] += reward
-        if self.slots is not None:
-            self.slots.worth.step(env, reward)
-        if self.gate is not None:
-            self.gate.trust.step(env, reward)
 
     # -- between decisions ------------------------------------------------------------------------------------------
 
@@ -178,25 +174,17 @@ class Controller:
         return "done" if endless and outcome in (Outcome.exhausted, Outcome.timeout) else outcome.name
 
     def _finish(self, env: int, outcome: str) -> None:
-        charge = self.charges[env]
-        if charge.kind == OPTION and self.slots is not None and charge.skill >= 0:
-            used = self.slots.statistics[charge.skill]
-            used.record(outcome, charge.steps, charge.reward, charge.began, charge.actions)
-        if charge.kind == PLAN:
-            came = charge.best > UNLOCK  # in one step: health lost on the way does not hide it
-            judged = charge.foretold and (came or outcome != "interrupted")  # a plan cut short says nothing
-            self._add("plans_executed", 1.0)
-            self.promises += [judged, judged and not came]
+        self.accounts.finish(self.charges[env], outcome)
         self.charges[env] = Charge()
 
     # -- decisions --------------------------------------------------------------------------------------------------
 
-    def _decide(self, here: Situation) -> int:
+    def _decide(self, here: Situation, foretell: Foretell) -> int:
         """Nobody is in charge: sample the mixed policy, and put in charge whom it names."""
         hint, extended, covered = self._advice(here)
-        if covered and len(self.appeal):
-            self.appeal += 0.01 * (extended[self.num_actions :] - self.appeal)
-        plan = self._plan_to_test(here.env, int(here.advice.row[0]))
+        if covered:
+            self.accounts.advice(extended[self.num_actions :])
+        plan = self._plan_to_test(here.env, int(here.advice.row[0]), foretell)
         if plan is not None:
             return plan
         if self.gate is None or not covered:
@@ -235,22 +223,17 @@ class Controller:
     def _gated(self, here: Situation, hint: np.ndarray) -> tuple[np.ndarray, int, bool]:
         """(mixed policy over A+M, the entry drawn from it, whether the draw belongs to the advice)."""
         assert self.gate is not None
-        u, normal = self.gate.uncertainty(*here.signals)
-        beta = self.gate.beta(u, float(here.advice.confidence[0]), here.frame)
+        self.gate.observe_signals(here.signals)
+        u, normal = self.gate.uncertainty(here.signals)
+        beta = float(self.gate.beta(u, float(here.advice.confidence[0])))
         logits = advice_logits(hint, here.allowed, self.config.gate.clip)
         mixed, beta = self.gate.mix(here.logits, logits, here.allowed, beta)
         divergence = kl(mixed, here.policy)
         self.gate.observe(divergence)
-        for name, value in zip(("entropy", "value_spread", "disagreement"), normal, strict=True):
-            self._add(name, float(value))
-        self._add("kl", divergence)
-        self._add("kl_step", divergence)
-        self._add("beta", beta)
-        self._add("decisions", 1.0)
         entry = self._sample(mixed)
         added = max(0.0, mixed[entry] - here.policy[entry]) / mixed[entry]
         followed = bool(self.rng.random() < added)
-        self.gate.trust.decide(here.env, followed, normal)
+        self.accounts.decision(here.env, divergence, beta, normal.numpy(), followed)
         return mixed, entry, followed
 
     def _skill_of(self, entry: int) -> int:
@@ -288,14 +271,14 @@ class Controller:
         pick = self._sample(weights / weights.sum())
         return pick if pick < len(goals) else -1
 
-    def _plan_to_test(self, env: int, row: int) -> int | None:
-        if row < 0 or self.source is None or self.plan_probe is None or self.rng.random() >= self.start_probability():
+    def _plan_to_test(self, env: int, row: int, foretell: Foretell) -> int | None:
+        if row < 0 or self.source is None or not self.plan_tests or self.rng.random() >= self.plan_tests:
             return None
         plan = [int(a) for a in self.source.plan(row)[0]]
         plan = plan[: next((i for i, a in enumerate(plan) if a >= self.num_actions), len(plan))]
         if len(plan) < 2:
             return None
-        self.charges[env] = Charge(kind=PLAN, plan=plan[1:], foretold=bool(self.plan_probe(env, plan)))
+        self.charges[env] = Charge(kind=PLAN, plan=plan[1:], foretold=bool(foretell(env, plan)))
         return plan[0]
 
     def _allowed(self, proposals: np.ndarray) -> np.ndarray:
@@ -308,80 +291,45 @@ class Controller:
     def _sample(self, p: np.ndarray) -> int:
         return min(int(np.searchsorted(np.cumsum(p), self.rng.random() * p.sum(), side="right")), len(p) - 1)
 
-    # -- figures ----------------------------------------------------------------------------------------------------
-
-    def _add(self, name: str, value: float) -> None:
-        self.totals[name] = self.totals.get(name, 0.0) + value
+    # -- figures and state ------------------------------------------------------------------------------------------
 
     def metrics(self) -> dict[str, float]:
-        """Tags since the last call: ``uncertainty_gate/*``, ``options/*``, ``llm_adapter/*``,
-        ``synthetic/false_unlock_rate``."""
-        out: dict[str, float] = {}
-        t, self.totals = self.totals, {}
-        if self.gate is not None:
-            n = max(1.0, t.get("decisions", 0.0))
-            out = {
-                f"uncertainty_gate/{k}": t.get(k, 0.0) / n for k in ("beta", "entropy", "value_spread", "disagreement")
-            }
-            out["uncertainty_gate/avg_kl"] = t.get("kl", 0.0) / n
-            out["uncertainty_gate/kl_running"] = self.gate.kl_mean
-            out["uncertainty_gate/kl_per_step"] = t.get("kl_step", 0.0) / max(1.0, t.get("steps", 0.0))
-            out["uncertainty_gate/kappa"] = self.gate.kappa
-            out["uncertainty_gate/trust"] = self.gate.trust.value
-            out["uncertainty_gate/advice_regret"] = self.gate.trust.regret()
-            if self.gate.learned is not None:
-                names = ("entropy", "value_spread", "disagreement")
-                out |= {f"uncertainty_gate/weight_{k}": float(w) for k, w in zip(names, self.gate.weights, strict=True)}
-            out["uncertainty_gate/held_share"] = t.get("steps_advised", 0.0) / max(1.0, t.get("steps", 0.0))
-        if self.slots is not None:
-            out |= self.slots.metrics()
-            out["options/step_share"] = t.get(f"steps_{OPTION}", 0.0) / max(1.0, t.get("steps", 0.0))
-        if self.source is not None:
+        """Tags since the last call: those of :class:`Accounts`, ``llm_adapter/*`` and ``options/broken``."""
+        out = self.accounts.metrics()
+        if self.source is not None and self.guard is not None:
             out |= {f"llm_adapter/coverage_{k}": v for k, v in self.source.coverage().items()}
-            out |= self.guard.metrics() if self.guard is not None else {}
+            out |= self.guard.metrics()
             out["llm_adapter/cache_hit_rate"] = self.source.hits / max(1, self.source.lookups)
             self.source.reset_counts()
-        if self.plan_probe is not None:
-            foretold, broken = self.promises.tolist()
-            out["synthetic/false_unlock_rate"] = broken / max(1, foretold)
-            out["synthetic/promises"] = float(foretold)
-            out["synthetic/plans_executed"] = t.get("plans_executed", 0.0)
-            out["synthetic/plan_steps"] = t.get(f"steps_{PLAN}", 0.0)
         return out
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-able state: gate, slots, who is in charge, totals, random generator."""
-        return {
-            "gate": self.gate.state_dict() if self.gate else None,
-            "slots": self.slots.state_dict() if self.slots else None,
+        """JSON-able state: accounts with gate and slots, who is in charge, random generator."""
+        return self.accounts.state_dict() | {
             "charges": [c.state_dict() for c in self.charges],
-            "totals": self.totals,
-            "promises": self.promises.tolist(),
-            "appeal": self.appeal.tolist(),
             "source": self.source.state_dict() if self.source else None,
             "guard": self.guard.state_dict() if self.guard else None,
             "rng": self.rng.bit_generator.state,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Inverse of :meth:`state_dict`."""
-        if self.gate and state["gate"]:
-            self.gate.load_state_dict(state["gate"])
-        if self.slots and state["slots"]:
-            self.slots.load_state_dict(state["slots"])
-        self.charges = []
-        for body in state["charges"]:
-            run_state = body.pop("run")
-            charge = Charge(**{"advised": body["kind"] == ADVICE} | body)  # older checkpoints do not say so
-            if run_state is not None and self.source is not None:
-                charge.run = SkillRun(self.skills[charge.skill], self.source.environment.vocab, self.rng)
-                charge.run.load_state_dict(run_state)
-            self.charges.append(charge)
-        self.totals = dict(state["totals"])
-        self.promises = np.array(state.get("promises", [0, 0]), np.int64)
-        self.appeal = np.array(state["appeal"])
+    def load_state_dict(self, state: dict[str, Any], *, goes_on: bool = True) -> None:
+        """Inverse of :meth:`state_dict`. ``goes_on`` False: other games begin, so nobody is in charge, no trial is
+        under way, and the random generator stays as it is."""
+        self.accounts.load_state_dict(state)
         if self.source is not None and state.get("source"):
             self.source.load_state_dict(state["source"])
         if self.guard is not None and state.get("guard"):
             self.guard.load_state_dict(state["guard"])
+        if not goes_on:
+            self.accounts.forget_open()
+            return
+        self.charges = [self._charge(dict(body)) for body in state["charges"]]
         self.rng.bit_generator.state = state["rng"]
+
+    def _charge(self, body: dict[str, Any]) -> Charge:
+        run_state = body.pop("run")
+        charge = Charge(**{"advised": body["kind"] == ADVICE} | body)  # older checkpoints do not say so
+        if run_state is not None and self.source is not None:
+            charge.run = SkillRun(self.skills[charge.skill], self.source.environment.vocab, self.rng)
+            charge.run.load_state_dict(run_state)
+        return charge

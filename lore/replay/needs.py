@@ -13,7 +13,7 @@ import numpy as np
 from lore.config import Config, replace
 
 if TYPE_CHECKING:
-    from lore.training.run import Run
+    from lore.training.run import Training
 
 __all__ = ["Needs", "measure"]
 
@@ -68,27 +68,26 @@ def measure(config: Config) -> Needs:
 
     from lore.replay.backends import backend, records_kept
     from lore.replay.ring import Replay
-    from lore.training.run import Run
+    from lore.training.run import Training
 
     train = config.train
     length = train.sequence_length + 1
     small = replace(config, replay_capacity=max(4, config.env.num_envs) * (length + _STEPS))
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(small, Path(folder))
-        assert run.learner is not None and run.replay is not None
+        run = Training(small, Path(folder))
         run.steps = run.envs.reset()
         step_s = _play(run, length + _STEPS)
-        cuda = run.device.type == "cuda"
+        cuda = run.policy.device.type == "cuda"
         times = _time_updates(run)
         sequences = max(times)
-        parameters = sum(p.numel() for p in run.agent.parameters())
+        parameters = sum(p.numel() for p in run.policy.agent.parameters())
         return Needs(
             parameters=parameters,
             network_bytes=16 * parameters,
             records=records_kept(config),
             record_bytes=Replay.bytes_needed(run.replay.fields, 1),
             backend=backend(),
-            device=str(run.device),
+            device=str(run.policy.device),
             device_bytes=int(torch.cuda.max_memory_allocated()) if cuda else None,
             step_s=step_s,
             update_s=_extrapolate(times, train.sequences),
@@ -98,18 +97,17 @@ def measure(config: Config) -> Needs:
         )
 
 
-def _time_updates(run: Run) -> dict[int, float]:
+def _time_updates(run: Training) -> dict[int, float]:
     """Sequences in the batch -> seconds of one update, doubling up to the whole batch or :data:`_PATIENCE_S`."""
     import torch
 
-    assert run.learner is not None and run.replay is not None
     whole, times, n = run.config.train.sequences, {}, 1
     run.learner.update(run.replay.sample(1))  # the first one warms up
     while True:
         records = run.replay.sample(n)
         began = time.perf_counter()
         run.learner.update(records)
-        if run.device.type == "cuda":
+        if run.policy.device.type == "cuda":
             torch.cuda.synchronize()
         times[n] = time.perf_counter() - began
         if n == whole or 2 * times[n] > _PATIENCE_S:
@@ -126,13 +124,12 @@ def _extrapolate(times: dict[int, float], whole: int) -> float:
     return last + slope * (whole - n)
 
 
-def _play(run: Run, steps: int) -> float:
+def _play(run: Training, steps: int) -> float:
     """Seconds of one environment step, from the second half of ``steps`` rounds over all environments."""
-    assert run.replay is not None
     times = []
     for _ in range(steps):
         began = time.perf_counter()
-        actions, records = run.player.act(run.steps, 0)
+        actions, records = run.policy.act(run.steps)
         for env, record in enumerate(records):
             run.replay.add(env, record)
         run.steps = run.envs.step(actions)

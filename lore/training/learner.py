@@ -31,20 +31,20 @@ class Learner:
     Args:
         agent: networks, trained in place. plans: (int64 [N, L] primitive actions, int64 [N] lengths) of the advice
         rows.
-        generator: of all sampling inside updates.
+        generator: of all sampling inside updates. gate: the acting one, which also measures out the advice in
+        imagination (``gate.imagine``).
     """
 
     def __init__(
         self, agent: Agent, config: Config, generator: Generator, device: torch.device,
-        plans: tuple[np.ndarray, np.ndarray] | None = None,
+        plans: tuple[np.ndarray, np.ndarray] | None = None, gate: Gate | None = None,
     ) -> None:  # fmt: skip
         self.agent, self.config, self.generator, self.device = agent, config, generator, device
         train = config.train
         self.optimiser = LaProp(agent.trainable(), train.learning_rate, warmup=train.warmup)
         self.synthetic = SyntheticPath(agent, config, plans, device) if plans is not None else None
         self.slots = torch.full((config.options.max_options,), -1, dtype=torch.int64, device=device)
-        self.gate: Gate | None = None
-        """The acting gate, which also measures out the advice in imagination (``gate.imagine``)."""
+        self.gate = gate
         self.updates = 0
 
     def set_slots(self, skills: np.ndarray) -> None:

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from lore.dreamer.dists import policy_entropy, policy_log_probs, twohot_spread
+from lore.dreamer.dists import policy_log_probs
 from lore.dreamer.types import Latent
-from lore.options.charge import Signals
+from lore.gate.signals import SIGNALS, raw_signals
 from lore.options.controller import Controller
+from lore.synthetic.rollout import foretells_unlock
 
 if TYPE_CHECKING:
     from lore.envs.base import Step
@@ -49,8 +50,10 @@ class Player:
         self.latent = agent.world_model.rssm.observe_step(tokens, self.previous, first, self.latent, self.generator)
         features = self.latent.features()
         logits = agent.actor_critic.actor(features)
-        gated = self.controller.gate is not None
-        signals = self._signals(features, logits) if gated else np.zeros((len(steps), len(Signals._fields)), np.float32)
+        signals = torch.zeros(len(steps), len(SIGNALS), dtype=torch.float64)
+        if self.controller.gate is not None:
+            self.controller.gate.frame = frame
+            signals = self._signals(features, logits)
         if agent.actor_critic.unimix:
             logits = policy_log_probs(logits, None, agent.actor_critic.unimix)
         host_logits = logits.float().cpu().numpy()
@@ -61,29 +64,21 @@ class Player:
                 self.controller.reset(e, step.reward)
                 choice = self.controller.idle(step.state)
             else:
-                own = Signals(*map(float, signals[e]))
-                choice = self.controller.act(e, step.state, step.reward, host_logits[e], own, frame)
+                choice = self.controller.act(e, step.state, step.reward, host_logits[e], signals[e], self.foretell)
             actions.append(choice.action)
             records.append(self._record(step, choice, deter[e], stoch[e]))
         self.previous = torch.tensor(actions, dtype=torch.int64, device=self.device)
         return actions, records
 
     @torch.no_grad()
-    def signals(self) -> np.ndarray:
-        """What a gate reads in the states of the latest decisions: float32 [E, 2 or 3]."""
+    def signals(self) -> Tensor:
+        """What a gate reads in the states of the latest decisions: float64 [E, 3] on the host."""
         features = self.latent.features()
         return self._signals(features, self.agent.actor_critic.actor(features))
 
-    def _signals(self, features: Tensor, logits: Tensor) -> np.ndarray:
+    def _signals(self, features: Tensor, logits: Tensor) -> Tensor:
         agent = self.agent
-        primitive = policy_log_probs(logits[:, : agent.num_actions], None, agent.actor_critic.unimix)
-        signs = [
-            policy_entropy(primitive) / np.log(agent.num_actions),
-            twohot_spread(agent.actor_critic.critic(features), agent.actor_critic.bins),
-        ]
-        if agent.ensemble is not None:
-            signs.append(agent.ensemble.expected(features, primitive.exp()))
-        return torch.stack(signs, -1).cpu().numpy()
+        return raw_signals(agent.actor_critic, agent.ensemble, features, logits, agent.num_actions).double().cpu()
 
     def _record(self, step: Step, choice, deter: np.ndarray, stoch: np.ndarray) -> dict[str, Any]:
         record = {
@@ -100,8 +95,6 @@ class Player:
 
     def foretell(self, env: int, plan: list[int]) -> bool:
         """Does the world model promise an unlock if ``plan`` is executed from this environment's present state?"""
-        from lore.synthetic.rollout import foretells_unlock
-
         here = Latent(self.latent.deter[env : env + 1], self.latent.stoch[env : env + 1])
         return foretells_unlock(self.agent.world_model, here, plan, self.generator)
 

@@ -73,7 +73,7 @@ class Trainer:
         if not self.memory:
             _forget(self.agent)
         self.learner = Learner(self.agent, config, rng[1], cpu)
-        controller = Controller(config, None, None, 1, self.agent.num_actions, np.random.default_rng(seeds[3]))
+        controller = Controller(config, None, None, None, 1, self.agent.num_actions, np.random.default_rng(seeds[3]))
         self.player = Player(self.agent, controller, 1, cpu, rng[2])
         fields = {
             "state": ((self.env.spec.layout.size,), np.uint8), "image": ((16, 16, 3), np.uint8),

@@ -99,9 +99,8 @@ class Poisoned(Trainer):
             on = {"gate.enabled": True, "advice.dataset": "poison"} | self.settings
             config: Config = configured(self.learner.config, **on)
             rng = np.random.default_rng(self.seed)
-            self.player.controller = Controller(config, source, None, 1, actions, rng)  # type: ignore[arg-type]
-            gate = self.player.controller.gate
-            assert gate is not None
+            gate = Gate(config.gate)
+            self.player.controller = Controller(config, source, None, gate, 1, actions, rng)  # type: ignore[arg-type]
             if self.blind:
                 gate.trust = Blind(1, gate.trust.horizon)
         # Half of the harness's sequences and dreams: nine runs in two minutes.

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lore.config import SIZES, load_config
-from lore.options.charge import Signals
 from lore.options.controller import Controller
 from lore.replay.ring import Replay, latent_fields
 from lore_datasets.environments import get_environment
@@ -46,7 +46,7 @@ def test_memory_per_million_steps_is_as_stated(name):
 
 
 def test_players_sample_their_actions_and_never_take_the_mode():
-    controller = Controller(load_config(), None, None, 1, 3, np.random.default_rng(0))
+    controller = Controller(load_config(), None, None, None, 1, 3, np.random.default_rng(0))
     logits, state = np.log(np.array([0.5, 0.3, 0.2], np.float32)), np.zeros(1, np.uint8)
-    drawn = [controller.act(0, state, 0.0, logits, Signals(1.0, 0.0, 0.0), 0).action for _ in range(2000)]
+    drawn = [controller.act(0, state, 0.0, logits, torch.zeros(3)).action for _ in range(2000)]
     assert np.bincount(drawn, minlength=3) / 2000 == pytest.approx([0.5, 0.3, 0.2], abs=0.04)

@@ -25,7 +25,7 @@ from flows.jobs.training_process import last_row, train_in_process
 from lore.config import load_config
 from lore.main import parse
 from lore.training import checkpoint
-from lore.training.run import CHECKPOINT
+from lore.training.folder import CHECKPOINT
 from lore_datasets.errors import ConfigError, LoreError, ServiceError
 
 SMALL = [

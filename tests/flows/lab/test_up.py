@@ -21,8 +21,8 @@ from flows.lab.lab_api import Api
 from lore.config import load_config
 from lore.training import checkpoint
 from lore.training.advice_versions import versions
+from lore.training.folder import CHECKPOINT
 from lore.training.loop import train
-from lore.training.run import CHECKPOINT
 from lore_datasets.store.store import Store
 from pipeline.config import CollectConfig, SelectConfig
 

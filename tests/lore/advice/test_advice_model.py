@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lore.advice.model import SHARPNESS, AdviceModel, fit, is_current, taught_share, train_arrays
+from lore.advice.distil import SHARPNESS, fit, taught_share, train_arrays
+from lore.advice.model import AdviceModel, is_current
 from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput

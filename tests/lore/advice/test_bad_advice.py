@@ -6,15 +6,17 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from lore.advice.source import AdviceSource
 from lore.config import load_config
-from lore.options.charge import Signals
+from lore.gate.gate import Gate
 from lore.options.controller import Controller
 from lore.options.slots import Slots
+from lore.training.folder import CHECKPOINT
 from lore.training.loop import train
 from lore.training.metrics import read_jsonl
-from lore.training.run import CHECKPOINT, Run
+from lore.training.run import Training
 from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import ConfigError, CorruptArtifact, LoreError, NotFound, SchemeMismatch
@@ -25,7 +27,7 @@ from lore_datasets.testing import random_advice, random_states, small_advice, sm
 CRAFTER = get_environment("crafter")
 A = len(CRAFTER.vocab.actions)
 NAMES = [s.name for s in CRAFTER.skills]
-UNSURE = Signals(1.0, 0.0, 0.0)
+UNSURE = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
 
 
 def config(frames: int, advice: str, **more):
@@ -63,11 +65,12 @@ def with_skills(root, *skills) -> AdviceSource:
 
 def controller(source, *, slots=None, **settings) -> Controller:
     overrides = {"gate.enabled": True, "dataset": "x"} | settings
-    return Controller(load_config(**overrides), source, slots, 1, A, np.random.default_rng(0))
+    config = load_config(**overrides)
+    return Controller(config, source, slots, Gate(config.gate), 1, A, np.random.default_rng(0))
 
 
 def test_advice_of_another_environment_is_refused_before_anything_is_written(tmp_path, ref, monkeypatch):
-    monkeypatch.setattr("lore.training.run.shared_advice", lambda name: dataclasses.replace(
+    monkeypatch.setattr("lore.training.policy.shared_advice", lambda name: dataclasses.replace(
         load_advice(name), environment=dataclasses.replace(CRAFTER, name="minigrid")))  # fmt: skip
     with pytest.raises(SchemeMismatch, match="minigrid"):
         train(config(20, ref), tmp_path / "run", tensorboard=False)
@@ -140,7 +143,7 @@ def test_a_broken_skill_is_masked_and_counted_and_the_others_play_on(own_dataset
     logits[A + 1] = 30.0
     played = random_states(CRAFTER, 20, np.random.default_rng(0)).pack()
     for state in played:
-        choice = c.act(0, state, 0.0, logits, UNSURE, 0)
+        choice = c.act(0, state, 0.0, logits, UNSURE)
         assert choice.skill != len(NAMES) - 1 and choice.proposals[-1] == -1
     assert (c.guard.broken == [k == len(NAMES) - 1 for k in range(len(NAMES))]).all()
     figures = c.metrics()
@@ -159,12 +162,12 @@ def test_a_skill_that_breaks_while_it_runs_is_ended_and_masked(own_datasets):
     logits = np.full(A + 1, -30.0)
     logits[A] = 30.0
     state = random_states(CRAFTER, 1, np.random.default_rng(0)).pack()[0]
-    c.act(0, state, 0.0, logits, UNSURE, 0)
+    c.act(0, state, 0.0, logits, UNSURE)
     c.charges[0].run._stack = [[77, 0, 0]]  # its place points outside its steps
-    c.act(0, state, 0.0, logits, UNSURE, 0)
+    c.act(0, state, 0.0, logits, UNSURE)
     assert c.guard.broken[-1] and slots.statistics[-1].outcomes == {"aborted": 1}
     for _ in range(5):
-        c.act(0, state, 0.0, logits, UNSURE, 0)
+        c.act(0, state, 0.0, logits, UNSURE)
     assert slots.statistics[-1].uses == 1 and c.charges[0].skill == -1  # masked from then on
 
 
@@ -189,7 +192,7 @@ def test_an_option_that_never_ends_hands_control_back_after_its_most_steps(own_d
         state[at["sleeping"]] = 0
         state[at["inventory"]] = 0
     for i in range(40):
-        c.act(0, states[i % 2], 0.0, logits, UNSURE, 0)
+        c.act(0, states[i % 2], 0.0, logits, UNSURE)
     used = slots.statistics[-1]
     assert used.uses == 3 and used.steps == 36 and used.outcomes == {outcome: 3}
 
@@ -203,7 +206,7 @@ def test_look_ups_that_fail_are_no_advice_and_are_counted(own_datasets, ref):
     c = controller(source, hold=1)
     state = random_states(CRAFTER, 1, np.random.default_rng(0)).pack()[0]
     source.lookup = gone
-    choices = [c.act(0, state, 0.0, np.zeros(A), UNSURE, 0) for _ in range(5)]
+    choices = [c.act(0, state, 0.0, np.zeros(A), UNSURE) for _ in range(5)]
     assert all(choice.row == -1 and choice.skill == -1 for choice in choices)
     figures = c.metrics()
     assert figures["llm_adapter/failures"] == 5.0 and figures["uncertainty_gate/beta"] == 0.0
@@ -225,7 +228,7 @@ def test_a_version_that_vanishes_mid_run_stops_nothing_and_its_resume_is_a_named
 
 def test_a_whole_run_with_a_broken_skill_and_a_failing_look_up_ends_and_says_so(tmp_path, ref, monkeypatch):
     whole = load_advice(ref)
-    monkeypatch.setattr("lore.training.run.shared_advice", lambda name: dataclasses.replace(
+    monkeypatch.setattr("lore.training.policy.shared_advice", lambda name: dataclasses.replace(
         whole, skills=(*whole.skills[:-1], broken_skill())))  # fmt: skip
     lookup = AdviceSource.lookup
 
@@ -241,4 +244,4 @@ def test_a_whole_run_with_a_broken_skill_and_a_failing_look_up_ends_and_says_so(
     rows = read_jsonl(tmp_path / "run" / "metrics.jsonl")
     assert all(row["options/broken"] == 1.0 for row in rows if "options/broken" in row)
     assert sum(row.get("llm_adapter/failures", 0.0) for row in rows) > 10
-    assert Run(config(80, ref), tmp_path / "run").restore()["frames"] == 80
+    assert Training(config(80, ref), tmp_path / "run").restore()["frames"] == 80

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from lore.advice.distil import distil
 from lore.advice.informative import LEAST_GAIN, blind_scores, uninformative
-from lore.advice.model import distil
 from lore.advice.source import AdviceSource
 from lore.config import load_config
 from lore.dreamer.types import SOURCES
 from lore.training.loop import train
-from lore.training.run import Run
+from lore.training.run import Training
 from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment
 from lore_datasets.store.store import Store
@@ -92,10 +92,10 @@ def test_a_run_with_uninformative_advice_is_the_run_without_advice_bit_for_bit(t
     ended = []
     for name, config in (("none", load_config(**small)), ("blind", advised)):
         train(config, tmp_path / name, tensorboard=False)
-        run = Run(config, tmp_path / name)
+        run = Training(config, tmp_path / name)
         run.restore()
         ended.append(run)
-    weights = [run.agent.state_dict() for run in ended]
+    weights = [run.policy.agent.state_dict() for run in ended]
     assert weights[0].keys() == weights[1].keys() and ended[1].learner.updates >= 3
     for name, value in weights[0].items():
         assert torch.equal(value, weights[1][name]), name

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from lore.advice.model import distil
-from lore.advice.source import AdviceSource, KeyTable
+from lore.advice.distil import distil
+from lore.advice.key_table import KeyTable
+from lore.advice.source import AdviceSource
 from lore.dreamer.types import SOURCES
 from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment

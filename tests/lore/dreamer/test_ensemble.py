@@ -5,9 +5,10 @@ import torch
 from lore.config import Size, load_config
 from lore.dreamer.disagreement import DEPTH, HEADS, MISSES, Ensemble, is_needed, trusted_limit
 from lore.dreamer.types import Latent, Observed
+from lore.gate.signals import SIGNALS
 from lore.synthetic.rollout import roll_out
 from lore.training.agent import Agent
-from lore.training.run import Run
+from lore.training.policy import Policy
 from lore_datasets.environments import get_environment
 
 SIZE = Size(deter=6, hidden=8, classes=3, depth=4, units=32, stoch=2)
@@ -174,7 +175,7 @@ def test_every_other_network_starts_the_same_with_the_heads_and_without_them():
     assert {name.split(".")[0] for name in set(other) - set(plain.state_dict())} == {"ensemble"}
 
 
-def test_the_players_signals_carry_the_disagreement(tmp_path, own_datasets):
+def test_the_players_signals_carry_the_disagreement(own_datasets):
     from lore_datasets.testing import small_advice
 
     ref = str(small_advice(own_datasets, get_environment("crafter"), n=30))
@@ -182,16 +183,16 @@ def test_the_players_signals_carry_the_disagreement(tmp_path, own_datasets):
         size="tiny", observation="symbolic", **{"gate.enabled": True}, dataset=ref, batch_size=32, sequence_length=8,
         **{"gate.weights": (0.4, 0.2, 0.4)},
     )  # fmt: skip
-    run = Run(config, tmp_path)
-    heard, act = [], run.controller.act
+    policy, heard = Policy(config), []
+    envs, act = policy.make_envs(), policy.controller.act
 
-    def listen(env, state, reward, logits, signals, frame):
-        heard.append(signals.disagreement)
-        return act(env, state, reward, logits, signals, frame)
+    def listen(env, state, reward, logits, signals, foretell):
+        heard.append(float(signals[SIGNALS.index("disagreement")]))
+        return act(env, state, reward, logits, signals, foretell)
 
-    run.controller.act = listen
-    steps = run.envs.reset()
+    policy.controller.act = listen
+    steps = envs.reset()
     for _ in range(5):
-        actions, _ = run.player.act(steps, 0)
-        steps = run.envs.step(actions)
+        actions, _ = policy.act(steps)
+        steps = envs.step(actions)
     assert min(heard) > 0 and len(set(heard)) > 1

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from lore.advice.model import distil
+from lore.advice.distil import distil
 from lore.config import load_config
 from lore.evaluation.open_loop import draw, predict
 from lore.evaluation.recording import read_recording, record_episode
 from lore.training.loop import train
-from lore.training.run import Run
+from lore.training.run import Training
 from lore_datasets.environments import get_environment
 from lore_datasets.exchange.hdf5 import export_hdf5
 from lore_datasets.store.store import Store
@@ -77,10 +77,10 @@ def test_a_run_ends_with_a_picture_of_its_predictions(trained):
 
 def test_only_the_first_half_is_seen_and_the_rest_follows_from_actions(trained):
     folder, config, _ = trained
-    run = Run(config, folder)
+    run = Training(config, folder)
     run.restore()
     records = {k: np.array(v) for k, v in run.replay.sample(3, 8, np.random.default_rng(0)).items()}
-    model, cpu = run.agent.world_model, torch.device("cpu")
+    model, cpu = run.policy.agent.world_model, torch.device("cpu")
 
     def predicted(given) -> np.ndarray:
         return predict(model, given, cpu, torch.Generator().manual_seed(1))[1]

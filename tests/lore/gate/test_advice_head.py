@@ -9,8 +9,9 @@ from lore.dreamer.actor_critic import ActorCritic
 from lore.gate.advice_head import AdviceHead, AdvisedPolicy, advice_targets, held_out
 from lore.gate.gate import Gate
 from lore.training import checkpoint
+from lore.training.folder import CHECKPOINT
 from lore.training.loop import train
-from lore.training.run import CHECKPOINT, Run
+from lore.training.policy import Policy
 from lore_datasets.environments import get_environment
 from lore_datasets.testing import random_states, small_advice
 
@@ -113,6 +114,16 @@ def advised_policy(head: AdviceHead, **gate) -> AdvisedPolicy:
     return AdvisedPolicy(critic, head, lent, None, A)
 
 
+def test_the_anneal_weakens_advice_in_imagination_as_it_does_in_the_game():
+    policy, features = advised_policy(taught(0.0), anneal_steps=100), lesson(50, seeded(6), 0.0)[0]
+    bias = []
+    for policy.gate.frame in (0, 50, 100):
+        bias.append(policy.bias(features))
+    assert bias[0].abs().max() > 0.5
+    torch.testing.assert_close(bias[1], bias[0] / 2)
+    assert bias[2].abs().max() == 0.0
+
+
 @pytest.mark.parametrize("cap", [0.02, 0.1, 0.5])
 def test_the_hard_cap_bounds_the_divergence_of_every_imagined_decision(cap):
     head = taught(0.0)
@@ -162,7 +173,7 @@ def test_a_run_with_advice_in_imagination_resumes_to_the_bit(tmp_path, own_datas
             **{"gate.imagine": True, "gate.weights": (0.6, 0.2, 0.2), "env.length": 50, "save_interval_s": 3600.0},
         )  # fmt: skip
 
-    assert Run(config(90), tmp_path / "look").agent.advice_head is not None
+    assert Policy(config(90)).agent.advice_head is not None
     train(config(110), tmp_path / "straight", tensorboard=False)
     for frames in (60, 110):
         train(config(frames), tmp_path / "pieces", tensorboard=False)

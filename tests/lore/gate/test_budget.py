@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from lore.config import load_config
-from lore.options.controller import Controller
+from lore.options import controller
 from lore.training import checkpoint
+from lore.training.folder import CHECKPOINT
 from lore.training.loop import train
 from lore.training.metrics import read_jsonl
-from lore.training.run import CHECKPOINT, Run
+from lore.training.policy import Policy
 from lore_datasets.environments import get_environment
 from lore_datasets.store.store import Store
 
@@ -25,7 +26,7 @@ SMALL = {
 @pytest.fixture
 def advice(own_datasets, tmp_path) -> str:
     """A version with a row, and a plan of six steps, for the first state that a run with seed 0 sees."""
-    first = Run(load_config(**SMALL), tmp_path / "probe").envs.reset()[0].state[None]
+    first = Policy(load_config(**SMALL)).make_envs().reset()[0].state[None]
     plans = np.full((1, 1, 12), -1, np.int16)
     plans[0, 0, :6] = [1, 2, 1, 2, 1, 2]
     writer = Store(own_datasets).writer("said", "advice", environment=ENV, skills=ENV.skills)
@@ -47,7 +48,7 @@ def played(folder) -> int:
 
 @pytest.mark.parametrize("arm", ["none", "B", "A", "C", "ABC"])
 def test_an_arm_plays_exactly_its_budget_and_plans_under_test_are_part_of_it(tmp_path, advice, arm, monkeypatch):
-    monkeypatch.setattr(Controller, "start_probability", lambda self: float(self.plan_probe is not None))
+    monkeypatch.setattr(controller, "PLAN_TESTS", 1.0)
     paths = {
         "gate.enabled": "B" in arm, "synthetic.enabled": "A" in arm, "options.enabled": "C" in arm,
         "dataset": advice if arm != "none" else "",

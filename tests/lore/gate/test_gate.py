@@ -2,17 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
 
 from lore.config import GateConfig
 from lore.gate.gate import (
     Gate,
-    RunningPercentile,
     advice_distribution,
     advice_logits,
     capped_beta,
     kl,
     softmax,
 )
+from lore.gate.signals import RunningPercentile
 from lore.gate.trust import Trust
 
 A = 5
@@ -22,22 +23,40 @@ def gate(**overrides) -> Gate:
     return Gate(GateConfig(**overrides))
 
 
+def beta(g: Gate, u: float, confidence: float = 1.0) -> float:
+    return float(g.beta(torch.tensor(u, dtype=torch.float64), confidence))
+
+
 def test_no_advice_means_beta_zero():
-    assert gate().beta(1.0, 0.0, 0) == 0.0
+    assert beta(gate(), 1.0, 0.0) == 0.0
 
 
 def test_beta_follows_its_formula():
     g = gate(beta_max=0.4, uncertainty_threshold=0.5, temperature=0.1)
-    assert g.beta(0.5, 0.8, 0) == pytest.approx(0.4 * 0.8 * 0.5)
-    assert g.beta(0.7, 0.8, 0) == pytest.approx(0.4 * 0.8 / (1 + np.exp(-2.0)))
-    assert g.beta(0.0, 1.0, 0) < 0.01 * g.beta(1.0, 1.0, 0)
+    assert beta(g, 0.5, 0.8) == pytest.approx(0.4 * 0.8 * 0.5)
+    assert beta(g, 0.7, 0.8) == pytest.approx(0.4 * 0.8 / (1 + np.exp(-2.0)))
+    assert beta(g, 0.0) < 0.01 * beta(g, 1.0)
 
 
 def test_beta_anneals_to_zero_when_asked():
     g = gate(anneal_steps=100)
-    full = g.beta(1.0, 1.0, 0)
-    assert g.beta(1.0, 1.0, 50) == pytest.approx(full / 2)
-    assert g.beta(1.0, 1.0, 200) == 0.0
+    full, sizes = beta(g, 1.0), []
+    for g.frame in (50, 200):
+        sizes.append(beta(g, 1.0))
+    assert sizes == [pytest.approx(full / 2), 0.0]
+
+
+def test_the_signals_of_a_decision_and_of_a_batch_are_brought_to_one_scale_alike():
+    g = gate(weights=(0.5, 0.3, 0.2))
+    rng = np.random.default_rng(0)
+    raw = torch.from_numpy(rng.uniform(0, [1.2, 4.0, 0.1], (200, 3)))
+    for row in raw:
+        g.observe_signals(row)
+    u, normal = g.uncertainty(raw)
+    one, normal_one = g.uncertainty(raw[7])
+    assert u[7] == one and torch.equal(normal[7], normal_one)
+    assert normal.min() == 0.0 and normal.max() == 1.0
+    torch.testing.assert_close(u, normal @ torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64))
 
 
 def test_controller_keeps_the_mean_divergence_under_the_target():
@@ -47,7 +66,7 @@ def test_controller_keeps_the_mean_divergence_under_the_target():
     for _ in range(4000):
         logits, hint = rng.normal(0, 0.3, A), np.where(np.arange(A) == rng.integers(A), 4.0, -1.0)
         policy = softmax(logits)
-        divergence = kl(softmax(logits + g.beta(1.0, 1.0, 0) * hint), policy)
+        divergence = kl(softmax(logits + beta(g, 1.0) * hint), policy)
         g.observe(divergence)
         history.append(divergence)
     assert np.mean(history[:5]) > 0.5  # far over budget before the controller acts
@@ -124,18 +143,21 @@ def test_divergence_of_equal_distributions_is_zero_and_masked_softmax_gives_exac
 
 def test_running_percentile_maps_to_unit_range_and_survives_saving():
     signal = RunningPercentile()
-    values = [signal(v) for v in np.random.default_rng(0).normal(10, 3, 500)]
+    values = []
+    for v in np.random.default_rng(0).normal(10, 3, 500):
+        signal.observe(v)
+        values.append(float(signal(torch.tensor(v))))
     assert min(values) == 0.0 and max(values) == 1.0 and 0.3 < np.mean(values[50:]) < 0.7
     copy = RunningPercentile()
     copy.load_state_dict(signal.state_dict())
-    assert copy(11.0) == signal(11.0)
+    assert copy(torch.tensor(11.0)) == signal(torch.tensor(11.0))
 
 
 def test_gate_state_round_trips():
     g, h = gate(), gate()
     for v in (0.3, 0.2, 0.9):
         g.observe(v)
-        g.uncertainty(0.5, v, v)
+        g.observe_signals(torch.tensor([0.5, v, v]))
     h.load_state_dict(g.state_dict())
     assert h.state_dict() == g.state_dict()
 
@@ -204,10 +226,10 @@ def test_advice_that_is_as_good_as_the_policy_keeps_its_trust(advised):
 
 def test_trust_is_a_factor_of_beta_and_its_state_round_trips():
     g, h = gate(), gate()
-    full = g.beta(1.0, 1.0, 0)
+    full = beta(g, 1.0)
     play(g.trust, {True: 0.0, False: 0.5}, 300)
     g.trust.decide(0, True)
-    assert g.beta(1.0, 1.0, 0) == pytest.approx(full * g.trust.value) and g.trust.value < 0.5
+    assert beta(g, 1.0) == pytest.approx(full * g.trust.value) and g.trust.value < 0.5
     h.load_state_dict(g.state_dict())
     assert h.state_dict() == g.state_dict()
     h.trust.forget_open()

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 
 from lore.advice.source import AdviceSource
 from lore.config import load_config
 from lore.dreamer.types import AdviceBatch
 from lore.envs.crafter.adapter import CrafterEnv
+from lore.gate.gate import Gate
 from lore.gate.trust import Trust
-from lore.options.charge import Signals
 from lore.options.controller import Controller
 from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment
@@ -17,7 +18,7 @@ from lore_datasets.testing import small_advice
 ENV = get_environment("crafter")
 A, K = len(ENV.vocab.actions), len(ENV.skills)
 SKILLS = [s.name for s in ENV.skills]
-UNSURE = Signals(1.0, 0.0, 0.0)
+UNSURE = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
 GOOD = 5  # the one action that pays in the bandit
 
 
@@ -52,9 +53,11 @@ def poison(own_datasets):
     return make
 
 
-def controller(source: AdviceSource | None, seed: int, trusting: bool = False, **gate) -> Controller:
-    settings = {"gate.enabled": True, "dataset": "poison"} | gate if source else {}
-    c = Controller(load_config(**settings), source, None, 1, A, np.random.default_rng(seed))
+def controller(source: AdviceSource | None, seed: int, trusting: bool = False, **given) -> Controller:
+    settings = {"gate.enabled": True, "dataset": "poison"} | given if source else {}
+    config = load_config(**settings)
+    gate = Gate(config.gate) if source else None
+    c = Controller(config, source, None, gate, 1, A, np.random.default_rng(seed))
     if trusting and c.gate is not None:
         c.gate.trust = Blindly(1, c.gate.trust.horizon)
     return c
@@ -65,7 +68,7 @@ def bandit(c: Controller, state: np.ndarray, steps: int, seed: int) -> float:
     logits, rng, total, reward = np.zeros(A), np.random.default_rng(seed), 0.0, 0.0
     logits[GOOD] = np.log(A - 1)
     for _ in range(steps):
-        action = c.act(0, state, reward, logits, UNSURE, 0).action
+        action = c.act(0, state, reward, logits, UNSURE).action
         reward = float(action == GOOD and rng.random() < 0.2)
         total += 0.2 * (action == GOOD)
     return total / steps
@@ -77,7 +80,7 @@ def crafter(c: Controller, episodes: int) -> tuple[float, float]:
     for _ in range(episodes):
         step, total = env.reset(), 0.0
         while not step.is_last:
-            step = env.step(c.act(0, step.state, step.reward, np.zeros(A), UNSURE, 0).action)
+            step = env.step(c.act(0, step.state, step.reward, np.zeros(A), UNSURE).action)
             total += step.reward
         c.reset(0, step.reward)
         returns.append(total)

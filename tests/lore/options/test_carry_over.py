@@ -7,8 +7,8 @@ from lore.config import load_config
 from lore.options.carry_over import carry_over
 from lore.options.interpreter import propose
 from lore.training import checkpoint
+from lore.training.folder import CHECKPOINT
 from lore.training.loop import train
-from lore.training.run import CHECKPOINT
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import SchemeMismatch
 from lore_datasets.language.geometry import StateView

@@ -4,11 +4,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 
 from lore.advice.source import AdviceSource
 from lore.config import load_config
 from lore.envs.crafter.adapter import CrafterEnv
-from lore.options.charge import ADVICE, OPTION, PLAN, POLICY, Charge, Signals
+from lore.gate.gate import Gate
+from lore.options.charge import ADVICE, OPTION, PLAN, POLICY, Charge
 from lore.options.controller import Controller
 from lore.options.slots import Slots
 from lore_datasets.advice import load_advice
@@ -18,7 +20,7 @@ from lore_datasets.store.store import Store
 ENV = get_environment("crafter")
 A, K = len(ENV.vocab.actions), len(ENV.skills)
 NAMES = [s.name for s in ENV.skills]
-SURE = Signals(1.0, 0.0, 0.0)
+SURE = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
 
 
 def states(n: int, seed: int = 3) -> np.ndarray:
@@ -49,9 +51,10 @@ def advise(root, rows: np.ndarray, entry: int, plans: list[int] | None = None) -
     return AdviceSource(load_advice(str(writer.commit("said")), root=root))
 
 
-def controller(source, *, slots=None, seed=0, envs=1, **overrides) -> Controller:
+def controller(source, *, slots=None, seed=0, envs=1, tests_plans=False, **overrides) -> Controller:
     config = load_config(dataset="said", **{"gate.enabled": True}, **overrides)
-    return Controller(config, source, slots, envs, A, np.random.default_rng(seed))
+    gate, rng = Gate(config.gate, envs), np.random.default_rng(seed)
+    return Controller(config, source, slots, gate, envs, A, rng, tests_plans=tests_plans)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +71,7 @@ def test_the_advised_goal_gets_more_mass_as_beta_grows(explore, seen):
     shares = []
     for beta in (0.0, 0.3, 5.0):
         c = controller(explore, beta_max=beta, delta_target=100.0, hold=1)
-        choices = [c.act(0, seen[i % len(seen)], 0.0, np.zeros(A), SURE, 0) for i in range(300)]
+        choices = [c.act(0, seen[i % len(seen)], 0.0, np.zeros(A), SURE) for i in range(300)]
         k = NAMES.index("explore")
         shares.append(np.mean([x.action == x.proposals[k] for x in choices]))
     assert shares[0] < 0.15 < shares[1] < shares[2]
@@ -81,7 +84,7 @@ def test_a_held_goal_stays_in_charge_for_at_most_the_hold(explore, seen):
     env = CrafterEnv(5, pixels=False)
     step = env.reset()
     for _ in range(60):
-        choice = c.act(0, seen[0] if len(kinds) == 0 else step.state, step.reward, np.zeros(A), SURE, 0)
+        choice = c.act(0, seen[0] if len(kinds) == 0 else step.state, step.reward, np.zeros(A), SURE)
         kinds.append(c.charges[0].kind)
         step = env.step(choice.action)
     runs = "".join("a" if k == ADVICE else "." for k in kinds).split(".")
@@ -92,16 +95,16 @@ def test_a_held_goal_stays_in_charge_for_at_most_the_hold(explore, seen):
 def test_hold_one_decides_at_every_step(explore, seen):
     c = controller(explore, hold=1)
     for i in range(20):
-        c.act(0, seen[i % len(seen)], 0.0, np.zeros(A), SURE, 0)
-    assert c.totals["decisions"] == 20
+        c.act(0, seen[i % len(seen)], 0.0, np.zeros(A), SURE)
+    assert c.accounts.totals["decisions"] == 20
     assert c.metrics()["uncertainty_gate/held_share"] == 0.0
 
 
 def test_the_policys_own_choice_is_never_held(explore, seen):
     c = controller(explore, hold=10, beta_max=0.0)
     for i in range(20):
-        c.act(0, seen[i % len(seen)], 0.0, np.zeros(A), SURE, 0)
-    assert c.totals["decisions"] == 20
+        c.act(0, seen[i % len(seen)], 0.0, np.zeros(A), SURE)
+    assert c.accounts.totals["decisions"] == 20
 
 
 def test_damage_interrupts_whoever_is_in_charge(explore, seen):
@@ -109,14 +112,14 @@ def test_damage_interrupts_whoever_is_in_charge(explore, seen):
     state = seen[0].copy()
     at = ENV.layout.offsets()["vitals"].start
     state[at] = 9
-    c.act(0, seen[0], 0.0, np.zeros(A), SURE, 0)
+    c.act(0, seen[0], 0.0, np.zeros(A), SURE)
     assert c.charges[0].kind == ADVICE
     c.charges[0].health = 9
     hurt = seen[0].copy()
     hurt[at] = 5
-    decisions = c.totals["decisions"]
-    c.act(0, hurt, 0.0, np.zeros(A), SURE, 0)
-    assert c.totals["decisions"] == decisions + 1 or c.charges[0].kind == POLICY
+    decisions = c.accounts.totals["decisions"]
+    c.act(0, hurt, 0.0, np.zeros(A), SURE)
+    assert c.accounts.totals["decisions"] == decisions + 1 or c.charges[0].kind == POLICY
 
 
 def test_mean_divergence_per_decision_respects_the_budget(explore, seen):
@@ -124,7 +127,7 @@ def test_mean_divergence_per_decision_respects_the_budget(explore, seen):
     c = controller(explore, beta_max=5.0, delta_target=0.1, hold=1)
     values = []
     for i in range(1500):
-        c.act(0, seen[i % len(seen)], 0.0, rng.normal(0, 0.1, A), SURE, 0)
+        c.act(0, seen[i % len(seen)], 0.0, rng.normal(0, 0.1, A), SURE)
         values.append(c.metrics()["uncertainty_gate/avg_kl"])
     assert np.mean(values[500:]) <= 0.105
     assert np.mean(values[500:]) > 0.02
@@ -132,7 +135,7 @@ def test_mean_divergence_per_decision_respects_the_budget(explore, seen):
 
 def test_log_probabilities_are_those_of_the_distribution_that_was_sampled(explore, seen):
     c = controller(explore, beta_max=2.0, delta_target=100.0, hold=1, **{"gate.hard_cap": 0.2})
-    choices = [c.act(0, seen[0], 0.0, np.linspace(-1, 1, A), SURE, 0) for _ in range(4000)]
+    choices = [c.act(0, seen[0], 0.0, np.linspace(-1, 1, A), SURE) for _ in range(4000)]
     counts, said = Counter(x.action for x in choices), {x.action: x.log_prob for x in choices}
     assert all(len({x.log_prob for x in choices if x.action == a}) == 1 for a in counts)
     for action, count in counts.most_common(4):
@@ -140,14 +143,14 @@ def test_log_probabilities_are_those_of_the_distribution_that_was_sampled(explor
     assert sum(np.exp(v) for v in said.values()) == pytest.approx(1.0, abs=0.01)
     assert c.metrics()["uncertainty_gate/avg_kl"] <= 0.2
     held = controller(explore, beta_max=1.0, delta_target=100.0, hold=5, uncertainty_threshold=0.0)
-    assert [held.act(0, seen[0], 0.0, np.zeros(A), SURE, 0).log_prob == 0.0 for _ in range(2)] == [False, True]
+    assert [held.act(0, seen[0], 0.0, np.zeros(A), SURE).log_prob == 0.0 for _ in range(2)] == [False, True]
 
 
 def test_without_advice_the_controller_samples_the_policy(seen):
-    c = Controller(load_config(), None, None, 1, A, np.random.default_rng(0))
+    c = Controller(load_config(), None, None, None, 1, A, np.random.default_rng(0))
     logits = np.zeros(A)
     logits[4] = np.log(16)
-    counts = Counter(c.act(0, seen[0], 0.0, logits, SURE, 0).action for _ in range(2000))
+    counts = Counter(c.act(0, seen[0], 0.0, logits, SURE).action for _ in range(2000))
     assert counts[4] / 2000 == pytest.approx(0.5, abs=0.04)
     assert c.metrics() == {}
 
@@ -155,11 +158,11 @@ def test_without_advice_the_controller_samples_the_policy(seen):
 def test_certain_agents_and_strange_states_get_no_advice(explore, seen):
     c = controller(explore, beta_max=1.0, uncertainty_threshold=0.5)
     for i in range(50):
-        c.act(0, seen[i % len(seen)], 0.0, np.zeros(A), Signals(0.0, 0.0, 0.0), 0)
+        c.act(0, seen[i % len(seen)], 0.0, np.zeros(A), torch.zeros(3, dtype=torch.float64))
     assert c.metrics()["uncertainty_gate/beta"] < 0.01
     strange = seen[0].copy()
     strange[:63] = ENV.vocab.target("water")
-    c.act(0, strange, 0.0, np.zeros(A), SURE, 0)
+    c.act(0, strange, 0.0, np.zeros(A), SURE)
     figures = c.metrics()
     assert figures["llm_adapter/coverage_none"] == 1.0
     assert figures["uncertainty_gate/beta"] == 0.0
@@ -169,7 +172,7 @@ def option_controller(source, **overrides) -> tuple[Controller, Slots]:
     slots = Slots(2, tuple(NAMES), 0.2)
     slots.skill[:] = [NAMES.index("explore"), NAMES.index("make_iron_sword")]
     config = load_config(dataset="said", **{"options.enabled": True, "options.max_options": 2}, **overrides)
-    return Controller(config, source, slots, 1, A, np.random.default_rng(0)), slots
+    return Controller(config, source, slots, None, 1, A, np.random.default_rng(0)), slots
 
 
 def test_an_option_is_called_runs_until_it_ends_and_is_accounted(explore):
@@ -179,7 +182,7 @@ def test_an_option_is_called_runs_until_it_ends_and_is_accounted(explore):
     logits = np.full(A + 2, -30.0)
     logits[A] = 30.0
     for _ in range(200):
-        choice = c.act(0, step.state, step.reward, logits, SURE, 0)
+        choice = c.act(0, step.state, step.reward, logits, SURE)
         assert choice.skill == NAMES.index("explore") or c.charges[0].kind == POLICY
         step = env.step(choice.action)
         if step.is_last:
@@ -194,14 +197,14 @@ def test_a_use_that_failed_leaves_where_it_began_and_what_it_did(explore, seen):
     c, slots = option_controller(explore)
     logits = np.full(A + 2, -30.0)
     logits[A] = 30.0
-    played = [c.act(0, seen[0], 0.25, logits, SURE, 0).action for _ in range(3)]
+    played = [c.act(0, seen[0], 0.25, logits, SURE).action for _ in range(3)]
     c.reset(0, 0.25)  # the episode ends in the middle of the skill
     used = slots.statistics[NAMES.index("explore")]
     assert used.outcomes == {"episode_end": 1} and used.success_rate == 0.0 and used.reward == 0.75
     assert used.failure == {"state": seen[0].tobytes().hex(), "actions": played, "outcome": "episode_end"}
     logits[:A] = 40.0
     for _ in range(4):
-        c.act(0, seen[0], 0.5, logits, SURE, 0)
+        c.act(0, seen[0], 0.5, logits, SURE)
     assert slots.primitive == [3, 1.5]  # the first reward came with the state that began the episode
 
 
@@ -210,16 +213,15 @@ def test_a_slot_whose_skill_cannot_start_is_masked(explore, seen):
     logits = np.zeros(A + 2)
     logits[A + 1] = 50.0  # make_iron_sword is never feasible here
     for i in range(30):
-        choice = c.act(0, seen[i % len(seen)], 0.0, logits, SURE, 0)
+        choice = c.act(0, seen[i % len(seen)], 0.0, logits, SURE)
         assert choice.skill != NAMES.index("make_iron_sword")
 
 
 def test_plans_under_test_are_played_for_real_and_false_promises_counted(tmp_path, seen):
     source = advise(tmp_path, seen, 0, plans=[1, 2, 3])
-    c = controller(source, beta_max=0.0)
-    c.plan_probe = lambda env, plan: True
-    c.start_probability = lambda: 1.0
-    played = [c.act(0, seen[0], 0.0, np.zeros(A), SURE, 0) for _ in range(4)]
+    c = controller(source, tests_plans=True, beta_max=0.0)
+    c.plan_tests = 1.0
+    played = [c.act(0, seen[0], 0.0, np.zeros(A), SURE, lambda env, plan: True) for _ in range(4)]
     assert [p.action for p in played[:3]] == [1, 2, 3]
     c.reset(0)
     figures = c.metrics()
@@ -228,40 +230,38 @@ def test_plans_under_test_are_played_for_real_and_false_promises_counted(tmp_pat
 
 
 def test_an_unlock_that_came_true_is_not_a_false_promise(tmp_path, seen):
-    c = controller(advise(tmp_path, seen, 0, plans=[1, 2]), beta_max=0.0)
-    c.plan_probe = lambda env, plan: True
+    c = controller(advise(tmp_path, seen, 0, plans=[1, 2]), tests_plans=True, beta_max=0.0)
     c.charges[0] = Charge(kind=PLAN, plan=[2], foretold=True)
-    c.act(0, seen[0], 0.0, np.zeros(A), SURE, 0)
+    c.act(0, seen[0], 0.0, np.zeros(A), SURE)
     c.reset(0, 1.0)
     assert c.metrics()["synthetic/false_unlock_rate"] == 0.0
 
 
 def test_health_lost_on_the_way_does_not_hide_an_unlock_and_a_plan_cut_short_says_nothing(tmp_path, seen):
-    c = controller(advise(tmp_path, seen, 0, plans=[1, 2]), beta_max=0.0)
-    c.plan_probe = lambda env, plan: True
+    c = controller(advise(tmp_path, seen, 0, plans=[1, 2]), tests_plans=True, beta_max=0.0)
     c.charges[0] = Charge(kind=PLAN, plan=[2, 2], foretold=True, health=9)
     for reward in (-0.1, 0.8):  # the unlock pays 1, two points of health are lost with it
-        c.act(0, seen[0], reward, np.zeros(A), SURE, 0)
+        c.act(0, seen[0], reward, np.zeros(A), SURE)
     c.reset(0, -0.1)
-    assert c.promises.tolist() == [1, 0]
+    assert c.accounts.promises.tolist() == [1, 0]
     c.charges[0] = Charge(kind=PLAN, plan=[2, 2], foretold=True, health=10**3, steps=1)  # hurt: interrupted
-    c.act(0, seen[0], 0.0, np.zeros(A), SURE, 0)
+    c.act(0, seen[0], 0.0, np.zeros(A), SURE)
     c.reset(0)
-    assert c.promises.tolist() == [1, 0]
+    assert c.accounts.promises.tolist() == [1, 0]
     c.charges[0] = Charge(kind=PLAN, plan=[], foretold=True)
     c.reset(0, 0.1)
-    assert c.promises.tolist() == [2, 1]
+    assert c.accounts.promises.tolist() == [2, 1]
     assert c.metrics()["synthetic/false_unlock_rate"] == 0.5
     again = controller(c.source, beta_max=0.0)
     again.load_state_dict(c.state_dict())
-    assert again.promises.tolist() == [2, 1]
+    assert again.accounts.promises.tolist() == [2, 1]
 
 
 def test_saving_in_the_middle_of_everything_continues_exactly(explore):
     def play(c, env, step, n):
         actions = []
         for _ in range(n):
-            choice = c.act(0, step.state, step.reward, np.linspace(0, 1, A + 2), SURE, 0)
+            choice = c.act(0, step.state, step.reward, np.linspace(0, 1, A + 2), SURE)
             actions.append(choice.action)
             step = env.step(choice.action)
             if step.is_last:
@@ -284,4 +284,4 @@ def test_saving_in_the_middle_of_everything_continues_exactly(explore):
     again, _ = play(d, other, step, 60)
     assert again == expected
     assert d.state_dict() == c.state_dict()
-    assert any(k in (OPTION, ADVICE) for k in [c.charges[0].kind]) or c.totals["steps"] >= 97
+    assert any(k in (OPTION, ADVICE) for k in [c.charges[0].kind]) or c.accounts.totals["steps"] >= 97

@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from lore.advice.source import AdviceSource
 from lore.config import load_config
 from lore.envs.crafter.adapter import CrafterEnv
-from lore.options.charge import ADVICE, OPTION, POLICY, Signals
+from lore.gate.gate import Gate
+from lore.options.charge import ADVICE, OPTION, POLICY
 from lore.options.controller import Controller
 from lore.options.slots import Slots
 from lore_datasets.advice import load_advice
@@ -21,7 +23,7 @@ NAMES = [s.name for s in ENV.skills]
 EXPLORE, SAPLING = NAMES.index("explore"), NAMES.index("collect_sapling")
 CALL = np.where(np.arange(A + 2) == A, 9.0, 0.0)
 """Logits of a policy that nearly always calls the first slot."""
-UNSURE = Signals(1.0, 0.0, 0.0)
+UNSURE = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +52,14 @@ def both(source: AdviceSource, beta: float, hold: int = 10) -> tuple[Controller,
         dataset="said", **{"gate.enabled": True, "options.enabled": True, "options.max_options": 2},
         uncertainty_threshold=0.0, delta_target=100.0, beta_max=beta, hold=hold,
     )  # fmt: skip
-    return Controller(config, source, slots, 1, A, np.random.default_rng(0)), slots
+    return Controller(config, source, slots, Gate(config.gate), 1, A, np.random.default_rng(0)), slots
 
 
 def play(c: Controller, state: np.ndarray, steps: int, logits: np.ndarray = CALL) -> list[tuple[str, bool]]:
     """(who is in charge, whether the advice put it there) after each of some steps in one state."""
     out = []
     for _ in range(steps):
-        c.act(0, state, 0.0, logits, UNSURE, 0)
+        c.act(0, state, 0.0, logits, UNSURE)
         out.append((c.charges[0].kind, c.charges[0].advised))
     return out
 
@@ -65,7 +67,7 @@ def play(c: Controller, state: np.ndarray, steps: int, logits: np.ndarray = CALL
 def test_an_option_of_the_policy_is_an_own_choice_at_every_step_and_the_gate_decides_there_too(tmp_path, here):
     c, _ = both(said(tmp_path, here, A + SAPLING), beta=0.0)
     assert play(c, here, 6) == [(OPTION, False)] * 6
-    assert c.totals["decisions"] == 6
+    assert c.accounts.totals["decisions"] == 6
     assert [trial[0] for trial in c.gate.trust.open[0]] == [0.0] * 6  # six own choices
 
 
@@ -73,7 +75,7 @@ def test_an_option_of_the_policy_ends_where_the_draw_is_one_that_the_advice_adde
     c, slots = both(said(tmp_path, here, 5), beta=0.0)
     play(c, here, 2)
     c.gate.beta_max = 50.0
-    choice = c.act(0, here, 0.5, CALL, UNSURE, 0)
+    choice = c.act(0, here, 0.5, CALL, UNSURE)
     assert choice.action == 5 and choice.skill == -1 and c.charges[0].kind == POLICY
     used = slots.statistics[EXPLORE]
     assert used.outcomes == {"advised_away": 1} and used.reward == 0.5 and used.steps == 2
@@ -108,7 +110,7 @@ def test_advice_is_held_as_long_through_a_slot_as_without_one(tmp_path, here, th
     assert play(c, here, 4, logits) == [(through, True)] * 4
     first = c.charges[0].run
     play(c, here, 1, logits)
-    assert c.totals["decisions"] == 2 and c.charges[0].run is not first
+    assert c.accounts.totals["decisions"] == 2 and c.charges[0].run is not first
     assert c.metrics()["uncertainty_gate/held_share"] == 1.0
     if through == OPTION:
         assert slots.statistics[EXPLORE].outcomes == {"hold_over": 1} and slots.statistics[EXPLORE].judged == 0
@@ -132,7 +134,7 @@ def test_log_probabilities_of_going_on_and_of_every_way_to_end_sum_to_one(tmp_pa
     for seed in range(3000):
         c.load_state_dict(json.loads(saved))
         c.rng = np.random.default_rng(seed)
-        choice = c.act(0, here, 0.0, CALL, UNSURE, 0)
+        choice = c.act(0, here, 0.0, CALL, UNSURE)
         found.setdefault((c.charges[0].kind, choice.skill, choice.log_prob), []).append(choice.log_prob)
     assert {key[:2] for key in found} >= {(OPTION, EXPLORE), (ADVICE, SAPLING), (OPTION, SAPLING)}
     for values in found.values():

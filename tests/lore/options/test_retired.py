@@ -52,22 +52,22 @@ def test_a_new_generation_of_options_comes_every_so_many_episodes(
     tmp_path, own_datasets, monkeypatch, interval, changes
 ):
     from lore.training import loop
-    from lore.training.run import Run
+    from lore.training.run import Training
 
     ref = str(small_advice(own_datasets, CRAFTER, n=40))
-    run = Run(config(100, ref, generation_interval=interval, confidence_threshold=0.0), tmp_path)
-    loop._fill_slots(run)
-    assert (run.slots.skill >= 0).all()
-    before = run.slots.skill.copy()
+    run = Training(config(100, ref, generation_interval=interval, confidence_threshold=0.0), tmp_path)
+    run.fill_slots()
+    assert (run.policy.slots.skill >= 0).all()
+    before = run.policy.slots.skill.copy()
     strange = next(k for k in range(len(CRAFTER.skills)) if k not in before)
-    run.controller.appeal[:] = 0.01
-    run.controller.appeal[strange] = 0.9  # where the agent is now, advice speaks of another skill
+    run.policy.controller.accounts.mean_advice[:] = 0.01
+    run.policy.controller.accounts.mean_advice[strange] = 0.9  # where the agent is now, advice speaks of another skill
     run.steps = run.envs.reset()
     sink = type("Sink", (), {"episode": lambda *_: None})()
-    loop._episode(run, sink, run.steps[0])
-    assert (strange in run.slots.skill) == changes
-    assert (run.slots.skill != before).sum() == int(changes)
-    assert run.learner.slots.tolist() == run.slots.skill.tolist()
+    loop._finish_episode(run, sink, 0, run.steps[0])
+    assert (strange in run.policy.slots.skill) == changes
+    assert (run.policy.slots.skill != before).sum() == int(changes)
+    assert run.learner.slots.tolist() == run.policy.slots.skill.tolist()
 
 
 @pytest.mark.parametrize(("interval", "stays_out"), [(1000, True), (1, False)])
@@ -75,19 +75,19 @@ def test_a_skill_whose_calls_are_worth_too_little_gives_its_slot_up_until_the_ne
     tmp_path, own_datasets, interval, stays_out
 ):
     from lore.training import loop
-    from lore.training.run import Run
+    from lore.training.run import Training
 
     ref = str(small_advice(own_datasets, CRAFTER, n=40))
-    run = Run(config(100, ref, generation_interval=interval, confidence_threshold=0.0), tmp_path)
-    loop._fill_slots(run)
-    poor = int(run.slots.skill[0])
+    run = Training(config(100, ref, generation_interval=interval, confidence_threshold=0.0), tmp_path)
+    run.fill_slots()
+    poor = int(run.policy.slots.skill[0])
     for skill, reward in ((poor, 0.0), (-1, 1.0)):
         for _ in range(200):
-            run.slots.worth.choose(0, skill)
-            run.slots.worth.step(0, reward)
-            run.slots.worth.end(0)
+            run.policy.slots.worth.choose(0, skill)
+            run.policy.slots.worth.step(0, reward)
+            run.policy.slots.worth.end(0)
     run.steps = run.envs.reset()
-    loop._episode(run, type("Sink", (), {"episode": lambda *_: None})(), run.steps[0])
-    assert (poor not in run.slots.skill) == stays_out == run.slots.statistics[poor].waits
-    assert not run.slots.statistics[poor].retired
-    assert run.learner.slots.tolist() == run.slots.skill.tolist()
+    loop._finish_episode(run, type("Sink", (), {"episode": lambda *_: None})(), 0, run.steps[0])
+    assert (poor not in run.policy.slots.skill) == stays_out == run.policy.slots.statistics[poor].waits
+    assert not run.policy.slots.statistics[poor].retired
+    assert run.learner.slots.tolist() == run.policy.slots.skill.tolist()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ import torch
 
 from lore.config import Config, load_config
 from lore.evaluation.evaluate import evaluate
+from lore.training.folder import CHECKPOINT
 from lore.training.loop import train
 from lore.training.metrics import read_jsonl
-from lore.training.run import CHECKPOINT, Run
+from lore.training.run import Training
 from lore_datasets.atomic import held
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import Busy, ConfigError, Diverged, NotFound, SchemeMismatch
@@ -74,13 +76,13 @@ def test_stopping_and_resuming_ends_bit_equal_to_the_undisturbed_run(tmp_path, a
     assert read_jsonl(tmp_path / "straight" / "episodes.jsonl") == read_jsonl(tmp_path / "pieces" / "episodes.jsonl")
 
 
-def plain_losses(run: Run, records: dict) -> torch.Tensor:
+def plain_losses(run: Training, records: dict) -> torch.Tensor:
     """One update of a plain DreamerV3 learner, written out: no path, no hook."""
     from lore.dreamer.actor_critic import imagination_loss, imagine, replay_loss
     from lore.dreamer.losses import total_loss
     from lore.dreamer.types import Latent
 
-    agent, generator, train = run.agent, run.learner.generator, run.config.train
+    agent, generator, train = run.policy.agent, run.learner.generator, run.config.train
     model, critic = agent.world_model, agent.actor_critic
     batch, start = model.split_context({k: torch.from_numpy(v) for k, v in records.items() if k != "indices"})
     losses, seen, _ = model.loss(batch, start, generator)
@@ -96,14 +98,18 @@ def plain_losses(run: Run, records: dict) -> torch.Tensor:
 
 def test_with_every_path_off_the_learner_is_bit_equal_to_the_plain_learner(tmp_path, advice):
     off = config(200, dataset=advice, **{"gate.weights": (0.2, 0.2, 0.6), "gate.hold": 3, "gate.hard_cap": 0.1})
-    runs = [Run(off, tmp_path / "paths-off"), Run(config(200), tmp_path / "plain")]
+    runs = [Training(off, tmp_path / "paths-off"), Training(config(200), tmp_path / "plain")]
     for run in runs:
         run.steps = run.envs.reset()
-    assert runs[0].agent.ensemble is None and runs[0].agent.heads is None and runs[0].learner.synthetic is None
-    assert runs[0].controller.gate is None and runs[0].source is None
+    assert (
+        runs[0].policy.agent.ensemble is None
+        and runs[0].policy.agent.heads is None
+        and runs[0].learner.synthetic is None
+    )
+    assert runs[0].policy.gate is None and runs[0].policy.source is None
     for step in range(70):
         for run in runs:
-            actions, records = run.player.act(run.steps, step)
+            actions, records = run.policy.act(run.steps)
             run.replay.add(0, records[0])
             run.steps = run.envs.step(actions)
         if step >= 45 and step % 5 == 0:
@@ -114,12 +120,12 @@ def test_with_every_path_off_the_learner_is_bit_equal_to_the_plain_learner(tmp_p
             plain.learner.optimiser.zero_grad()
             plain_losses(plain, batches[1]).backward()
             plain.learner.optimiser.step()
-            plain.agent.actor_critic.update_slow()
-    states = [run.agent.state_dict() for run in runs]
+            plain.policy.agent.actor_critic.update_slow()
+    states = [run.policy.agent.state_dict() for run in runs]
     assert set(states[0]) == set(states[1])
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
-    for part in ("learner", "player"):
-        first, second = (getattr(run, part).generator.get_state() for run in runs)
+    for part in ("learner", "policy.player"):
+        first, second = (attrgetter(part)(run).generator.get_state() for run in runs)
         assert torch.equal(first, second), f"{part} drew other random numbers"
 
 
@@ -222,19 +228,19 @@ def test_a_corrupt_checkpoint_falls_back_to_the_one_before(tmp_path):
 
 
 def test_non_finite_updates_are_skipped_and_ten_in_a_row_stop_the_run(tmp_path):
-    run = Run(config(200), tmp_path)
+    run = Training(config(200), tmp_path)
     from lore.training import loop
 
     run.steps = run.envs.reset()
     for _ in range(60):
-        actions, records = run.player.act(run.steps, run.frames)
+        actions, records = run.policy.act(run.steps)
         run.replay.add(0, records[0])
         run.steps = run.envs.step(actions)
-    before = {k: v.clone() for k, v in run.agent.state_dict().items()}
+    before = {k: v.clone() for k, v in run.policy.agent.state_dict().items()}
     run.replay.arrays["reward"][:] = np.nan
     for _ in range(9):
         loop._update(run)
-    kept = [k for k, v in run.agent.state_dict().items() if not torch.equal(v, before[k])]
+    kept = [k for k, v in run.policy.agent.state_dict().items() if not torch.equal(v, before[k])]
     assert kept == []
     with pytest.raises(Diverged, match="10 updates"):
         loop._update(run)
@@ -275,6 +281,6 @@ def test_bfloat16_updates_stay_finite_and_are_another_arithmetic(tmp_path, advic
     assert digest(tmp_path / "float32") != digest(tmp_path / "bf16")
     rows = read_jsonl(tmp_path / "bf16" / "metrics.jsonl")
     assert not any(row.get("opt/skipped") for row in rows)
-    run = Run(config(60, advice, bf16=True), tmp_path / "bf16")
+    run = Training(config(60, advice, bf16=True), tmp_path / "bf16")
     run.restore()
-    assert all(torch.isfinite(p).all() and p.dtype == torch.float32 for p in run.agent.parameters())
+    assert all(torch.isfinite(p).all() and p.dtype == torch.float32 for p in run.policy.agent.parameters())

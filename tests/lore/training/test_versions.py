@@ -9,8 +9,8 @@ from lore.advice.source import AdviceSource
 from lore.config import Config, load_config
 from lore.training import checkpoint
 from lore.training.advice_versions import VERSIONS, is_same_dataset, record, versions
+from lore.training.folder import CHECKPOINT, read_config
 from lore.training.loop import train
-from lore.training.run import CHECKPOINT, read_config
 from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import ConfigError

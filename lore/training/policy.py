@@ -1,0 +1,161 @@
+"""A policy that can play: networks, the advice it reads, the controller that decides who acts. It trains nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from lore.advice.source import AdviceSource
+from lore.advice.uniform import UniformSource, uniform_advice
+from lore.config import SIZES, Config
+from lore.dreamer.disagreement import HEADS
+from lore.envs.base import Step, make_env_fns
+from lore.envs.vector import VectorEnv
+from lore.fast import compiled
+from lore.gate.gate import Gate
+from lore.options.controller import Controller
+from lore.options.slots import Slots
+from lore.training import checkpoint
+from lore.training.agent import Agent, resolve_device
+from lore.training.folder import CHECKPOINT, read_config
+from lore.training.player import Player
+from lore_datasets.advice import AdviceData, shared_advice
+from lore_datasets.environments import get_environment
+from lore_datasets.errors import SchemeMismatch, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+__all__ = ["Policy", "load_policy", "open_advice", "part"]
+
+
+def open_advice(config: Config) -> AdviceData | None:
+    """The advice version of a configuration, None when no path reads one; SchemeMismatch for another game's."""
+    if not config.needs_advice:
+        return None
+    data = shared_advice(config.advice.dataset)
+    if data.environment.name != config.env.name:
+        raise SchemeMismatch(
+            f"advice {data.ref} is about {data.environment.name}, the run plays {config.env.name}",
+            hint="choose an advice dataset of the same environment",
+        )
+    if data.actions != data.environment.vocab.actions:
+        raise SchemeMismatch(
+            f"advice {data.ref} speaks of {len(data.actions)} actions, not of the game's"
+            f" {len(data.environment.vocab.actions)}",
+            hint="make the dataset with this version of the environment",
+        )
+    return uniform_advice(data) if config.advice.prior == "uniform" else data
+
+
+def part(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The entries of a checkpoint under one prefix, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+class Policy:
+    """Agent, advice source, option slots, controller and player of one configuration.
+
+    Args:
+        config: the run's configuration.
+        seed_offset: added to the seed of environments and sampling (evaluation uses another stream than training).
+        is_training: plans are tested in the game now and then (path A).
+        is_advised: False plays with beta 0, the agent alone.
+
+    Attributes:
+        frames: environment steps that the agent was trained for.
+        streams: uint32[5] seeds of replay, environments, controller, player and updates.
+    """
+
+    def __init__(
+        self, config: Config, *, seed_offset: int = 0, is_training: bool = False, is_advised: bool = True
+    ) -> None:
+        self.config = config
+        self.device = resolve_device(config.train.device)
+        compiled.divide_threads(config.train.threads, SIZES[config.model.size], self.device)
+        self.environment = get_environment(config.env.name)
+        self.advice = open_advice(config)
+        self.skills = self.advice.skills if self.advice is not None else ()
+        self.source = self._make_source()
+        self.streams = np.random.SeedSequence((config.train.seed, seed_offset)).generate_state(5)
+        init = torch.Generator().manual_seed(int(np.random.SeedSequence(config.train.seed).generate_state(1)[0]))
+        self.agent = Agent(config, self.environment, len(self.skills), init).to(self.device)
+        self.slots = self._make_slots()
+        self.gate = Gate(config.gate, config.env.num_envs) if config.gate.enabled and is_advised else None
+        self.controller = Controller(
+            config, self.source, self.slots, self.gate, config.env.num_envs, self.agent.num_actions,
+            np.random.default_rng(int(self.streams[2])),
+            tests_plans=is_training and config.synthetic.enabled,
+        )  # fmt: skip
+        generator = torch.Generator(self.device).manual_seed(int(self.streams[3]))
+        self.player = Player(self.agent, self.controller, config.env.num_envs, self.device, generator)
+        self.frames = 0
+
+    def _make_source(self) -> AdviceSource | None:
+        if self.advice is None:
+            return None
+        config = self.config.advice
+        kind = UniformSource if config.prior == "uniform" else AdviceSource
+        return kind(
+            self.advice, min_confidence=config.min_agreement, only_informative=not config.accept_uninformative,
+            cache_size=config.cache_size,
+        )  # fmt: skip
+
+    def _make_slots(self) -> Slots | None:
+        options = self.config.options
+        if not options.enabled:
+            return None
+        return Slots(options.max_options, tuple(s.name for s in self.skills), options.confidence_threshold)
+
+    @property
+    def reference(self) -> str:
+        """``name@vN#digest`` of the advice, empty without."""
+        return str(self.advice.ref) if self.advice is not None else ""
+
+    def make_envs(self) -> VectorEnv:
+        """The environments of this policy's stream, not yet reset."""
+        return VectorEnv(make_env_fns(self.config.env, int(self.streams[1])))
+
+    def act(self, steps: list[Step]) -> tuple[list[int], list[dict[str, Any]]]:
+        """(actions, replay records) for the latest step of every environment."""
+        return self.player.act(steps, self.frames)
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree with: sizes, observation, environment, skills."""
+        return {
+            "size": self.config.model.size,
+            "observation": self.config.env.observation,
+            "environment": self.config.env.name,
+            "entries": self.agent.actor_critic.actions,
+            "skills": len(self.skills),
+            **({"ensemble": HEADS} if self.agent.ensemble is not None else {}),
+            **({"advice_head": True} if self.agent.advice_head is not None else {}),
+        }
+
+    def load(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], *, goes_on: bool = True) -> None:
+        """Networks, gate, slots and controller of a checkpoint; not the player's belief, which belongs to its games.
+
+        ``goes_on`` False: other games begin, so nobody is in charge, and sampling keeps its own stream.
+        """
+        self.agent.load_state_dict(part(tensors, "agent/"))
+        self.controller.load_state_dict(meta["controller"], goes_on=goes_on)
+        self.frames = meta["frames"]
+
+
+def load_policy(folder: Path | str, seed_offset: int, *, is_advised: bool = True) -> Policy:
+    """The policy of a run's checkpoint, for games and sampling of another stream than training.
+
+    UsageError before the first checkpoint. ``is_advised`` False: with beta 0.
+    """
+    config, path = read_config(folder), Path(folder) / CHECKPOINT
+    if not path.exists():
+        raise UsageError(f"{folder} has no checkpoint yet", hint="train it first: lore train")
+    policy = Policy(config, seed_offset=seed_offset, is_advised=is_advised)
+    tensors, meta = checkpoint.load(path, policy.identity(), fall_back=True)
+    policy.load(tensors, meta, goes_on=False)
+    return policy

@@ -1,0 +1,78 @@
+"""How far a run is: progress rows, speed, ETA and the training score."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lore.training.clock import Every
+from lore.training.metrics import crafter_score, read_jsonl
+
+if TYPE_CHECKING:
+    from lore.training.run import Training
+
+__all__ = ["Progress", "ProgressLog"]
+
+Progress = dict[str, Any]
+PROGRESS_S = 1.0
+"""Seconds between two progress rows."""
+
+
+class ProgressLog:
+    """Rows of ``progress.jsonl`` and of the callback, speed and ETA.
+
+    Args:
+        run: its counters are reported. on_progress: called with every row.
+
+    Attributes:
+        logged: rows of metrics that were due so far.
+    """
+
+    def __init__(self, run: Training, on_progress: Callable[[Progress], None] | None) -> None:
+        self.run, self.on_progress = run, on_progress
+        self.began, self.before, self.first = time.monotonic(), run.seconds, run.frames
+        self.logged = run.frames // run.config.train.log_interval
+        self.due = Every(PROGRESS_S)
+
+    def elapsed(self) -> float:
+        """Seconds of training, those before this process included."""
+        return self.before + time.monotonic() - self.began
+
+    def rate(self) -> float:
+        """Environment steps per second since this process began."""
+        return (self.run.frames - self.first) / max(1e-6, time.monotonic() - self.began)
+
+    def tick(self) -> None:
+        """A row where one is due."""
+        if self.due():
+            self.report("training")
+
+    def report(self, phase: str, final: bool = False) -> Progress:
+        """Write one row and return it; the ``final`` one has ``interrupted`` and ``training_score``."""
+        run, total = self.run, self.run.config.train.steps
+        left = max(0, total - run.frames)
+        row: Progress = {
+            "phase": phase, "step": run.frames, "total": total, "updates": run.learner.updates,
+            "episodes": run.episodes, "episode_return": float(np.mean(run.recent)) if run.recent else None,
+            "fps": round(self.rate(), 2), "eta_s": round(left / self.rate(), 1) if self.rate() > 0 else None,
+            "seconds": round(self.elapsed(), 1), "advice": run.policy.reference,
+        }  # fmt: skip
+        with (run.folder / "progress.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        if self.on_progress is not None:
+            self.on_progress(row)
+        if final:
+            row = row | {"interrupted": phase == "interrupted", "training_score": _training_score(run)}
+        return row
+
+
+def _training_score(run: Training) -> float | None:
+    """Crafter score over all training episodes so far (the benchmark's protocol)."""
+    rows = read_jsonl(run.folder / "episodes.jsonl")
+    if not rows:
+        return None
+    return crafter_score(100.0 * np.mean([[c > 0 for c in r["achievements"].values()] for r in rows], 0))

@@ -1,0 +1,66 @@
+"""Opening the folder of a run: a fresh one is begun, one with a checkpoint goes on."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from lore.config import to_dict
+from lore.training import checkpoint
+from lore.training.advice_versions import is_same_dataset
+from lore.training.advice_versions import record as record_version
+from lore.training.folder import CHECKPOINT, CONFIG, machine, read_config, recorded_advice
+from lore_datasets.atomic import write_json
+from lore_datasets.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lore.training.run import Training
+
+__all__ = ["open_folder"]
+
+_LOG = logging.getLogger("lore")
+
+
+def open_folder(run: Training) -> tuple[bool, bool]:
+    """Restore when there is a checkpoint; refuse a folder that belongs to another configuration.
+
+    Another version of the same advice dataset is no other configuration. (resumed, with another version than before).
+    """
+    policy, path = run.policy, run.folder / CONFIG
+    checkpoint.clean(run.folder / CHECKPOINT)
+    if path.exists():
+        _check_same(run)
+    renewed = False
+    resumed = (run.folder / CHECKPOINT).exists() or checkpoint.previous_path(run.folder / CHECKPOINT).exists()
+    if resumed:
+        meta = run.restore()
+        saved, renewed = meta["machine"], meta["advice"] != policy.reference
+        if saved != machine():
+            _LOG.warning("resume is statistical, not bit-exact: saved on %s, now %s", saved, machine())
+    write_json(path, {"config": to_dict(run.config), "advice": policy.reference, "machine": machine()})
+    if policy.advice is not None:
+        record_version(run.folder, run.frames, run.learner.updates, policy.reference)
+    if policy.source is not None and policy.source.ignored:
+        _LOG.warning(
+            "advice %s is not used: on held-out rows a guesser that never sees the state foretells it as well"
+            " (--advice.accept-uninformative uses it all the same)",
+            policy.reference,
+        )
+    return resumed, renewed
+
+
+def _check_same(run: Training) -> None:
+    """ConfigError when the folder was started with other settings."""
+    before, now = to_dict(read_config(run.folder)), to_dict(run.config)
+    free = {"steps", "save_interval_s", "log_interval", "threads", "device"}
+    if is_same_dataset(recorded_advice(run.folder), run.policy.reference):
+        free.add("dataset")
+    changed = [
+        f"{section}.{name}" for section, body in now.items() for name, value in body.items()
+        if before[section][name] != value and name not in free
+    ]  # fmt: skip
+    if changed:
+        raise ConfigError(
+            f"{run.folder} was started with another {', '.join(changed[:4])}", kept="the run as it was",
+            hint="use the same settings, or another --folder",
+        )  # fmt: skip
