@@ -24,8 +24,8 @@ from lore.envs.crafter.adapter import CrafterEnv
 from lore.options.play import GoalPlayer
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import AnswerError
+from lore_datasets.exchange.shipped import ShippedStore
 from lore_datasets.language.geometry import StateView
-from lore_datasets.store.store import Store
 from lore_datasets.types import SymbolicState
 from pipeline.llm import get_backend
 from pipeline.llm.backends.rules import rank_goals
@@ -44,7 +44,7 @@ ENVIRONMENT = get_environment("crafter")
 def mixed_states(count: int, seed: int, dataset: str = "") -> tuple[np.ndarray, np.ndarray]:
     """(uint8[N, S] packed states, uint8[N] source): ``count`` states in equal parts of the three players."""
     if dataset:
-        arrays = Store().open(dataset).arrays
+        arrays = ShippedStore().open(dataset).arrays
         rows = {path.rpartition("/")[2]: array for path, array in arrays.items()}
         state, source = rows["state"], rows["source"]
     else:

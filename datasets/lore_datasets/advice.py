@@ -16,11 +16,12 @@ from lore_datasets.exchange.shipped import check_meant, shipped_file
 from lore_datasets.keys import check_scheme
 from lore_datasets.language.skills import Skill, parse_skill
 from lore_datasets.schema import KINDS, split_path
+from lore_datasets.store.lineage import newest_model
 from lore_datasets.store.manifest import Artifact
 from lore_datasets.store.store import Store
 from lore_datasets.types import ArtifactRef, Manifest
 
-__all__ = ["AdviceData", "AdviceRows", "advice_from", "load_advice", "model_name", "newest_model", "shared_advice"]
+__all__ = ["AdviceData", "AdviceRows", "advice_from", "load_advice", "shared_advice"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,24 +58,6 @@ class AdviceData:
     skills: tuple[Skill, ...]
     rows: AdviceRows
     model: dict[str, np.ndarray] | None
-
-
-def model_name(name: str) -> str:
-    """Dataset that holds the advice models of dataset ``name``."""
-    return f"{name}-model"
-
-
-def newest_model(store: Store, ref: ArtifactRef, verify: bool = True) -> Artifact | None:
-    """The newest ``advice_model`` whose parent is ``ref`` (same digest), or None."""
-    name = model_name(ref.name)
-    if name not in store.names():
-        return None
-    for version in reversed(store.versions(name)):
-        manifest = store.manifest(f"{name}@v{version}")
-        digests = [ArtifactRef.parse(parent)[2] or "-" for parent in manifest.parents]
-        if manifest.kind == "advice_model" and any(ref.digest.startswith(d) for d in digests):
-            return store.open(f"{name}@v{version}", verify=verify)
-    return None
 
 
 def load_advice(where: str | ArtifactRef, root: Path | str | None = None, *, texts: bool = True) -> AdviceData:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from lore_datasets.errors import BadInput
+from lore_datasets.errors import BadInput, shown
 
 __all__ = ["NAME_PATTERN", "Recipe", "Vocab"]
 
@@ -77,8 +77,6 @@ class Vocab:
             return names.index(name)
         except ValueError:
             from difflib import get_close_matches
-
-            from lore_datasets.errors import shown
 
             near = get_close_matches(str(name), names, n=3)
             hint = f"did you mean {', '.join(near)}?" if near else f"one of: {', '.join(names)}"

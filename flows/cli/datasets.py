@@ -12,7 +12,7 @@ import tyro
 from lore_datasets.errors import UsageError
 
 if TYPE_CHECKING:
-    from lore_datasets.store.store import Store
+    from lore_datasets.exchange.shipped import ShippedStore
     from lore_datasets.types import ArtifactRef, Manifest
 
 __all__ = ["diff", "export", "gc", "import_file", "lineage", "list_datasets", "rollback", "show", "tag", "verify"]
@@ -21,10 +21,10 @@ Name = Annotated[str, tyro.conf.Positional]
 File = Annotated[Path, tyro.conf.Positional]
 
 
-def _store(root: Path | None) -> Store:
-    from lore_datasets.store.store import Store
+def _store(root: Path | None) -> ShippedStore:
+    from lore_datasets.exchange.shipped import ShippedStore
 
-    return Store(root)
+    return ShippedStore(root)
 
 
 def _dump(value: Any) -> None:
@@ -159,10 +159,10 @@ def _about(found: dict[str, Any]) -> dict[str, str]:
     return lines
 
 
-def _card(store: Store, ref: str, form: str, license: str, file: Path | None) -> str:
-    from lore_datasets.advice import newest_model
+def _card(store: ShippedStore, ref: str, form: str, license: str, file: Path | None) -> str:
     from lore_datasets.errors import LoreError
     from lore_datasets.exchange.card import croissant, markdown
+    from lore_datasets.store.lineage import newest_model
 
     full = store.resolve(ref)
     manifest = store.manifest(full)

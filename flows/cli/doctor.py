@@ -82,9 +82,9 @@ def _device() -> Iterator[Line]:
 
 def _store() -> Iterator[Line]:
     from lore_datasets.errors import LoreError
-    from lore_datasets.store.store import Store
+    from lore_datasets.exchange.shipped import ShippedStore
 
-    store = Store()
+    store = ShippedStore()
     root, beside = store.root, store.beside
     near = next(p for p in (beside, *beside.absolute().parents) if p.exists())
     free = shutil.disk_usage(near).free / 2**30

@@ -68,9 +68,10 @@ def _several(flags: SeedFlags) -> int:
 
     jobs = flags.jobs()
     if flags.config().needs_advice:
-        from lore_datasets.store.store import Store
+        from lore_datasets.exchange.shipped import ShippedStore
 
-        Store().verify(flags.config().advice.dataset)  # an unknown version or a wrong digest is named before any start
+        # an unknown version or a wrong digest is named before any start
+        ShippedStore().verify(flags.config().advice.dataset)
     found = train_runs(jobs, datasets_root(), flags.workers, flags.dask)
     if not flags.quiet:
         for job, row in zip(jobs, found, strict=True):

@@ -29,7 +29,7 @@ def ablate(job: AblateJob, make: Callable[[AblateJob], dict[str, str]] = make_ad
     the end, and the same command runs it again.
     """
     from flows.report.ablation import write_ablation
-    from lore_datasets.store.store import Store
+    from lore_datasets.exchange.shipped import ShippedStore
 
     folder, todo = Path(job.folder), planned_runs(job)
     with hold(folder):
@@ -39,7 +39,7 @@ def ablate(job: AblateJob, make: Callable[[AblateJob], dict[str, str]] = make_ad
         advice = phases.run("advice", {"advisers": job.advisers}, lambda: make(job)) if advised else {}
         for name, ref in advice.items():
             current().say(f"  adviser {name}: {ref}")
-        _run_all(job, todo, advice, phases, str(Store().root.resolve()))
+        _run_all(job, todo, advice, phases, str(ShippedStore().root.resolve()))
         write_json(folder / "study.json", {"job": asdict(job) | {"config": to_dict(job.config)}, "advice": advice})
         return write_ablation(job, todo, advice)
 

@@ -137,9 +137,9 @@ def shuffle(dataset: str, name: str, seed: int = 0) -> ArtifactRef:
     import numpy as np
 
     from lore_datasets.advice import load_advice
-    from lore_datasets.store.store import Store
+    from lore_datasets.exchange.shipped import ShippedStore
 
-    store = Store()
+    store = ShippedStore()
     data = load_advice(dataset)
     if name in store.names() and store.versions(name) and str(data.ref) in store.manifest(name).parents:
         return store.resolve(name)

@@ -30,10 +30,10 @@ def array_statistics(ref: str, root: Path | None = None, dask: str = "") -> dict
     one. BadInput for another kind; ServiceError when ``dask`` names no cluster that answers.
     """
     from flows.cluster.cluster import check_address, cluster
-    from lore_datasets.store.store import Store
+    from lore_datasets.exchange.shipped import ShippedStore
 
     check_address("dask", dask)
-    store = Store(root)
+    store = ShippedStore(root)
     full = store.resolve(ref)
     manifest = store.manifest(full)
     if manifest.kind not in _ROWS:

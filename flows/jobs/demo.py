@@ -79,9 +79,9 @@ def arm_config(job: DemoJob, arm: str, advice: str) -> Config:
 
 def run_demo(job: DemoJob, folder: Path, steps: Steps) -> dict[str, Any]:
     """All phases in order; returns references, the report's path and the evaluations."""
-    from lore_datasets.store.store import Store
+    from lore_datasets.exchange.shipped import ShippedStore
 
-    terminal, store, began = current(), Store(), time.monotonic()
+    terminal, store, began = current(), ShippedStore(), time.monotonic()
     identity = {"seed": job.seed, "name": job.name, "states": job.states, "rows": job.rows, "epochs": job.epochs}
     phases = Phases(folder, identity)
 

@@ -117,9 +117,9 @@ def dataset_of(run: Path) -> str:
 
 
 def _store() -> Any:
-    from lore_datasets.store.store import Store
+    from lore_datasets.exchange.shipped import ShippedStore
 
-    return Store()
+    return ShippedStore()
 
 
 def _target(folder: Path) -> int:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from flows.jobs.shards import Wrap
     from lore_datasets.advice import AdviceData
     from lore_datasets.environments import Environment
-    from lore_datasets.revisions import Revision
-    from lore_datasets.store.store import Store
+    from lore_datasets.exchange.revisions import Revision
+    from lore_datasets.exchange.shipped import ShippedStore
     from lore_datasets.types import ArtifactRef
     from pipeline.llm.base import LLM
     from pipeline.llm.journal.journal import Journal
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["advise_states", "adviser", "coverage", "distil_model", "estimate", "play_states", "report_advice"]
 
 
-def _store() -> Store:
-    from lore_datasets.store.store import Store
+def _store() -> ShippedStore:
+    from lore_datasets.exchange.shipped import ShippedStore
 
-    return Store()
+    return ShippedStore()
 
 
 def play_states(job: CollectJob) -> ArtifactRef:
@@ -82,7 +82,7 @@ def play_states(job: CollectJob) -> ArtifactRef:
     return ref
 
 
-def _collected(store: Store, name: str, config: dict[str, Any]) -> tuple[ArtifactRef | None, Any]:
+def _collected(store: ShippedStore, name: str, config: dict[str, Any]) -> tuple[ArtifactRef | None, Any]:
     """(newest version made with these settings or None, its states when the collection was interrupted or None)."""
     if name not in store.names() or not store.versions(name):
         return None, None
@@ -114,7 +114,7 @@ def adviser(job: AdviceJob, environment: Environment, journal: Path) -> LLM:
     return backend_from(ask, **options)
 
 
-def _asked(job: AdviceJob) -> tuple[Store, ArtifactRef, Environment, Any, Any]:
+def _asked(job: AdviceJob) -> tuple[ShippedStore, ArtifactRef, Environment, Any, Any]:
     """(store, states version, environment, states to ask about, pipeline settings); known states are left out."""
     import numpy as np
 
@@ -156,7 +156,7 @@ def _asked(job: AdviceJob) -> tuple[Store, ArtifactRef, Environment, Any, Any]:
     return store, source.ref, environment, packed, settings
 
 
-def _is_made(store: Store, name: str, source: ArtifactRef, settings: Any) -> bool:
+def _is_made(store: ShippedStore, name: str, source: ArtifactRef, settings: Any) -> bool:
     """True when the newest version of ``name`` came from these states with these settings."""
     if name not in store.names() or not store.versions(name):
         return False
@@ -166,7 +166,7 @@ def _is_made(store: Store, name: str, source: ArtifactRef, settings: Any) -> boo
     return str(source) in manifest.parents and manifest.config == to_dict(settings)
 
 
-def _journal(job: AdviceJob, store: Store) -> Path:
+def _journal(job: AdviceJob, store: ShippedStore) -> Path:
     return Path(job.journal) if job.journal else store.beside / "journal.sqlite"
 
 
@@ -215,7 +215,7 @@ def advise_states(job: AdviceJob, wrap: Wrap | None = None) -> ArtifactRef:
 
 def _revisions(job: AdviceJob) -> list[Revision]:
     """Requests for better skills of the runs that the job names."""
-    from lore_datasets.revisions import read_revisions
+    from lore_datasets.exchange.revisions import read_revisions
 
     return [each for folder in job.revisions.split(",") if folder.strip() for each in read_revisions(folder.strip())]
 
@@ -239,8 +239,8 @@ def distil_model(ref: ArtifactRef, epochs: int = 30, seed: int = 0) -> ArtifactR
     """Train the advice model of a version and commit it as its child; one that can be used is taken as it is."""
     from lore.advice.distil import distil
     from lore.advice.model import is_current
-    from lore_datasets.advice import newest_model
     from lore_datasets.environments import get_environment
+    from lore_datasets.store.lineage import newest_model
 
     store = _store()
     before = newest_model(store, ref)
@@ -260,7 +260,7 @@ def distil_model(ref: ArtifactRef, epochs: int = 30, seed: int = 0) -> ArtifactR
 
 def coverage(ref: ArtifactRef) -> dict[str, float]:
     """Held-out figures of a version's advice model: agreement of the model, coverage and agreement of goal keys."""
-    from lore_datasets.advice import newest_model
+    from lore_datasets.store.lineage import newest_model
 
     found = newest_model(_store(), ref, verify=False)
     about = found.manifest.provenance if found is not None else {}

@@ -218,10 +218,10 @@ def _leaves(values: Mapping[str, Any]) -> set[str]:
 def check_datasets(schedules: Sequence[Schedule], path: Path) -> None:
     """NotFound with the line when a deployment names a run or a dataset that neither exists nor is made by another."""
     from flows.jobs.rounds import dataset_of
-    from lore_datasets.store.store import Store
+    from lore_datasets.exchange.shipped import ShippedStore
     from lore_datasets.types import ArtifactRef
 
-    store = Store()
+    store = ShippedStore()
     made = {s.job.name for s in schedules if isinstance(s.job, (CollectJob, AdviceJob))}
     for each in schedules:
         job = each.job

@@ -31,9 +31,9 @@ def _cost(cost: Mapping[str, Any]) -> str:
 
 
 def _manifest(ref: str) -> Any:
-    from lore_datasets.store.store import Store
+    from lore_datasets.exchange.shipped import ShippedStore
 
-    return Store().manifest(ref)
+    return ShippedStore().manifest(ref)
 
 
 def states_page(ref: str) -> str:
@@ -49,7 +49,7 @@ def states_page(ref: str) -> str:
 def advice_page(made: Mapping[str, str]) -> str:
     """Of an advice version: what it holds, cost, and the quality of its answers as a table."""
     from flows.jobs.tasks import coverage
-    from lore_datasets.store.store import Store
+    from lore_datasets.exchange.shipped import ShippedStore
 
     ref = made["advice"]
     manifest = _manifest(ref)
@@ -59,7 +59,7 @@ def advice_page(made: Mapping[str, str]) -> str:
         "rounds": manifest.counts.get("rounds", 1), "cost of the last round": _cost(manifest.cost),
         "parents": ", ".join(f"`{p}`" for p in manifest.parents),
     }  # fmt: skip
-    about = coverage(Store().resolve(ref))
+    about = coverage(ShippedStore().resolve(ref))
     next_ = [f"lore datasets show '{ref}'", f"lore train --gate.enabled --advice.dataset '{ref}'"]
     counts = manifest.provenance.get("round_counts", {})
     quality = [{"figure": k, "value": v} for k, v in counts.get("rates", {}).items()]

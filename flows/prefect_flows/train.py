@@ -84,9 +84,9 @@ def train_seeds(job: SeedsJob) -> Any:
     """Train several seeds from one pinned advice version, one task each; Cancelled when this machine trains already."""
     root, jobs = datasets_root(), job.jobs()
     if job.dataset:
-        from lore_datasets.store.store import Store
+        from lore_datasets.exchange.shipped import ShippedStore
 
-        Store().verify(job.dataset)  # an unknown version or a wrong digest is named before anything starts
+        ShippedStore().verify(job.dataset)  # an unknown version or a wrong digest is named before anything starts
     try:
         with trainer_slot(f"train {job.folder}"):
             at_a_time = job.workers or (len(jobs) if job.dask else os.cpu_count() or 1)

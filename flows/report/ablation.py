@@ -218,10 +218,10 @@ def table(found: dict[str, Any]) -> str:
 
 def _cost(advice: str) -> dict[str, Any]:
     """What a version cost; {} when it is not in the store any more."""
-    from lore_datasets.store.store import Store
+    from lore_datasets.exchange.shipped import ShippedStore
 
     try:
-        return dict(Store().manifest(advice).cost)
+        return dict(ShippedStore().manifest(advice).cost)
     except LoreError:
         return {}
 

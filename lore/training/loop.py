@@ -19,7 +19,7 @@ from lore.training.resume import open_folder
 from lore.training.run import Training
 from lore.training.stopping import stop_signals
 from lore_datasets.errors import Diverged
-from lore_datasets.revisions import write_revisions
+from lore_datasets.exchange.revisions import write_revisions
 
 __all__ = ["train"]
 

@@ -23,7 +23,7 @@ from lore.training.folder import CHECKPOINT, machine, recorded_advice
 from lore.training.learner import Learner
 from lore.training.metrics import Means
 from lore.training.policy import Policy, part
-from lore_datasets.revisions import Revision
+from lore_datasets.exchange.revisions import Revision
 
 __all__ = ["Training"]
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from lore_datasets.advice import AdviceData
 from lore_datasets.environments import Environment
+from lore_datasets.exchange.revisions import Revision
 from lore_datasets.language.geometry import StateView
-from lore_datasets.revisions import Revision
 from lore_datasets.store.store import Store
 from lore_datasets.types import ArtifactRef, SymbolicState
 from pipeline.config import PipelineConfig

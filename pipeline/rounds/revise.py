@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lore_datasets.errors import BadInput, ConfigError
+from lore_datasets.exchange.revisions import Revision
 from lore_datasets.language.skills import Skill
-from lore_datasets.revisions import Revision
 from lore_datasets.types import SymbolicState
 from pipeline.llm.base import Prompt
 from pipeline.questions.check import Rejected, TrialRun, check_skills

@@ -11,9 +11,9 @@ import numpy as np
 
 from lore_datasets.environments import Environment
 from lore_datasets.errors import BadInput, ConfigError
+from lore_datasets.exchange.revisions import Revision
 from lore_datasets.language.geometry import StateView, shared_view
 from lore_datasets.language.skills import Skill, parse_skill
-from lore_datasets.revisions import Revision
 from lore_datasets.store.store import Store
 from lore_datasets.types import SymbolicState
 from pipeline.config import PipelineConfig

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lore_datasets.advice import load_advice, newest_model, shared_advice
+from lore_datasets.advice import load_advice, shared_advice
 from lore_datasets.errors import BadInput, SchemeMismatch
 from lore_datasets.exchange.hdf5 import export_hdf5, read_hdf5
 from lore_datasets.keys import fine_keys
 from lore_datasets.language.skills import parse_skill
+from lore_datasets.store.lineage import newest_model
 from lore_datasets.store.store import Store
 from lore_datasets.testing import random_advice, small_model
 from lore_datasets.types import SymbolicState

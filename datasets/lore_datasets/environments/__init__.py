@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["ENVIRONMENTS", "Environment", "get_environment"]
 
 ENVIRONMENTS = {"crafter": "lore_datasets.environments.crafter"}
-"""Environment name -> module with ``VOCAB``, ``KEY_SCHEME``, ``base_skills()`` and perhaps ``UNLOCKS`` and
+"""Environment name -> package with ``VOCAB``, ``KEY_SCHEME``, ``base_skills()`` and perhaps ``UNLOCKS`` and
 ``rules()``."""
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,13 +22,13 @@ from lore_datasets.atomic import replacing
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import CorruptArtifact, LoreError, NotFound, shown
 from lore_datasets.schema import check_layout
+from lore_datasets.store.commit import commit_version
+from lore_datasets.store.lineage import model_name, newest_model
 from lore_datasets.store.manifest import Artifact, canonical_json, check_arrays, sealed, unsealed
 from lore_datasets.store.migrate import migrated
 from lore_datasets.store.repository import check_space, guarded
+from lore_datasets.store.store import Store
 from lore_datasets.types import ArtifactRef, Manifest
-
-if TYPE_CHECKING:
-    from lore_datasets.store.store import Store
 
 __all__ = ["export_hdf5", "import_hdf5", "read_hdf5", "write_hdf5"]
 
@@ -40,8 +41,6 @@ _MAX_MANIFEST = 64 * 2**20
 
 def export_hdf5(store: Store, ref: ArtifactRef | str, path: Path | str) -> ArtifactRef:
     """Write a version (with the newest advice model of an advice version) to one file, at once or not at all."""
-    from lore_datasets.advice import newest_model
-
     artifact = store.open(ref)
     model = newest_model(store, artifact.ref) if artifact.manifest.kind == "advice" else None
     write_hdf5(Artifact(artifact.manifest, artifact.arrays, model), path)
@@ -69,8 +68,6 @@ def import_hdf5(path: Path | str, store: Store, name: str | None = None) -> Arti
 
     The version number is kept where it is free. ``name`` renames the dataset (and its model).
     """
-    from lore_datasets.advice import model_name
-
     artifact = read_hdf5(path)
     target = name if name is not None else artifact.manifest.name
     ref = _commit_copy(store, artifact, target, ())
@@ -106,10 +103,6 @@ def read_hdf5(path: Path | str, verify: bool = True, wanted: Callable[[str], boo
 
 
 def _commit_copy(store: Store, artifact: Artifact, name: str, parents: tuple[str, ...]) -> ArtifactRef:
-    from dataclasses import replace
-
-    from lore_datasets.store.commit import commit_version
-
     manifest = artifact.manifest
     if name in store.names():
         for version in store.versions(name):

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import sysconfig
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from lore_datasets.errors import BadInput, NotFound
+from lore_datasets.exchange.hdf5 import import_hdf5
+from lore_datasets.store.store import Store
 from lore_datasets.types import ArtifactRef
 
-if TYPE_CHECKING:
-    from lore_datasets.store.store import Store
-
-__all__ = ["check_meant", "restore", "shipped_file", "shipped_files"]
+__all__ = ["ShippedStore", "check_meant", "shipped_file", "shipped_files"]
 
 
 def shipped_files() -> dict[str, Path]:
@@ -43,12 +42,18 @@ def check_meant(where: str | ArtifactRef, found: ArtifactRef) -> None:
         raise NotFound(f"no version {where} comes with LoRe", hint=f"there is: {found}")
 
 
-def restore(name: str, store: Store) -> ArtifactRef | None:
-    """Import the shipped dataset ``name``, with its advice model, into a store that lacks it; None when none is.
+class ShippedStore(Store):
+    """A :class:`Store` where the datasets that come with LoRe stand too: each is imported at its first use.
 
-    Every digest is recomputed first: CorruptArtifact names the array that does not hold.
+    Every digest is recomputed first: CorruptArtifact names the array that does not hold, and nothing enters the store.
     """
-    from lore_datasets.exchange.hdf5 import import_hdf5
 
-    file = shipped_file(name, store)
-    return import_hdf5(file, store, name) if file is not None else None
+    def _open(self, name: str) -> Any:
+        try:
+            return super()._open(name)
+        except NotFound:
+            file = shipped_file(name, self)
+            if file is None:
+                raise
+            import_hdf5(file, self, name)
+            return super()._open(name)

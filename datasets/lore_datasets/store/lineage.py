@@ -1,12 +1,13 @@
-"""Where a version came from: its parents, their parents, and so on."""
+"""Where a version came from (its parents, their parents, and so on), and the advice model that was made of it."""
 
 from __future__ import annotations
 
 from lore_datasets.errors import NotFound
+from lore_datasets.store.manifest import Artifact
 from lore_datasets.store.store import Store
 from lore_datasets.types import ArtifactRef, Manifest
 
-__all__ = ["lineage", "mermaid"]
+__all__ = ["lineage", "mermaid", "model_name", "newest_model"]
 
 Line = tuple[str, Manifest | None, int]
 """(reference text, manifest or None when the store does not hold it, generations back)."""
@@ -44,3 +45,21 @@ def mermaid(lines: list[Line]) -> str:
             f"    {ids[parent]} --> {ids[text]}" for parent in (manifest.parents if manifest else ()) if parent in ids
         ]
     return "\n".join(out)
+
+
+def model_name(name: str) -> str:
+    """Dataset that holds the advice models of dataset ``name``."""
+    return f"{name}-model"
+
+
+def newest_model(store: Store, ref: ArtifactRef, verify: bool = True) -> Artifact | None:
+    """The newest ``advice_model`` whose parent is ``ref`` (same digest), or None."""
+    name = model_name(ref.name)
+    if name not in store.names():
+        return None
+    for version in reversed(store.versions(name)):
+        manifest = store.manifest(f"{name}@v{version}")
+        digests = [ArtifactRef.parse(parent)[2] or "-" for parent in manifest.parents]
+        if manifest.kind == "advice_model" and any(ref.digest.startswith(d) for d in digests):
+            return store.open(f"{name}@v{version}", verify=verify)
+    return None

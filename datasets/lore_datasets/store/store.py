@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from lore_datasets.errors import BadInput, NotFound, shown
-from lore_datasets.exchange.shipped import restore
 from lore_datasets.store.bucket import Bucket
+from lore_datasets.store.diff import diff_artifacts
 from lore_datasets.store.manifest import Artifact, ref_of, to_dict
 from lore_datasets.store.reader import open_version, read_arrays, read_manifest, stored_arrays
 from lore_datasets.store.repository import (
@@ -122,7 +122,7 @@ class Store:
 
     def writer(self, name: str, kind: str, **draft: Unpack[Draft]) -> Writer:
         """A writer of the next version of ``name``; see :class:`lore_datasets.store.writer.Writer`."""
-        return Writer(self, name, kind, **draft)
+        return Writer(self.root, name, kind, wait=self.wait, **draft)
 
     def labels(self, name: str) -> dict[str, int]:
         """Label -> version of the labels that :meth:`tag` has set."""
@@ -152,8 +152,6 @@ class Store:
 
     def diff(self, a: str | ArtifactRef, b: str | ArtifactRef) -> dict[str, Any]:
         """What changed from ``a`` to ``b`` as plain JSON; see :func:`lore_datasets.store.diff.diff_artifacts`."""
-        from lore_datasets.store.diff import diff_artifacts
-
         return diff_artifacts(self.open(a), self.open(b))
 
     def gc(self, name: str | None = None) -> dict[str, int]:
@@ -172,12 +170,7 @@ class Store:
         return freed
 
     def _open(self, name: str) -> Any:
-        try:
-            return open_repository(self.root, name)
-        except NotFound:  # one of those that come with LoRe is imported at its first use
-            if restore(name, self) is None:
-                raise
-            return open_repository(self.root, name)
+        return open_repository(self.root, name)
 
     def _versions(self, repository: Any, name: str) -> list[int]:
         with guarded(f"listing the versions of {name}", "the files as they are"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Required, TypedDict, Unpack
+from typing import Any, Required, TypedDict, Unpack
 
 import numpy as np
 
@@ -15,11 +15,8 @@ from lore_datasets.language.skills import Skill
 from lore_datasets.schema import FREE_DTYPES, KINDS, SCHEMA, array_path, check_group, fill_keys, split_path
 from lore_datasets.store.commit import check_skills, commit_version
 from lore_datasets.store.manifest import canonical_json
-from lore_datasets.store.repository import check_name, repository_path
+from lore_datasets.store.repository import Root, check_name, repository_path
 from lore_datasets.types import ArtifactRef, Manifest
-
-if TYPE_CHECKING:
-    from lore_datasets.store.store import Store
 
 __all__ = ["Draft", "Writer"]
 
@@ -50,16 +47,16 @@ class Writer:
     ``advice_model`` versions stand alone. Made by :meth:`lore_datasets.store.store.Store.writer`.
     """
 
-    def __init__(self, store: Store, name: str, kind: str, **draft: Unpack[Draft]) -> None:
+    def __init__(self, root: Root, name: str, kind: str, *, wait: float, **draft: Unpack[Draft]) -> None:
         check_name(name)
-        if isinstance(store.root, Path):
-            repository_path(store.root, name)
+        if isinstance(root, Path):
+            repository_path(root, name)
         if kind not in KINDS:
             raise BadInput(f"unknown kind {shown(kind)!r}", hint=f"one of: {', '.join(KINDS)}")
         given = draft["environment"]
         self.environment = get_environment(given) if isinstance(given, str) else given
         skills, actions = draft.get("skills", ()), tuple(draft.get("actions", ()))
-        self._store = store
+        self._root, self._wait = root, wait
         self._groups: dict[str, dict[str, list[np.ndarray]]] = {}
         self._known = {s.name: s for s in (*self.environment.skills, *(s for s in skills if isinstance(s, Skill)))}
         self._base = Manifest(
@@ -149,7 +146,7 @@ class Writer:
             (group, name): _join(chunks) for group, named in self._groups.items() for name, chunks in named.items()
         }
         draft = replace(self._base, message=str(message)[:1000], counts=self._counts, cost=self._cost)
-        ref = commit_version(self._store.root, draft, arrays, wait=self._store.wait)
+        ref = commit_version(self._root, draft, arrays, wait=self._wait)
         self._done = True
         self._groups.clear()
         return ref

@@ -10,7 +10,7 @@ from lore_datasets.advice import load_advice
 from lore_datasets.errors import CorruptArtifact, NotFound
 from lore_datasets.exchange import shipped
 from lore_datasets.exchange.hdf5 import read_hdf5
-from lore_datasets.store.store import Store
+from lore_datasets.exchange.shipped import ShippedStore
 from lore_datasets.testing import small_advice
 
 NAMES = ("crafter-qwen1.5b", "crafter-rules")
@@ -30,7 +30,7 @@ def test_each_shipped_dataset_loads_by_name_from_an_empty_folder_and_writes_noth
 
 
 def test_a_store_takes_a_shipped_dataset_in_at_first_use_with_its_model_and_the_same_digest(name, tmp_path):
-    store = Store(tmp_path)
+    store = ShippedStore(tmp_path)
     ref = store.verify(name)
     assert ref == load_advice(name, tmp_path / "none").ref
     assert store.names() == [name, f"{name}-model"]
@@ -79,11 +79,11 @@ def test_a_damaged_shipped_file_is_refused_by_name_and_nothing_enters_the_store(
     assert "crafter-broken" in shipped.shipped_files()
     for use in (
         lambda: load_advice("crafter-broken", tmp_path / "s"),
-        lambda: Store(tmp_path / "s").show("crafter-broken"),
+        lambda: ShippedStore(tmp_path / "s").show("crafter-broken"),
     ):
         with pytest.raises(CorruptArtifact, match="logits"):
             use()
-    assert Store(tmp_path / "s").names() == []
+    assert ShippedStore(tmp_path / "s").names() == []
 
 
 def _offset(file, path):

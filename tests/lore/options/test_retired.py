@@ -8,8 +8,8 @@ from lore.config import load_config
 from lore.options import slots
 from lore.training.loop import train
 from lore_datasets.environments import get_environment
+from lore_datasets.exchange.revisions import REVISIONS, read_revisions
 from lore_datasets.language.skills import parse_skill
-from lore_datasets.revisions import REVISIONS, read_revisions
 from lore_datasets.testing import small_advice
 
 CRAFTER = get_environment("crafter")

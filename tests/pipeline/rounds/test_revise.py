@@ -6,7 +6,7 @@ import pytest
 
 from lore_datasets.advice import load_advice
 from lore_datasets.errors import ConfigError
-from lore_datasets.revisions import Revision
+from lore_datasets.exchange.revisions import Revision
 from pipeline.config import AdviseConfig, AskConfig, PipelineConfig
 from pipeline.llm import get_backend
 from pipeline.llm.journal.journal import Journal

@@ -1,17 +1,10 @@
-"""Crafter 1.8.3 as the contract sees it: words, recipes and base skills (facts read off the game's data.yaml and
-objects.py)."""
+"""The words of Crafter 1.8.3 and what each action needs (facts read off the game's data.yaml and objects.py)."""
 
 from __future__ import annotations
 
-import json
-from functools import cache
-from importlib import resources
-
-from lore_datasets.language.programs import Program, parse_program
-from lore_datasets.language.skills import Skill, parse_skill
 from lore_datasets.vocab import Recipe, Vocab
 
-__all__ = ["KEY_SCHEME", "UNLOCKS", "VOCAB", "base_skills", "rules"]
+__all__ = ["KEY_SCHEME", "UNLOCKS", "VOCAB"]
 
 KEY_SCHEME = "crafter/1"
 """Names the hash of states (see :mod:`lore_datasets.keys`); changes whenever a key would change."""
@@ -80,17 +73,3 @@ VOCAB = Vocab(
     recipes=_recipes(),
     hostile=("zombie", "skeleton", "arrow"),
 )  # fmt: skip
-
-
-@cache
-def base_skills() -> tuple[Skill, ...]:
-    """The embedded skill library (crafter_skills.json), checked on first use."""
-    text = resources.files("lore_datasets.environments").joinpath("crafter_skills.json").read_text()
-    return tuple(parse_skill(entry, VOCAB) for entry in json.loads(text))
-
-
-@cache
-def rules() -> Program:
-    """The rule book as a priority program (crafter_program.json); written by people, no language model's."""
-    text = resources.files("lore_datasets.environments").joinpath("crafter_program.json").read_text()
-    return parse_program(text, VOCAB, [skill.name for skill in base_skills()])

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lore_datasets.errors import BadInput
-from lore_datasets.revisions import REVISIONS, Revision, read_revisions, write_revisions
+from lore_datasets.exchange.revisions import REVISIONS, Revision, read_revisions, write_revisions
 
 ONE = Revision(
     "flee", "{}", 30, 0.1, 7.5, {"done": 3, "stuck": 27}, ("noop", "move_left"), "00ff", "stuck", 900, "a@v1"
