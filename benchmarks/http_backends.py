@@ -1,7 +1,7 @@
 """Questions per second of the HTTP backends: 64 in flight against a server on loopback that takes 200 ms an answer.
 
-``python -m benchmarks.http_backends [bare|openai|gemini ...]``: questions of the size of real ones go through the
-journal and the sender beside it, as in a round; the server is a process of its own. The ideal is in flight / 0.2 s; the
+``python -m benchmarks.http_backends [bare|openai|gemini ...]``: questions of the size of real ones go through a
+journal file, as in a round; the server is a process of its own. The ideal is in flight / 0.2 s; the
 bare row asks with nothing but sockets, which is what the server and the machine give at that moment.
 """
 
@@ -67,9 +67,8 @@ async def _bare(port: int, body: bytes) -> None:
 
 
 def measure(name: str, port: int) -> dict[str, Any]:
-    """Questions per second through one backend and a journal file; CPU milliseconds of all that asks per question."""
+    """Questions per second through one backend and a journal file; CPU milliseconds of this process per question."""
     import numpy as np
-    import psutil
 
     from lore_datasets.environments import get_environment
     from lore_datasets.testing import random_states
@@ -90,12 +89,9 @@ def measure(name: str, port: int) -> dict[str, Any]:
             url = f"http://127.0.0.1:{port}" + ("/v1" if name == "openai" else "")
             llm = backend_from(AskConfig(backend=name, model="loopback", base_url=url, concurrency=IN_FLIGHT))
             journal.ask(llm, [Prompt("prior", "s", f"warm up {i}") for i in range(8)])
-            sender = next(p for p in psutil.Process().children() if "pipeline.llm.http.sending" in p.cmdline())
-            cpu = time.process_time() + sum(sender.cpu_times()[:2])
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), time.process_time()
             answers = journal.ask(llm, prompts)
             assert all(answer.error is None for answer in answers)
-            cpu -= sum(sender.cpu_times()[:2])
         wall, cpu = time.perf_counter() - began, time.process_time() - cpu
     rate, ideal = QUESTIONS / wall, IN_FLIGHT / DELAY_S
     return {"per_s": rate, "of_ideal": rate / ideal, "wall_s": wall, "cpu_ms_each": 1000 * cpu / QUESTIONS}

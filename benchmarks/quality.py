@@ -84,7 +84,7 @@ def judge(llm: LLM, states: np.ndarray, source: np.ndarray, journal: Journal, se
     )
     views = [StateView(state.tobytes(), vocab) for state in states]
     goals = [goals_of(view) for view in views]
-    form = "letter" if getattr(llm, "letters", False) else "json"
+    form = "letter" if llm.capabilities.letters else "json"
     batch = [SymbolicState.unpack(state, ENVIRONMENT.layout) for state in states]
     prompts = [renderer.prior(state, names, answer=form) for state, names in zip(batch, goals, strict=True)]
     began = time.perf_counter()

@@ -57,9 +57,9 @@ class AdviceJob:
     revisions: str = ""
     """Run folders, comma-separated, whose retired skills the adviser is asked to replace, each once."""
     dask: str = ""
-    """Ask on a Dask cluster: the scheduler's address (tcp://host:8786), or local for processes on this machine."""
+    """Cluster that answers for advisers that compute: a Dask scheduler's address (tcp://host:8786), or local."""
     parallel: int = 0
-    """Shards asked about at a time; 0: as many as the cluster has threads; here 2 where a service is asked, else 1."""
+    """Shards on their way at a time, on a cluster threads that answer; 0: 2 for a service, else 1; all its threads."""
 
     def __post_init__(self) -> None:
         check_address("dask", self.dask)

@@ -12,6 +12,8 @@
     │   ├── ProgramError       kind "program"      exit 3   a priority program outside the language or its limits
     │   └── AnswerError        kind "answer"       exit 3   an adviser's answer that cannot be used
     ├── ServiceError           kind "service"      exit 4   an adviser's service failed or is out of quota
+    │   ├── LimitReached       kind "limit"        exit 4   ask.max_cost or ask.max_requests: nothing more was asked
+    │   └── Stopped            kind "stopped"      exit 4   asking was stopped before all questions were asked
     ├── CorruptArtifact        kind "corrupt"      exit 5   digest, CRC or file format does not hold
     │   └── NewerSchema        kind "newer"        exit 5   written by a newer LoRe
     ├── Busy                   kind "busy"         exit 6   somebody else holds the lock
@@ -28,6 +30,7 @@ __all__ = [
     "ConfigError",
     "CorruptArtifact",
     "Diverged",
+    "LimitReached",
     "LoreError",
     "NewerSchema",
     "NoSpace",
@@ -36,6 +39,7 @@ __all__ = [
     "SchemeMismatch",
     "ServiceError",
     "SkillError",
+    "Stopped",
     "UsageError",
     "shown",
 ]
@@ -135,6 +139,18 @@ class ServiceError(LoreError):
 
     kind = "service"
     exit_code = 4
+
+
+class LimitReached(ServiceError):
+    """A limit on cost or requests ended the asking."""
+
+    kind = "limit"
+
+
+class Stopped(ServiceError):
+    """The caller ended the asking."""
+
+    kind = "stopped"
 
 
 class CorruptArtifact(LoreError):

@@ -5,7 +5,7 @@ Heavy imports stand inside the functions, so that a server's worker imports this
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ from flows.terminal import current
 from lore_datasets.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from flows.jobs.shards import Wrap
     from lore_datasets.advice import AdviceData
     from lore_datasets.environments import Environment
@@ -22,10 +24,9 @@ if TYPE_CHECKING:
     from lore_datasets.exchange.shipped import ShippedStore
     from lore_datasets.types import ArtifactRef
     from pipeline.llm.base import LLM
-    from pipeline.llm.journal.journal import Journal
     from pipeline.rounds.advise import DryRun
 
-__all__ = ["advise_states", "adviser", "coverage", "distil_model", "estimate", "play_states", "report_advice"]
+__all__ = ["advise_states", "coverage", "distil_model", "estimate", "play_states", "report_advice"]
 
 
 def _store() -> ShippedStore:
@@ -100,20 +101,6 @@ def _collected(store: ShippedStore, name: str, config: dict[str, Any]) -> tuple[
     return ref, CollectedStates(**fields, sources=tuple(about["sources"]), seed=int(about["seed"]), complete=False)
 
 
-def adviser(job: AdviceJob, environment: Environment, journal: Path) -> LLM:
-    """The backend that ``job.ask`` names."""
-    from pipeline.llm import backend_from
-
-    ask, options = job.ask, {}
-    if ask.backend == "rules" or ":" in ask.backend:
-        options = {"environment": environment}
-    elif ask.backend in ("random", "blind", "degraded"):
-        options = {"seed": job.advise.seed}
-    elif ask.backend == "replay":
-        options = {"journal": journal}
-    return backend_from(ask, **options)
-
-
 def _asked(job: AdviceJob) -> tuple[ShippedStore, ArtifactRef, Environment, Any, Any]:
     """(store, states version, environment, states to ask about, pipeline settings); known states are left out."""
     import numpy as np
@@ -176,10 +163,9 @@ def advise_states(job: AdviceJob, wrap: Wrap | None = None) -> ArtifactRef:
     When all of them are known, the newest version is returned as it is. ``wrap`` stands around every shard that has to
     be asked, where a flow makes a task of it. One run at a time per dataset: Busy otherwise.
     """
-    from flows.cluster.cluster import cluster
-    from flows.cluster.remote_shards import collect_leftovers
-    from flows.jobs.shards import answer_shards, forget
+    from flows.jobs.shards import answer_shards
     from flows.jobs.skill_trials import SkillTrials
+    from pipeline.llm import backend_from
     from pipeline.llm.journal.journal import Journal
     from pipeline.rounds.advise import commit_round, prepare
 
@@ -189,28 +175,34 @@ def advise_states(job: AdviceJob, wrap: Wrap | None = None) -> ArtifactRef:
         current().say(f"  every selected state is advised in {ref} already: nothing to ask")
         return ref
     path = _journal(job, store)
-    folder = path.with_name(f"{path.name}.shards") / job.name
     with (
-        hold(folder),
+        hold(path.with_name(f"{path.name}.asking") / job.name),
         Journal(path) as journal,
-        cluster(job.dask) if job.dask else nullcontext() as client,
         current().bar("ask", len(states)) as bar,
     ):
-        collect_leftovers(folder, journal)
-        llm, trial = adviser(job, environment, path), SkillTrials(environment, job.advise.seed)
-        asked = _revisions(job)
-        now = prepare(states, environment, llm, store, job.name, settings, journal, trial=trial, revisions=asked)
-        done = 0
+        llm = backend_from(job.ask, environment, job.advise.seed, journal)
+        trial, asked = SkillTrials(environment, job.advise.seed), _revisions(job)
+        with _cluster(job, llm) as client:
+            now = prepare(states, environment, llm, store, job.name, settings, journal, trial=trial, revisions=asked)
+            done = 0
 
-        def on_done(count: int) -> None:
-            nonlocal done
-            done += count
-            bar.update(done, len(states))
+            def on_done(count: int) -> None:
+                nonlocal done
+                done += count
+                bar.update(done, len(states))
 
-        results = answer_shards(now, job, folder, on_done, client, wrap)
-        ref = commit_round(now, results, store, job.name, parents=[source])
-        forget(folder)
-        return ref
+            results = answer_shards(now, job, on_done, client, wrap)
+        return commit_round(now, results, store, job.name, parents=[source])
+
+
+def _cluster(job: AdviceJob, llm: LLM) -> AbstractContextManager[Client | None]:
+    """The cluster whose workers answer; None where the job names none, or the adviser is a service."""
+    from flows.cluster.cluster import cluster
+
+    if job.dask and llm.capabilities.is_service:
+        current().say(f"  {llm.name} is a service: this process asks it alone, without the cluster")
+        return nullcontext()
+    return cluster(job.dask) if job.dask else nullcontext()
 
 
 def _revisions(job: AdviceJob) -> list[Revision]:
@@ -222,6 +214,7 @@ def _revisions(job: AdviceJob) -> list[Revision]:
 
 def estimate(job: AdviceJob) -> DryRun:
     """What :func:`advise_states` would ask: questions, tokens, price. Asks nothing, writes nothing."""
+    from pipeline.llm import backend_from
     from pipeline.llm.journal.journal import Journal
     from pipeline.rounds.advise import DryRun, dry_run
 
@@ -229,9 +222,8 @@ def estimate(job: AdviceJob) -> DryRun:
     if not len(states):
         return DryRun(0, 0, 0, 0, 0.0, 0.0, job.ask.backend)
     path = _journal(job, store)
-    journal: Journal
     with Journal(path if path.exists() else ":memory:") as journal:
-        llm = adviser(job, environment, path)
+        llm = backend_from(job.ask, environment, job.advise.seed, journal)
         return dry_run(states, environment, llm, store, job.name, settings, journal, revisions=_revisions(job))
 
 

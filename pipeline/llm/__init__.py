@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import inspect
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lore_datasets.errors import ConfigError, UsageError, shown
 
 if TYPE_CHECKING:
+    from lore_datasets.environments import Environment
     from pipeline.config import AskConfig
     from pipeline.llm.base import LLM
+    from pipeline.llm.journal.journal import Journal
 
 __all__ = ["BACKENDS", "backend_from", "get_backend"]
 
@@ -53,31 +55,40 @@ def get_backend(name: str, **options: Any) -> LLM:
         raise UsageError(f"backend {name} needs the package {package}", hint=f"pip install {package}") from None
 
 
-def backend_from(ask: AskConfig, **options: Any) -> LLM:
-    """The adviser that an :class:`pipeline.config.AskConfig` names; ``options`` are further ones of its constructor."""
-    wanted: dict[str, Any] = {}
+def backend_from(
+    ask: AskConfig, environment: Environment | None = None, seed: int = 0, journal: Journal | None = None
+) -> LLM:
+    """The adviser that an :class:`pipeline.config.AskConfig` names.
+
+    ``environment``: that of a rule book or a user's adapter. ``seed``: of the controls. ``journal``: what ``replay``
+    answers from, and what keeps the names of batch jobs.
+    """
+    options: dict[str, Any] = {}
     if ask.backend in ("gemini", "openai", "local"):
-        wanted = {"timeout_s": ask.timeout_s}
-        wanted |= {"model": ask.model} if ask.model else {}
+        options = {"timeout_s": ask.timeout_s}
+        options |= {"model": ask.model} if ask.model else {}
     if ask.backend in ("gemini", "openai"):
-        wanted |= {"concurrency": ask.concurrency} | ({"base_url": ask.base_url} if ask.base_url else {})
-        wanted |= {name: getattr(ask, name) for name in ("requests_per_minute", "tokens_per_minute")}
+        options |= {"concurrency": ask.concurrency} | ({"base_url": ask.base_url} if ask.base_url else {})
+        options |= {"requests_per_minute": ask.requests_per_minute, "tokens_per_minute": ask.tokens_per_minute}
+    if (ask.backend == "rules" or ":" in ask.backend) and environment is not None:
+        options = {"environment": environment}
     if ":" in ask.backend and ask.model:
-        wanted = {"model": ask.model}
+        options |= {"model": ask.model}
+    if ask.backend in ("random", "blind", "degraded"):
+        options = {"seed": seed}
     if ask.backend == "degraded":
-        wanted = {"dropped": ask.dropped, "wrong": ask.wrong}
+        options |= {"dropped": ask.dropped, "wrong": ask.wrong}
     if ask.backend == "replay":
-        wanted = {"adviser": ask.model}
-    llm = get_backend(ask.backend, **wanted, **options)
+        options = {"adviser": ask.model} | ({} if journal is None else {"journal": journal})
+    llm = get_backend(ask.backend, **options)
     if ask.batch == "off":
-        if getattr(llm, "is_service", False) and not options and ":" not in ask.backend:
-            llm.spec = asdict(ask)  # type: ignore[attr-defined]
         return llm
     from pipeline.llm.backends.batch import GeminiBatch
     from pipeline.llm.backends.gemini import Gemini
+    from pipeline.llm.journal.journal import Journal
 
     assert isinstance(llm, Gemini)
-    return GeminiBatch(llm, ask.batch)
+    return GeminiBatch(llm, Journal() if journal is None else journal, ask.batch)
 
 
 def _make(name: str, options: dict[str, Any]) -> LLM:
@@ -96,8 +107,7 @@ def _make(name: str, options: dict[str, Any]) -> LLM:
     module, attribute = homes[name]
     make = getattr(import_module(module), attribute)
     try:
-        return make(**options)
+        inspect.signature(make).bind(**options)
     except TypeError as error:
-        if "argument" not in str(error):
-            raise
         raise UsageError(f"backend {name}: {shown(error, 160)}", hint="see its class for the options it has") from None
+    return make(**options)

@@ -1,15 +1,25 @@
-"""The one Protocol between the offline phase and whatever answers its questions."""
+"""The contract between the offline phase and whatever answers its questions.
+
+An adviser is an :class:`LLM`: a name, :class:`Capabilities` and ``answer``. A class with ``complete(prompts)`` alone
+becomes one through :func:`as_llm`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["KINDS", "LLM", "Prompt", "Response", "request_hash", "response_from"]
+from lore_datasets.errors import ConfigError
+
+__all__ = [
+    "KINDS", "LLM", "Capabilities", "Completing", "Prompt", "Response", "Stop", "Take", "as_llm", "complete", "never",
+    "request_hash", "response_from",
+]  # fmt: skip
 
 KINDS = ("prior", "plan", "skills")
 """The three questions: which goal or action now, which plans, which new skills."""
@@ -66,6 +76,7 @@ class Response:
         confidence: 0..1 beside ``probabilities``, where the backend gives one; else their entropy decides.
         finish: ``stop``, ``length``, ``blocked`` or ``error``.
         error: None, or what went wrong in one line without secrets.
+        status: HTTP status of a failure, where a server gave one.
     """
 
     text: str
@@ -78,6 +89,7 @@ class Response:
     finish: str = "stop"
     error: str | None = None
     confidence: float | None = None
+    status: int = 0
 
 
 def response_from(body: Mapping[str, Any]) -> Response:
@@ -86,37 +98,137 @@ def response_from(body: Mapping[str, Any]) -> Response:
     return Response(**{**body, "probabilities": None if probabilities is None else tuple(probabilities)})
 
 
-@runtime_checkable
-class LLM(Protocol):
-    """An adviser: ``complete`` answers every prompt, in order, one Response each.
+Take = Callable[[Sequence[tuple[int, Response]]], None]
+"""Receives (index of the prompt, response) pairs; they are written down when it returns."""
+Stop = Callable[[], bool]
+"""True as soon as no further question may begin."""
 
-    ``name`` is ``backend`` or ``backend:model`` and goes into provenance. What a backend may have besides:
 
-    - ``parameters``: JSON-able dict of all else that answers depend on; part of the journal's key.
-    - ``reads_state``: True when answers depend on ``Prompt.state``, which then is part of the key too.
-    - ``answers_once``: True when asking again is pointless (deterministic advisers).
-    - ``kinds``: the questions it can be asked (default: all of :data:`KINDS`).
-    - ``speaks_of``: ``"actions"`` when it is asked about primitive actions alone; goals stay unknown in its rows.
-    - ``attach(journal)``: called before questions, for backends that keep more in the journal than answers.
-    - ``one_shard``: True to be asked about all states at once.
-    - ``letters``: True to be asked for one letter, answered with ``Response.probabilities``.
-    - ``chunk``: questions per ``complete`` call, written to the journal together.
-    - ``stream(prompts)``: yields (index, Response) as answers come in; each is written before the next is taken.
-    - ``answer_to(take, prompts)``: the same, but calls ``take`` with lists of what is there, to be written together.
-    - ``spec``: how another process makes the same adviser; it then asks and writes (:mod:`pipeline.llm.http.sender`).
-    - ``gives_up``: True when its stream ends by itself, early, after failures in a row; it is then heard to the end.
-    - ``where``: who is asked, for messages (default: ``name``).
-    - ``has_answer(prompt)``: False where asking again in other words is pointless.
-    - ``estimate(prompt)``: highest price of a question in US dollars, for limits on cost.
-    - ``about``: what is known of the model beside its name, such as its licence; goes into provenance and card.
-    - ``seconds_per_question``, ``concurrency``: for the estimate of a dry run.
+def never() -> bool:
+    """The :data:`Stop` of a caller that wants all answers."""
+    return False
+
+
+def _free(prompt: Prompt) -> float:
+    return 0.0
+
+
+def _always(prompt: Prompt) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What an adviser can be asked and how; the defaults are those of a plain function that answers any question.
+
+    Attributes:
+        kinds: the questions that it can be asked.
+        parameters: JSON-able dict of all else that answers depend on; part of the journal's key.
+        reads_state: answers depend on ``Prompt.state``, which then is part of the key too.
+        answers_once: asking again is pointless (deterministic advisers).
+        speaks_of: ``goals``, or ``actions`` when it is asked about primitive actions alone; goals then stay unknown.
+        letters: goals are asked for as one letter, answered with ``Response.probabilities``.
+        chunk: questions that ``complete`` is given at a time; they are written to the journal together.
+        one_shard: it wants all states of a round at once.
+        is_service: it waits on a network; its questions are asked by the process that has the journal alone.
+        seconds_per_question, concurrency, requests_per_minute, tokens_per_minute: for the estimate of a dry run; the
+            limits are 0 where there are none.
+        where: who is asked, for messages; empty for the name.
+        about: what is known of the model beside its name, such as its licence; goes into provenance and card.
+        estimate: highest price of a question in US dollars, for limits on cost; None where no price is known.
+        has_answer: whether asking this question again can have an answer.
     """
 
-    name: str
+    kinds: tuple[str, ...] = KINDS
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    reads_state: bool = False
+    answers_once: bool = False
+    speaks_of: str = "goals"
+    letters: bool = False
+    chunk: int = 16
+    one_shard: bool = False
+    is_service: bool = False
+    seconds_per_question: float = 0.001
+    concurrency: int = 1
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+    where: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    estimate: Callable[[Prompt], float] | None = _free
+    has_answer: Callable[[Prompt], bool] = _always
 
+    def seconds(self, questions: int, tokens: int) -> float:
+        """Least time that so many questions and tokens take, by speed and by the limits per minute."""
+        minutes = questions / self.requests_per_minute if self.requests_per_minute else 0.0
+        minutes = max(minutes, tokens / self.tokens_per_minute if self.tokens_per_minute else 0.0)
+        return max(60 * minutes, questions * self.seconds_per_question / max(1, self.concurrency))
+
+
+@runtime_checkable
+class LLM(Protocol):
+    """An adviser; ``name`` is ``backend`` or ``backend:model`` and goes into provenance."""
+
+    name: str
+    capabilities: Capabilities
+
+    def answer(self, prompts: Sequence[Prompt], take: Take, stop: Stop) -> None:
+        """Hand one Response per prompt to ``take``, in any order, several at a time or one by one, from any thread.
+
+        A failure is a Response with ``error``. A question begins only while ``stop()`` is False; those that have begun
+        are waited for and handed over. What ``take`` raises ends the asking and is raised here.
+        """
+        ...
+
+
+class Completing(ABC):
+    """An adviser that answers lists of questions: subclasses give ``name``, ``capabilities`` and :meth:`complete`."""
+
+    name: str
+    capabilities = Capabilities()
+
+    @abstractmethod
     def complete(self, prompts: Sequence[Prompt]) -> list[Response]:
         """One Response per prompt, in order; failures as Responses with ``error``."""
-        ...
+
+    def answer(self, prompts: Sequence[Prompt], take: Take, stop: Stop) -> None:
+        """:meth:`LLM.answer`, ``capabilities.chunk`` questions at a time."""
+        size = max(1, self.capabilities.chunk)
+        for begin in range(0, len(prompts), size):
+            if stop():
+                return
+            take(list(enumerate(self.complete(prompts[begin : begin + size]), begin)))
+
+
+class _Completed(Completing):
+    """A user's object with ``complete``, perhaps with ``capabilities``; attributes of their names count too."""
+
+    def __init__(self, inner: Any) -> None:
+        self.name, self._inner = str(inner.name), inner
+        known = (each.name for each in fields(Capabilities) if hasattr(inner, each.name))
+        named = {name: getattr(inner, name) for name in known}
+        self.capabilities = replace(getattr(inner, "capabilities", Capabilities()), **named)
+
+    def complete(self, prompts: Sequence[Prompt]) -> list[Response]:
+        return list(self._inner.complete(prompts))
+
+
+def as_llm(adviser: Any) -> LLM:
+    """``adviser`` itself when it is an :class:`LLM`, else one around its ``complete(prompts)``; ConfigError without."""
+    if isinstance(adviser, LLM):
+        return adviser
+    if not callable(getattr(adviser, "complete", None)) or not hasattr(adviser, "name"):
+        raise ConfigError(
+            f"{type(adviser).__name__} is no adviser", hint="give it a name and complete(prompts), or answer(...)"
+        )
+    return _Completed(adviser)
+
+
+def complete(llm: LLM, prompts: Sequence[Prompt]) -> list[Response]:
+    """One Response per prompt, in order; those that ``llm`` gave up before have an ``error`` too. Writes no journal."""
+    found: dict[int, Response] = {}
+    llm.answer(prompts, found.update, never)
+    missing = Response("", finish="error", error="not asked")
+    return [found.get(i, missing) for i in range(len(prompts))]
 
 
 def request_hash(model: str, prompt: Prompt, parameters: Mapping[str, Any] | None = None) -> str:

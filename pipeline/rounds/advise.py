@@ -21,7 +21,7 @@ from lore_datasets.language.geometry import StateView
 from lore_datasets.store.store import Store
 from lore_datasets.types import ArtifactRef, SymbolicState
 from pipeline.config import PipelineConfig
-from pipeline.llm.base import KINDS, LLM, Prompt
+from pipeline.llm.base import Prompt, Stop, never
 from pipeline.llm.journal.journal import Journal
 from pipeline.llm.prices import estimate_tokens
 from pipeline.questions.check import Feasible, TrialRun, check_plans, check_prior, feasible_actions
@@ -40,7 +40,7 @@ __all__ = ["DryRun", "Round", "advise", "advise_shard", "commit_round", "dry_run
 def advise(
     states: SymbolicState | np.ndarray,
     environment: Environment,
-    llm: LLM,
+    llm: Any,
     store: Store,
     name: str,
     config: PipelineConfig | None = None,
@@ -55,7 +55,8 @@ def advise(
 ) -> ArtifactRef:
     """Ask ``llm`` about every state and commit the answers as the next version of dataset ``name``.
 
-    ``states``: a batch or uint8[N, S]. ``feasible`` gives the goals that can start in a state (default: the start
+    ``states``: a batch or uint8[N, S]. ``llm``: an :class:`pipeline.llm.base.LLM`, or what has ``complete(prompts)``
+    and a name. ``feasible`` gives the goals that can start in a state (default: the start
     conditions of the skills), ``trial`` plays a new skill in real worlds before it may enter. Interrupts and
     ServiceErrors lose nothing that was answered: the same call goes on from ``journal``. ``on_progress(states done,
     states)`` is called after each shard.
@@ -72,7 +73,7 @@ def advise(
 
 def _row(now: Round, index: int, view: StateView) -> Row:
     """The row of one state before it is asked about."""
-    goals_known = getattr(now.llm, "speaks_of", "goals") == "goals"
+    goals_known = now.llm.capabilities.speaks_of == "goals"
     return Row(index, list(now.feasible(view))[: len(LETTERS)], goals_known)
 
 
@@ -81,11 +82,10 @@ def _questions(now: Round, row: Row, view: StateView) -> list[Prompt]:
     config, renderer = now.config.advise, now.renderer
     state = SymbolicState.unpack(now.packed[row.index], now.environment.layout)
     packed, text = now.packed[row.index].tobytes(), describe(state, now.environment)
-    form = "letter" if getattr(now.llm, "letters", False) else "json"
-    kinds = getattr(now.llm, "kinds", KINDS)
+    form = "letter" if now.llm.capabilities.letters else "json"
     options = row.goals if row.goals and row.goals_known else feasible_actions(view)
     out = [renderer.prior(state, options, order=i, answer=form, text=text, packed=packed) for i in range(config.orders)]
-    if "plan" not in kinds:
+    if "plan" not in now.llm.capabilities.kinds:
         return out
     draw = int.from_bytes(hashlib.blake2b(b"%d" % config.seed + packed, digest_size=4).digest(), "little")
     if draw < config.plan_share * 2**32:
@@ -99,13 +99,13 @@ def questions_of(now: Round, shard: Sequence[int]) -> list[Prompt]:
     return [prompt for i, view in views for prompt in _questions(now, _row(now, i, view), view)]
 
 
-def advise_shard(now: Round, shard: Sequence[int]) -> ShardResult:
-    """Ask about the states of one shard (indices into ``now.packed``) and check what comes back."""
+def advise_shard(now: Round, shard: Sequence[int], stop: Stop = never) -> ShardResult:
+    """Ask about one shard (indices into ``now.packed``) and check what comes back; Stopped once ``stop()`` is True."""
     result = ShardResult()
     views = [now.view(i) for i in shard]
     rows = [_row(now, i, view) for i, view in zip(shard, views, strict=True)]
     questions = [_questions(now, row, view) for row, view in zip(rows, views, strict=True)]
-    asked = iter(now.ask([prompt for each in questions for prompt in each], result))
+    asked = iter(now.ask([prompt for each in questions for prompt in each], result, stop))
     for row, view, each in zip(rows, views, questions, strict=True):
         priors: list[Advice] = []
         for answer in [next(asked) for _ in each]:
@@ -147,7 +147,7 @@ class DryRun:
 def dry_run(
     states: SymbolicState | np.ndarray,
     environment: Environment,
-    llm: LLM,
+    llm: Any,
     store: Store,
     name: str,
     config: PipelineConfig | None = None,
@@ -159,21 +159,18 @@ def dry_run(
     """Count what :func:`advise` would ask, without asking; tokens are upper figures (answers at their cap)."""
     now = prepare(states, environment, llm, store, name, config, journal, feasible=feasible, ask_skills=False)
     prompts: list[Prompt] = []
-    if asks_for_skills(llm, now.config):
+    adviser, known = now.llm, now.llm.capabilities
+    if asks_for_skills(adviser, now.config):
         prompts += skill_prompts(now, sample_views(now))
-    if "skills" in getattr(llm, "kinds", KINDS):
+    if "skills" in known.kinds:
         prompts += revision_prompts(now, revisions)
     prompts += questions_of(now, range(len(now.packed)))
-    keyed = dict(zip(now.journal.keys(llm, prompts), prompts, strict=True))
+    keyed = dict(zip(now.journal.keys(adviser, prompts), prompts, strict=True))
     new = [prompt for key, prompt in keyed.items() if now.journal.get(key) is None]
     tokens = np.array([estimate_tokens(prompt) for prompt in new], np.int64).reshape(-1, 2).sum(0)
-    estimate = getattr(llm, "estimate", None)
-    dollars = sum(estimate(prompt) for prompt in new) if estimate else 0.0
-    dollars = dollars if getattr(llm, "has_price", True) else None
-    each = float(getattr(llm, "seconds_per_question", 0.001)) / max(1, int(getattr(llm, "concurrency", 1)))
-    pace = getattr(llm, "pace", None)
-    seconds = max(len(new) * each, pace.seconds(len(new), int(tokens.sum())) if pace is not None else 0.0)
-    return DryRun(len(keyed), len(new), int(tokens[0]), int(tokens[1]), dollars, seconds, llm.name)
+    dollars = None if known.estimate is None else sum(map(known.estimate, new))
+    seconds = known.seconds(len(new), int(tokens.sum()))
+    return DryRun(len(keyed), len(new), int(tokens[0]), int(tokens[1]), dollars, seconds, adviser.name)
 
 
 def explain(data: AdviceData, row: int) -> str:

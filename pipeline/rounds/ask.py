@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from itertools import compress
 
 from lore_datasets.errors import AnswerError, shown
-from pipeline.llm.base import LLM, Prompt, Response
+from pipeline.llm.base import LLM, Prompt, Response, Stop, never
 from pipeline.llm.journal.journal import Budget, Journal, JournalStats
 from pipeline.questions.check import Rejected
 from pipeline.questions.parse import MAX_ANSWER, Advice, clean_text, parse
 from pipeline.rounds.rows import Row
 
-__all__ = ["Asked", "ShardResult", "ask", "forms", "storable"]
+__all__ = ["Asked", "ShardResult", "ask", "storable"]
 
 _AGAIN = "\n\nYour last answer to this question could not be used (attempt {n}). Answer exactly in the form asked for."
 
@@ -56,24 +56,24 @@ def ask(
     journal: Journal,
     budget: Budget | None = None,
     retries: int = 0,
+    stop: Stop = never,
 ) -> list[Asked]:
     """Ask, parse, and ask again what failed or could not be used (``retries`` times); one Asked per prompt, in order.
 
     A question whose answer could not be used is asked again in other words, one that failed in the same words: so a
     later run finds the answer of the second attempt under the same key. ``names`` are all goals and actions that an
-    answer may name. Answers, rejects and counts are added to ``result``.
+    answer may name. Answers, rejects and counts are added to ``result``. Stopped as soon as ``stop()`` is True.
     """
     out: list[Asked | None] = [None] * len(prompts)
     unusable = [0] * len(prompts)
     todo = list(range(len(prompts)))
-    again = 0 if getattr(llm, "answers_once", False) else retries
-    has_answer = getattr(llm, "has_answer", lambda prompt: True)
-    for attempt in range(again + 1):
+    for attempt in range(1 if llm.capabilities.answers_once else retries + 1):
         asked = [_again(prompts[i], unusable[i]) for i in todo]
         if attempt:
-            asked, todo = _kept(asked, todo, has_answer)
+            can = [llm.capabilities.has_answer(prompt) for prompt in asked]
+            asked, todo = list(compress(asked, can)), list(compress(todo, can))
         keys = journal.keys(llm, asked)
-        responses = journal.ask(llm, asked, budget=budget, stats=result.stats, keys=keys)
+        responses = journal.ask(llm, asked, budget=budget, stats=result.stats, keys=keys, stop=stop)
         for kind, n in Counter([prompt.kind for prompt in asked]).items():
             result.counts[f"questions.{kind}"] += n
         left = []
@@ -95,21 +95,9 @@ def ask(
     return [a for a in out if a is not None]
 
 
-def _kept(asked: list[Prompt], todo: list[int], has_answer: Callable[[Prompt], bool]) -> tuple[list[Prompt], list[int]]:
-    """The questions that asking again can answer, with their indices."""
-    pairs = [(prompt, i) for prompt, i in zip(asked, todo, strict=True) if has_answer(prompt)]
-    return [prompt for prompt, _ in pairs], [i for _, i in pairs]
-
-
 def _again(prompt: Prompt, unusable: int) -> Prompt:
     """The question after ``unusable`` answers that could not be used; only fixed words are added, nothing of them."""
     return replace(prompt, user=prompt.user + _AGAIN.format(n=unusable)) if unusable else prompt
-
-
-def forms(llm: LLM, retries: int) -> list[Callable[[Prompt], Prompt]]:
-    """The wordings in which one question may be asked: as it is, then after one, two, ... unusable answers."""
-    count = 0 if getattr(llm, "answers_once", False) else retries
-    return [partial(_again, unusable=n) for n in range(count + 1)]
 
 
 def storable(text: str) -> str:

@@ -141,16 +141,16 @@ def _cost(now: Round, results: Sequence[ShardResult], rows: int, before: float) 
 
 def _provenance(now: Round, models: Sequence[str]) -> dict[str, Any]:
     templates, systems = {}, {}
-    letter = getattr(now.llm, "letters", False)
-    for kind, file in (("prior", "prior_letter" if letter else "prior"), ("plan", "plan"), ("skills", "skills")):
+    known = now.llm.capabilities
+    for kind, file in (("prior", "prior_letter" if known.letters else "prior"), ("plan", "plan"), ("skills", "skills")):
         template = load_template(now.environment.name, file)
         templates[kind] = {"name": template.name, "version": template.version, "sha256": template.sha256}
         systems[kind] = now.renderer.system(template)
     return {
         "adviser": now.llm.name,
         "models": list(models),
-        "parameters": dict(getattr(now.llm, "parameters", {})),
-        **({"model": dict(about)} if (about := getattr(now.llm, "about", None)) else {}),
+        "parameters": dict(known.parameters),
+        **({"model": dict(known.about)} if known.about else {}),
         "templates": templates,
         "system_prompts": systems,
         **({"skill_trials": _trials(now)} if now.trials else {}),

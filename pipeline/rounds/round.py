@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from lore_datasets.language.skills import Skill, parse_skill
 from lore_datasets.store.store import Store
 from lore_datasets.types import SymbolicState
 from pipeline.config import PipelineConfig
-from pipeline.llm.base import KINDS, LLM, Prompt
+from pipeline.llm.base import LLM, Prompt, Stop, as_llm, never
 from pipeline.llm.journal.journal import Budget, Journal
 from pipeline.questions.check import Feasible, GoalCheck, Trial, TrialRun, check_skills
 from pipeline.questions.prompts import Renderer
@@ -63,7 +64,7 @@ class Round:
     @property
     def shards(self) -> list[range]:
         """Ranges of state indices, one per shard."""
-        size = len(self.packed) if getattr(self.llm, "one_shard", False) else self.config.ask.shard
+        size = len(self.packed) if self.llm.capabilities.one_shard else self.config.ask.shard
         return [range(i, min(i + size, len(self.packed))) for i in range(0, len(self.packed), size)]
 
     @property
@@ -75,16 +76,24 @@ class Round:
         """State ``index`` with its questions."""
         return shared_view(self.packed[index].tobytes(), self.environment.vocab)
 
-    def ask(self, prompts: Sequence[Prompt], result: ShardResult) -> list[Asked]:
+    def ask(self, prompts: Sequence[Prompt], result: ShardResult, stop: Stop = never) -> list[Asked]:
         """:func:`pipeline.rounds.ask.ask` with this round's adviser, journal and budget."""
-        retries = self.config.ask.retries
-        return ask(self.llm, prompts, self.names, result, journal=self.journal, budget=self.budget, retries=retries)
+        return ask(
+            self.llm,
+            prompts,
+            self.names,
+            result,
+            journal=self.journal,
+            budget=self.budget,
+            retries=self.config.ask.retries,
+            stop=stop,
+        )
 
 
 def prepare(
     states: SymbolicState | np.ndarray,
     environment: Environment,
-    llm: LLM,
+    llm: Any,
     store: Store,
     name: str,
     config: PipelineConfig | None = None,
@@ -100,12 +109,12 @@ def prepare(
     ``revisions``: skills that a training run gave up; each is asked about once per dataset.
     ``trial`` plays each new skill in real worlds before it enters (see :class:`pipeline.questions.check.Trial`).
     """
-    config = config or PipelineConfig()
+    config, llm = config or PipelineConfig(), as_llm(llm)
     packed = states.pack() if isinstance(states, SymbolicState) else np.asarray(states)
     SymbolicState.unpack(packed, environment.layout)  # BadInput when it is another environment's
     if packed.ndim != 2 or not len(packed):
         raise BadInput(f"states of shape {list(packed.shape)}, expected [N, {environment.layout.size}] with N >= 1")
-    if config.ask.max_cost and getattr(llm, "is_service", False) and not getattr(llm, "has_price", True):
+    if config.ask.max_cost and llm.capabilities.estimate is None:
         raise ConfigError(
             f"ask.max_cost is set, but no price is known for {llm.name}", hint="set ask.max_requests instead"
         )
@@ -116,7 +125,7 @@ def prepare(
         llm=llm,
         config=config,
         journal=Journal() if journal is None else journal,
-        budget=Budget(config.ask.max_requests, config.ask.max_cost, getattr(llm, "estimate", None)),
+        budget=Budget(config.ask.max_requests, config.ask.max_cost, llm.capabilities.estimate),
         skills=skills,
         renderer=Renderer(environment, skills, seed=config.advise.seed),
         feasible=_all_goals(feasible, skills, environment),
@@ -125,7 +134,7 @@ def prepare(
     )
     if ask_skills:
         sample = sample_views(now)
-        if "skills" in getattr(llm, "kinds", KINDS):
+        if "skills" in llm.capabilities.kinds:
             _enter(now, add_revisions(now, revisions, sample, trial), feasible)
         if asks_for_skills(llm, config):
             _add_skills(now, sample, feasible, trial)
@@ -152,7 +161,7 @@ def _enter(now: Round, skills: Sequence[tuple[Skill, str]], feasible: Feasible |
 def asks_for_skills(llm: LLM, config: PipelineConfig) -> bool:
     """Whether a round asks this adviser for new skills."""
     wanted = config.advise.skill_questions and config.advise.max_new_skills
-    return bool(wanted) and "skills" in getattr(llm, "kinds", KINDS)
+    return bool(wanted) and "skills" in llm.capabilities.kinds
 
 
 def _known_skills(store: Store, name: str, environment: Environment) -> tuple[Skill, ...]:

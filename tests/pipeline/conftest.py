@@ -14,7 +14,7 @@ from lore_datasets.language.geometry import StateView
 from lore_datasets.store.store import Store
 from lore_datasets.testing import random_states
 from lore_datasets.types import SymbolicState
-from pipeline.llm.base import Response
+from pipeline.llm.base import Capabilities, Completing, Response
 
 ROWS = (
     "ggggTgggg",
@@ -77,17 +77,16 @@ def store(tmp_path):
     return Store(tmp_path / "store")
 
 
-class Scripted:
+class Scripted(Completing):
     """An adviser whose answers are made by a function of the prompt; counts what it was asked."""
 
-    def __init__(self, answer, name="scripted", chunk=16, **attributes):
-        self.answer, self.name, self.chunk, self.asked = answer, name, chunk, []
-        for key, value in attributes.items():
-            setattr(self, key, value)
+    def __init__(self, make, name="scripted", **capabilities):
+        self.make, self.name, self.asked = make, name, []
+        self.capabilities = Capabilities(**capabilities)
 
     def complete(self, prompts):
         self.asked += prompts
-        made = [self.answer(p) for p in prompts]
+        made = [self.make(p) for p in prompts]
         return [a if isinstance(a, Response) else Response(a, model=self.name) for a in made]
 
 
@@ -103,7 +102,7 @@ def best_first(prompt):
 @pytest.fixture
 def scripted():
     """Make a scripted adviser; without a function it takes options as they come."""
-    return lambda answer=best_first, **attributes: Scripted(answer, **attributes)
+    return lambda make=best_first, **capabilities: Scripted(make, **capabilities)
 
 
 class Chaos(BaseHTTPRequestHandler):

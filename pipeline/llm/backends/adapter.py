@@ -20,7 +20,7 @@ import numpy as np
 from lore_datasets.environments import Environment
 from lore_datasets.errors import ConfigError, NotFound, UsageError, shown
 from lore_datasets.types import SymbolicState
-from pipeline.llm.base import LLM, Prompt, Response
+from pipeline.llm.base import LLM, Capabilities, Completing, Prompt, Response, as_llm
 from pipeline.questions.describe import describe
 
 __all__ = ["AdapterBackend", "LLMAdapter", "load_adapter"]
@@ -62,18 +62,11 @@ class LLMAdapter:
         return self.environment
 
 
-class AdapterBackend:
+class AdapterBackend(Completing):
     """An :class:`LLMAdapter` as an adviser of the offline phase: logits over all actions become option probabilities.
 
     Anything with ``infer`` will do. An answer outside the contract, or an exception, is a Response with ``error``.
     """
-
-    chunk = 16
-    answers_once = True
-    reads_state = True
-    kinds = ("prior",)
-    speaks_of = "actions"
-    seconds_per_question = 0.1
 
     def __init__(self, adapter: Any, environment: Environment, name: str = "") -> None:
         if not callable(getattr(adapter, "infer", None)):
@@ -81,7 +74,14 @@ class AdapterBackend:
         adapter.environment = environment
         self.adapter, self.environment = adapter, environment
         self.name = f"adapter:{name or type(adapter).__name__}"
-        self.parameters = dict(getattr(adapter, "parameters", {}))
+        self.capabilities = Capabilities(
+            kinds=("prior",),
+            parameters=dict(getattr(adapter, "parameters", {})),
+            reads_state=True,
+            answers_once=True,
+            speaks_of="actions",
+            seconds_per_question=0.1,
+        )
         self._ids = {action: i for i, action in enumerate(environment.vocab.actions)}
 
     def complete(self, prompts: Sequence[Prompt]) -> list[Response]:
@@ -155,8 +155,8 @@ def load_adapter(where: str, environment: Environment | None, **options: Any) ->
     if isinstance(found, type):
         known = inspect.signature(found).parameters
         found = found(**{key: value for key, value in options.items() if key in known})
-    if isinstance(found, LLM):
-        return found
+    if isinstance(found, LLM) or callable(getattr(found, "complete", None)):
+        return as_llm(found)
     if environment is None:
         raise UsageError(f"{shown(where)} needs the environment that it advises", hint="pass environment=")
     return AdapterBackend(found, environment, where)

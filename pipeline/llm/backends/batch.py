@@ -12,11 +12,12 @@ import io
 import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lore_datasets.errors import ConfigError, ServiceError, shown
 from pipeline.llm.backends.gemini import Gemini
-from pipeline.llm.base import Prompt, Response
+from pipeline.llm.base import Prompt, Response, Stop, Take
 from pipeline.llm.journal.journal import Journal
 
 __all__ = ["GeminiBatch"]
@@ -32,60 +33,56 @@ class GeminiBatch:
 
     Args:
         gemini: who is asked; fewer than ``least`` questions go to it interactively.
+        journal: keeps the names of open jobs; the one that the answers go to.
         mode: ``inline`` (requests inside the job) or ``file`` (uploaded as JSON lines).
         poll_s: seconds between looks at a job.
         times: jobs that one question may be part of in one run.
         least: fewest questions that make a job.
     """
 
-    is_service = True
-    one_shard = True
-    seconds_per_question = 30.0
-    concurrency = 1
-    chunk = 20_000
-
     def __init__(
-        self, gemini: Gemini, mode: str = "inline", *, poll_s: float = 30.0, times: int = 2, least: int = 8
+        self,
+        gemini: Gemini,
+        journal: Journal,
+        mode: str = "inline",
+        *,
+        poll_s: float = 30.0,
+        times: int = 2,
+        least: int = 8,
     ) -> None:
         if mode not in ("inline", "file"):
             raise ConfigError.out_of_range("ask.batch", mode, "off, inline or file")
         self.gemini, self.mode, self.poll_s, self.times, self.least = gemini, mode, poll_s, times, least
-        self.name, self.parameters, self.has_price = gemini.name, gemini.parameters, gemini.has_price
-        self._journal = Journal()
-
-    def attach(self, journal: Journal) -> None:
-        """Keep the jobs in this journal; the journal calls it before it asks."""
-        self._journal = journal
+        self.name, self._journal = gemini.name, journal
+        known = gemini.capabilities
+        self.capabilities = replace(
+            known, one_shard=True, seconds_per_question=30.0, concurrency=1, estimate=known.estimate and self.estimate
+        )
 
     def estimate(self, prompt: Prompt) -> float:
         """Highest price of a question: half the interactive one."""
         return self.gemini.estimate(prompt) / 2
 
-    def complete(self, prompts: Sequence[Prompt]) -> list[Response]:
-        """One Response per prompt, in order."""
-        found = dict(self.stream(prompts))
-        return [found[i] for i in range(len(prompts))]
-
-    def stream(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, Response]]:
-        """(index, Response) job by job; an interrupt loses nothing, the next run collects what was ordered."""
+    def answer(self, prompts: Sequence[Prompt], take: Take, stop: Stop) -> None:
+        """Job by job; an interrupt loses nothing, the next run collects what was ordered."""
         keys = self._journal.keys(self, prompts)
         left = dict(zip(keys, range(len(prompts)), strict=True))
         client = self.gemini.connect()
         try:
             failed: dict[str, Response] = {}
-            yield from self._collect(client, left, failed)
+            self._collect(client, left, failed, take)
             if 0 < len(left) < self.least:
                 rest = sorted(left.values())
-                for i, response in self.gemini.stream([prompts[i] for i in rest]):
-                    yield rest[i], response
+                asked = [prompts[i] for i in rest]
+                self.gemini.answer(asked, lambda part: take([(rest[i], response) for i, response in part]), stop)
                 return
             for _ in range(self.times):
-                if left:
+                if left and not stop():
                     self._order(client, {key: prompts[i] for key, i in left.items()})
-                    yield from self._collect(client, left, failed)
+                    self._collect(client, left, failed, take)
             nothing = Response("", self.gemini.model, finish="error", error="no answer in any batch job")
-            for key, i in left.items():
-                yield i, failed.get(key, nothing)
+            if left and not stop():
+                take([(i, failed.get(key, nothing)) for key, i in left.items()])
         finally:
             client.close()
 
@@ -135,9 +132,7 @@ class GeminiBatch:
         about = {**body["generationConfig"], "systemInstruction": prompt.system}
         return types.GenerateContentConfig.model_validate(about)
 
-    def _collect(
-        self, client: Any, left: dict[str, int], failed: dict[str, Response]
-    ) -> Iterator[tuple[int, Response]]:
+    def _collect(self, client: Any, left: dict[str, int], failed: dict[str, Response], take: Take) -> None:
         """Wait for the open jobs that hold any of ``left`` and hand out their answers; takes them out of ``left``."""
         asked = set(left)
         for name, keys in self._journal.batches(self.name):
@@ -150,13 +145,13 @@ class GeminiBatch:
                     continue
                 self._journal.put_batch(found, self.name, keys, instead_of=name)
                 name = found
+            part = []
             for key, response in self._answers(client, name, keys):
-                if key not in left:
-                    continue
-                if response.error is None:
-                    yield left.pop(key), response
-                else:
+                if key in left and response.error is None:
+                    part.append((left.pop(key), response))
+                elif key in left:
                     failed[key] = response
+            take(part)
             rest = [key for key in keys if key not in asked and self._journal.get(key) is None]
             if rest:  # ordered by a run with other questions, which may come back
                 self._journal.put_batch(name, self.name, rest, instead_of=name)
@@ -195,8 +190,6 @@ class GeminiBatch:
                 continue  # a line that does not read answers nothing; its question is asked again
 
     def _read(self, reply: Any, error: Any) -> Response:
-        from dataclasses import replace
-
         if not reply:
             code = error.get("code") if isinstance(error, dict) else getattr(error, "code", None)
             text = f"batch request failed{f' (code {code})' if isinstance(code, int) else ''}"
@@ -216,7 +209,7 @@ class GeminiBatch:
                 failed = self.gemini.failure(error)
                 if failed is None:
                     raise
-                if gone and failed.text.startswith("HTTP 404"):
+                if gone and failed.status == 404:
                     return None
                 if not failed.again or attempt + 1 == attempts:
                     raise ServiceError(

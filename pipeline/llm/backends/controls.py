@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lore_datasets.errors import BadInput, ConfigError, NotFound
-from pipeline.llm.base import LLM, Prompt, Response
+from pipeline.llm.base import LLM, Capabilities, Completing, Prompt, Response, Stop, Take
 from pipeline.llm.journal.journal import Journal
 
 __all__ = ["Blind", "Degraded", "RandomAdviser", "Replay"]
@@ -35,17 +35,15 @@ def _ranked(names: Sequence[str], confidence: float, reason: str) -> dict[str, A
     return {"ranked": list(names)[:_RANKED], "confidence": confidence, "reason": reason}
 
 
-class RandomAdviser:
+class RandomAdviser(Completing):
     """Uniformly random feasible choices, by seed and prompt: the control for what the skills alone are worth."""
 
-    chunk = 256
-    answers_once = True
-    reads_state = True
+    name = "random"
 
     def __init__(self, seed: int = 0, confidence: float = 0.8) -> None:
-        self.name = "random"
         self.seed, self.confidence = seed, confidence
-        self.parameters = {"seed": seed, "confidence": confidence}
+        parameters = {"seed": seed, "confidence": confidence}
+        self.capabilities = Capabilities(parameters=parameters, reads_state=True, answers_once=True, chunk=256)
 
     def complete(self, prompts: Sequence[Prompt]) -> list[Response]:
         """One uniformly random answer per prompt; no new skills."""
@@ -63,16 +61,15 @@ class RandomAdviser:
         return {"plans": [{"steps": steps, "score": self.confidence}]}
 
 
-class Blind:
+class Blind(Completing):
     """The same priorities in every state, filtered to what is on offer: advice that never looks at the state."""
 
-    chunk = 256
-    answers_once = True
+    name = "blind"
 
     def __init__(self, seed: int = 0, confidence: float = 0.8) -> None:
-        self.name = "blind"
         self.seed, self.confidence = seed, confidence
-        self.parameters = {"seed": seed, "confidence": confidence}
+        parameters = {"seed": seed, "confidence": confidence}
+        self.capabilities = Capabilities(parameters=parameters, answers_once=True, chunk=256)
 
     def _rank(self, name: str) -> bytes:
         return hashlib.sha256(f"{self.seed}/{name}".encode()).digest()
@@ -96,8 +93,6 @@ class Blind:
 class Degraded:
     """Another adviser's answers, a share of them dropped (no answer) and a share made wrong (a random choice)."""
 
-    answers_once = True
-
     def __init__(self, inner: LLM, dropped: float = 0.0, wrong: float = 0.0, seed: int = 0) -> None:
         for field, value in (("dropped", dropped), ("wrong", wrong)):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
@@ -106,33 +101,28 @@ class Degraded:
             raise ConfigError.out_of_range("dropped + wrong", dropped + wrong, "shares that sum to at most 1")
         self.inner, self.dropped, self.wrong, self.seed = inner, dropped, wrong, seed
         self.name = f"degraded:{inner.name}"
-        self.reads_state = getattr(inner, "reads_state", False)
-        self.chunk = getattr(inner, "chunk", 16)
-        inside = dict(getattr(inner, "parameters", {}))
-        self.parameters = {"dropped": dropped, "wrong": wrong, "seed": seed, "inner": inside}
+        inside = dict(inner.capabilities.parameters)
+        parameters = {"dropped": dropped, "wrong": wrong, "seed": seed, "inner": inside}
+        self.capabilities = replace(inner.capabilities, parameters=parameters, answers_once=True)
         self._random = RandomAdviser(seed)
 
-    def complete(self, prompts: Sequence[Prompt]) -> list[Response]:
-        """The inner answer, or an empty one, or a random one, drawn per prompt by the seed."""
-        out = []
-        for prompt, response in zip(prompts, self.inner.complete(prompts), strict=True):
-            draw = _rng(self.seed, prompt, "degraded").random()
-            if draw < self.dropped and response.error is None:
-                response = replace(response, text="", probabilities=None)
-            elif draw < self.dropped + self.wrong and response.error is None:
-                text = self._random.complete([prompt])[0].text
-                response = replace(response, text=text, probabilities=None)
-            out.append(response)
-        return out
+    def answer(self, prompts: Sequence[Prompt], take: Take, stop: Stop) -> None:
+        """The inner answers, some of them empty, some random, drawn per prompt by the seed."""
+        self.inner.answer(prompts, lambda part: take([(i, self._spoilt(prompts[i], r)) for i, r in part]), stop)
+
+    def _spoilt(self, prompt: Prompt, response: Response) -> Response:
+        draw = _rng(self.seed, prompt, "degraded").random()
+        if response.error is not None or draw >= self.dropped + self.wrong:
+            return response
+        text = "" if draw < self.dropped else self._random.complete([prompt])[0].text
+        return replace(response, text=text, probabilities=None)
 
 
-class Replay:
+class Replay(Completing):
     """Answers from a stored journal, under the name of the adviser that gave them; what is not there is an error.
 
     A question is asked again where the stored run had asked it again, so that its rows come out the same.
     """
-
-    chunk = 256
 
     def __init__(self, journal: Path | str | Journal, adviser: str = "") -> None:
         if not isinstance(journal, Journal) and not Path(journal).is_file():
@@ -146,8 +136,10 @@ class Replay:
                 f"journal {self._journal.path} holds answers of {len(matching)} matching advisers",
                 hint=f"name one of: {listed}",
             )
-        self.name, parameters, self.reads_state = matching[0]
-        self.parameters: dict[str, Any] = json.loads(parameters)
+        self.name, parameters, reads_state = matching[0]
+        self.capabilities = Capabilities(
+            parameters=json.loads(parameters), reads_state=reads_state, chunk=256, has_answer=self.has_answer
+        )
 
     def complete(self, prompts: Sequence[Prompt]) -> list[Response]:
         """The stored answer per prompt, or a Response with ``error`` where there is none."""

@@ -105,7 +105,7 @@ class Gemini(Service):
         if isinstance(error, errors.APIError):
             code = error.code if isinstance(error.code, int) else 0
             status = error.status if isinstance(error.status, str) else ""
-            return Failed(f"HTTP {code} {shown(status, 40)}".strip(), code in RETRIED, _wait(error))
+            return Failed(f"HTTP {code} {shown(status, 40)}".strip(), code in RETRIED, _wait(error), code)
         if isinstance(error, (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError)):
             return Failed(f"the server's answer does not read: {type(error).__name__}", again=True)
         if isinstance(error, TooLarge) or type(error).__module__.split(".")[0] in _NETWORK:

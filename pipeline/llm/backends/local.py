@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
@@ -20,7 +20,7 @@ from typing import Any
 from lore_datasets.errors import BadInput, NotFound, ServiceError, shown
 from pipeline.llm.backends.fetch import MODELS, model_path
 from pipeline.llm.backends.openai import OpenAI
-from pipeline.llm.base import Prompt, Response
+from pipeline.llm.base import Capabilities, Prompt, Response, Stop, Take
 
 __all__ = ["Local"]
 
@@ -41,11 +41,6 @@ class Local:
     The model is loaded at the first question. ``sha256`` (optional) is what the file must have; ``threads`` 0 takes one
     per core. On cores that others use too, one thread does more than two that wait for each other.
     """
-
-    letters = True
-    chunk = 4096
-    concurrency = 1
-    seconds_per_question = 4.0
 
     def __init__(
         self,
@@ -74,9 +69,13 @@ class Local:
         self.path, self.context, self.timeout_s = path, context, max(timeout_s, _PATIENCE)
         self.threads = threads or int(os.environ.get("LORE_THREADS") or 0) or os.cpu_count() or 1
         self.name = f"local:{path.name}"
-        self.parameters: dict[str, Any] = {"sha256": found, "temperature": 0.0, "letters": True}
         known = next((source for source in MODELS.values() if source.sha256 == found), None)
-        self.about = {"title": known.title, "license": known.license} if known else {}
+        self.capabilities = Capabilities(
+            parameters={"sha256": found, "temperature": 0.0, "letters": True},
+            letters=True,
+            seconds_per_question=4.0,
+            about={"title": known.title, "license": known.license} if known else {},
+        )
         self._server: Any = None
         self._inner: OpenAI | None = None
         self._lock = threading.Lock()
@@ -87,28 +86,19 @@ class Local:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_server": None, "_inner": None, "_lock": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=threading.Lock())
-
     def close(self) -> None:
         """Unload the model; the next question loads it again."""
         with self._lock:
             self._inner, self._server = None, None
 
-    def complete(self, prompts: Sequence[Prompt]) -> list[Response]:
-        """One Response per prompt, in order; those no longer asked after failures in a row have an ``error`` too."""
-        never = Response("", self.path.name, finish="error", error="not asked: too many questions before it had failed")
-        found = dict(self.stream(prompts))
-        return [found.get(i, never) for i in range(len(prompts))]
-
-    def stream(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, Response]]:
-        """(index, Response) one after the other, in the order of the texts; the model bears the name of its file."""
+    def answer(self, prompts: Sequence[Prompt], take: Take, stop: Stop) -> None:
+        """One after the other, in the order of the texts; the model bears the name of its file."""
         order = sorted(range(len(prompts)), key=lambda i: (prompts[i].system, prompts[i].user))
-        for i, response in self._loaded().stream([prompts[i] for i in order]):
-            yield order[i], replace(response, model=self.path.name)
+
+        def named(part: Sequence[tuple[int, Response]]) -> None:
+            take([(order[i], replace(response, model=self.path.name)) for i, response in part])
+
+        self._loaded().answer([prompts[i] for i in order], named, stop)
 
     def _loaded(self) -> OpenAI:
         with self._lock:

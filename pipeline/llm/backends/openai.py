@@ -40,7 +40,8 @@ class OpenAI(Service):
     ) -> None:
         if not model:
             raise ConfigError("backend openai needs a model name", hint="give ask.model, as the server calls it")
-        super().__init__("openai", model, base_url, {"temperature": temperature, "letters": letters}, **limits)
+        parameters = {"temperature": temperature, "letters": letters}
+        super().__init__("openai", model, base_url, parameters, letters=letters, **limits)
         self.temperature, self.letters = temperature, letters
         self._refused: Counter[str] = Counter()
         self._session = uuid.uuid4().hex[:8]
@@ -64,7 +65,7 @@ class OpenAI(Service):
         """
         import aiohttp
 
-        question = request_hash(self.name, prompt, self.parameters)
+        question = request_hash(self.name, prompt, self.capabilities.parameters)
         refused = self._refused.get(question)
         key = f"{question}-{self._session}-{refused}" if refused else question
         try:
@@ -77,7 +78,8 @@ class OpenAI(Service):
             raise unanswered(error) from None
         if reply.status != 200:
             self._refused[question] += reply.status != 409
-            raise Failed(f"HTTP {reply.status}", reply.status in RETRIED, retry_after(reply.headers))
+            wait_s = retry_after(reply.headers)
+            raise Failed(f"HTTP {reply.status}", reply.status in RETRIED, wait_s, reply.status)
         try:
             return self._read(json.loads(content), prompt)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):

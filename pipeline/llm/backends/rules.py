@@ -19,7 +19,7 @@ from typing import Any
 from lore_datasets.environments import Environment, get_environment
 from lore_datasets.errors import BadInput
 from lore_datasets.language.geometry import StateView, shared_view
-from pipeline.llm.base import Prompt, Response
+from pipeline.llm.base import Capabilities, Completing, Prompt, Response
 
 __all__ = ["RulesAdviser", "rank_goals"]
 
@@ -270,7 +270,7 @@ def _book_digest() -> str:
     return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
 
 
-class RulesAdviser:
+class RulesAdviser(Completing):
     """The rule book behind the adviser's Protocol; reads the packed state beside each prompt, never its text.
 
     Answers are the JSON (or, for a one-token question, the letter) that a model would write. They are not timed and
@@ -278,12 +278,11 @@ class RulesAdviser:
     """
 
     name = "rules"
-    reads_state = True
-    answers_once = True
-    chunk = 256
 
     def __init__(self, environment: Environment | str = "crafter") -> None:
-        self.parameters = {"book": _book_digest()}
+        self.capabilities = Capabilities(
+            parameters={"book": _book_digest()}, reads_state=True, answers_once=True, chunk=256
+        )
         self.environment = get_environment(environment) if isinstance(environment, str) else environment
         if self.environment.name != "crafter":
             raise BadInput(f"the rule book knows crafter only, not {self.environment.name}")

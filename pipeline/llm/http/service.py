@@ -1,7 +1,7 @@
-"""What every adviser behind a network shares: concurrency, a total deadline, retries, a circuit breaker, prices.
+"""What every adviser behind a network shares: concurrency, a total deadline, retries, pace, prices.
 
-What got an answer asks nothing further before the caller of :meth:`Service.answer_to` or :meth:`Service.stream` has
-written it: no more than ``concurrency`` questions are ever without a written answer.
+What got an answer asks nothing further before the caller of :meth:`Service.answer` has written it: no more than
+``concurrency`` questions are ever without a written answer.
 A failure is a Response with ``error``, made of status codes and class names alone: no key, no body of a server.
 """
 
@@ -9,34 +9,39 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import queue
-import random
+import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 from urllib.parse import urlsplit
 
+from anyio.from_thread import BlockingPortalProvider
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
+
 from lore_datasets.errors import ConfigError, shown
-from pipeline.llm.base import Prompt, Response
-from pipeline.llm.http.pace import Circuit, Pace
+from pipeline.llm.base import Capabilities, Prompt, Response, Stop, Take
+from pipeline.llm.http.pace import Pace
 from pipeline.llm.http.transport import TooLarge
 from pipeline.llm.prices import estimate_tokens, price
 
 __all__ = ["RETRIED", "Failed", "Limits", "Service", "check_url", "count", "is_loopback", "unanswered"]
 
+_LOG = logging.getLogger("lore")
+_LOOK_S = 0.2  # a waiting question looks this often whether asking was stopped
 RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504})
 """HTTP statuses that are asked again (409: the same request is being worked on); all others end the question."""
 
 
 class Failed(Exception):
-    """One attempt that failed: what to say, whether to ask again, and how long the server wants to be left alone."""
+    """One attempt that failed: what to say, whether to ask again, how long the server wants to be left alone."""
 
-    def __init__(self, text: str, again: bool, wait_s: float = 0.0) -> None:
+    def __init__(self, text: str, again: bool, wait_s: float = 0.0, status: int = 0) -> None:
         super().__init__(text)
-        self.text, self.again, self.wait_s = text, again, wait_s
+        self.text, self.again, self.wait_s, self.status = text, again, wait_s, status
 
 
 def unanswered(error: Exception) -> Failed:
@@ -73,7 +78,7 @@ class Limits(TypedDict, total=False):
     Attributes:
         timeout_s: total deadline of one question over all its attempts (60), the time spent waiting for its turn under
             the limits per minute not counted.
-        concurrency: questions in flight at a time (8).
+        concurrency: questions in flight at a time, over all threads that ask (8).
         attempts: requests that one question may take (5).
         backoff_s: longest wait before the second attempt (1); it doubles with each further one.
         requests_per_minute, tokens_per_minute: see :class:`pipeline.llm.http.pace.Pace`; 0 sets none.
@@ -88,29 +93,16 @@ class Limits(TypedDict, total=False):
 
 
 class Service(ABC):
-    """An adviser that waits on a network; subclasses make one attempt in :meth:`attempt`.
-
-    No key is ever held by the object.
-
-    Attributes:
-        spec: the AskConfig as a dict of plain values that makes the same adviser elsewhere; a journal file then has
-            its questions asked by a process of their own (:mod:`pipeline.llm.http.sender`). None asks in this process.
-    """
-
-    spec: Mapping[str, Any] | None = None
-
-    seconds_per_question = 2.0
-    is_service = True
-    gives_up = True
-    chunk = 4096
+    """An adviser that waits on a network; subclasses make one attempt in :meth:`attempt`. It never holds a key."""
 
     def __init__(
         self,
         name: str,
         model: str,
         base_url: str,
-        parameters: dict[str, Any],
+        parameters: Mapping[str, Any],
         *,
+        letters: bool = False,
         timeout_s: float = 60.0,
         concurrency: int = 8,
         attempts: int = 5,
@@ -122,18 +114,24 @@ class Service(ABC):
         self.base_url = check_url(base_url) if base_url else ""
         self.timeout_s, self.concurrency = timeout_s, concurrency
         self.attempts, self.backoff_s = attempts, backoff_s
-        self.parameters = parameters
         self.pace = Pace(requests_per_minute, tokens_per_minute)
         self.is_free = bool(base_url) and is_loopback(base_url)
+        self.capabilities = Capabilities(
+            parameters=dict(parameters),
+            letters=letters,
+            is_service=True,
+            seconds_per_question=2.0,
+            concurrency=concurrency,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            where=f"{self.name} at {self.base_url}" if self.base_url else self.name,
+            estimate=self.estimate if self._has_price() else None,
+        )
+        self._portals = BlockingPortalProvider()
+        self._slots: asyncio.Semaphore | None = None
+        self._calls = 0
 
-    @property
-    def where(self) -> str:
-        """Who is asked, for messages."""
-        return f"{self.name} at {self.base_url}" if self.base_url else self.name
-
-    @property
-    def has_price(self) -> bool:
-        """Whether the price of a question is known."""
+    def _has_price(self) -> bool:
         if self.is_free:
             return True
         with contextlib.suppress(ConfigError):
@@ -147,7 +145,7 @@ class Service(ABC):
 
     def dollars(self, tokens_in: int, tokens_out: int) -> float:
         """Price of so many tokens."""
-        return price(self.model, tokens_in, tokens_out) if not self.is_free and self.has_price else 0.0
+        return price(self.model, tokens_in, tokens_out) if not self.is_free and self._has_price() else 0.0
 
     @abstractmethod
     async def attempt(self, client: Any, prompt: Prompt) -> Response:
@@ -155,156 +153,166 @@ class Service(ABC):
 
     @abstractmethod
     def client(self) -> contextlib.AbstractAsyncContextManager[Any]:
-        """The connection pool that all attempts of one stream share."""
+        """The connection pool that all attempts of one call of :meth:`answer` share."""
 
-    def complete(self, prompts: Sequence[Prompt]) -> list[Response]:
-        """One Response per prompt, in order; those no longer asked after failures in a row have an ``error`` too."""
-        never = Response("", self.model, finish="error", error="not asked: too many questions before it had failed")
-        found = dict(self.stream(prompts))
-        return [found.get(i, never) for i in range(len(prompts))]
+    def answer(self, prompts: Sequence[Prompt], take: Take, stop: Stop) -> None:
+        """:meth:`pipeline.llm.base.LLM.answer`, in the event loop of a thread that all calls at a time share.
 
-    def stream(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, Response]]:
-        """(index, Response) as the answers come in; closing the iterator cancels what is still in flight.
-
-        An answer counts as written when the next one is asked of the iterator. Until then its place among the
-        ``concurrency`` in flight stays taken: a kill loses no more than those. When
-        :data:`pipeline.llm.http.pace.MAX_FAILURES` questions in a row have failed no further request begins: what is in
-        flight is still waited for and handed out, for it is paid, then the iterator ends.
+        ``take`` is called in that thread. An interrupt begins no further question, waits for what is in flight, at most
+        for ``timeout_s``, and hands it over; a second interrupt leaves it.
         """
-        out: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        with _running(self._all(prompts, lambda *answered: out.put(answered)), out, self.name) as loop:
-            while (item := _good(out.get())) is not None:
-                i, response, written = item
-                yield i, response
-                with contextlib.suppress(RuntimeError):  # the loop may have closed by itself
-                    loop.call_soon_threadsafe(written.set)
-
-    def answer_to(
-        self,
-        take: Callable[[list[tuple[int, Response]]], None],
-        prompts: Sequence[Prompt],
-        circuit: Circuit | None = None,
-    ) -> None:
-        """:meth:`stream` for a caller that writes at once: ``take`` gets the answers that have come in together.
-
-        It is called in another thread, and they count as written when it returns; what it raises ends the asking. With
-        ``circuit`` the caller can let no further request begin.
-        """
-        waiting: list[tuple[int, Response, asyncio.Event]] = []
-        out: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-        def write() -> None:
-            part = waiting.copy()
-            waiting.clear()
+        leaving, writing = threading.Event(), _Writing(take)
+        with self._portals as portal:
+            asked = portal.start_task_soon(self._all, prompts, writing, lambda: leaving.is_set() or stop())
             try:
-                take([(i, response) for i, response, _ in part])
-            except BaseException as error:
-                out.put(error)
-            else:
-                for _, _, written in part:
-                    written.set()
+                asked.result()
+            except BaseException:
+                leaving.set()
+                _wait_for(asked)
+                raise
+            finally:
+                if writing.error is not None:
+                    raise writing.error from None
 
-        def hand(*answered: Any) -> None:
-            waiting.append(answered)
-            if len(waiting) == 1:
-                asyncio.get_running_loop().call_soon(write)
+    async def _all(self, prompts: Sequence[Prompt], writing: _Writing, stop: Stop) -> None:
+        """Ask all ``prompts``, ``concurrency`` at a time over all calls, until ``stop()``."""
+        left = iter(enumerate(prompts))
+        slots = self._slots = self._slots or asyncio.Semaphore(self.concurrency)
+        self._calls += 1
 
-        with _running(self._all(prompts, hand, circuit), out, self.name):
-            _good(out.get())
-
-    async def _all(self, prompts: Sequence[Prompt], hand: Callable[..., None], circuit: Circuit | None = None) -> None:
-        """Ask all ``prompts``, ``concurrency`` at a time, until the circuit opens; ``hand(i, response, written)``."""
-        left, circuit = iter(enumerate(prompts)), circuit or Circuit()
-        async with self.client() as client:
-
-            async def work() -> None:
-                for i, prompt in left:
-                    response = await self._one(client, prompt, circuit)
+        async def work(client: Any) -> None:
+            for i, prompt in left:
+                async with slots:
+                    response = await self._one(client, prompt, stop)
                     if response is None:
                         return
-                    circuit.count(response.error is None)
-                    written = asyncio.Event()
-                    hand(i, response, written)
-                    await written.wait()
+                    await writing.write(i, response)
 
-            async with asyncio.TaskGroup() as group:
+        try:
+            async with self.client() as client, asyncio.TaskGroup() as group:
                 for _ in range(min(self.concurrency, len(prompts))):
-                    group.create_task(work())
+                    group.create_task(work(client))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._slots = None
 
-    async def _one(self, client: Any, prompt: Prompt, circuit: Circuit) -> Response | None:
+    async def _one(self, client: Any, prompt: Prompt, stop: Stop) -> Response | None:
         """Attempts with exponential backoff and full jitter inside one total deadline; None when none was begun."""
-        started, error, expected = time.monotonic(), "", sum(estimate_tokens(prompt))
+        started, expected, last = time.monotonic(), sum(estimate_tokens(prompt)), None
+
+        async def attempt() -> Response | None:
+            nonlocal started, last
+            started += await self._turn(limit, expected, stop)
+            if stop():
+                if last is None:
+                    return None
+                raise Failed(last.text, again=False, status=last.status)
+            try:
+                response = await self.attempt(client, prompt)
+            except Failed as failed:
+                last = failed
+                self.pace.settle(expected, 0)
+                if failed.wait_s > self.timeout_s + started - time.monotonic():
+                    text = f"{failed.text}, the server asks to wait {failed.wait_s:.0f} s"
+                    raise Failed(text, again=False, status=failed.status) from None
+                self.pace.hold(failed.wait_s)
+                raise
+            self.pace.settle(expected, response.tokens_in + response.tokens_out)
+            dollars = self.dollars(response.tokens_in, response.tokens_out)
+            return replace(response, latency_s=time.monotonic() - started, price_usd=dollars)
+
         try:
             async with asyncio.timeout(self.timeout_s) as limit:
-                for attempt in range(self.attempts):
-                    started += await self._turn(limit, expected, circuit)
-                    if circuit.is_open:
-                        break
-                    try:
-                        response = await self.attempt(client, prompt)
-                        self.pace.settle(expected, response.tokens_in + response.tokens_out)
-                        seconds = time.monotonic() - started
-                        dollars = self.dollars(response.tokens_in, response.tokens_out)
-                        return replace(response, latency_s=seconds, price_usd=dollars)
-                    except Failed as failed:
-                        error = failed.text
-                        self.pace.settle(expected, 0)
-                        if failed.wait_s > self.timeout_s + started - time.monotonic():
-                            error = f"{error}, the server asks to wait {failed.wait_s:.0f} s"
-                            break
-                        self.pace.hold(failed.wait_s)
-                        if not failed.again or attempt + 1 == self.attempts:
-                            break
-                        await circuit.sleep(max(failed.wait_s, random.random() * self.backoff_s * 2**attempt))
+                return await self._retrying(stop)(attempt)
+        except Failed as failed:
+            text, status = failed.text, failed.status
         except TimeoutError:
-            error = f"no answer within {self.timeout_s:g} s" + (f" (last: {error})" if error else "")
-        if not error:
-            return None
-        return Response("", self.model, latency_s=time.monotonic() - started, finish="error", error=error)
+            text, status = f"no answer within {self.timeout_s:g} s", 0
+            if last is not None:
+                text, status = f"{text} (last: {last.text})", last.status
+        seconds = time.monotonic() - started
+        return Response("", self.model, latency_s=seconds, finish="error", error=text, status=status)
 
-    async def _turn(self, limit: asyncio.Timeout, expected: int, circuit: Circuit) -> float:
+    def _retrying(self, stop: Stop) -> AsyncRetrying:
+        jitter = wait_random_exponential(multiplier=self.backoff_s)
+
+        def pause(state: RetryCallState) -> float:
+            failed = cast(Failed, state.outcome.exception() if state.outcome else None)
+            return max(failed.wait_s, jitter(state))
+
+        return AsyncRetrying(
+            retry=retry_if_exception(lambda error: isinstance(error, Failed) and error.again),
+            stop=stop_after_attempt(self.attempts),
+            wait=pause,
+            sleep=lambda seconds: _sleep(seconds, stop),
+            reraise=True,
+        )
+
+    async def _turn(self, limit: asyncio.Timeout, expected: int, stop: Stop) -> float:
         """Wait until the limits per minute let one more request out; its deadline moves by that. Seconds waited."""
-        wait = 0.0 if circuit.is_open else self.pace.reserve(expected)
+        seconds = 0.0 if stop() else self.pace.reserve(expected)
         due = limit.when()
-        if wait > 0 and due is not None:
-            limit.reschedule(due + wait)
-            await circuit.sleep(wait)
-        return wait
+        if seconds > 0 and due is not None:
+            limit.reschedule(due + seconds)
+            await _sleep(seconds, stop)
+        return seconds
 
 
-@contextlib.contextmanager
-def _running(work: Coroutine[Any, Any, None], out: queue.SimpleQueue, name: str) -> Iterator[asyncio.AbstractEventLoop]:
-    """``work`` in an event loop of a thread of its own; its error, if any, and a last None go ``out``.
+class _Writing:
+    """Hands answers to ``take``, those that come in together in one call; belongs to one event loop.
 
-    Leaving the block cancels it.
+    ``error``: what ``take`` raised; it ends the asking.
     """
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(work)
 
-    def run() -> None:
+    def __init__(self, take: Take) -> None:
+        self._take, self._waiting = take, []
+        self.error: BaseException | None = None
+
+    async def write(self, i: int, response: Response) -> None:
+        """Return when ``take`` has returned."""
+        loop = asyncio.get_running_loop()
+        written = loop.create_future()
+        self._waiting.append((i, response, written))
+        if len(self._waiting) == 1:
+            loop.call_soon(self._write)
+        await written
+
+    def _write(self) -> None:
+        part, self._waiting = self._waiting, []
         try:
-            loop.run_until_complete(task)
-        except asyncio.CancelledError:
-            pass
+            self._take([(i, response) for i, response, _ in part])
         except BaseException as error:
-            out.put(error)
-        finally:
-            out.put(None)
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
+            self.error = error
+            part[0][2].set_exception(_NotWritten())
+            for _, _, written in part[1:]:
+                written.cancel()
+        else:
+            for _, _, written in part:
+                if not written.done():
+                    written.set_result(None)
 
-    thread = threading.Thread(target=run, name=f"{name} questions", daemon=True)
-    thread.start()
+
+class _NotWritten(Exception):
+    pass
+
+
+def _wait_for(asked: Future[None]) -> None:
+    """Wait for what is in flight; a further interrupt cancels it."""
+    if asked.done():
+        return
+    _LOG.warning("stopping: waiting for the answers in flight (interrupt again to leave them)")
     try:
-        yield loop
-    finally:
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(task.cancel)
-        thread.join(timeout=10.0)
+        wait([asked])
+    except BaseException:
+        asked.cancel()
+        raise
 
 
-def _good(item: Any) -> Any:
-    """An item of a queue; raises what is an error."""
-    if isinstance(item, BaseException):
-        raise item
-    return item
+async def _sleep(seconds: float, stop: Stop) -> None:
+    """Wait so long, or until ``stop()``."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0 and not stop():
+        await asyncio.sleep(min(left, _LOOK_S))

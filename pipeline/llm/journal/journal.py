@@ -11,21 +11,31 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lore_datasets.errors import BadInput, Busy, CorruptArtifact, NewerSchema, NoSpace, ServiceError, shown
-from pipeline.llm.base import LLM, Prompt, Response, request_hash, response_from
-from pipeline.llm.http.pace import MAX_FAILURES
-from pipeline.llm.http.sender import Sender, Senders
+from lore_datasets.errors import (
+    BadInput,
+    Busy,
+    CorruptArtifact,
+    LimitReached,
+    NewerSchema,
+    NoSpace,
+    ServiceError,
+    Stopped,
+    shown,
+)  # fmt: skip
+from pipeline.llm.base import LLM, Prompt, Response, Stop, never, request_hash, response_from
 
-__all__ = ["Budget", "Journal", "JournalStats"]
+__all__ = ["MAX_FAILURES", "Budget", "Journal", "JournalStats"]
 
+MAX_FAILURES = 5
+"""Questions in a row that may fail before asking stops."""
 VERSION = 1
-_CHUNK = 16
+_SETTINGS = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA wal_autocheckpoint=4000")  # of 4 kB
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answer (
     hash TEXT PRIMARY KEY, kind TEXT NOT NULL, adviser TEXT NOT NULL, parameters TEXT NOT NULL,
@@ -42,7 +52,10 @@ CREATE TABLE IF NOT EXISTS batch (
 
 @dataclass
 class JournalStats:
-    """What one run of questions did; tokens, dollars and seconds are those of what was asked."""
+    """What one run of questions did; tokens, dollars and seconds are those of what was asked.
+
+    ``gave_up``: :data:`MAX_FAILURES` questions in a row have failed.
+    """
 
     served: int = 0
     asked: int = 0
@@ -53,6 +66,7 @@ class JournalStats:
     latency_s: float = 0.0
     failed_in_a_row: int = 0
     last_error: str = ""
+    gave_up: bool = False
 
     def count(self, response: Response) -> None:
         """Count one question that was asked."""
@@ -61,6 +75,7 @@ class JournalStats:
         self.failed += failed
         self.failed_in_a_row = self.failed_in_a_row + 1 if failed else 0
         self.last_error = response.error or self.last_error
+        self.gave_up |= self.failed_in_a_row >= MAX_FAILURES
         self.tokens_in += response.tokens_in
         self.tokens_out += response.tokens_out
         self.price_usd += response.price_usd
@@ -107,9 +122,6 @@ class Budget:
 class Journal:
     """The answers of one file (``:memory:`` for none); one instance may be shared by threads, one file by processes."""
 
-    _kind = ""
-    _settings = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL", "PRAGMA wal_autocheckpoint=4000")  # of 4 kB
-
     def __init__(self, path: Path | str = ":memory:") -> None:
         self.path = str(path)
         if self.path != ":memory:":
@@ -118,14 +130,13 @@ class Journal:
         self._done = threading.Condition()
         self._asking: set[str] = set()
         self._prefixes: set[str] = set()
-        self._senders = Senders()
         try:
             self._db = sqlite3.connect(self.path, timeout=60.0, check_same_thread=False, isolation_level=None)
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version > VERSION:
                 raise NewerSchema(f"journal {self.path} has version {version}, this program reads up to {VERSION}",
                                   hint="install a newer LoRe")  # fmt: skip
-            for setting in self._settings:
+            for setting in _SETTINGS:
                 self._db.execute(setting)
             self._db.executescript(_TABLES)
             self._db.execute(f"PRAGMA user_version={VERSION}")
@@ -142,8 +153,7 @@ class Journal:
         return self._query("SELECT COUNT(*) FROM answer")[0][0]
 
     def close(self) -> None:
-        """Close the file; the journal cannot be used after it. What a sender has in flight is still written."""
-        self._senders.close()
+        """Close the file; the journal cannot be used after it."""
         with self._lock:
             self._db.close()
 
@@ -176,15 +186,18 @@ class Journal:
     @staticmethod
     def keys(llm: LLM, prompts: Sequence[Prompt]) -> list[str]:
         """Request hash of each prompt when ``llm`` is asked."""
-        parameters = dict(getattr(llm, "parameters", {}))
-        return [_key(llm, prompt, parameters) for prompt in prompts]
+        known = llm.capabilities
+        parameters = dict(known.parameters)
+        if not known.reads_state:
+            return [request_hash(llm.name, prompt, parameters) for prompt in prompts]
+        return [request_hash(llm.name, prompt, {**parameters, "state": prompt.state.hex()}) for prompt in prompts]
 
     def put(self, entries: Iterable[tuple[str, Prompt, Response]], llm: LLM) -> None:
         """Write answers and failures in one transaction; an answer that is there already stays as it is."""
-        parameters, reads = _dump(dict(getattr(llm, "parameters", {}))), int(getattr(llm, "reads_state", False))
+        parameters, reads = _dump(dict(llm.capabilities.parameters)), int(llm.capabilities.reads_state)
         now, answers, failures, prefixes = time.time(), [], [], {}
         for key, prompt, response in entries:
-            text = _dump(vars(response))
+            text = _dump({name: value for name, value in vars(response).items() if name != "status" or value})
             if response.error is not None:
                 failures.append((key, prompt.kind, llm.name, text, now))
                 continue
@@ -216,36 +229,29 @@ class Journal:
         budget: Budget | None = None,
         stats: JournalStats | None = None,
         keys: Sequence[str] | None = None,
+        stop: Stop = never,
     ) -> list[Response]:
         """Answers to all ``prompts`` in order; only what the journal lacks is asked, each distinct question once.
 
-        Every answer is written before it is returned. ServiceError, resumable by the same call, when the budget is
-        used up or the last :data:`pipeline.llm.http.pace.MAX_FAILURES` questions have all failed; a backend that
-        gives up by itself (``gives_up``) is heard to the end first. ``keys``: those of :meth:`keys`.
+        Every answer is written before it is returned. LimitReached when the budget is used up, Stopped when ``stop()``
+        was True before the last question, ServiceError when :data:`MAX_FAILURES` questions in a row have failed: the
+        same call goes on from there. ``keys``: those of :meth:`keys`.
         """
         stats = stats if stats is not None else JournalStats()
-        attach = getattr(llm, "attach", None)
-        if attach is not None:
-            attach(self)
         keys = self.keys(llm, prompts) if keys is None else keys
         found = self.get_many(keys)
-        missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in found}
         stats.served += len(found)
-        todo = list(missing.items())
-        size = max(1, int(getattr(llm, "chunk", _CHUNK)))
-        while todo:
-            chunk, todo = self._claim(todo[:size]), todo[size:]
-            if chunk:
-                found.update(self._ask_chunk(llm, chunk, budget, stats))
-            for key, prompt in missing.items():  # asked by another thread meanwhile
-                if not todo and key not in found:
-                    self._wait(key)
-                    response = self.get(key)
-                    if response is not None:
-                        found[key] = response
-                        stats.served += 1
-                    else:
-                        todo.append((key, prompt))
+        wanted = dict(zip(keys, prompts, strict=True))
+        while left := {key: prompt for key, prompt in wanted.items() if key not in found}:
+            mine = self._claim(left)
+            if mine:
+                found.update(self._ask_claimed(llm, mine, budget, stats, stop))
+            for key in left.keys() - mine.keys():  # asked by another thread meanwhile; what failed there is asked here
+                self._wait(key)
+                response = self.get(key)
+                if response is not None:
+                    found[key] = response
+                    stats.served += 1
         return [found[key] for key in keys]
 
     def put_batch(self, name: str, adviser: str, keys: Sequence[str], instead_of: str = "") -> None:
@@ -265,91 +271,72 @@ class Journal:
         """Forget a batch job whose answers have been written."""
         self._query("DELETE FROM batch WHERE name = ?", (name,))
 
-    def _claim(self, entries: list[tuple[str, Prompt]]) -> list[tuple[str, Prompt]]:
+    def _claim(self, entries: Mapping[str, Prompt]) -> dict[str, Prompt]:
+        """Those of ``entries`` that no other thread asks."""
         with self._done:
-            mine = [(key, prompt) for key, prompt in entries if key not in self._asking]
-            self._asking.update(key for key, _ in mine)
+            mine = {key: prompt for key, prompt in entries.items() if key not in self._asking}
+            self._asking.update(mine)
         return mine
 
     def _wait(self, key: str) -> None:
         with self._done:
             self._done.wait_for(lambda: key not in self._asking)
 
-    def _ask_chunk(
-        self, llm: LLM, chunk: list[tuple[str, Prompt]], budget: Budget | None, stats: JournalStats
+    def _ask_claimed(
+        self, llm: LLM, mine: Mapping[str, Prompt], budget: Budget | None, stats: JournalStats, stop: Stop
     ) -> dict[str, Response]:
         try:
-            self._sender(llm)
-            found = self.get_many([key for key, _ in chunk])  # written by others between our look and our claim
+            found = self.get_many(mine)  # written by others between our look and our claim
             stats.served += len(found)
-            fresh = [(key, prompt) for key, prompt in chunk if key not in found]
+            fresh = [(key, prompt) for key, prompt in mine.items() if key not in found]
             while fresh:  # in parts where a budget stops before the last: real prices free what estimates held
                 allowed = len(fresh) if budget is None else budget.reserve([prompt for _, prompt in fresh])
                 if not allowed:
-                    raise ServiceError(
+                    raise LimitReached(
                         "partial: the limit on cost or requests is reached before all questions were asked",
-                        kept=f"{len(self)} answers in {self.path}",
+                        kept=self._kept(),
                         hint="run the same command with a higher limit; nothing is asked twice",
                     )
-                found.update(self._complete(llm, fresh[:allowed], budget, stats))
+                found.update(self._answers(llm, fresh[:allowed], budget, stats, stop))
                 fresh = fresh[allowed:]
         finally:
             with self._done:
-                self._asking.difference_update(key for key, _ in chunk)
+                self._asking.difference_update(mine)
                 self._done.notify_all()
         return found
 
-    def _complete(
-        self, llm: LLM, entries: list[tuple[str, Prompt]], budget: Budget | None, stats: JournalStats
+    def _answers(
+        self, llm: LLM, entries: list[tuple[str, Prompt]], budget: Budget | None, stats: JournalStats, stop: Stop
     ) -> dict[str, Response]:
-        """Ask one chunk; a backend with ``answer_to`` or ``stream`` hands over what is there; it is written at once."""
+        """Ask all ``entries`` and write what comes as it comes."""
         found: dict[str, Response] = {}
-        prompts = [prompt for _, prompt in entries]
-        gives_up = bool(getattr(llm, "gives_up", False))
 
-        sender = self._sender(llm)
-
-        def take(part: Iterable[tuple[int, Response]]) -> None:
+        def take(part: Sequence[tuple[int, Response]]) -> None:
             done = [(*entries[i], response) for i, response in part]
-            if sender is None:
-                self.put(done, llm)
+            self.put(done, llm)
             for key, prompt, response in done:
                 found[key] = response
                 stats.count(response)
                 if budget is not None:
                     budget.settle(prompt, response)
-            if stats.failed_in_a_row >= MAX_FAILURES and not gives_up:
-                raise self._stopped(llm, stats)
 
-        answer_to, stream = getattr(llm, "answer_to", None), getattr(llm, "stream", None)
-        if sender is not None:
-            sender.ask([key for key, _ in entries], prompts, llm.concurrency, take)  # type: ignore[attr-defined]
-        elif answer_to is not None:
-            answer_to(take, prompts)
-        elif stream is not None:
-            for pair in stream(prompts):
-                take([pair])
-        else:
-            take(enumerate(llm.complete(prompts)))
+        llm.answer([prompt for _, prompt in entries], take, lambda: stats.gave_up or stop())
+        if stats.gave_up:
+            raise ServiceError(
+                f"partial: {MAX_FAILURES} questions in a row failed: {shown(stats.last_error)} "
+                f"({shown(llm.capabilities.where or llm.name, 160)})",
+                kept=self._kept(),
+                hint="run the same command again later; nothing is asked twice",
+            )
         if len(found) != len(entries):
-            if gives_up and stats.last_error:
-                raise self._stopped(llm, stats)
-            raise ServiceError(f"backend {shown(llm.name)} answered {len(found)} of {len(entries)} questions",
-                               kept=f"{len(self)} answers in {self.path}")  # fmt: skip
+            if stop():
+                raise Stopped("partial: asking was stopped", kept=self._kept(), hint="run the same command again")
+            text = f"backend {shown(llm.name)} answered {len(found)} of {len(entries)} questions"
+            raise ServiceError(text, kept=self._kept())
         return found
 
-    def _sender(self, llm: LLM) -> Sender | None:
-        """The process that asks ``llm`` and writes its answers here; None where this one does."""
-        spec = getattr(llm, "spec", None)
-        return self._senders.get(spec, Path(self.path), self._kind) if spec and self.path != ":memory:" else None
-
-    def _stopped(self, llm: LLM, stats: JournalStats) -> ServiceError:
-        where = getattr(llm, "where", llm.name)
-        return ServiceError(
-            f"partial: {MAX_FAILURES} questions in a row failed: {shown(stats.last_error)} ({shown(where, 160)})",
-            kept=f"{len(self)} answers in {self.path}",
-            hint="run the same command again later; nothing is asked twice",
-        )
+    def _kept(self) -> str:
+        return f"{len(self)} answers in {self.path}"
 
     def _query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple]:
         with self._lock:
@@ -359,21 +346,15 @@ class Journal:
                 raise self._named(error) from None
 
     def _named(self, error: sqlite3.Error) -> Exception:
-        text = str(error)
-        where, kept = f"journal {self.path}: {shown(text)}", "every answer written before"
-        if "locked" in text or "busy" in text:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # errors of the module itself have none
+        where, kept = f"journal {self.path}: {shown(error)}", "every answer written before"
+        if code in (sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_BUSY):
             return Busy(where, kept=kept, hint="another run is writing; try again when it is done")
-        if "full" in text:
+        if code == sqlite3.SQLITE_FULL:
             return NoSpace(where, kept=kept, hint="free some space and run again")
-        if "malformed" in text or "not a database" in text:
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return CorruptArtifact(where, hint="move the file away, or restore it from a copy")
         return BadInput(where, kept=kept)
-
-
-def _key(llm: LLM, prompt: Prompt, parameters: dict[str, Any]) -> str:
-    if getattr(llm, "reads_state", False):
-        parameters = {**parameters, "state": prompt.state.hex()}
-    return request_hash(llm.name, prompt, parameters)
 
 
 @lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""The flow ``advice-batch`` under ``kill -9``: a model on loopback sees every question once."""
+"""The flow ``advice-batch`` under ``kill -9``: a kill repeats what was in flight, with the same key."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ from flows.prefect_flows.runtime import SETTINGS, free_port, start_server
 from lore_datasets.environments import get_environment
 from lore_datasets.store.store import Store
 from lore_datasets.testing import small_states
-from pipeline.llm.http.sender import wait_for_senders
 from pipeline.llm.journal.journal import Journal
-from pipeline.llm.journal.shard_journal import rows_of
 
 STATES, IN_FLIGHT, KILLS = 150, 4, 10
 
@@ -61,15 +59,15 @@ def counts(port):
 def written(folder):
     """The questions with an answer in the journal."""
     with Journal(folder / "journal.sqlite") as journal:
-        return {row[6] for row in rows_of(journal)["answer"]}
+        return {row[0] for row in journal._query("SELECT user FROM answer")}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1700)
-def test_a_flow_killed_at_ten_random_moments_has_every_question_seen_once(
+def test_a_flow_killed_at_ten_random_moments_repeats_no_more_than_was_in_flight(
     model, prefect_environment, own_datasets, tmp_path
 ):
-    """What is in flight at a kill its sender waits for and writes: no answer is missing, none is asked for again."""
+    """At most four questions go out a second time per kill; the server, which keeps its answers by key, works once."""
     rng, ref = np.random.default_rng(0), small_states(own_datasets, get_environment("crafter"), STATES)
     words = [sys.executable, "-m", "flows", "advise", "--prefect", "--states", str(ref), "--name", "talk",
              "--select.budget", str(STATES), "--select.novelty", "0", "--ask.backend", "openai", "--ask.model", "m",
@@ -89,8 +87,6 @@ def test_a_flow_killed_at_ten_random_moments_has_every_question_seen_once(
         seen = counts(model)["seen"].keys()
         in_flight.append(len(seen - written(own_datasets)))
         assert process.wait() == -signal.SIGKILL
-        wait_for_senders(own_datasets / "journal.sqlite")
-        assert counts(model)["seen"].keys() == written(own_datasets)
     subprocess.run(words, check=True, capture_output=True, **run)
 
     found = counts(model)
@@ -98,7 +94,8 @@ def test_a_flow_killed_at_ten_random_moments_has_every_question_seen_once(
         f"\nin flight at each kill: {in_flight}; seen twice or more: {sum(found['seen'].values()) - STATES} of {STATES}"
     )
     assert sum(in_flight) > 0 and max(in_flight) <= IN_FLIGHT
-    assert Counter(found["seen"].values()) == Counter(found["worked"].values()) == {1: STATES}
+    assert sum(times > 1 for times in found["seen"].values()) <= sum(in_flight)
+    assert Counter(found["worked"].values()) == {1: STATES}
     assert Store().manifest("talk").counts["rows"] == STATES
     with sqlite3.connect(tmp_path / "prefect" / "prefect.db") as database:
         states = Counter(row[0] for row in database.execute("SELECT state_type FROM flow_run"))

@@ -5,20 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import signal
 import threading
-import time
 from collections import Counter
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
-from flows.cluster.leases import Leases
 from flows.config import AdviceJob
 from flows.jobs import tasks
 from flows.jobs.shards import cut
@@ -26,13 +22,12 @@ from lore.config import load_config
 from lore.training.loop import train
 from lore_datasets.advice import shared_advice
 from lore_datasets.environments import get_environment
-from lore_datasets.errors import ConfigError, ServiceError
+from lore_datasets.errors import ConfigError, LimitReached, ServiceError
 from lore_datasets.store.store import Store
 from lore_datasets.testing import small_states
 from pipeline.config import AdviseConfig, AskConfig, SelectConfig
-from pipeline.llm.base import Prompt, Response
+from pipeline.llm import backend_from
 from pipeline.llm.journal.journal import Journal
-from pipeline.llm.journal.shard_journal import ShardJournal, merge, rows_of, spent
 
 STATES = 150
 
@@ -118,53 +113,70 @@ def test_threads_make_the_version_that_one_shard_after_the_other_makes(job, serv
     assert set(server.seen.values()) == {2}
 
 
-def test_a_worker_killed_in_the_middle_of_a_shard_loses_nothing_that_was_answered(job, server, workers, own_datasets):
-    """What the killed worker had in flight its sender waits for and writes: every question is seen exactly once."""
-    pids = list(workers.run(os.getpid).values())
-    held, go = [], threading.Event()
-
-    def gate(number):
-        if number > 40 and not go.is_set():
-            held.append(number)
-            go.wait(60)
-
-    def kill():
-        folder = own_datasets / "journal.sqlite.shards" / "talk"
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and (len(held) < 8 or journaled(folder) < 40):
-            time.sleep(0.05)
-        waiting.extend([len(held), journaled(folder)])
-        os.kill(pids[0], signal.SIGKILL)
-        go.set()
-
-    waiting: list[int] = []
-    server.gate = gate
-    killer = threading.Thread(target=kill)
-    killer.start()
-    ref = tasks.advise_states(replace(job, dask=workers.scheduler.address))
-    killer.join()
-    assert waiting == [8, 40]
-    assert Store().manifest(ref).counts["rows"] == STATES
-    assert Counter(server.seen.values()) == {1: STATES}
-    assert same_rows(ref, tasks.advise_states(replace(job, name="other")))  # served from the merged journal
-    assert sum(server.seen.values()) == STATES
-    assert not list((own_datasets / "journal.sqlite.shards" / "talk").glob("[!.]*"))
-
-
-def journaled(folder: Path) -> int:
-    """Answers in the shard journals, whose files their workers keep locked: the request hashes in their bytes."""
-    found = [set(re.findall(rb"[0-9a-f]{64}", path.read_bytes())) for path in folder.glob("*.sqlite")]
-    return sum(len(hashes) - 1 for hashes in found if hashes)  # one is that of the shared prefix
-
-
-def test_the_limit_on_requests_holds_over_all_workers_together(job, server, workers):
-    limited = replace(job, dask=workers.scheduler.address, ask=replace(job.ask, max_requests=100))
-    with pytest.raises(ServiceError, match="partial: the limit"):
-        tasks.advise_states(limited)
+def test_the_limit_on_requests_holds_over_all_threads_together(job, server):
+    with pytest.raises(LimitReached, match="partial: the limit"):
+        tasks.advise_states(replace(job, parallel=3, ask=replace(job.ask, max_requests=100)))
     assert sum(server.seen.values()) == 100
-    ref = tasks.advise_states(replace(job, dask=workers.scheduler.address))
+    ref = tasks.advise_states(job)
     assert Store().manifest(ref).counts["rows"] == STATES
     assert set(server.seen.values()) == {1}
+
+
+def test_an_error_of_one_shard_ends_the_others_with_what_they_had_in_flight_kept(job, server, own_datasets):
+    def gate(number):
+        if number > 70:
+            raise ConnectionError
+
+    server.gate = gate
+    with pytest.raises(ServiceError, match="5 questions in a row failed"):
+        tasks.advise_states(replace(job, parallel=2, ask=replace(job.ask, timeout_s=1.0)))
+    server.gate = lambda number: None
+    before = server.seen.copy()
+    with Journal(own_datasets / "journal.sqlite") as journal:
+        assert len(journal) == 70
+    assert Store().manifest(tasks.advise_states(job)).counts["rows"] == STATES
+    assert sum((server.seen - before).values()) == STATES - 70
+
+
+def test_workers_answer_for_advisers_that_compute_and_the_rows_are_the_same(job, workers):
+    rules = replace(job, ask=AskConfig(), name="here", advise=AdviseConfig())
+    here = tasks.advise_states(rules)
+    there = tasks.advise_states(
+        replace(rules, name="there", dask=workers.scheduler.address, journal=str(Store().beside / "other.sqlite"))
+    )
+    assert same_rows(here, there) and Store().manifest(there).cost["asked_now"] > STATES
+
+
+def test_a_worker_killed_while_it_answers_loses_nothing(job, started_cluster, tmp_path, monkeypatch):
+    """Its chunk is begun anew on the other worker; the answers of the others are in the journal."""
+    (tmp_path / "slow_adviser.py").write_text(SLOW)
+    monkeypatch.chdir(tmp_path)
+    ask = AskConfig(backend="slow_adviser:Slow", retries=0)
+    with started_cluster(2) as client:
+        pids = list(client.run(os.getpid).values())
+        killer = threading.Timer(1.0, os.kill, (pids[0], signal.SIGKILL))
+        killer.start()
+        ref = tasks.advise_states(replace(job, ask=ask, dask=client.scheduler.address))
+        killer.join()
+        assert pids[0] not in client.run(os.getpid).values()
+    assert Store().manifest(ref).counts["rows"] == STATES and Store().manifest(ref).cost["asked_now"] == STATES
+
+
+SLOW = """
+import time
+from pipeline.llm.base import Response
+
+class Slow:
+    name, chunk = "slow", 8
+    def complete(self, prompts):
+        time.sleep(0.2)
+        return [Response('{"ranked": ["explore"], "confidence": 0.5}', self.name) for _ in prompts]
+"""
+
+
+def test_a_service_is_asked_by_this_process_alone_whatever_the_cluster(job, server):
+    ref = tasks.advise_states(replace(job, dask="tcp://127.0.0.1:9"))
+    assert Store().manifest(ref).counts["rows"] == STATES == sum(server.seen.values())
 
 
 def test_every_socket_of_a_local_cluster_listens_on_loopback(workers):
@@ -176,80 +188,14 @@ def test_every_socket_of_a_local_cluster_listens_on_loopback(workers):
 def test_an_address_where_no_scheduler_is_ends_in_a_named_error(job, server, monkeypatch):
     monkeypatch.setattr("flows.cluster.cluster._SECONDS", 0.5)
     with pytest.raises(ServiceError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
-        tasks.advise_states(replace(job, dask="tcp://127.0.0.1:9"))
-    assert not server.seen
+        tasks.advise_states(replace(job, ask=AskConfig(), dask="tcp://127.0.0.1:9"))
     with pytest.raises(ConfigError, match="dask"):
         replace(job, dask="somewhere")
 
 
-def test_what_a_stopped_run_left_in_shard_journals_is_found_by_the_next(job, server, tmp_path, own_datasets):
-    elsewhere = tasks.advise_states(replace(job, name="before", journal=str(tmp_path / "far.sqlite")))
-    folder = own_datasets / "journal.sqlite.shards" / "talk"
-    with Journal(tmp_path / "far.sqlite") as far, ShardJournal(folder / "left.sqlite") as left:
-        merge(rows_of(far), left)
-        assert spent(left) == (STATES, 0.0)
-    assert same_rows(elsewhere, tasks.advise_states(job))
-    assert set(server.seen.values()) == {1} and not list(folder.glob("*.sqlite"))
-
-
-def test_finished_shards_are_kept_until_the_version_is_there(job, server, own_datasets):
-    def gate(number):
-        if number > 128:
-            raise ConnectionError
-
-    server.gate = gate
-    quick = replace(job.ask, timeout_s=1.0)
-    with pytest.raises(ServiceError):
-        tasks.advise_states(replace(job, parallel=1, ask=quick))
-    folder = own_datasets / "journal.sqlite.shards" / "talk"
-    assert len(list(folder.glob("*.json"))) == 2
-    (own_datasets / "journal.sqlite").rename(own_datasets / "gone.sqlite")  # the shards alone have to do
-    server.gate, before = lambda number: None, server.seen.copy()
-    ref = tasks.advise_states(replace(job, parallel=1))
-    assert Store().manifest(ref).counts["rows"] == STATES
-    assert sum((server.seen - before).values()) == STATES - 128
-    assert not list(folder.glob("*.json"))
-
-
-def test_merging_a_journal_twice_changes_nothing(tmp_path):
-    class Adviser:
-        name = "someone"
-
-    prompts = [Prompt("prior", "system", f"state {i}") for i in range(3)]
-    answers = [Response("a", price_usd=0.25), Response("b"), Response("", error="HTTP 500")]
-    with Journal(tmp_path / "main.sqlite") as main, ShardJournal(tmp_path / "shard.sqlite") as shard:
-        keys = main.keys(Adviser(), prompts)
-        shard.put(zip(keys, prompts, answers, strict=True), Adviser())
-        for _ in range(2):
-            merge(rows_of(shard), main)
-        assert len(main) == 2 and len(main.failures()) == 1 and spent(main) == (3, 0.25)
-        assert main.get(keys[0]) == answers[0] and main.get(keys[2]) is None
-        assert [row[0] for row in rows_of(main, keys[:1])["answer"]] == keys[:1]
-        with pytest.raises(Exception, match="rows of a shard"):
-            merge({"prefix": [], "answer": [("short",)], "failure": []}, main)
-
-
-def test_leases_never_lend_more_than_there_is_and_take_back_what_was_not_used():
-    leases = Leases((10.0, 1.0))
-    first = leases.take((8.0, 0.4))
-    assert first == (8.0, 0.4) and leases.take((1.0, 0.1)) == (1.0, 0.1)
-    leases.give_back(first, (3.0, 0.1))
-    leases.give_back((1.0, 0.1), (1.0, 0.1))
-    assert leases.take((20.0, 0.2)) == (6.0, 0.2)
-    got = []
-    waiting = threading.Thread(target=lambda: got.append(leases.take((4.0, 0.1))))
-    waiting.start()
-    leases.give_back((6.0, 0.2), (2.0, 0.2))
-    waiting.join()
-    assert got == [(4.0, 0.1)]
-    leases.give_back(got[0], got[0])
-    assert leases.take((1.0, 0.1)) is None  # no request is left
-    assert Leases().take((5.0, 2.0)) == (5.0, 2.0)
-
-
 def test_a_shard_has_sixty_four_states_or_more_whatever_the_settings_say(job):
     class Round:
-        packed, llm = np.zeros((200, 3), np.uint8), object()
+        packed, llm = np.zeros((200, 3), np.uint8), backend_from(AskConfig())
 
         class config:
             ask = AskConfig(shard=5)

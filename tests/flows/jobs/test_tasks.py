@@ -15,6 +15,7 @@ from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, ConfigError
 from lore_datasets.store.store import Store
 from pipeline.config import AskConfig, CollectConfig, SelectConfig, to_dict
+from pipeline.llm import backend_from
 from pipeline.llm.backends.rules import rank_goals
 from pipeline.rounds.collect import HalfAndHalf, RandomPolicy, collect, commit_states
 
@@ -131,7 +132,7 @@ def test_the_demo_s_presets_fill_what_was_left_open():
     assert quick.frames == 77 and 0 < quick.states < full.states and quick.folder == "runs/demo-quick"
 
 
-def test_a_service_gets_the_limits_of_the_question_settings(stored):
+def test_a_service_gets_the_limits_of_the_question_settings():
     ask = AskConfig(backend="openai", model="m", base_url="http://127.0.0.1:9/v1", timeout_s=1.5, concurrency=3)
-    llm = tasks.adviser(AdviceJob(ask=ask), get_environment("crafter"), stored[0] / "journal.sqlite")
+    llm = backend_from(ask)
     assert (llm.name, llm.timeout_s, llm.concurrency) == ("openai:m", 1.5, 3)

@@ -104,7 +104,9 @@ def test_an_answer_outside_the_contract_fails_that_question_alone(env, states, a
 
 def test_the_command_line_form_loads_a_class_from_the_working_folder(env, states, store, mine):
     llm = backend_from(AskConfig(backend="own_adviser:Mine", model="seven"), environment=env)
-    assert (llm.name, llm.parameters) == ("adapter:own_adviser:Mine", {"model": "seven"}) and isinstance(llm, LLM)
+    assert (llm.name, llm.capabilities.parameters) == ("adapter:own_adviser:Mine", {"model": "seven"}) and isinstance(
+        llm, LLM
+    )
     planned = dry_run(states, env, llm, store, "a", PipelineConfig())
     assert planned.questions == 64 and planned.price_usd == 0
     assert get_backend("own_adviser:Whole").name == "whole"

@@ -32,7 +32,7 @@ from pipeline.llm.journal.journal import Journal
 gemini = Gemini(base_url=sys.argv[1], backoff_s=0.01)
 prompts = [Prompt("prior", "system", f"state {i}", {"type": "object"}, ("explore",)) for i in range(20)]
 with Journal(sys.argv[2]) as journal:
-    journal.ask(GeminiBatch(gemini, sys.argv[3], poll_s=0.05), prompts)
+    journal.ask(GeminiBatch(gemini, journal, sys.argv[3], poll_s=0.05), prompts)
 """
 
 
@@ -138,8 +138,8 @@ def server(serve):
     )  # fmt: skip
 
 
-def batch(server, mode="inline", **options):
-    return GeminiBatch(Gemini(base_url=server.url, backoff_s=0.01), mode, poll_s=0.02, **options)
+def batch(server, journal, mode="inline", **options):
+    return GeminiBatch(Gemini(base_url=server.url, backoff_s=0.01), journal, mode, poll_s=0.02, **options)
 
 
 def questions(n=20):
@@ -153,7 +153,7 @@ MODES = pytest.mark.parametrize("mode", ["inline", "file"])
 def test_all_questions_go_out_in_one_job_and_come_back_to_their_places(mode, server, tmp_path):
     with Journal(tmp_path / "j.sqlite") as journal:
         stats = JournalStats()
-        responses = journal.ask(batch(server, mode), questions(), stats=stats)
+        responses = journal.ask(batch(server, journal, mode), questions(), stats=stats)
         assert [json.loads(r.text)["reason"] for r in responses] == [f"state {i}" for i in range(20)]
         assert responses[0].model == "served-1" and responses[0].tokens_in == 100 and stats.asked == 20
         assert len(server.jobs) == 1 and server.interactive == 0 and not journal.batches("gemini:gemini-2.5-flash-lite")
@@ -181,7 +181,7 @@ def test_a_kill_before_the_name_is_known_or_before_the_first_poll_orders_nothing
     server.hold = ""
     with Journal(tmp_path / "j.sqlite") as journal:
         assert len(journal) == 0 and len(journal.batches("gemini:gemini-2.5-flash-lite")) == 1
-        responses = journal.ask(batch(server, mode), questions())
+        responses = journal.ask(batch(server, journal, mode), questions())
         assert [json.loads(r.text)["reason"] for r in responses] == [f"state {i}" for i in range(20)]
         assert not journal.batches("gemini:gemini-2.5-flash-lite")
     assert len(server.jobs) == 1
@@ -194,7 +194,8 @@ def test_partial_results_are_used_and_the_rest_is_asked_again(mode, state, serve
     server.state = state if state != "PARTIALLY_SUCCEEDED" else "SUCCEEDED"
     server.answers = lambda text, job: answer(text) if text not in odd or job != "batches/job0" else (
         None if text == "state 3" else "error")  # fmt: skip
-    responses = Journal().ask(batch(server, mode), questions())
+    journal = Journal()
+    responses = journal.ask(batch(server, journal, mode), questions())
     assert [json.loads(r.text)["reason"] for r in responses] == [f"state {i}" for i in range(20)]
     assert [len(job["asked"]) for job in server.jobs.values()] == [20, 10]
 
@@ -203,36 +204,38 @@ def test_what_no_job_answers_is_a_failure_that_the_next_run_asks_again(server, t
     server.answers = lambda text, job: "error" if text < "state 2" else answer(text)
     with Journal(tmp_path / "j.sqlite") as journal:
         with pytest.raises(ServiceError, match=r"batch request failed \(code 13\)"):
-            journal.ask(batch(server), questions())
+            journal.ask(batch(server, journal), questions())
         assert len(journal) == 9 - 1 and len(journal.failures()) >= 5
         server.answers = lambda text, job: answer(text)
-        assert all(r.error is None for r in journal.ask(batch(server), questions()))
+        assert all(r.error is None for r in journal.ask(batch(server, journal), questions()))
     assert [len(job["asked"]) for job in server.jobs.values()] == [20, 12, 12]
 
 
 def test_a_job_that_the_service_forgot_is_ordered_again(server, tmp_path):
     with Journal(tmp_path / "j.sqlite") as journal:
-        llm = batch(server)
+        llm = batch(server, journal)
         journal.put_batch("batches/job77", llm.name, journal.keys(llm, questions()))
         assert all(r.error is None for r in journal.ask(llm, questions()))
         assert not journal.batches(llm.name) and len(server.jobs) == 1
 
 
 def test_few_questions_go_out_interactively(server):
-    assert all(r.error is None for r in Journal().ask(batch(server), questions(3)))
+    journal = Journal()
+    assert all(r.error is None for r in journal.ask(batch(server, journal), questions(3)))
     assert server.interactive == 3 and not server.jobs
 
 
 def test_a_whole_round_is_one_job_at_half_the_price(server, env, states, store):
     ask = AskConfig(backend="gemini", base_url=server.url, batch="inline", shard=16)
-    llm = backend_from(ask)
+    journal = Journal()
+    llm = backend_from(ask, journal=journal)
     assert isinstance(llm, GeminiBatch)
     llm.poll_s = 0.02
     config = PipelineConfig(ask=ask, advise=AdviseConfig(skill_questions=0, plan_share=0.0))
-    ref = advise(states, env, llm, store, "a", config)
+    ref = advise(states, env, llm, store, "a", config, journal)
     assert len(server.jobs) == 1 and store.manifest(ref).counts["rows"] > 0
     paid = Gemini()
-    assert GeminiBatch(paid).estimate(questions(1)[0]) == pytest.approx(paid.estimate(questions(1)[0]) / 2)
+    assert GeminiBatch(paid, journal).estimate(questions(1)[0]) == pytest.approx(paid.estimate(questions(1)[0]) / 2)
     for bad in ({"batch": "inline"}, {"batch": "later", "backend": "gemini"}):
         with pytest.raises(ConfigError, match="batch"):
             AskConfig(**bad)

@@ -7,7 +7,7 @@ import pytest
 from lore_datasets.errors import BadInput, ConfigError, NotFound, UsageError
 from pipeline.config import AskConfig
 from pipeline.llm import BACKENDS, backend_from, get_backend
-from pipeline.llm.base import LLM
+from pipeline.llm.base import LLM, complete
 from pipeline.llm.journal.journal import Journal
 from pipeline.questions.parse import parse
 from pipeline.questions.prompts import Renderer
@@ -31,29 +31,29 @@ def test_offline_advisers_answer_every_kind_of_question_in_the_form_asked_for(na
     asked = [renderer.prior(states[0], ["explore", "flee"]), renderer.plan(states[0], ["explore", "noop"]),
              renderer.new_skills("Share of states.", 2)]  # fmt: skip
     assert isinstance(llm, LLM)
-    for prompt, response in zip(asked, llm.complete(asked), strict=True):
+    for prompt, response in zip(asked, complete(llm, asked), strict=True):
         advice = parse(response, prompt, names)
         assert advice.kind == prompt.kind
-    assert llm.complete(asked) == llm.complete(asked)
+    assert complete(llm, asked) == complete(llm, asked)
 
 
 def test_random_advice_is_uniform_over_the_options(prompts):
-    firsts = [ranked(r)[0] for r in get_backend("random").complete(prompts)]
+    firsts = [ranked(r)[0] for r in complete(get_backend("random"), prompts)]
     assert len(set(firsts)) > 12
-    assert [ranked(r)[0] for r in get_backend("random", seed=1).complete(prompts)] != firsts
+    assert [ranked(r)[0] for r in complete(get_backend("random", seed=1), prompts)] != firsts
 
 
 def test_blind_advice_is_the_same_in_every_state(prompts):
-    assert len({tuple(ranked(r)) for r in get_backend("blind").complete(prompts)}) == 1
+    assert len({tuple(ranked(r)) for r in complete(get_backend("blind"), prompts)}) == 1
 
 
 def test_degraded_advice_drops_and_falsifies_the_shares_it_was_told(env, states, scripted):
     renderer = Renderer(env)
     many = [renderer.prior(states[i], ["explore", "flee", "sleep"], order=j) for i in range(64) for j in range(4)]
     inner = scripted()
-    clean = inner.complete(many)
+    clean = complete(inner, many)
     llm = get_backend("degraded", inner=scripted(), dropped=0.25, wrong=0.25)
-    answers = llm.complete(many)
+    answers = complete(llm, many)
     dropped = sum(not a.text for a in answers)
     same = sum(a.text == c.text for a, c in zip(answers, clean, strict=True))
     assert 40 < dropped < 90 and 100 < same < 160
@@ -66,9 +66,9 @@ def test_replay_serves_a_journal_under_the_name_of_who_answered(tmp_path, prompt
     with Journal(path) as journal:
         answers = journal.ask(scripted(name="qwen", parameters={"t": 0}), prompts[:5])
     replay = get_backend("replay", journal=path)
-    assert (replay.name, replay.parameters) == ("qwen", {"t": 0})
-    assert replay.complete(prompts[:5]) == answers
-    assert "not in the journal" in replay.complete(prompts[5:6])[0].error
+    assert (replay.name, replay.capabilities.parameters) == ("qwen", {"t": 0})
+    assert complete(replay, prompts[:5]) == answers
+    assert "not in the journal" in complete(replay, prompts[5:6])[0].error
     with pytest.raises(NotFound):
         get_backend("replay", journal=tmp_path / "none.sqlite")
     with pytest.raises(BadInput, match="0 matching"):
@@ -85,7 +85,10 @@ def test_an_unknown_backend_or_option_is_named(tmp_path):
 
 def test_the_degraded_control_is_degraded_by_what_the_settings_say():
     llm = backend_from(AskConfig(backend="degraded", dropped=0.5, wrong=0.25), seed=1)
-    assert (llm.parameters["dropped"], llm.parameters["wrong"]) == (0.5, 0.25) and "rules" in llm.name
+    assert (llm.capabilities.parameters["dropped"], llm.capabilities.parameters["wrong"]) == (
+        0.5,
+        0.25,
+    ) and "rules" in llm.name
     with pytest.raises(ConfigError):
         AskConfig(backend="degraded", dropped=1.5)
     with pytest.raises(ConfigError, match="sum to at most 1"):
@@ -104,4 +107,4 @@ def test_controls_cover_every_state_as_the_rule_book_does_except_for_what_is_dro
 
 
 def test_the_configuration_chooses_the_backend():
-    assert backend_from(AskConfig(backend="random"), seed=3).parameters["seed"] == 3
+    assert backend_from(AskConfig(backend="random"), seed=3).capabilities.parameters["seed"] == 3

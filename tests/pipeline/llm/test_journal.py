@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from lore_datasets.errors import CorruptArtifact, LoreError, NewerSchema, ServiceError
-from pipeline.llm.base import Prompt, Response
-from pipeline.llm.http.pace import MAX_FAILURES
-from pipeline.llm.journal.journal import Budget, Journal, JournalStats
+from lore_datasets.errors import CorruptArtifact, LimitReached, LoreError, NewerSchema, ServiceError, Stopped
+from pipeline.llm.base import Capabilities, Completing, Prompt, Response
+from pipeline.llm.journal.journal import MAX_FAILURES, Budget, Journal, JournalStats
 
 
 def questions(n, kind="prior"):
@@ -93,25 +92,33 @@ def test_an_interrupt_loses_no_answer_that_was_given(tmp_path, scripted):
     assert len(again.asked) == 13
 
 
-def test_a_streaming_adviser_is_written_answer_by_answer_in_any_order(scripted):
-    class Stream:
-        name, chunk = "stream", 8
+def test_answers_that_come_one_by_one_in_any_order_are_each_written(scripted):
+    class Reversed:
+        name, capabilities = "reversed", Capabilities()
 
-        def stream(self, prompts):
+        def answer(self, prompts, take, stop):
             for i in reversed(range(len(prompts))):
                 if i == 2:
                     raise KeyboardInterrupt
-                yield i, echo(prompts[i])
+                take([(i, echo(prompts[i]))])
 
     journal = Journal()
     with pytest.raises(KeyboardInterrupt):
-        journal.ask(Stream(), questions(8))
+        journal.ask(Reversed(), questions(8))
     assert len(journal) == 5
+
+
+def test_stop_ends_the_asking_between_two_chunks_with_everything_kept(scripted):
+    journal, llm = Journal(), scripted(echo, chunk=2)
+    with pytest.raises(Stopped, match="asking was stopped") as stop:
+        journal.ask(llm, questions(9), stop=lambda: len(journal) >= 4)
+    assert len(llm.asked) == 4 == len(journal) and "4 answers" in stop.value.kept
+    assert len(journal.ask(llm, questions(9))) == 9 == len(llm.asked)
 
 
 def test_a_limit_on_requests_stops_before_the_next_question(scripted):
     journal, llm = Journal(), scripted(echo)
-    with pytest.raises(ServiceError, match="partial") as error:
+    with pytest.raises(LimitReached, match="partial") as error:
         journal.ask(llm, questions(10), budget=Budget(max_requests=4))
     assert len(llm.asked) == 4 and "4 answers" in error.value.kept
     assert len(journal.ask(llm, questions(10), budget=Budget(max_requests=6))) == 10
@@ -137,7 +144,7 @@ def test_threads_that_ask_the_same_questions_share_the_answers(tmp_path, scripte
 
 
 def test_a_backend_that_leaves_a_hole_is_a_service_error(scripted):
-    class Hole:
+    class Hole(Completing):
         name = "hole"
 
         def complete(self, prompts):

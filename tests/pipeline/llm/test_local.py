@@ -15,7 +15,7 @@ from lore_datasets.types import SymbolicState
 from pipeline.config import AdviseConfig, AskConfig, PipelineConfig
 from pipeline.llm import get_backend
 from pipeline.llm.backends.local import Local
-from pipeline.llm.base import Response
+from pipeline.llm.base import Response, complete
 from pipeline.questions.check import feasible_goals
 from pipeline.questions.prompts import Renderer
 from pipeline.rounds.advise import advise
@@ -47,7 +47,7 @@ def test_a_path_that_is_no_model_is_refused_before_anything_is_loaded(runtime, t
     with pytest.raises(BadInput, match="SHA-256"):
         get_backend("local", model=str(tmp_path / "model.gguf"), sha256="0" * 64)
     llm = get_backend("local", model=str(tmp_path / "model.gguf"))
-    assert llm.name == "local:model.gguf" and len(llm.parameters["sha256"]) == 64
+    assert llm.name == "local:model.gguf" and len(llm.capabilities.parameters["sha256"]) == 64
 
 
 def test_without_a_name_the_fetched_model_is_taken_and_its_absence_says_how_to_fetch_it(runtime, tmp_path, monkeypatch):
@@ -63,9 +63,10 @@ def test_questions_are_asked_in_the_order_of_their_texts_and_answered_in_their_o
     class Inner:
         asked = ()
 
-        def stream(self, prompts):
+        def answer(self, prompts, take, stop):
             self.asked = [p.text for p in prompts]
-            yield from ((i, Response(p.user[-40:])) for i, p in enumerate(prompts))
+            for i, prompt in enumerate(prompts):
+                take([(i, Response(prompt.user[-40:]))])
 
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     llm = Local(str(tmp_path / "m.gguf"))
@@ -73,7 +74,7 @@ def test_questions_are_asked_in_the_order_of_their_texts_and_answered_in_their_o
     ask = Renderer(env)
     prompts = [ask.prior(states[i], ["explore", "flee"], answer="letter", order=o) for i in range(6) for o in (0, 1)]
     prompts.insert(3, ask.plan(states[0], ["explore"]))
-    answers = llm.complete(prompts)
+    answers = complete(llm, prompts)
     assert [a.text for a in answers] == [p.user[-40:] for p in prompts] and {a.model for a in answers} == {"m.gguf"}
     assert inner.asked == sorted(inner.asked) != [p.text for p in prompts]
 
@@ -144,7 +145,7 @@ class TestRealModel:
         _usable(data, env, 3)
         state = states[0]
         goals = feasible_goals(env.skills, StateView(state.pack().tobytes(), env.vocab))
-        answer = llm.complete([Renderer(env).plan(SymbolicState.unpack(state.pack(), env.layout), goals)])[0]
+        answer = complete(llm, [Renderer(env).plan(SymbolicState.unpack(state.pack(), env.layout), goals)])[0]
         assert answer.error is None and answer.tokens_out > 0
         assert '"plans"' in answer.text and answer.finish in ("stop", "length")
         del server

@@ -1,6 +1,5 @@
 """Requests and tokens per minute: never over the limit in any minute, and no slower than it allows."""
 
-import pickle
 import time
 from email.utils import formatdate
 
@@ -69,11 +68,6 @@ def test_without_limits_nothing_waits_and_a_hold_stops_everybody():
     assert pace.reserve(1) == 0.0
 
 
-def test_a_pace_travels_to_another_process():
-    copy = pickle.loads(pickle.dumps(Pace(60, 1000)))
-    assert (copy.requests_per_minute, copy.tokens_per_minute) == (60, 1000) and copy.reserve(1) == 0.0
-
-
 @pytest.mark.parametrize(
     ("text", "low", "high"), [("3", 3, 3), ("99999", 3600, 3600), ("soon", 0, 0), ("-4", 0, 0), ("", 0, 0)]
 )
@@ -89,7 +83,7 @@ def test_retry_after_is_read_as_a_date():
 def test_the_settings_reach_the_backend_and_its_estimate(env, states, store):
     ask = AskConfig(backend="openai", model="m", base_url="http://127.0.0.1:9/v1", requests_per_minute=6)
     llm = backend_from(ask)
-    assert (llm.pace.requests_per_minute, llm.pace.tokens_per_minute) == (6, 0)
+    assert (llm.capabilities.requests_per_minute, llm.capabilities.tokens_per_minute) == (6, 0)
     found = dry_run(states[:12], env, llm, store, "a")
     assert found.seconds == pytest.approx(10 * found.new)
     with pytest.raises(ConfigError, match="requests_per_minute"):

@@ -29,7 +29,7 @@ def failing(states, env):
 @pytest.fixture
 def adviser(scripted):
     """Answers every question about a failing skill with ``BETTER``, and takes options as they come else."""
-    plain = scripted().answer
+    plain = scripted().make
 
     def answer(prompt):
         return json.dumps({"skills": [BETTER]}) if prompt.kind == "skills" else plain(prompt)
@@ -89,7 +89,7 @@ def test_an_adviser_that_knows_no_better_is_not_asked_again(states, env, scripte
 
 
 def test_a_better_skill_that_does_not_hold_is_refused_with_its_reason(states, env, scripted, store, failing):
-    plain, taken = scripted().answer, json.dumps({"skills": [{**BETTER, "name": "explore"}]})
+    plain, taken = scripted().make, json.dumps({"skills": [{**BETTER, "name": "explore"}]})
     llm = scripted(lambda prompt: taken if prompt.kind == "skills" else plain(prompt))
     now, ref = one_round(states, env, llm, store, Journal(), failing)
     assert [r.reason for r in now.first.rejects] == ["skill_name_taken"] and not now.new_skills
