@@ -23,9 +23,16 @@ pytestmark = pytest.mark.timeout(600)
 SMALL = ("--quick", "--states", "150", "--rows", "80", "--frames", "260", "--epochs", "1")
 
 
+DEAD_PROXIES = {
+    "HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:9",
+    "NO_PROXY": "example.org",
+}  # fmt: skip
+"""Nobody listens there: whatever the environment says, nothing of a demo may go through a proxy."""
+
+
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     """``lore demo`` in a folder of its own, with its own datasets."""
-    env = {**os.environ, "LORE_DATASETS": str(folder / "datasets"), "COLUMNS": "120"}
+    env = {**os.environ, "LORE_DATASETS": str(folder / "datasets"), "COLUMNS": "120", **DEAD_PROXIES}
     env.pop("PREFECT_API_URL", None)
     return subprocess.Popen(
         [sys.executable, "-m", "flows", "demo", *SMALL, *words], cwd=folder, env=env, text=True,

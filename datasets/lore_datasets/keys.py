@@ -17,12 +17,13 @@ from lore_datasets.errors import BadInput, SchemeMismatch, shown
 from lore_datasets.types import SymbolicState
 from lore_datasets.vocab import Vocab
 
-__all__ = ["check_scheme", "fine_keys", "goal_keys", "hash_rows"]
+__all__ = ["DARK", "check_scheme", "fine_keys", "goal_keys", "hash_rows"]
 
 _VITAL_EDGES = np.array([0.25, 0.5, 0.7, 0.95])
 _LOW_EDGES = np.array([0.25, 0.5])
 _DAYLIGHT_EDGES = np.array([48, 128, 208])
-_DARK = 128
+DARK = 128
+"""Daylight (0..255) below which it is dark."""
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
@@ -60,7 +61,7 @@ def goal_keys(states: SymbolicState, env: Environment) -> np.ndarray:
         faced,
         np.minimum(states.inventory, _useful_counts(vocab)),
         _buckets(states.vitals, _LOW_EDGES * vocab.max_count),
-        _column(states.daylight < _DARK),
+        _column(states.daylight < DARK),
         _column(states.sleeping != 0),
         states.unlocked != 0,
         *(_column(np.isin(around, vocab.target(name)).any((-2, -1))) for name in _stations(vocab)),

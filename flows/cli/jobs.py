@@ -171,16 +171,19 @@ def demo(job: Demo) -> int:
     Args:
         job: What to do.
     """
-    from flows.jobs.phases import Phases, hold
+    from flows.jobs.demo import forget_demo
+    from flows.jobs.phases import hold
     from flows.prefect_flows.runtime import close_stale_runs, embedded_server, prepare
+    from lore_datasets.store.repository import check_name
 
     job = job.resolved()
+    check_name(job.name)  # before anything is begun or, with --fresh, removed
     folder = Path(job.folder)
     home = folder / "prefect"
     terminal = current()
     with hold(folder):
         if job.fresh:
-            Phases.forget(folder)
+            forget_demo(folder)
         terminal.say("LoRe demo: advice is bought once, stored, and learned from.")
         if job.prefect:
             prepare(home)

@@ -14,7 +14,7 @@ from lore.config import Config, load_config
 from lore_datasets.errors import CorruptArtifact, NotFound
 from pipeline.config import AdviseConfig, CollectConfig, SelectConfig
 
-__all__ = ["ARMS", "Steps", "arm_config", "plain_steps", "run_demo", "write_report"]
+__all__ = ["ARMS", "Steps", "arm_config", "forget_demo", "plain_steps", "run_demo", "write_report"]
 
 ARMS = {"none": "no advice", "abc": "A + B + C"}
 """Folder of each arm -> its name in the report."""
@@ -77,12 +77,25 @@ def arm_config(job: DemoJob, arm: str, advice: str) -> Config:
     return load_config(**settings)
 
 
+_SETTINGS = ("seed", "name", "states", "rows", "epochs")
+"""Settings that every phase depends on; a folder begun with others is refused."""
+REPORT = "report.html"
+
+
+def forget_demo(folder: Path) -> None:
+    """Remove what a demo left in ``folder``: finished phases, both runs, the report. Other files stay.
+
+    UsageError when no demo was begun there; Busy when one of its runs is being trained.
+    """
+    Phases.forget(folder, _SETTINGS, (*ARMS, REPORT))
+
+
 def run_demo(job: DemoJob, folder: Path, steps: Steps) -> dict[str, Any]:
     """All phases in order; returns references, the report's path and the evaluations."""
     from lore_datasets.exchange.shipped import ShippedStore
 
     terminal, store, began = current(), ShippedStore(), time.monotonic()
-    identity = {"seed": job.seed, "name": job.name, "states": job.states, "rows": job.rows, "epochs": job.epochs}
+    identity = {name: getattr(job, name) for name in _SETTINGS}
     phases = Phases(folder, identity)
 
     def stored(result: dict[str, Any]) -> bool:
@@ -132,9 +145,7 @@ def run_demo(job: DemoJob, folder: Path, steps: Steps) -> dict[str, Any]:
 
     terminal.say("5/5  report")
     runs = {label: str(folder / arm) for arm, label in ARMS.items()}
-    report = steps.report(
-        runs, made["advice"], _commands(job, folder, states, made["advice"]), str(folder / "report.html")
-    )
+    report = steps.report(runs, made["advice"], _commands(job, folder, states, made["advice"]), str(folder / REPORT))
     terminal.say(f"     done in {clock(time.monotonic() - began)}")
     return {"states": states, **made, "report": report, "evaluations": evaluations}
 

@@ -1,7 +1,8 @@
-"""One trainer per machine among the runs that a server starts by itself."""
+"""What the processes of one machine share: datasets, a way to loopback, one trainer among the runs of a server."""
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ from pathlib import Path
 
 from lore_datasets.atomic import held
 
-__all__ = ["datasets_root", "trainer_slot"]
+__all__ = ["datasets_root", "keep_loopback_direct", "trainer_slot"]
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def datasets_root() -> str:
@@ -18,6 +21,13 @@ def datasets_root() -> str:
     from lore_datasets.store.store import default_root
 
     return str(default_root().resolve())
+
+
+def keep_loopback_direct() -> None:
+    """Send no request to loopback through a proxy that the environment names, here and in children (``NO_PROXY``)."""
+    known = [name for variable in ("no_proxy", "NO_PROXY") for name in os.environ.get(variable, "").split(",")]
+    names = dict.fromkeys(name.strip() for name in [*known, *_LOOPBACK] if name.strip())
+    os.environ |= dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(names))
 
 
 @contextmanager

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
 from flows.terminal import current
 from lore_datasets.atomic import held, write_json
-from lore_datasets.errors import ConfigError
+from lore_datasets.errors import ConfigError, UsageError
 
 __all__ = ["Phases", "hold"]
 
@@ -45,14 +45,38 @@ class Phases:
                     hint="the same settings go on; --fresh starts over; --folder takes another place",
                 )
 
-    @staticmethod
-    def forget(folder: Path) -> None:
-        """Remove what a job left in ``folder`` (its lock and Prefect's database stay)."""
-        if folder.is_dir():
-            for entry in folder.iterdir():
-                if entry.name in (".lock", "prefect"):
-                    continue
+    @classmethod
+    def forget(cls, folder: Path, settings: Collection[str], made: Sequence[str]) -> None:
+        """Remove the finished phases of a job that was begun in ``folder``, and the entries ``made`` of it.
+
+        ``settings`` are the names of the job's identity: they tell its mark ``state/begun.json`` from that of another
+        kind of job. Without the mark nothing is removed, and UsageError says so where there is anything. The mark goes
+        last, so a call that was stopped can be made again. Busy when a process holds one of the folders ``made``.
+        """
+        mark = folder / "state" / "begun.json"
+        try:
+            begun = json.loads(mark.read_text())
+        except (OSError, ValueError):
+            begun = None
+        if not isinstance(begun, dict) or set(begun) != set(settings):
+            if folder.is_dir() and any(entry.name not in (".lock", "prefect") for entry in folder.iterdir()):
+                raise UsageError(
+                    f"--fresh finds no such job begun in {folder}",
+                    kept="everything in it",
+                    hint="choose another --folder, or leave --fresh away",
+                )
+            return
+        entries = [path for name in made if (path := folder / name).exists() or path.is_symlink()]
+        with ExitStack() as locks:
+            for entry in entries:
+                if entry.is_dir() and not entry.is_symlink():
+                    locks.enter_context(hold(entry))
+            for entry in entries:
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        for entry in mark.parent.glob("*.json"):
+            if entry != mark:
+                entry.unlink()
+        mark.unlink()
 
     def done(self, name: str, inputs: dict[str, Any]) -> dict[str, Any] | None:
         """Result of a finished phase with the same inputs, None when it has to run."""

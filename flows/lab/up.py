@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.jobs.child_process import spawn, stop
+from flows.jobs.machine import datasets_root, keep_loopback_direct
 from flows.jobs.phases import hold
 from flows.lab.lab_api import Api
 from flows.lab.schedules import Schedule, check_datasets, read_schedules
@@ -128,6 +129,7 @@ def up(job: UpJob, until: Callable[[], bool] = lambda: False) -> int:
     Returns 0 after a stop that was asked for. Whatever is wrong is raised before the first child starts.
     """
     say, home = current().say, Path(job.home)
+    keep_loopback_direct()
     auth = read_auth(job) or new_auth()
     path, schedules = _schedules(job)
     port = _claim(job.host, job.port, "the server", "--port")
@@ -164,8 +166,6 @@ def _seen(host: str) -> str:
 
 
 def _datasets() -> dict[str, str]:
-    from flows.jobs.machine import datasets_root
-
     return {"LORE_DATASETS": datasets_root()}
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flows.jobs.machine import keep_loopback_direct
 from lore_datasets.errors import ServiceError, shown
 
 __all__ = [
@@ -68,6 +69,7 @@ def prepare(home: Path) -> None:
         known = os.environ.get("PREFECT_HOME", "its default folder")
         raise RuntimeError(f"prefect is imported already and uses {known}: prepare({home}) comes too late")
     home.mkdir(parents=True, exist_ok=True)
+    keep_loopback_direct()
     os.environ["PREFECT_HOME"] = str(home.resolve())
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -118,6 +120,7 @@ def embedded_server(home: Path) -> Iterator[str]:
     """
     given = os.environ.get("PREFECT_API_URL")
     if given:
+        keep_loopback_direct()
         _check_reachable(given)
         yield given
         return

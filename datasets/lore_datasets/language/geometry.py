@@ -36,12 +36,12 @@ class StateView:
     """A single :class:`SymbolicState` with its questions; BadInput for a batch or a state of another layout.
 
     Directions are indices into ``vocab.directions``; actions are primitive action ids; places are (dx, dy) from the
-    player.
+    player. ``raw`` is the packed state.
     """
 
     __slots__ = (
         "_approach", "_can", "_distance", "_first", "_kinds", "_order", "_parent", "_tables", "cells", "counts",
-        "daylight", "facing_direction", "flags", "sleeping", "vital_values", "vocab",
+        "daylight", "facing_direction", "flags", "raw", "sleeping", "vital_values", "vocab",
     )  # fmt: skip
 
     def __init__(self, state: SymbolicState | np.ndarray | bytes, vocab: Vocab) -> None:
@@ -59,6 +59,7 @@ class StateView:
             raise BadInput(
                 f"state of another environment than {vocab.environment}: a facing or cell id is out of range"
             )
+        self.raw: bytes = raw
         self.cells: bytes = view
         self.counts: bytes = counts
         self.vital_values: bytes = vitals

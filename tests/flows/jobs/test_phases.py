@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
+from flows.cli import main as cli
 from flows.jobs.phases import Phases, hold
 from flows.terminal import PlainTerminal, clock, use
-from lore_datasets.errors import Busy, ConfigError
+from lore_datasets.errors import Busy, ConfigError, UsageError
 
 
 def test_a_finished_phase_is_skipped_and_says_so(tmp_path):
@@ -52,14 +53,55 @@ def test_a_folder_begun_with_other_settings_is_refused_by_name(tmp_path):
         Phases(tmp_path, {"seed": 1, "rows": 5})
 
 
-def test_forgetting_keeps_the_lock_and_the_server_s_database(tmp_path):
-    Phases(tmp_path, {"seed": 0})
-    for name in ("prefect", "none"):
+def test_forgetting_removes_what_the_job_made_and_nothing_else(tmp_path):
+    Phases(tmp_path, {"seed": 0}).run("one", {}, lambda: {"x": 1})
+    for name in ("prefect", "none", "datasets", ".git"):
         (tmp_path / name).mkdir()
-    (tmp_path / ".lock").touch()
-    Phases.forget(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "prefect"]
-    Phases(tmp_path, {"seed": 1})
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "abc").symlink_to(tmp_path / "elsewhere")
+    Phases.forget(tmp_path, ("seed",), ("none", "abc", "report.html"))
+    kept = [".git", "datasets", "elsewhere", "notes.txt", "prefect", "state"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == kept and not list((tmp_path / "state").iterdir())
+    assert Phases(tmp_path, {"seed": 1}).done("one", {}) is None
+
+
+@pytest.mark.parametrize("mark", [None, "{", '{"run": "x", "round": 1}', "[]"])
+def test_without_the_mark_of_the_same_kind_of_job_nothing_is_removed(tmp_path, mark):
+    Phases.forget(tmp_path / "absent", ("seed",), ("none",))
+    (tmp_path / "none").mkdir()
+    if mark is not None:
+        (tmp_path / "state").mkdir()
+        (tmp_path / "state" / "begun.json").write_text(mark)
+    with pytest.raises(UsageError, match="finds no such job"):
+        Phases.forget(tmp_path, ("seed",), ("none",))
+    assert (tmp_path / "none").is_dir() and (tmp_path / "state").is_dir() == (mark is not None)
+
+
+def test_a_folder_in_which_somebody_trains_is_not_removed(tmp_path):
+    Phases(tmp_path, {"seed": 0})
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom flows.jobs.phases import hold\n"
+        "with hold(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "abc")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline().strip() == "in"
+        (tmp_path / "none").mkdir()
+        with pytest.raises(Busy, match="another process works in"):
+            Phases.forget(tmp_path, ("seed",), ("none", "abc"))
+        other.kill()
+    assert (tmp_path / "none").is_dir() and (tmp_path / "abc").is_dir() and Phases(tmp_path, {"seed": 0})
+
+
+def test_a_fresh_demo_in_a_folder_of_other_things_or_under_a_bad_name_deletes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bought.icechunk").mkdir()
+    for words in (("--folder", "."), ("--folder", ".", "--name", "Bad Name"), ("--name", "Bad Name")):
+        assert cli.main(["demo", "--fresh", "--quick", "--no-prefect", *words]) in (2, 3)
+        said = capsys.readouterr().err
+        assert "not a dataset" in said if "Bad Name" in words else "finds no such job begun in ." in said
+    assert (tmp_path / "bought.icechunk").is_dir() and not (tmp_path / "runs").exists()
 
 
 def test_a_state_file_torn_by_a_crash_counts_as_absent(tmp_path):
