@@ -82,6 +82,8 @@ def main(words: list[str] | None = None) -> int:
         return 130
     if not flags.quiet:
         print(f"done: {flags.log_dir}; next: tensorboard --logdir {flags.log_dir}")
+        if summary["unused_advice"]:
+            print(summary["unused_advice"])
     return 0
 
 

@@ -131,6 +131,8 @@ def evaluate(
             f"{mode.replace('_', ' '):<12} return {result['return_mean']:6.2f} ({low:.2f} to {high:.2f}), "
             f"score {result['score']:6.2f} %, {result['episodes']} episodes"
         )
+    if found["unused_advice"]:
+        print(found["unused_advice"])
     if record:
         from lore.evaluation.recording import record_episode
 

@@ -106,4 +106,6 @@ def _one(config: Config, flags: Flags) -> int:
             f"training-time score {'-' if score is None else f'{score:.2f} %'}\n"
             f"next: lore eval {flags.log_dir}; lore report {flags.log_dir}; tensorboard --logdir {flags.log_dir}"
         )
+        if summary["unused_advice"]:
+            print(summary["unused_advice"])
     return 0

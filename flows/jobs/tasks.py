@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from flows.jobs.shards import Wrap
+    from flows.report.read import RunData
     from lore_datasets.advice import AdviceData
     from lore_datasets.environments import Environment
     from lore_datasets.exchange.revisions import Revision
@@ -259,6 +260,14 @@ def coverage(ref: ArtifactRef) -> dict[str, float]:
     return {k: float(v) for k, v in about.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
 
 
+def _recorded(run: RunData) -> str:
+    """Where the version that a run learned from is found: its export, else its full reference; empty without one."""
+    from lore.training.policy import is_export
+
+    named = run.config.get("advice", {}).get("dataset", "")
+    return named if is_export(named) else run.advice or named
+
+
 def report_advice(folders: dict[str, Path], dataset: str = "") -> AdviceData | None:
     """The advice that a report shows: ``dataset``, or what the runs themselves name; None when the store lacks it."""
     from lore_datasets.advice import load_advice
@@ -267,7 +276,7 @@ def report_advice(folders: dict[str, Path], dataset: str = "") -> AdviceData | N
         return load_advice(dataset)
     from flows.report.read import read_run
 
-    named = [read_run(path).config.get("advice", {}).get("dataset", "") for path in folders.values()]
+    named = [_recorded(read_run(path)) for path in folders.values()]
     for name in dict.fromkeys(n for n in named if n):
         try:
             return load_advice(name)

@@ -148,7 +148,7 @@ def _evaluations(runs: Sequence[RunData]) -> list[dict[str, Any]]:
 def _caution(runs: Sequence[RunData]) -> str:
     steps = max((run.episodes[-1]["step"] for run in runs if run.episodes), default=0)
     seeds = {run.config.get("train", {}).get("seed") for run in runs}
-    notes = []
+    notes = [f"{run.name}: {run.unused_advice}." for run in runs if run.unused_advice]
     if len(seeds) <= 1:
         notes.append("One seed per run: a difference here shows that the parts work, not which one is better.")
     if steps < _SHORT_RUN:

@@ -22,7 +22,8 @@ class RunData:
     Attributes:
         name: label of the run in the page.
         path: its folder.
-        config: the resolved settings in ``config.json``.
+        config: the resolved settings in ``config.json``. advice: the version it learned from, name@vN#digest.
+        unused_advice: why nothing of that version is followed, empty where it is.
         series: tag -> (steps, values) of ``metrics.jsonl``, steps strictly rising.
         episodes: rows of ``episodes.jsonl`` in step order.
         evaluation: ``evaluation.json`` or None.
@@ -32,6 +33,8 @@ class RunData:
     name: str
     path: Path
     config: dict[str, Any] = field(default_factory=dict)
+    advice: str = ""
+    unused_advice: str = ""
     series: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
     episodes: tuple[dict[str, Any], ...] = ()
     evaluation: dict[str, Any] | None = None
@@ -111,6 +114,8 @@ def read_run(path: Path, name: str = "") -> RunData:
         name=name or path.name,
         path=path,
         config=renamed(config.get("config", config)),
+        advice=config.get("advice", ""),
+        unused_advice=config.get("unused_advice", ""),
         series=series,
         episodes=tuple(json_lines(path / "episodes.jsonl")),
         evaluation=_json(path / "evaluation.json"),

@@ -14,10 +14,14 @@ if TYPE_CHECKING:
     from lore.config import EnvConfig
     from lore_datasets.environments import Environment
 
-__all__ = ["ADAPTERS", "Env", "Step", "make_env", "make_env_fns"]
+__all__ = ["ADAPTERS", "EVALUATION", "Env", "Step", "make_env", "make_env_fns"]
 
 ADAPTERS = {"crafter": "lore.envs.crafter.adapter"}
 """Environment name -> module with ``make(config, seed) -> Env``."""
+
+
+EVALUATION = 2**31
+"""Seeds from here on are of worlds that nobody trains in."""
 
 
 class Step(NamedTuple):
@@ -62,16 +66,19 @@ class Env(Protocol):
         ...
 
 
-def make_env(config: EnvConfig, seed: int, index: int = 0) -> Env:
-    """Environment number ``index`` of a run; every (seed, index) has a stream of worlds of its own."""
+def make_env(config: EnvConfig, seed: int, index: int = 0, *, for_evaluation: bool = False) -> Env:
+    """Environment number ``index`` of a run; every (seed, index) has a stream of worlds of its own.
+
+    Streams for evaluation are numbers from :data:`EVALUATION` on, those of training lie below: no world is in both.
+    """
     if config.name not in ADAPTERS:
         raise NotFound(f"unknown environment {shown(config.name)!r}", hint=f"one of: {', '.join(sorted(ADAPTERS))}")
     stream = int(np.random.SeedSequence((seed, index)).generate_state(1)[0] % (2**31 - 1))
-    return import_module(ADAPTERS[config.name]).make(config, stream)
+    return import_module(ADAPTERS[config.name]).make(config, stream | EVALUATION if for_evaluation else stream)
 
 
-def make_env_fns(config: EnvConfig, seed: int) -> list[Callable[[], Env]]:
+def make_env_fns(config: EnvConfig, seed: int, *, for_evaluation: bool = False) -> list[Callable[[], Env]]:
     """One picklable factory per environment of a run, for the vector environments."""
     from functools import partial
 
-    return [partial(make_env, config, seed, index) for index in range(config.num_envs)]
+    return [partial(make_env, config, seed, index, for_evaluation=for_evaluation) for index in range(config.num_envs)]

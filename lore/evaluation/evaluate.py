@@ -42,15 +42,21 @@ def summarise(returns: list[float], lengths: list[int], unlocked: np.ndarray, na
 
 
 def play_episodes(policy: Policy, episodes: int, on_episode: Callable[[int], None] | None = None) -> dict[str, Any]:
-    """Final-policy protocol: the sampled policy, fresh worlds, the first ``episodes`` finished episodes."""
+    """Final-policy protocol: the sampled policy, fresh worlds, the same number of episodes from every environment.
+
+    Each of E environments gives its first ``episodes`` / E episodes, one more where that leaves a rest: were it whoever
+    ends first, short episodes would be counted more often than long ones.
+    """
     returns, lengths, unlocked = [], [], []
-    totals, envs = np.zeros(policy.config.env.num_envs), policy.make_envs()
-    steps = envs.reset()
-    while len(returns) < episodes:
+    envs = policy.make_envs()
+    quota = np.full(len(envs), episodes // len(envs)) + (np.arange(len(envs)) < episodes % len(envs))
+    totals, steps = np.zeros(len(envs)), envs.reset()
+    while quota.any():
         actions, _ = policy.act(steps)
         for env, step in enumerate(steps):
             totals[env] = step.reward if step.is_first else totals[env] + step.reward
-            if step.is_last and len(returns) < episodes:
+            if step.is_last and quota[env]:
+                quota[env] -= 1
                 returns.append(float(totals[env]))
                 lengths.append(int(step.info["length"]))
                 unlocked.append(np.asarray(step.info["achievements"]) > 0)
@@ -70,7 +76,8 @@ def evaluate(
     """Write ``evaluation.json`` of a run and return it.
 
     ``training``: every training episode so far. ``final_policy.as_trained``: with the gate as configured.
-    ``final_policy.agent_alone``: beta 0. Runs without path B have the same policy in both.
+    ``final_policy.agent_alone``: beta 0. Runs without path B have the same policy in both. Advice is the version that
+    the checkpoint recorded. Worlds are none of any training, whatever ``seed`` is.
     """
     folder = Path(run_dir)
     policy = load_policy(folder, seed)
@@ -83,6 +90,7 @@ def evaluate(
         "run": folder.name,
         "frames": policy.frames,
         "advice": policy.reference,
+        "unused_advice": policy.unused_advice,
         "seed": seed,
         "training": summarise([r["return"] for r in rows], [r["length"] for r in rows], unlocked, names),
         "final_policy": {},

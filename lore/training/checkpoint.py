@@ -21,9 +21,9 @@ from lore_datasets.atomic import clear_drafts, replacing, sync
 from lore_datasets.errors import CorruptArtifact, NewerSchema, NotFound, SchemeMismatch, shown
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
-__all__ = ["SCHEMA", "clean", "load", "prefixed", "previous_path", "restore", "save"]
+__all__ = ["SCHEMA", "check", "clean", "load", "previous_path", "save"]
 
 SCHEMA = 1
 """Version of the file's layout; only grows."""
@@ -146,9 +146,15 @@ def _read(path: Path, expect: Mapping[str, Any] | None) -> tuple[dict[str, Tenso
         raise CorruptArtifact(f"checkpoint {shown(path.name)} cannot be read: {shown(error)}") from error
     if not same:
         raise CorruptArtifact(f"checkpoint {shown(path.name)} does not match its SHA-256")
-    differing = [name for name, value in (expect or {}).items() if meta.get(name) != value]
+    check(path, meta, expect or {})
+    return tensors, meta
+
+
+def check(path: str | os.PathLike[str], meta: Mapping[str, Any], expect: Mapping[str, Any]) -> None:
+    """SchemeMismatch, naming what does fit, when the ``meta`` of a checkpoint differs from ``expect``."""
+    path = Path(path)
+    differing = [name for name, value in expect.items() if meta.get(name) != value]
     if differing:
-        assert expect is not None
         raise SchemeMismatch(
             f"checkpoint {shown(path.name)} is for "
             + ", ".join(f"{name} {shown(meta.get(name))}" for name in differing)
@@ -157,23 +163,3 @@ def _read(path: Path, expect: Mapping[str, Any] | None) -> tuple[dict[str, Tenso
             kept="the checkpoint",
             hint="it fits " + ", ".join(f"{name} {shown(meta.get(name))}" for name in expect),
         )
-    return tensors, meta
-
-
-def prefixed(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """The same tensors under ``prefix.<name>``."""
-    return {f"{prefix}.{name}": value for name, value in tensors.items()}
-
-
-def restore(tensors: Mapping[str, Tensor], prefix: str, module: nn.Module | None = None) -> dict[str, Tensor]:
-    """Entries under ``prefix.`` without it; a ``module`` is given them, SchemeMismatch when they do not fit it."""
-    part = {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(prefix + ".")}
-    if module is not None:
-        own = module.state_dict()
-        wrong = sorted(set(own) ^ set(part)) or [name for name in own if own[name].shape != part[name].shape]
-        if wrong:
-            raise SchemeMismatch(
-                f"checkpoint does not fit {prefix}: {', '.join(map(shown, wrong[:3]))}", kept=f"{prefix} as it was"
-            )
-        module.load_state_dict(part)
-    return part

@@ -11,9 +11,11 @@ import numpy as np
 from lore.config import Config
 from lore.envs.base import Step
 from lore.evaluation.open_loop import write_open_loop
+from lore.options.slots import Slots
 from lore.training.clock import Every
 from lore.training.folder import lock_run
 from lore.training.metrics import Sink, crafter_score
+from lore.training.policy import with_absolute_export
 from lore.training.progress import Progress, ProgressLog
 from lore.training.resume import open_folder
 from lore.training.run import Training
@@ -43,7 +45,7 @@ def train(
     """
     folder = Path(run_dir)
     with lock_run(folder), stop_signals() as stop:
-        run = Training(config, folder)
+        run = Training(with_absolute_export(config), folder)
         resumed, renewed = open_folder(run)
         sink, progress = Sink(folder, run.frames, tensorboard, run.rows), ProgressLog(run, on_progress)
         save_due, report_due = Every(config.train.save_interval_s), Every(REPORT_S)
@@ -74,21 +76,23 @@ def train(
 
 
 def _environment_step(run: Training, sink: Sink) -> None:
-    """Act once everywhere, store the records, step the games, account finished episodes."""
+    """Act once everywhere, store the records, step the games, count the episodes that end."""
     actions, records = run.policy.act(run.steps)
-    for env, (step, record) in enumerate(zip(run.steps, records, strict=True)):
+    for env, record in enumerate(records):
         run.replay.add(env, record)
-        if step.is_last:
-            _finish_episode(run, sink, env, step)
-    played = sum(not step.is_last for step in run.steps)
+    ended = sum(step.is_last for step in run.steps)
+    if ended and run.policy.slots is not None:
+        _review_skills(run, run.policy.slots, ended)
     run.steps = run.envs.step(actions)
-    run.policy.frames += played
+    run.policy.frames += len(run.steps) - ended
     for env, step in enumerate(run.steps):
         run.returns[env] = step.reward + (0.0 if step.is_first else run.returns[env])
+        if step.is_last:
+            _count_episode(run, sink, env, step)
 
 
-def _finish_episode(run: Training, sink: Sink, env: int, step: Step) -> None:
-    """Report the episode of ``env`` that ends with ``step``, and look whether skills leave or enter slots."""
+def _count_episode(run: Training, sink: Sink, env: int, step: Step) -> None:
+    """Report the episode of ``env`` that ended with ``step``."""
     run.episodes += 1
     unlocked, names = step.info["achievements"], run.policy.environment.vocab.achievements
     score, length = float(run.returns[env]), int(step.info["length"])
@@ -104,14 +108,17 @@ def _finish_episode(run: Training, sink: Sink, env: int, step: Step) -> None:
     counts = {n: int(c) for n, c in zip(names, unlocked, strict=True)}
     row = {"episode": run.episodes, "length": length, "return": round(score, 4), "achievements": counts}
     sink.episode(run.frames, row, tags)
-    slots = run.policy.slots
-    if slots is not None:
-        if slots.retire():
-            write_revisions(run.folder, run.revisions())
-        slots.rest()
-        generation = run.episodes % run.config.options.generation_interval == 0
-        if generation or (slots.skill < 0).any():
-            run.fill_slots(generation)
+
+
+def _review_skills(run: Training, slots: Slots, ended: int) -> None:
+    """After ``ended`` episodes ended at once: poor skills leave their slots, and others enter them."""
+    if slots.retire():
+        write_revisions(run.folder, run.revisions())
+    slots.rest()
+    interval = run.config.options.generation_interval
+    generation = run.episodes // interval > (run.episodes - ended) // interval
+    if generation or (slots.skill < 0).any():
+        run.fill_slots(generation)
 
 
 def _updates_owed(run: Training) -> int:

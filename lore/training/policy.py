@@ -10,7 +10,7 @@ import torch
 
 from lore.advice.source import AdviceSource
 from lore.advice.uniform import UniformSource, uniform_advice
-from lore.config import SIZES, Config
+from lore.config import SIZES, Config, replace
 from lore.dreamer.disagreement import HEADS
 from lore.envs.base import Step, make_env_fns
 from lore.envs.vector import VectorEnv
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["Policy", "load_policy", "open_advice", "part"]
+__all__ = ["Policy", "is_export", "load_policy", "open_advice", "part", "with_absolute_export", "with_version"]
 
 
 def open_advice(config: Config) -> AdviceData | None:
@@ -64,7 +64,7 @@ class Policy:
     Args:
         config: the run's configuration.
         seed_offset: added to the seed of environments and sampling (evaluation uses another stream than training).
-        is_training: plans are tested in the game now and then (path A).
+        is_training: it plays training's worlds, and tests plans in the game now and then (path A).
         is_advised: False plays with beta 0, the agent alone.
 
     Attributes:
@@ -75,7 +75,7 @@ class Policy:
     def __init__(
         self, config: Config, *, seed_offset: int = 0, is_training: bool = False, is_advised: bool = True
     ) -> None:
-        self.config = config
+        self.config, self.is_training = config, is_training
         self.device = resolve_device(config.train.device)
         compiled.divide_threads(config.train.threads, SIZES[config.model.size], self.device)
         self.environment = get_environment(config.env.name)
@@ -113,13 +113,24 @@ class Policy:
         return Slots(options.max_options, tuple(s.name for s in self.skills), options.confidence_threshold)
 
     @property
+    def unused_advice(self) -> str:
+        """Why nothing of the advice version is followed, empty where it is."""
+        if self.source is None or not self.source.ignored:
+            return ""
+        return (
+            f"advice {self.reference} is NOT USED: on held-out rows a guesser that never sees the state foretells it as"
+            " well (--advice.accept-uninformative uses it all the same)"
+        )
+
+    @property
     def reference(self) -> str:
         """``name@vN#digest`` of the advice, empty without."""
         return str(self.advice.ref) if self.advice is not None else ""
 
     def make_envs(self) -> VectorEnv:
-        """The environments of this policy's stream, not yet reset."""
-        return VectorEnv(make_env_fns(self.config.env, int(self.streams[1])))
+        """The environments of this policy's stream, not yet reset; a policy that does not train gets other worlds than
+        any training."""
+        return VectorEnv(make_env_fns(self.config.env, int(self.streams[1]), for_evaluation=not self.is_training))
 
     def act(self, steps: list[Step]) -> tuple[list[int], list[dict[str, Any]]]:
         """(actions, replay records) for the latest step of every environment."""
@@ -148,14 +159,41 @@ class Policy:
 
 
 def load_policy(folder: Path | str, seed_offset: int, *, is_advised: bool = True) -> Policy:
-    """The policy of a run's checkpoint, for games and sampling of another stream than training.
+    """The policy of a run's checkpoint, with the advice version that it learned from, for games of no training.
 
-    UsageError before the first checkpoint. ``is_advised`` False: with beta 0.
+    UsageError before the first checkpoint; SchemeMismatch when the export that the run read holds another version now.
+    ``is_advised`` False: with beta 0.
     """
-    config, path = read_config(folder), Path(folder) / CHECKPOINT
+    path = Path(folder) / CHECKPOINT
+    config = read_config(folder)
     if not path.exists():
         raise UsageError(f"{folder} has no checkpoint yet", hint="train it first: lore train")
-    policy = Policy(config, seed_offset=seed_offset, is_advised=is_advised)
-    tensors, meta = checkpoint.load(path, policy.identity(), fall_back=True)
+    tensors, meta = checkpoint.load(path, fall_back=True)
+    policy = Policy(with_version(config, meta["advice"]), seed_offset=seed_offset, is_advised=is_advised)
+    if policy.reference != meta["advice"]:
+        raise SchemeMismatch(
+            f"{config.advice.dataset} holds {policy.reference or 'no advice'}, the run learned from {meta['advice']}",
+            kept="the run", hint="put the export of that version back in its place",
+        )  # fmt: skip
+    checkpoint.check(path, meta, policy.identity())
     policy.load(tensors, meta, goes_on=False)
     return policy
+
+
+def with_version(config: Config, reference: str) -> Config:
+    """``config`` reading the advice version ``reference``; an export is read where it lies, whatever is in it."""
+    if not reference or not config.needs_advice or is_export(config.advice.dataset):
+        return config
+    return replace(config, **{"advice.dataset": reference})
+
+
+def with_absolute_export(config: Config) -> Config:
+    """``config`` naming its HDF5 export by an absolute path, so that the run can be opened from any folder."""
+    if not is_export(config.advice.dataset):
+        return config
+    return replace(config, **{"advice.dataset": str(Path(config.advice.dataset).absolute())})
+
+
+def is_export(dataset: str) -> bool:
+    """Is an advice dataset given by the path of an HDF5 file?"""
+    return dataset.endswith((".h5", ".hdf5"))

@@ -52,7 +52,8 @@ class ProgressLog:
             self.report("training")
 
     def report(self, phase: str, final: bool = False) -> Progress:
-        """Write one row and return it; the ``final`` one has ``interrupted`` and ``training_score``."""
+        """Write one row and return it; the ``final`` one has ``interrupted``, ``training_score`` and
+        ``unused_advice`` too."""
         run, total = self.run, self.run.config.train.steps
         left = max(0, total - run.frames)
         row: Progress = {
@@ -66,7 +67,10 @@ class ProgressLog:
         if self.on_progress is not None:
             self.on_progress(row)
         if final:
-            row = row | {"interrupted": phase == "interrupted", "training_score": _training_score(run)}
+            row = row | {
+                "interrupted": phase == "interrupted", "training_score": _training_score(run),
+                "unused_advice": run.policy.unused_advice,
+            }  # fmt: skip
         return row
 
 

@@ -37,15 +37,12 @@ def open_folder(run: Training) -> tuple[bool, bool]:
         saved, renewed = meta["machine"], meta["advice"] != policy.reference
         if saved != machine():
             _LOG.warning("resume is statistical, not bit-exact: saved on %s, now %s", saved, machine())
-    write_json(path, {"config": to_dict(run.config), "advice": policy.reference, "machine": machine()})
+    about = {"advice": policy.reference, "unused_advice": policy.unused_advice}
+    write_json(path, {"config": to_dict(run.config), **about, "machine": machine()})
     if policy.advice is not None:
         record_version(run.folder, run.frames, run.learner.updates, policy.reference)
-    if policy.source is not None and policy.source.ignored:
-        _LOG.warning(
-            "advice %s is not used: on held-out rows a guesser that never sees the state foretells it as well"
-            " (--advice.accept-uninformative uses it all the same)",
-            policy.reference,
-        )
+    if policy.unused_advice:
+        _LOG.warning(policy.unused_advice)
     return resumed, renewed
 
 

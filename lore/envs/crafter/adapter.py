@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lore.envs.base import Step
+from lore.envs.base import EVALUATION, Step
 from lore.envs.crafter.frame import Painter, draw_noise
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, ConfigError, CorruptArtifact, UsageError
@@ -34,7 +34,8 @@ _VITALS = 4
 
 
 class CrafterEnv:
-    """Crafter with episode seeds ``hash((seed, episode)) % (2**31 - 1)`` as in the package, episodes counted from 1.
+    """Crafter with episode seeds ``hash((seed, episode)) % (2**31 - 1)`` as in the package, episodes counted from 1;
+    2**31 more where the seed is an evaluation's.
 
     Args:
         seed: seed of the sequence of worlds.
@@ -94,7 +95,8 @@ class CrafterEnv:
         self._episode += 1
         self._steps = 0
         world = self._world
-        world.reset(seed=hash((self._seed, self._episode)) % (2**31 - 1))
+        # Worlds of an evaluation's seed keep its highest bit, so that no other seed has one of them.
+        world.reset(seed=hash((self._seed, self._episode)) % (2**31 - 1) | self._seed & EVALUATION)
         world.daylight = _daylight(self._steps)
         self._player = objects.Player(world, (world.area[0] // 2, world.area[1] // 2))
         self._last_health = self._player.health

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 
+from flows.jobs.tasks import report_advice
 from flows.report.build import build_report, render
 from flows.report.read import json_lines, read_run, success_rates
 from lore.config import load_config, to_dict
@@ -131,3 +132,20 @@ def test_success_rates_take_counts_by_name_or_by_position():
     by_name = [{"achievements": {"a": 2}}, {"achievements": {"a": 0, "b": 1}}]
     by_position = [{"achievements": [2, 0]}, {"achievements": [0, 1]}]
     assert success_rates(by_name, ("a", "b")) == success_rates(by_position, ("a", "b")) == {"a": 0.5, "b": 0.5}
+
+
+def test_a_run_that_left_its_advice_unused_says_so(tmp_path):
+    folder = write_run(tmp_path / "blind", load_config(observation="symbolic"))
+    about = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(about | {"unused_advice": "advice x@v1#12 is NOT USED: a habit"}))
+    assert "blind: advice x@v1#12 is NOT USED: a habit." in render([read_run(folder)], title="one")
+
+
+def test_the_report_shows_the_version_that_the_run_learned_from(tmp_path, own_datasets):
+    first = str(small_advice(own_datasets, get_environment("crafter"), n=32))
+    config = load_config(observation="symbolic", dataset=first.split("@")[0], **{"gate.enabled": True})
+    folder = write_run(tmp_path / "run", config)
+    about = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(about | {"advice": first}))
+    small_advice(own_datasets, get_environment("crafter"), n=40)
+    assert str(report_advice({"run": folder}).ref) == first

@@ -1,5 +1,7 @@
 """Advice that never looks at the state: told apart on held-out rows, and left unused."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,8 @@ from lore.advice.informative import LEAST_GAIN, blind_scores, uninformative
 from lore.advice.source import AdviceSource
 from lore.config import load_config
 from lore.dreamer.types import SOURCES
+from lore.evaluation.evaluate import evaluate
+from lore.main import main
 from lore.training.loop import train
 from lore.training.run import Training
 from lore_datasets.advice import load_advice
@@ -99,4 +103,17 @@ def test_a_run_with_uninformative_advice_is_the_run_without_advice_bit_for_bit(t
     assert weights[0].keys() == weights[1].keys() and ended[1].learner.updates >= 3
     for name, value in weights[0].items():
         assert torch.equal(value, weights[1][name]), name
-    assert "is not used" in caplog.text
+    assert "is NOT USED" in caplog.text
+
+
+def test_a_version_that_a_run_leaves_unused_is_named_wherever_the_run_is_shown(tmp_path, own_datasets, capsys):
+    ref = version(own_datasets, "blind", 1200)
+    words = ["size=tiny", "observation=symbolic", "batch-size=32", "sequence-length=8", "threads=1", "env.length=20",
+             "replay-capacity=500", "device=cpu", "steps=30", "gate.enabled=True", f"dataset={ref}"]  # fmt: skip
+    folder = tmp_path / "blind"
+    flags = [f"--{word}".removesuffix("=True") for word in words]
+    assert main([f"--log_dir={folder}", *flags]) == 0
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert ref in last and "NOT USED" in last
+    assert json.loads((folder / "config.json").read_text())["unused_advice"] == last
+    assert evaluate(folder, 1)["unused_advice"] == last

@@ -62,9 +62,8 @@ def test_a_new_generation_of_options_comes_every_so_many_episodes(
     strange = next(k for k in range(len(CRAFTER.skills)) if k not in before)
     run.policy.controller.accounts.mean_advice[:] = 0.01
     run.policy.controller.accounts.mean_advice[strange] = 0.9  # where the agent is now, advice speaks of another skill
-    run.steps = run.envs.reset()
-    sink = type("Sink", (), {"episode": lambda *_: None})()
-    loop._finish_episode(run, sink, 0, run.steps[0])
+    run.episodes = 1
+    loop._review_skills(run, run.policy.slots, 1)
     assert (strange in run.policy.slots.skill) == changes
     assert (run.policy.slots.skill != before).sum() == int(changes)
     assert run.learner.slots.tolist() == run.policy.slots.skill.tolist()
@@ -86,8 +85,8 @@ def test_a_skill_whose_calls_are_worth_too_little_gives_its_slot_up_until_the_ne
             run.policy.slots.worth.choose(0, skill)
             run.policy.slots.worth.step(0, reward)
             run.policy.slots.worth.end(0)
-    run.steps = run.envs.reset()
-    loop._finish_episode(run, type("Sink", (), {"episode": lambda *_: None})(), 0, run.steps[0])
+    run.episodes = 1
+    loop._review_skills(run, run.policy.slots, 1)
     assert (poor not in run.policy.slots.skill) == stays_out == run.policy.slots.statistics[poor].waits
     assert not run.policy.slots.statistics[poor].retired
     assert run.learner.slots.tolist() == run.policy.slots.skill.tolist()

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from lore.config import Size
-from lore.dreamer.actor_critic import ActorCritic
 from lore.training import checkpoint
 from lore_datasets.errors import CorruptArtifact, NewerSchema, NoSpace, NotFound, SchemeMismatch
 
@@ -148,22 +147,6 @@ def test_nothing_but_json_and_safetensors_is_in_the_file(tmp_path):
     assert set(header["__metadata__"]) == {"lore", "sha256"}
     with pytest.raises(TypeError):
         checkpoint.save(path, {}, {"object": object()})
-
-
-def test_a_module_is_restored_whole_or_refused_untouched(tmp_path):
-    def agent(seed: int, actions: int = 17) -> ActorCritic:
-        return ActorCritic(40, actions, SMALL, generator=torch.Generator().manual_seed(seed))
-
-    saved, fresh, other = agent(0), agent(1), agent(2, actions=20)
-    saved.norm.high.fill_(5.0)
-    checkpoint.save(tmp_path / "model", checkpoint.prefixed("agent", saved.state_dict()), META)
-    loaded, _ = checkpoint.load(tmp_path / "model")
-    checkpoint.restore(loaded, "agent", fresh)
-    assert all(torch.equal(a, b) for a, b in zip(saved.state_dict().values(), fresh.state_dict().values(), strict=True))
-    before = {name: value.clone() for name, value in other.state_dict().items()}
-    with pytest.raises(SchemeMismatch, match="actor"):
-        checkpoint.restore(loaded, "agent", other)
-    assert all(torch.equal(before[name], value) for name, value in other.state_dict().items())
 
 
 def test_tensors_that_share_memory_are_saved_apart(tmp_path):
