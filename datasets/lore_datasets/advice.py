@@ -49,7 +49,11 @@ class AdviceRows:
 
 @dataclass(frozen=True, eq=False)
 class AdviceData:
-    """One advice version, ready for look-up. ``model``: arrays of the attached advice model by path, or None."""
+    """One advice version, ready for look-up.
+
+    ``model``: arrays of the attached advice model by path, or None.
+    ``programs``: canonical JSON of the priority programs of all rounds, oldest first; the last one speaks.
+    """
 
     ref: ArtifactRef
     manifest: Manifest
@@ -58,6 +62,7 @@ class AdviceData:
     skills: tuple[Skill, ...]
     rows: AdviceRows
     model: dict[str, np.ndarray] | None
+    programs: tuple[str, ...] = ()
 
 
 def load_advice(where: str | ArtifactRef, root: Path | str | None = None, *, texts: bool = True) -> AdviceData:

@@ -197,7 +197,10 @@ def _shares(found: dict[str, Any]) -> str:
     return f"{known} (mean confidence {found['confidence']:.2f})"
 
 
-_SOURCES = {"row": "have a row of their own", "goal": "a goal key", "model": "the advice model", "none": "nothing"}
+_SOURCES = {
+    "row": "have a row of their own", "program": "a rule of the program", "goal": "a goal key",
+    "model": "the advice model", "none": "nothing",
+}  # fmt: skip
 
 
 def visit_states(job: RefreshJob, number: int, name: str) -> dict[str, Any]:

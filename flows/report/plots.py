@@ -16,7 +16,9 @@ __all__ = ["COLOURS", "bands", "coverage", "data_uri", "lines", "returns", "scor
 COLOURS = ("#4c566a", "#d08770", "#5e81ac", "#a3be8c", "#b48ead", "#bf616a", "#88c0d0", "#ebcb8b")
 """One colour per run, in order; readable side by side and in grey."""
 
-_SOURCES = (("row", "#2e7d6b"), ("goal", "#5e9ecf"), ("model", "#c9a24b"), ("none", "#d9dce3"))
+_SOURCES = (
+    ("row", "#2e7d6b"), ("program", "#8fbc8f"), ("goal", "#5e9ecf"), ("model", "#c9a24b"), ("none", "#d9dce3"),
+)  # fmt: skip
 
 
 def data_uri(svg: bytes) -> str:
@@ -163,6 +165,6 @@ def coverage(run: RunData) -> str | None:
         axes.margins(x=0)
         axes.set_xlabel("environment steps")
         axes.set_ylabel("share of states")
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, fontsize=8)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=5, fontsize=8)
 
     return _draw(paint)

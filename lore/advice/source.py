@@ -1,4 +1,5 @@
-"""Looking advice up for states: exact fine key, then goal key or the distilled advice model, then nothing.
+"""Looking advice up for states: exact fine key, then the version's program. Versions without a program: exact fine key,
+then goal key or the distilled advice model, then nothing.
 
 Where a goal key is known and there is a model, the surer of the two answers: the table is as sure as held-out rows
 agreed with it, the model as its calibrated confidence says.
@@ -16,6 +17,7 @@ import numpy as np
 from lore.advice.informative import uninformative
 from lore.advice.key_table import KeyTable
 from lore.advice.model import AdviceModel
+from lore.advice.program import ProgramAdvice
 from lore.dreamer.types import SOURCES, AdviceBatch
 from lore_datasets.keys import fine_keys, goal_keys
 from lore_datasets.types import SymbolicState
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AdviceSource"]
 
-ROW, GOAL, MODEL, NONE = range(len(SOURCES))
+ROW, PROGRAM, GOAL, MODEL, NONE = range(len(SOURCES))
 
 
 class AdviceSource:
@@ -39,6 +41,7 @@ class AdviceSource:
 
     Attributes:
         ignored: the version is such advice, so every look-up finds nothing.
+        program: the version's priority program, None where it has none.
     """
 
     def __init__(
@@ -52,18 +55,38 @@ class AdviceSource:
         known = rows.mask.astype(bool)
         self.fine = KeyTable(rows.key_fine, rows.logits, known, rows.confidence)
         self.goal = KeyTable(rows.key_goal, rows.logits, known, rows.confidence)
+        self.program = ProgramAdvice(data) if data.programs else None
         self.model = None
         self.goal_trust = 1.0
-        if data.model is not None:
+        if data.model is not None and self.program is None:
             self.model = AdviceModel.from_arrays(data.model, data.environment)
             self.goal_trust = float(data.model["calibration/goal_agreement"].reshape(-1)[0])
-        self.ignored = only_informative and data.model is not None and uninformative(data.model)
+        self.ignored = only_informative and self._is_blind()
         self.min_confidence = min_confidence
         self.counts = np.zeros(len(SOURCES), np.int64)
         self.lookups = 0
         self.hits = 0
         self._cache: OrderedDict[bytes, tuple | None] = OrderedDict()  # None: known, to be computed again
         self._cache_size = cache_size
+
+    def _is_blind(self) -> bool:
+        if self.program is not None:
+            return self.program.is_blind(self.data.rows.state)
+        return self.data.model is not None and uninformative(self.data.model)
+
+    def explain(self, states: np.ndarray) -> list[str]:
+        """Who spoke for each of the packed states uint8[B, S]: ``row 12``, ``rule 3 collect_drink: thirst kills``,
+        ``goal key``, ``model`` or ``none``.
+        """
+        found = self.lookup_batch(states)
+        rules = self.program.rule_of(states) if self.program is not None and len(states) else None
+        told = []
+        for i, (source, row) in enumerate(zip(found.source, found.row, strict=True)):
+            if source == PROGRAM and rules is not None and self.program is not None:
+                told.append(self.program.told(int(rules[i])))
+            else:
+                told.append(f"row {row}" if source == ROW else "goal key" if source == GOAL else SOURCES[source])
+        return told
 
     def plan(self, row: int) -> tuple[np.ndarray, float]:
         """Best-scored plan of a table row as ids over A+K, cut to its length, with its score; empty when there is
@@ -110,9 +133,21 @@ class AdviceSource:
             return out
         batch = SymbolicState.unpack(np.ascontiguousarray(states), self.environment.layout)
         fine = self.fine.find(fine_keys(batch, self.environment))
-        goal = self.goal.find(goal_keys(batch, self.environment))
         self._fill(out, fine >= 0, ROW, self.fine, fine, 1.0)
-        self._fill(out, (fine < 0) & (goal >= 0), GOAL, self.goal, goal, self.goal_trust)
+        if self.program is None:
+            self._generalise(out, states, batch, fine < 0)
+        elif len(rest := np.flatnonzero(fine < 0)):
+            out.logits[rest], out.known[rest], out.confidence[rest] = said = self.program.answer(states[rest])
+            out.source[rest] = np.where(said[2] > 0, PROGRAM, NONE)
+        weak = out.confidence < self.min_confidence
+        for array, value in zip(out, (0.0, False, 0.0, NONE, -1), strict=True):
+            array[weak] = value
+        return out
+
+    def _generalise(self, out: AdviceBatch, states: np.ndarray, batch: SymbolicState, where: np.ndarray) -> None:
+        """Answer where no row does: by goal key or model, whichever is surer."""
+        goal = self.goal.find(goal_keys(batch, self.environment))
+        self._fill(out, where & (goal >= 0), GOAL, self.goal, goal, self.goal_trust)
         rest = np.flatnonzero(out.source != ROW)
         if self.model is not None and len(rest):
             predicted = self.model.predict(states[rest])
@@ -120,10 +155,6 @@ class AdviceSource:
             rest = rest[surer]
             out.logits[rest], out.known[rest], out.confidence[rest] = (values[surer] for values in predicted)
             out.source[rest] = MODEL
-        weak = out.confidence < self.min_confidence
-        for array, value in zip(out, (0.0, False, 0.0, NONE, -1), strict=True):
-            array[weak] = value
-        return out
 
     def _fill(
         self, out: AdviceBatch, where: np.ndarray, source: int, table: KeyTable, at: np.ndarray, trust: float
@@ -157,13 +188,17 @@ class AdviceSource:
     def state_dict(self) -> dict[str, Any]:
         """JSON-able counts, and the states that the cache knows; their answers follow from the version."""
         return {
-            "counts": self.counts.tolist(), "lookups": self.lookups, "hits": self.hits,
+            "counts": dict(zip(SOURCES, self.counts.tolist(), strict=True)), "lookups": self.lookups, "hits": self.hits,
             "cache": base64.b64encode(zlib.compress(b"".join(self._cache), 1)).decode(),
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state_dict`."""
-        self.counts[:] = state["counts"]
+        counts: Any = state["counts"]
+        if isinstance(counts, list):  # of before programs
+            old = [name for name in SOURCES if name != "program"]
+            counts = dict(zip(old, counts, strict=True))
+        self.counts[:] = [counts.get(name, 0) for name in SOURCES]
         self.lookups, self.hits = state["lookups"], state["hits"]
         known, size = zlib.decompress(base64.b64decode(state["cache"])), self.environment.layout.size
         self._cache = OrderedDict((known[i : i + size], None) for i in range(0, len(known), size))

@@ -29,7 +29,7 @@ def uniform_advice(data: AdviceData) -> AdviceData:
         rows, logits=np.zeros_like(rows.logits), mask=mask, confidence=np.ones_like(rows.confidence),
         plan_lengths=np.zeros_like(rows.plan_lengths),
     )  # fmt: skip
-    return replace(data, rows=flat, model=None)
+    return replace(data, rows=flat, model=None, programs=())
 
 
 class UniformSource(AdviceSource):

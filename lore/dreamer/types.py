@@ -13,7 +13,7 @@ from torch import Tensor
 
 __all__ = ["AdviceBatch", "Imagined", "Latent", "Observed", "SOURCES"]
 
-SOURCES = ("row", "goal", "model", "none")
+SOURCES = ("row", "program", "goal", "model", "none")
 """Where a piece of advice came from, in look-up order; index = value of ``AdviceBatch.source``."""
 
 

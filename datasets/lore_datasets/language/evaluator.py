@@ -95,8 +95,12 @@ class Evaluator:
         """int16[N, A+K]: the rule that ranks each entry in each of the packed states uint8[N, S], -1 for none."""
         return self._evaluate(packed)[0]
 
+    def feasible(self, packed: np.ndarray) -> np.ndarray:
+        """bool[N, A+K]: skills, and actions that rules name, that can be pursued in each packed state."""
+        return self._evaluate(packed)[1]
+
     def _evaluate(self, packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(:meth:`spoken`, bool[N, A+K] entries that can be pursued: skills, and actions that rules name)."""
+        """(:meth:`spoken`, :meth:`feasible`)."""
         if len(self.vocab.targets) > MAX_KINDS:
             return self._one_by_one(packed)
         batch = StateBatch(packed, self.vocab)

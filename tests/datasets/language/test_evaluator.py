@@ -110,7 +110,7 @@ def test_nothing_that_can_be_done_ever_has_a_probability_of_zero(states):
         logits, known, _ = evaluator.advise(states, confidence=1.0, floor=1e-3)
         p = np.where(known, np.exp(logits), 0)
         p /= p.sum(-1, keepdims=True)
-        _, feasible = evaluator._evaluate(states)
+        feasible = evaluator.feasible(states)
         thirsty = feasible[:, drink]
         assert thirsty.sum() > 100 and p[thirsty, drink].min() >= 1e-3 / len(NAMES)
         assert (p[feasible & known] >= 1e-3 / len(NAMES)).all()

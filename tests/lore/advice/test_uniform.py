@@ -34,7 +34,7 @@ def test_every_state_gets_the_same_weight_on_every_skill_that_can_start_and_on_n
         np.testing.assert_allclose(extended[A:][[0, 3, 4]], 1 / 3)
         assert extended.sum() == pytest.approx(1.0)
         np.testing.assert_allclose(policy[[1, 5]], [1 / 3, 2 / 3])
-    assert source.coverage() == {"row": 0.0, "goal": 0.0, "model": 1.0, "none": 0.0}
+    assert source.coverage() == {"row": 0.0, "program": 0.0, "goal": 0.0, "model": 1.0, "none": 0.0}
 
 
 def test_the_rows_keep_only_what_can_start_and_no_plan(data):
