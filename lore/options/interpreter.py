@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lore.options.program import Program, StepNode, compile_skill
+from lore.options.compiled_skill import CompiledSkill, StepNode, compile_skill
 from lore_datasets.errors import BadInput
 from lore_datasets.language.geometry import StateView
 from lore_datasets.language.skills import MAX_BOUND, Skill
@@ -70,7 +70,7 @@ class SkillRun:
     def __init__(
         self, skill: Skill, vocab: Vocab, rng: np.random.Generator | None = None, interruptible: bool = True
     ) -> None:
-        self.program: Program = compile_skill(skill, vocab)
+        self.compiled: CompiledSkill = compile_skill(skill, vocab)
         self.rng = rng
         self.interruptible = interruptible
         self.elapsed = 0
@@ -84,7 +84,7 @@ class SkillRun:
     @property
     def skill(self) -> Skill:
         """The skill that runs."""
-        return self.program.skill
+        return self.compiled.skill
 
     def next_action(self, view: StateView) -> int | Outcome:
         """The next primitive action id, or how the run ended (again and again once it has)."""
@@ -101,9 +101,9 @@ class SkillRun:
     def _end(self, view: StateView) -> Outcome | None:
         health, before = (view.vital("health") if "health" in view.vocab.vitals else 0), self._health
         self._health = health
-        if self.program.done(view):
+        if self.compiled.done(view):
             return Outcome.done
-        if self.program.abort is not None and self.program.abort(view):
+        if self.compiled.abort is not None and self.compiled.abort(view):
             return Outcome.aborted
         if self.interruptible and before is not None and health < before:
             return Outcome.interrupted
@@ -116,7 +116,7 @@ class SkillRun:
 
     def _advance(self, view: StateView) -> int | None:
         """Walk the stack to the next action; None when the steps are used up. Ticks bound the silent work."""
-        blocks, stack = self.program.blocks, self._stack
+        blocks, stack = self.compiled.blocks, self._stack
         for _ in range(MAX_BOUND):
             if not stack:
                 return None
@@ -174,17 +174,17 @@ class SkillRun:
         self.elapsed = int(state["elapsed"])
         self.outcome = None if state["outcome"] is None else Outcome(state["outcome"])
         self._stack = [[int(n) for n in frame] for frame in state["stack"]]
-        if any(len(f) != 3 or not 0 <= f[0] < len(self.program.blocks) for f in self._stack):
+        if any(len(f) != 3 or not 0 <= f[0] < len(self.compiled.blocks) for f in self._stack):
             raise BadInput(f"saved run of skill {self.skill.name!r} points outside its steps")
         self._heading, self._health, self._still = state["heading"], state["health"], int(state["still"])
         self._signature = signature and (bytes.fromhex(signature[0]), bytes.fromhex(signature[1]), int(signature[2]))
 
 
-def _first(program: Program, view: StateView, rng: np.random.Generator | None) -> int:
-    if not program.start(view) or program.done(view) or (program.abort is not None and program.abort(view)):
+def _first(compiled: CompiledSkill, view: StateView, rng: np.random.Generator | None) -> int:
+    if not compiled.start(view) or compiled.done(view) or (compiled.abort is not None and compiled.abort(view)):
         return -1
     run = SkillRun.__new__(SkillRun)
-    run.program, run.rng, run._heading, run._stack = program, rng, None, [[0, 0, 0]]
+    run.compiled, run.rng, run._heading, run._stack = compiled, rng, None, [[0, 0, 0]]
     action = run._advance(view)
     return -1 if action is None else action
 
@@ -193,5 +193,5 @@ def propose(skills: Sequence[Skill], view: StateView, rng: np.random.Generator |
     """int16[K]: the first action each skill would take here; -1 where it cannot start, has nothing to do or would
     abort.
     """
-    programs = [compile_skill(skill, view.vocab) for skill in skills]
-    return np.array([_first(program, view, rng) for program in programs], np.int16)
+    compiled = [compile_skill(skill, view.vocab) for skill in skills]
+    return np.array([_first(each, view, rng) for each in compiled], np.int16)

@@ -74,7 +74,7 @@ class GoalPlayer:
             if name not in self.skills:
                 return self.vocab.action(name)
             run = SkillRun(self.skills[name], self.vocab, rng)
-            action = run.next_action(view) if run.program.start(view) else Outcome.aborted
+            action = run.next_action(view) if run.compiled.start(view) else Outcome.aborted
             if not isinstance(action, Outcome):
                 self._run = run
                 return action

@@ -108,11 +108,6 @@ class Replay:
         if self.online and start >= 0 and start % self.length == 0:
             self.queue.append((stream, start))
 
-    def end_stream(self, stream: int) -> None:
-        """Mark the newest record as last (not terminal): what follows comes from another episode."""
-        if self.written[stream]:
-            self.arrays["is_last"][stream, (int(self.written[stream]) - 1) % self.slots] = True
-
     def _draw(self, batch: int, length: int, rng: np.random.Generator) -> np.ndarray:
         """int64 [batch, 2]: stream and number of the first record of each window."""
         starts = self._starts(length)

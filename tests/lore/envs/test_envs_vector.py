@@ -1,4 +1,4 @@
-"""Vectors of environments, in this process and in others, and the Gymnasium form."""
+"""Vectors of environments and the Gymnasium form."""
 
 import json
 from functools import partial
@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from lore.config import EnvConfig
 from lore.envs import gym as lore_gym
-from lore.envs import make_env_fns
 from lore.envs.crafter.adapter import CrafterEnv
-from lore.envs.vector import ProcessVectorEnv, VectorEnv, WorkerDied
+from lore.envs.vector import VectorEnv
 from lore_datasets.errors import BadInput, UsageError
 
 SMALL = (24, 24)
@@ -67,38 +65,6 @@ def test_wrong_use_of_a_vector_is_named():
         vector.load_state_dict({"ended": [False], "envs": [{}]})
     with pytest.raises(BadInput, match="no environments"):
         VectorEnv([])
-
-
-def test_processes_play_what_one_process_plays_frames_included():
-    config = EnvConfig(num_envs=2, area=SMALL, length=12)
-    here = VectorEnv(make_env_fns(config, 3))
-    with ProcessVectorEnv(make_env_fns(config, 3)) as there:
-        pairs = [(here.reset(), there.reset())]
-        pairs += [(here.step([i % 17, 5]), there.step([i % 17, 5])) for i in range(20)]
-        saved = there.state_dict()
-        assert saved == here.state_dict()
-        after = there.step([1, 2])
-        there.load_state_dict(saved)
-        again = there.step([1, 2])
-    for ours, theirs in [*pairs, (after, again)]:
-        for x, y in zip(ours, theirs, strict=True):
-            assert np.array_equal(x.state, y.state) and np.array_equal(x.image, y.image) and x[2:6] == y[2:6]
-    with pytest.raises(UsageError, match="closed"):
-        there.step([0, 0])
-
-
-@pytest.mark.parametrize(("how", "words"), [("killed", "ended with code -9"), ("raises", "BadInput: action 99")])
-def test_a_failing_process_becomes_a_named_error_with_the_number_of_its_environment(how, words):
-    with ProcessVectorEnv(fns(2, pixels=False)) as vector:
-        vector.reset()
-        assert [step.image for step in vector.step([0, 0])] == [None, None]
-        workers = list(vector._workers)
-        if how == "killed":
-            workers[1].kill()
-            workers[1].join()
-        with pytest.raises(WorkerDied, match=f"environment 1.*{words}"):
-            vector.step([0, 0 if how == "killed" else 99])
-    assert len(workers) == 2 and not any(worker.is_alive() for worker in workers)
 
 
 def test_gymnasiums_own_checker_accepts_both_observations():

@@ -8,7 +8,6 @@ import pytest
 
 from lore.envs.crafter.adapter import CrafterEnv
 from lore.options.interpreter import PATIENCE, Outcome, SkillRun, propose
-from lore.options.library import applicable, fit
 from lore.options.play import GoalPlayer
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput
@@ -230,19 +229,6 @@ def test_the_shelter_closes_a_room_in_the_open_in_the_real_game():
     while not isinstance(action := run.next_action(view), Outcome):
         view = StateView(env.step(action).state, VOCAB)
     assert view.is_enclosed() and view.inventory("stone") == 0 and run.elapsed == 16
-
-
-def test_fit_is_the_share_of_states_in_which_a_skill_can_act_times_its_success():
-    views = [state(), state(vitals=np.array([9, 9, 9, 3], np.uint8))]
-    packed = np.stack([s.pack() for s in views])
-    names = [s.name for s in ENV.skills]
-    assert applicable(ENV.skills, packed, VOCAB)[:, names.index("sleep")].tolist() == [False, True]
-    success = np.full(len(names), np.nan)
-    success[names.index("explore")] = 0.25
-    found = fit(ENV.skills, packed, VOCAB, success)
-    assert found[names.index("sleep")] == 0.5 and found[names.index("explore")] == 0.25
-    with pytest.raises(BadInput, match="shape"):
-        fit(ENV.skills, packed[0], VOCAB)
 
 
 def test_a_goal_player_holds_its_choice_and_passes_a_failed_skill_over():

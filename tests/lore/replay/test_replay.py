@@ -155,13 +155,6 @@ def test_an_empty_replay_and_one_too_small_say_so():
         make(capacity=20, streams=3)
 
 
-def test_ending_a_stream_marks_its_newest_record():
-    replay = make(capacity=20)
-    fill(replay, 33)
-    replay.end_stream(0)
-    assert replay.arrays["t"][0][replay.arrays["is_last"][0]].tolist() == [32]
-
-
 @pytest.mark.parametrize("steps", [60, 137])
 def test_a_restored_replay_samples_and_grows_exactly_as_the_original(steps):
     replay = make(online=True, seed=3)

@@ -15,7 +15,7 @@ from lore_datasets.language.geometry import StateView
 from lore_datasets.language.skills import Skill
 from lore_datasets.vocab import Vocab
 
-__all__ = ["Program", "StepNode", "compile_skill"]
+__all__ = ["CompiledSkill", "StepNode", "compile_skill"]
 
 
 def _always(view: StateView) -> bool:
@@ -36,7 +36,7 @@ class StepNode:
 
 
 @dataclass(frozen=True)
-class Program:
+class CompiledSkill:
     """A skill ready to run."""
 
     skill: Skill
@@ -73,22 +73,22 @@ def _compile_block(steps: Sequence[dict[str, Any]], vocab: Vocab, blocks: list[t
     return number
 
 
-_CACHE: dict[int, tuple[Vocab, Program]] = {}
+_CACHE: dict[int, tuple[Vocab, CompiledSkill]] = {}
 _CACHE_SIZE = 4096
 
 
-def compile_skill(skill: Skill, vocab: Vocab) -> Program:
-    """The program of a checked skill; kept by identity, so that asking again costs nothing."""
+def compile_skill(skill: Skill, vocab: Vocab) -> CompiledSkill:
+    """The compiled form of a checked skill; kept by identity, so that asking again costs nothing."""
     found = _CACHE.get(id(skill))
     if found is not None and found[1].skill is skill and found[0] is vocab:
         return found[1]
     blocks: list[tuple[StepNode, ...]] = []
     _compile_block(skill.steps, vocab, blocks)
     abort = None if skill.abort is None else compile_condition(skill.abort, vocab)
-    program = Program(
+    compiled = CompiledSkill(
         skill, compile_condition(skill.start, vocab), compile_condition(skill.done, vocab), abort, tuple(blocks)
     )
     if len(_CACHE) >= _CACHE_SIZE:
         _CACHE.clear()
-    _CACHE[id(skill)] = (vocab, program)
-    return program
+    _CACHE[id(skill)] = (vocab, compiled)
+    return compiled
