@@ -47,6 +47,8 @@ class Vocab:
         recipes: action name -> list of alternatives, any of which makes the action effective.
         max_count: inventory and vital values are clamped to this by the environment.
         hostile: targets that hurt when they come close (an adjacent one changes the goal key).
+        creatures: targets that walk by themselves, over the same ground as the player.
+        clears: (target, action, target it becomes) of each kind of cell that bars the way and that an action opens.
     """
 
     environment: str
@@ -62,6 +64,8 @@ class Vocab:
     max_count: int = 9
     lethal: tuple[str, ...] = ()
     hostile: tuple[str, ...] = ()
+    creatures: tuple[str, ...] = ()
+    clears: tuple[tuple[str, str, str], ...] = ()
 
     def __post_init__(self) -> None:
         for group in ("actions", "targets", "items", "vitals", "achievements"):

@@ -24,12 +24,15 @@ def _always(view: StateView) -> bool:
 
 @dataclass(frozen=True)
 class StepNode:
-    """One step; ``body`` and ``otherwise`` are block numbers (-1 = none), ``limit`` its times or ticks."""
+    """One step; ``body`` and ``otherwise`` are block numbers (-1 = none), ``limit`` its times or ticks; ``targets`` are
+    those of ``target`` or ``beside``, ``size`` is ``within`` or ``cells``."""
 
     do: str
     limit: int
     action: int = -1
     targets: tuple[int, ...] = ()
+    through: tuple[int, ...] = ()
+    size: int = 1
     cond: Condition = _always
     body: int = -1
     otherwise: int = -1
@@ -55,15 +58,16 @@ def _compile_block(steps: Sequence[dict[str, Any]], vocab: Vocab, blocks: list[t
         do = step["do"]
         if do == "act":
             nodes.append(StepNode(do, step["times"], action=vocab.action(step["action"])))
-        elif do in ("move_toward", "flee"):
-            nodes.append(StepNode(do, step["limit"], targets=target_ids(step["target"], vocab)))
-        elif do == "explore":
-            nodes.append(StepNode(do, step["limit"]))
         elif do == "repeat":
             nodes.append(StepNode(do, step["times"], body=_compile_block(step["body"], vocab, blocks)))
         elif do == "until":
             cond = compile_condition(step["cond"], vocab)
             nodes.append(StepNode(do, step["limit"], cond=cond, body=_compile_block(step["body"], vocab, blocks)))
+        elif do != "if":
+            targets = target_ids(step.get("target", step.get("beside", [])), vocab)
+            action = vocab.action(step["action"]) if "action" in step else -1
+            through, size = target_ids(step.get("through", []), vocab), step.get("within", step.get("cells", 1))
+            nodes.append(StepNode(do, step["limit"], action, targets, through, size))
         else:
             cond = compile_condition(step["cond"], vocab)
             then = _compile_block(step["then"], vocab, blocks)

@@ -7,7 +7,7 @@ states alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
@@ -16,6 +16,8 @@ import numpy as np
 from lore.options.compiled_skill import CompiledSkill, StepNode, compile_skill
 from lore_datasets.errors import BadInput
 from lore_datasets.language.geometry import StateView
+from lore_datasets.language.rooms import step_wall_in
+from lore_datasets.language.routes import step_ahead, step_digging, step_near
 from lore_datasets.language.skills import MAX_BOUND, Skill
 from lore_datasets.vocab import Vocab
 
@@ -41,11 +43,11 @@ def _signature(view: StateView) -> tuple[bytes, bytes, int] | None:
     return None if view.sleeping else (view.cells, view.counts, view.facing_direction)
 
 
-def _heading(view: StateView, rng: np.random.Generator | None) -> int:
+def _heading(view: StateView, along: Callable[[int], int | None], rng: np.random.Generator | None) -> int:
     """A heading for exploration: keep the facing direction if free (four times in five with an rng), else another
     free one.
     """
-    free = [d for d in range(len(view.vocab.directions)) if view.step_along(d) is not None]
+    free = [d for d in range(len(view.vocab.directions)) if along(d) is not None]
     facing = view.facing_direction
     if not free:
         return facing
@@ -148,9 +150,16 @@ class SkillRun:
             return view.step_toward_ids(node.targets)
         if node.do == "flee":
             return view.step_away_ids(node.targets)
-        if self._heading is None or view.step_along(self._heading) is None:
-            self._heading = _heading(view, self.rng)
-        return view.step_along(self._heading)
+        if node.do == "go_to":
+            return step_near(view, node.targets, node.size)
+        if node.do == "dig_toward":
+            return step_digging(view, node.targets, node.through)
+        if node.do == "wall_in":
+            return step_wall_in(view, node.action, node.size, node.targets, node.through)
+        along = lambda d: step_ahead(view, d, node.through) if node.through else view.step_along(d)  # noqa: E731
+        if self._heading is None or along(self._heading) is None:
+            self._heading = _heading(view, along, self.rng)
+        return along(self._heading)
 
     def state_dict(self) -> dict[str, Any]:
         """The run's place as JSON values (the skill and the rng are the caller's)."""

@@ -113,9 +113,11 @@ class StateBatch:
 
     @cached_property
     def enclosed(self) -> np.ndarray:
-        """bool[N]: no cell that can be walked to lies on the crop's border."""
+        """bool[N]: nothing can walk up to the player, see :meth:`StateView.is_enclosed`."""
         border = [c for c, ahead in enumerate(self._tables.ahead) if min(ahead) < 0]
-        return ~np.bitwise_or.reduce(self._reached[0][border], axis=0)
+        reached, beside = self._reached
+        met = np.bitwise_or.reduce(beside & np.array(self._tables.creature).take(self.cells), axis=0)
+        return ~(np.bitwise_or.reduce(reached[border], axis=0) | met)
 
     def can(self, action: str) -> np.ndarray:
         """bool[N]: the primitive action would have its effect now, see :meth:`StateView.can`."""

@@ -12,8 +12,8 @@
           | {op: "true"}   {op: "false"}
 
 ``target`` may be a list of names (any of them). ``near`` and ``count`` measure Manhattan distance inside the visible
-crop, ``reachable`` means a walkable path inside the crop leads beside it, ``enclosed`` that no walkable path leaves the
-crop, ``can`` asks the recipe table for a primitive action.
+crop, ``reachable`` means a walkable path inside the crop leads beside it, ``enclosed`` that the player is walled in: no
+walkable path leads to the crop's border or to a creature. ``can`` asks the recipe table for a primitive action.
 """
 
 from __future__ import annotations

@@ -215,13 +215,19 @@ class StateView:
         if best is None:
             return []
         tables, (_, _, cell, turn) = self._tables, best
-        target, directions = tables.ahead[cell][turn], self._walk(cell)
+        target, directions = tables.ahead[cell][turn], self.directions_to(cell)
         facing = directions[-1] if directions else self.facing_direction
         if facing != turn and not tables.lethal[self.cells[target]]:
             directions.append(turn)
         return [tables.moves[d] for d in directions]
 
-    def _walk(self, cell: int) -> list[int]:
+    def walks(self) -> dict[int, tuple[int, int]]:
+        """Cell -> (steps, first direction, -1 for the player's own) of all cells that can be walked to."""
+        if not self._distance:
+            self._search()
+        return {cell: (self._distance[cell], self._first[cell]) for cell in self._order}
+
+    def directions_to(self, cell: int) -> list[int]:
         """Directions of the shortest walkable path to a reached cell."""
         directions: list[int] = []
         while cell != self._tables.center:
@@ -269,7 +275,7 @@ class StateView:
     def path_along(self, direction: int) -> list[int]:
         """Action ids of the walk that :meth:`step_along` begins; empty when the direction is blocked."""
         cell = self._frontier(direction)
-        return [] if cell is None else [self._tables.moves[d] for d in self._walk(cell)]
+        return [] if cell is None else [self._tables.moves[d] for d in self.directions_to(cell)]
 
     def free_directions(self) -> tuple[int, ...]:
         """Directions whose next cell can be walked on."""
@@ -278,10 +284,21 @@ class StateView:
         return tuple(d for d in range(len(ahead)) if tables.walkable[self.cells[ahead[d]]])
 
     def is_enclosed(self) -> bool:
-        """True when nothing can walk in: every cell that the player can reach lies inside the crop's border."""
-        if not self._distance:
-            self._search()
-        return all(min(self._tables.ahead[cell]) >= 0 for cell in self._order)
+        """True when nothing can walk up to the player.
+
+        From the player over cells that can be walked on or that a creature stands on, neither a creature nor the border
+        of the crop can be reached.
+        """
+        tables, cells = self._tables, self.cells
+        seen, todo = {tables.center}, [tables.center]
+        for cell in todo:
+            for nxt in tables.ahead[cell]:
+                if nxt < 0 or tables.creature[cells[nxt]]:
+                    return False
+                if nxt not in seen and tables.walkable[cells[nxt]]:
+                    seen.add(nxt)
+                    todo.append(nxt)
+        return True
 
     def can_stand_near(self, targets: Sequence[str]) -> bool:
         """True when some reachable cell has every one of the targets in its 3x3 block, as crafting needs it."""

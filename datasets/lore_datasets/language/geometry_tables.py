@@ -55,6 +55,8 @@ class Tables:
         self.ids = ids
         self.walkable = [name in vocab.walkable for name in vocab.targets]
         self.lethal = [name in vocab.lethal for name in vocab.targets]
+        self.creature = [name in vocab.creatures for name in vocab.targets]
+        self.clears = {ids[kind]: (vocab.action(action), ids[after]) for kind, action, after in vocab.clears}
         self.items = {name: i for i, name in enumerate(vocab.items)}
         self.vitals = {name: i for i, name in enumerate(vocab.vitals)}
         self.achievements = {name: i for i, name in enumerate(vocab.achievements)}
@@ -63,6 +65,7 @@ class Tables:
         self.direction_of = [self.move_of.get(name) for name in vocab.actions]
         self.resolved: dict[Targets, tuple[int, ...]] = {}
         self.views: dict[bytes, Any] = {}
+        self.rooms: Any = None  # made by lore_datasets.language.rooms on first use
         self.recipes = {
             action: [
                 (

@@ -4,12 +4,20 @@
 
     Skill := {version: 1, name, about?, start: Cond, steps: [Step] 1..16, done: Cond, abort?: Cond, max_steps: 1..500}
     Step  := {do: "act", action, times?: 1..50}    {do: "move_toward", target, limit: 1..50}
-           | {do: "flee", target, limit: 1..50}    {do: "explore", limit: 1..50}
+           | {do: "flee", target, limit: 1..50}    {do: "go_to", target, within: 1..9, limit: 1..50}
+           | {do: "explore", limit: 1..50, through?: kinds}
+           | {do: "dig_toward", target, limit: 1..50, through?: kinds}
+           | {do: "wall_in", action, limit: 1..50, cells?: 1..4, beside?: target, through?: kinds}
            | {do: "repeat", times: 1..50, body: [Step] 1..8}
            | {do: "until", cond: Cond, limit: 1..50, body: [Step] 1..8}
            | {do: "if", cond: Cond, then: [Step] 1..8, otherwise?: [Step] 0..8}
 
-``Cond``: see :mod:`lore_datasets.language.conditions`; ``target`` may be a list of names (any of them).
+``Cond``: see :mod:`lore_datasets.language.conditions`; ``target`` may be a list of names (any of them). A step that
+walks ends by itself where it has nothing to do. ``move_toward`` faces the nearest reachable target; ``go_to`` comes
+close to one that may be out of reach; ``dig_toward`` reaches one through cells of the kinds ``through``, which the
+player can open (stone with a pickaxe, water with a stone and a pickaxe); ``explore`` keeps a heading, with ``through``
+straight through such cells; ``wall_in`` closes a room of at least ``cells`` cells by the placing ``action``, one side
+of it a target ``beside`` (:mod:`lore_datasets.language.rooms`).
 Termination is by construction: :func:`bound` is finite for every skill that parses. Execution lives in
 ``lore.options``.
 
@@ -25,7 +33,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lore_datasets.errors import SkillError, shown
-from lore_datasets.language.conditions import Checker, condition_schema
+from lore_datasets.language.conditions import Checker, condition_schema, target_names
 from lore_datasets.vocab import NAME_PATTERN, Vocab
 
 __all__ = [
@@ -43,6 +51,16 @@ MAX_BYTES = 16_384
 MAX_NODES = 64
 MAX_DEPTH = 5
 MAX_BOUND = 10_000
+
+_WALKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "move_toward": (("target",), ()),
+    "flee": (("target",), ()),
+    "explore": ((), ("through",)),
+    "go_to": (("target", "within"), ()),
+    "dig_toward": (("target",), ("through",)),
+    "wall_in": (("action",), ("cells", "beside", "through")),
+}
+"""Steps that walk until ``limit`` or until they have nothing to do: keys they need besides, keys they may have."""
 
 
 @dataclass(frozen=True)
@@ -111,13 +129,8 @@ class _Checker(Checker):
             self.fields(value, where, ("do", "action"), ("times",))
             times = self.integer(value.get("times", 1), f"{where}.times", 1, 50)
             return {"do": do, "action": self.word(value["action"], where, "actions"), "times": times}
-        if do in ("move_toward", "flee"):
-            self.fields(value, where, ("do", "target", "limit"))
-            limit = self.integer(value["limit"], f"{where}.limit", 1, 50)
-            return {"do": do, "target": self.targets(value["target"], where), "limit": limit}
-        if do == "explore":
-            self.fields(value, where, ("do", "limit"))
-            return {"do": do, "limit": self.integer(value["limit"], f"{where}.limit", 1, 50)}
+        if isinstance(do, str) and do in _WALKS:
+            return self.walk(do, value, where)
         if do == "repeat":
             self.fields(value, where, ("do", "times", "body"))
             times = self.integer(value["times"], f"{where}.times", 1, 50)
@@ -139,6 +152,32 @@ class _Checker(Checker):
                 "otherwise": self.steps(value.get("otherwise", []), f"{where}.otherwise", depth + 1, 0, 8),
             }
         raise self.fail(where, f"unknown step {shown(do)}")
+
+    def walk(self, do: str, value: dict[str, Any], where: str) -> dict[str, Any]:
+        """One of the steps that walk: keys that may be left out stay out."""
+        needed, optional = _WALKS[do]
+        self.fields(value, where, ("do", *needed, "limit"), optional)
+        out: dict[str, Any] = {"do": do, "limit": self.integer(value["limit"], f"{where}.limit", 1, 50)}
+        for key in (*needed, *(key for key in optional if key in value)):
+            if key in ("target", "beside"):
+                out[key] = self.targets(value[key], f"{where}.{key}")
+            elif key == "through":
+                out[key] = self.kinds(value[key], f"{where}.{key}")
+            elif key == "action":
+                out[key] = self.word(value[key], f"{where}.{key}", "actions")
+                if not any(recipe.facing for recipe in self.vocab.recipes.get(out[key], ())):
+                    raise self.fail(f"{where}.{key}", f"{out[key]} puts nothing straight ahead")
+            else:
+                out[key] = self.integer(value[key], f"{where}.{key}", 1, 9 if key == "within" else 4)
+        return out
+
+    def kinds(self, value: Any, where: str) -> str | list[str]:
+        """Targets that an action opens."""
+        found, known = self.targets(value, where), [kind for kind, _, _ in self.vocab.clears]
+        barred = [name for name in target_names(found) if name not in known]
+        if barred:
+            raise self.fail(where, f"no action opens {', '.join(barred)}", f"one of: {', '.join(known)}")
+        return found
 
 
 def parse_skill(text: str | bytes | dict[str, Any], vocab: Vocab) -> Skill:
@@ -182,7 +221,7 @@ def static_bound(steps: tuple[dict[str, Any], ...] | list[dict[str, Any]]) -> in
         do = step["do"]
         if do == "act":
             total += step["times"]
-        elif do in ("move_toward", "flee", "explore"):
+        elif do in _WALKS:
             total += step["limit"]
         elif do == "repeat":
             total += step["times"] * max(1, static_bound(step["body"]))
@@ -251,7 +290,19 @@ def skill_json_schema(vocab: Vocab, depth: int = 3) -> dict[str, Any]:
             obj(do=const("act"), action=words("actions"), times=integer(1, 50)),
             obj(do={"type": "string", "enum": ["move_toward", "flee"]}, target=words("targets"), limit=integer(1, 50)),
             obj(do=const("explore"), limit=integer(1, 50)),
+            obj(do=const("go_to"), target=words("targets"), within=integer(1, 9), limit=integer(1, 50)),
         ]
+        if vocab.clears:
+            opened = {"type": "string", "enum": [kind for kind, _, _ in vocab.clears]}
+            through = {"type": "array", "items": opened, "minItems": 1, "maxItems": 8}
+            forms += [
+                obj(do=const("dig_toward"), target=words("targets"), through=through, limit=integer(1, 50)),
+                obj(do=const("explore"), through=through, limit=integer(1, 50)),
+            ]
+        placing = [name for name, recipes in vocab.recipes.items() if any(r.facing and r.uses for r in recipes)]
+        if placing:
+            action = {"type": "string", "enum": placing}
+            forms.append(obj(do=const("wall_in"), action=action, cells=integer(1, 4), limit=integer(1, 50)))
         if level > 1:
             body = {"type": "array", "items": step(level - 1), "minItems": 1, "maxItems": 8}
             forms += [

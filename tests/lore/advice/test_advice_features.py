@@ -29,7 +29,8 @@ def test_the_search_finds_what_the_view_of_a_state_finds():
     got = found(states)
     for i, state in enumerate(states):
         view = StateView(state.tobytes(), ENV.vocab)
-        assert bool(got["edge"][i, -1]) is not view.is_enclosed()
+        walled_in = not got["edge"][i, -1] and not view.reachable(ENV.vocab.creatures)
+        assert walled_in == view.is_enclosed()
         for k, name in enumerate(ENV.vocab.targets):
             walk, nearest = view.walk_distance(name), view.nearest(name)
             assert got["walk"][i, k] == (FAR if walk is None else walk)

@@ -72,4 +72,9 @@ VOCAB = Vocab(
     lethal=("lava",),
     recipes=_recipes(),
     hostile=("zombie", "skeleton", "arrow"),
+    creatures=("cow", "zombie", "skeleton", "arrow"),
+    clears=(
+        ("stone", "do", "path"), ("coal", "do", "path"), ("iron", "do", "path"), ("diamond", "do", "path"),
+        ("tree", "do", "grass"), ("water", "place_stone", "stone"),
+    ),
 )  # fmt: skip
