@@ -51,7 +51,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     """Make ``path`` hold ``content``, at once or not at all; its folder is made where it is missing."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(Path(path).parent)
     with replacing(path) as draft:
         draft.write_bytes(content)
 
@@ -64,6 +64,15 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """:func:`write_text` of indented JSON, keys in the order they have."""
     write_text(path, json.dumps(value, indent=1))
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each with its name on the disk."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync(folder.parent)
 
 
 def sync(path: str | os.PathLike[str]) -> None:

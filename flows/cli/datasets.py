@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from lore_datasets.errors import UsageError
+from lore_datasets.errors import LoreError, UsageError
 
 if TYPE_CHECKING:
     from lore_datasets.exchange.shipped import ShippedStore
@@ -57,20 +57,25 @@ def list_datasets(root: Path | None = None, json: bool = False) -> int:
     from lore_datasets.store.manifest import ref_of
 
     store = _store(root)
-    found = []
+    found, damage = [], []
     for name in store.names():
-        versions = store.versions(name)
-        current = store.current(name).version if versions else 0
-        for version in versions:
-            manifest = store.manifest(f"{name}@v{version}")
+        try:
+            survey = store.survey(name)
+        except LoreError as error:
+            damage.append({"dataset": name, "damage": str(error)})
+            continue
+        damage += [{"dataset": name, "damage": sentence} for sentence in survey.damage]
+        for manifest in survey.manifests:
             found.append({
                 "ref": str(ref_of(manifest)), "kind": manifest.kind, "rows": _rows(manifest),
                 "adviser": _adviser(manifest), "created": manifest.created[:19], "message": manifest.message,
-                "current": version == current,
+                "current": manifest.version == survey.current,
             })  # fmt: skip
     if json:
-        _dump(found)
+        _dump([*found, *damage])
         return 0
+    for row in damage:
+        print(f"damaged: {_safe(row['damage'])}")
     if lying := sorted(set(shipped_files()) - set(store.names())):
         print(f"come with LoRe, by name: {', '.join(lying)}")
     if not found:

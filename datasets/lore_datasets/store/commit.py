@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lore_datasets.atomic import sync
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, Busy, SchemeMismatch, shown
 from lore_datasets.keys import check_scheme
@@ -19,14 +23,15 @@ from lore_datasets.schema import array_path, check_group, check_layout, fill_key
 from lore_datasets.store.bucket import ATTEMPTS, Bucket
 from lore_datasets.store.manifest import array_spec, ref_of, sealed
 from lore_datasets.store.reader import read_manifest
+from lore_datasets.store.refs import current_version, make_tag, move_branch, read_refs
 from lore_datasets.store.repository import (
+    MAIN,
     Root,
     check_space,
-    current_version,
     guarded,
     locked,
     open_repository,
-    tagged_versions,
+    repository_path,
 )
 from lore_datasets.types import ArtifactRef, Manifest
 
@@ -34,6 +39,7 @@ __all__ = ["check_copy", "check_skills", "commit_version"]
 
 _CHUNK_BYTES = 4 * 2**20
 _TEXT_CHUNK = 8192
+_SYNC_THREADS = 16
 
 
 def check_skills(names: Sequence[str], texts: Sequence[str], manifest: Manifest) -> None:
@@ -92,19 +98,19 @@ def _commit_once(root: Root, draft: Manifest, arrays: Mapping, needed: int, vers
     check_space(root, needed, kept)
     repository = open_repository(root, draft.name, create=True)
     with guarded(f"writing {draft.name}", kept):
-        existing = tagged_versions(repository, root, draft.name)
-        current = current_version(repository, existing) if existing else 0
+        refs = read_refs(repository, root, draft.name)
+        current = current_version(repository, refs) if refs.newest else 0
     last = read_manifest(repository, draft.name, current) if current else None
     if last and last.kind != draft.kind:
         raise BadInput(f"{draft.name} is a dataset of kind {last.kind}, not {draft.kind}", hint="take another name")
     copy = version is not None
     keep = last if draft.kind == "advice" and not copy else None
     paths, draft = _placed(arrays, draft, keep)
-    free = (existing[-1] if existing else 0) + 1
-    number = version if version is not None and version not in existing else free
+    taken = {*refs.versions, *refs.damaged}
+    number = version if version is not None and version not in taken else refs.newest + 1
     manifest = _finished(replace(draft, version=number), paths, keep)
     with guarded(f"writing {draft.name}@v{number}", kept), _drained():
-        _write(repository, manifest, paths, base=last, clear=keep is None)
+        _write(repository, root, manifest, paths, base=last, clear=keep is None)
     return ref_of(manifest)
 
 
@@ -154,17 +160,24 @@ def _finished(draft: Manifest, paths: Mapping[str, np.ndarray], keep: Manifest |
 
 
 def _write(
-    repository: Any, manifest: Manifest, paths: Mapping[str, np.ndarray], base: Manifest | None, clear: bool
+    repository: Any,
+    root: Root,
+    manifest: Manifest,
+    paths: Mapping[str, np.ndarray],
+    base: Manifest | None,
+    clear: bool,
 ) -> None:
-    """Commit on top of the last tagged version (an untagged commit of a killed writer is left behind), then tag."""
+    """Write on top of the last version (what a killed writer left behind stays behind), wait for the disk, then tag."""
     import zarr
     from zarr.codecs import Crc32cCodec, ZstdCodec
 
-    snapshots = list(repository.ancestry(branch="main"))
-    start = repository.lookup_tag(f"v{base.version}") if base else snapshots[-1].id
-    if snapshots[0].id != start:
-        repository.reset_branch("main", start)
-    session = repository.writable_session("main")
+    name, before = manifest.name, _files(root, manifest.name) if base else set()
+    start = repository.lookup_tag(f"v{base.version}") if base else list(repository.ancestry(branch=MAIN))[-1].id
+    if repository.lookup_branch(MAIN) != start:
+        move_branch(repository, root, name, MAIN, start)
+    session = repository.writable_session(MAIN)
+    if session.snapshot_id != start:
+        raise Busy(f"somebody else was first while writing {name}@v{manifest.version}", hint="run again")
     group = zarr.open_group(session.store, mode="w" if clear else "a")
     for path, array in paths.items():
         text = array.dtype == object
@@ -181,8 +194,33 @@ def _write(
         if array.size:
             stored[...] = values
     group.attrs.put(sealed(manifest))
-    snapshot = session.commit(manifest.message or str(ref_of(manifest)), metadata={"digest": ref_of(manifest).digest})
-    repository.create_tag(f"v{manifest.version}", snapshot_id=snapshot)
+    metadata = {"digest": ref_of(manifest).digest, "version": manifest.version}
+    snapshot = session.flush(manifest.message or str(ref_of(manifest)), metadata=metadata)
+    _sync(root, name, _files(root, name) - before)
+    make_tag(repository, root, name, manifest.version, snapshot)
+    move_branch(repository, root, name, MAIN, snapshot)
+
+
+def _files(root: Root, name: str) -> set[str]:
+    """The files of a repository on a local disk."""
+    if not isinstance(root, Path):
+        return set()
+    return {os.path.join(at, file) for at, _, files in os.walk(repository_path(root, name)) for file in files}
+
+
+def _sync(root: Root, name: str, files: set[str]) -> None:
+    """Wait until files of a repository and the folders that list them are on the disk; an object store needs nothing.
+
+    Several threads, because a file system writes the waiting ones of all threads at once.
+    """
+    if not isinstance(root, Path):
+        return
+    folders = [at for at, _, _ in os.walk(repository_path(root, name))]
+    with ThreadPoolExecutor(_SYNC_THREADS) as pool:
+        for _ in pool.map(sync, sorted(files)):
+            pass
+        for _ in pool.map(sync, [*folders, root, root.parent]):
+            pass
 
 
 @contextmanager

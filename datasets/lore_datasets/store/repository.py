@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from lore_datasets.atomic import FULL, held
+from lore_datasets.atomic import FULL, held, write_bytes
 from lore_datasets.errors import BadInput, Busy, CorruptArtifact, LoreError, NoSpace, NotFound, shown
 from lore_datasets.store.bucket import Bucket
 from lore_datasets.types import ArtifactRef
 
 __all__ = [
+    "MAIN",
     "SUFFIX",
     "Root",
     "check_name",
     "check_space",
-    "current_version",
     "guarded",
     "locked",
     "open_repository",
     "repository_path",
-    "roll_back",
     "stored_names",
-    "tagged_versions",
 ]
 
 SUFFIX = ".icechunk"
-_BACK = "back."
+MAIN = "main"
+"""The branch whose tip is the newest commit."""
+_ICECHUNK = {"refs", "snapshots", "manifests", "chunks", "transactions", "config.yaml"}
 _CONFLICT = re.compile(r"ConflictError|branch update conflict|tag already exists|only be created in clean prefixes")
 _FULL_TEXT = re.compile(r"no space left|file too large|quota exceeded|os error (28|27|122)\b", re.IGNORECASE)
 
@@ -57,7 +58,8 @@ def repository_path(root: Path, name: str) -> Path:
 
 
 def stored_names(root: Root) -> list[str]:
-    """Names of the repositories under ``root``, sorted; symbolic links and foreign folders are not among them."""
+    """Names of the repositories under ``root``, sorted; no symbolic links, no foreign folders, and none that a writer
+    died over before there was anything in it."""
     if isinstance(root, Bucket):
         with guarded(f"reading the catalogue of {root}", "everything"):
             return [name for name in root.names(SUFFIX) if _is_name(name)]
@@ -66,7 +68,12 @@ def stored_names(root: Root) -> list[str]:
     found = []
     for entry in os.scandir(root):
         name = entry.name.removesuffix(SUFFIX)
-        if entry.name.endswith(SUFFIX) and entry.is_dir(follow_symlinks=False) and _is_name(name):
+        if (
+            entry.name.endswith(SUFFIX)
+            and entry.is_dir(follow_symlinks=False)
+            and _is_name(name)
+            and _is_made(Path(entry))
+        ):
             found.append(name)
     return sorted(found)
 
@@ -78,10 +85,51 @@ def _is_name(text: str) -> bool:
         return False
 
 
+def _pointed_at(ref: Path) -> str:
+    """The snapshot that the file of a tag or branch names, "" when there is none."""
+    try:
+        found = json.loads(ref.read_bytes())["snapshot"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return found if type(found) is str else ""
+
+
+def _is_made(path: Path) -> bool:
+    """True unless a writer died before the repository had its first branch; a tag of any kind says that it had."""
+    refs = path / "refs"
+    return bool(_pointed_at(refs / f"branch.{MAIN}" / "ref.json")) or any(refs.glob("tag.*/ref.json"))
+
+
+def _clear(path: Path) -> None:
+    """Remove what a writer that died left of a repository that never was; the caller holds the lock."""
+    if not path.exists():
+        return
+    if foreign := sorted({entry.name for entry in os.scandir(path)} - _ICECHUNK):
+        raise CorruptArtifact(
+            f"{path} is no repository and holds {shown(foreign[0])}", kept="it as it is", hint="move it elsewhere"
+        )
+    shutil.rmtree(path)
+
+
+def _mend_main(path: Path) -> None:
+    """Let ``main`` point at the newest readable tag where its own file is damaged, as the next commit would."""
+    main, snapshots = path / "refs" / f"branch.{MAIN}" / "ref.json", path / "snapshots"
+    if (snapshots / (_pointed_at(main) or "-")).is_file():
+        return
+    tags = sorted(path.glob("refs/tag.v*/ref.json"), key=lambda file: (len(file.parent.name), file.parent.name))
+    for tag in reversed(tags):
+        if (snapshots / (_pointed_at(tag) or "-")).is_file():
+            write_bytes(main, tag.read_bytes())
+            return
+
+
 def _refuse_links(path: Path) -> None:
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):
-            mode = os.lstat(os.path.join(folder, name)).st_mode
+            try:
+                mode = os.lstat(os.path.join(folder, name)).st_mode
+            except FileNotFoundError:  # a draft of a writer that has taken its place meanwhile
+                continue
             if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
                 raise CorruptArtifact(f"{Path(folder, name)} is a link or special file inside a repository")
 
@@ -122,21 +170,25 @@ def check_space(root: Root, needed: int, kept: str) -> None:
 
 
 def open_repository(root: Root, name: str, create: bool = False) -> Any:
-    """The ``icechunk.Repository`` of a dataset; NotFound when it does not exist and ``create`` is false."""
+    """The ``icechunk.Repository`` of a dataset; NotFound when there is none, unless ``create`` says to make it.
+
+    With ``create`` the caller holds the lock.
+    """
     if isinstance(root, Bucket):
         return _open_remote(root, name, create)
     path = repository_path(root, name)
     icechunk = _icechunk()
-    exists = (path / "refs").is_dir()  # a writer killed while it made the repository may leave an empty folder
+    exists = _is_made(path)
     if not exists and not create:
         raise _not_there(root, name)
-    if exists:
-        _refuse_links(path)
     with guarded(f"opening {path}", "the files as they are"):
         storage = icechunk.local_filesystem_storage(str(path))
-        if not create or (exists and icechunk.Repository.exists(storage)):
-            return icechunk.Repository.open(storage)
-        return icechunk.Repository.create(storage)
+        if not exists:
+            _clear(path)
+            return icechunk.Repository.create(storage)
+        _refuse_links(path)
+        _mend_main(path)
+        return icechunk.Repository.open(storage)
 
 
 def _open_remote(root: Bucket, name: str, create: bool) -> Any:
@@ -157,47 +209,6 @@ def _not_there(root: Root, name: str) -> NotFound:
     known = stored_names(root)
     hint = f"there is: {', '.join(known)}" if known else "the folder is empty"
     return NotFound(f"no dataset {name!r} in {root}", hint=hint)
-
-
-def tagged_versions(repository: Any, root: Root, name: str) -> list[int]:
-    """Numbers of the committed versions, ascending; CorruptArtifact when the file of a tag cannot be read.
-
-    Icechunk leaves unreadable tags out of its list, which would make an older version look like the newest.
-    """
-    found = _version_numbers(repository.list_tags())
-    if isinstance(root, Bucket):
-        return found
-    on_disk = [ref.parent.name.removeprefix("tag.") for ref in (root / f"{name}{SUFFIX}").glob("refs/tag.*/ref.json")]
-    if lost := sorted(set(_version_numbers(on_disk)) - set(found)):
-        raise CorruptArtifact(f"the tag of {name}@v{lost[0]} cannot be read", kept="the other versions")
-    return found
-
-
-def current_version(repository: Any, versions: Sequence[int]) -> int:
-    """The version that a dataset goes on from: the one it was rolled back to, else the newest of ``versions``.
-
-    A rollback is the branch ``back.<newest>``; it holds only while that version is the newest, so that the next commit
-    ends it without a second write.
-    """
-    newest, branch = versions[-1], f"{_BACK}{versions[-1]}"
-    if branch not in repository.list_branches():
-        return newest
-    snapshot = repository.lookup_branch(branch)
-    return next((n for n in versions if repository.lookup_tag(f"v{n}") == snapshot), newest)
-
-
-def roll_back(repository: Any, versions: Sequence[int], version: int) -> None:
-    """Make ``version`` the current one until the next commit; the caller holds the lock."""
-    branch, snapshot = f"{_BACK}{versions[-1]}", repository.lookup_tag(f"v{version}")
-    if branch in repository.list_branches():
-        repository.reset_branch(branch, snapshot)
-    else:
-        repository.create_branch(branch, snapshot)
-
-
-def _version_numbers(tags: Iterable[str]) -> list[int]:
-    matches = (re.fullmatch(r"v([1-9][0-9]*)", tag) for tag in tags)
-    return sorted(int(match[1]) for match in matches if match)
 
 
 def _icechunk() -> Any:

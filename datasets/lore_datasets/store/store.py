@@ -5,34 +5,34 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Unpack
 
-from lore_datasets.errors import BadInput, NotFound, shown
+from lore_datasets.errors import BadInput, CorruptArtifact, LoreError, NotFound, shown
 from lore_datasets.store.bucket import Bucket
 from lore_datasets.store.diff import diff_artifacts
 from lore_datasets.store.manifest import Artifact, ref_of, to_dict
 from lore_datasets.store.reader import open_version, read_arrays, read_manifest, stored_arrays
+from lore_datasets.store.refs import Refs, current_version, move_branch, read_labels, read_refs, roll_back, set_label
 from lore_datasets.store.repository import (
+    MAIN,
     Root,
     check_name,
-    current_version,
     guarded,
     locked,
     open_repository,
-    roll_back,
     stored_names,
-    tagged_versions,
 )
 from lore_datasets.store.writer import Draft, Writer
 from lore_datasets.types import ArtifactRef, Manifest
 
-__all__ = ["Store", "default_root"]
+__all__ = ["Store", "Survey", "default_root"]
 
 _LABEL = re.compile(r"(?!v[0-9])[a-z][a-z0-9_-]{0,31}")
 _LABELLED = re.compile(r"(?P<name>[^@#]+)@(?P<label>(?!v[0-9])[^@#]+)")
-_BRANCH = "label."
 
 
 def default_root() -> Root:
@@ -42,6 +42,16 @@ def default_root() -> Root:
 
 def _root(where: Path | str) -> Root:
     return Bucket.parse(str(where)) or Path(where)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A dataset at one look: manifests of all versions that can be read, oldest first; what is damaged, a sentence
+    each; and the version that the bare name means, 0 for none."""
+
+    manifests: list[Manifest]
+    damage: list[str]
+    current: int
 
 
 class Store:
@@ -68,7 +78,22 @@ class Store:
 
     def versions(self, name: str) -> list[int]:
         """Committed versions of a dataset, ascending; NotFound lists the datasets that exist."""
-        return self._versions(self._open(name), name)
+        return list(self._refs(self._open(name), name).versions)
+
+    def survey(self, name: str) -> Survey:
+        """What a dataset holds and what is damaged in it; arrays are not read (:meth:`verify` does that)."""
+        repository = self._open(name)
+        refs = self._refs(repository, name)
+        manifests, damage, current = [], [str(refs.missing(number)) for number in refs.damaged], 0
+        with suppress(CorruptArtifact):
+            current = current_version(repository, refs)
+        for number in refs.versions:
+            try:
+                manifests.append(read_manifest(repository, name, number))
+            except LoreError as error:
+                damage.append(str(error))
+        damage += [str(_lost(name, label)) for label in read_labels(repository, refs)[1]]
+        return Survey(manifests, damage, current)
 
     def resolve(self, text: str | ArtifactRef) -> ArtifactRef:
         """The reference of ``name[@vN|@label][#digest]`` (default: the current version); NotFound lists what is."""
@@ -87,9 +112,9 @@ class Store:
         full = self.resolve(ref)
         with locked(self.root, full.name, self.wait):
             repository = self._open(full.name)
-            versions = self._versions(repository, full.name)
+            refs = self._refs(repository, full.name)
             with guarded(f"rolling {full.name} back to {full}", "every version"):
-                roll_back(repository, versions, full.version)
+                roll_back(repository, self.root, refs, full.version)
         return full
 
     def manifest(self, ref: str | ArtifactRef) -> Manifest:
@@ -125,13 +150,10 @@ class Store:
         return Writer(self.root, name, kind, wait=self.wait, **draft)
 
     def labels(self, name: str) -> dict[str, int]:
-        """Label -> version of the labels that :meth:`tag` has set."""
+        """Label -> version of the labels that :meth:`tag` has set; damaged ones are not among them."""
         repository = self._open(name)
         with guarded(f"reading the labels of {name}", "the versions"):
-            by_snapshot = {repository.lookup_tag(f"v{n}"): n for n in tagged_versions(repository, self.root, name)}
-            branches = [b for b in repository.list_branches() if b.startswith(_BRANCH)]
-            pairs = {b.removeprefix(_BRANCH): by_snapshot.get(repository.lookup_branch(b)) for b in branches}
-        return {label: version for label, version in sorted(pairs.items()) if version is not None}
+            return read_labels(repository, self._refs(repository, name))[0]
 
     def tag(self, ref: str | ArtifactRef, label: str) -> ArtifactRef:
         """Point ``label`` (such as ``good``) at a version; a label moves, a version never changes."""
@@ -143,11 +165,7 @@ class Store:
         with locked(self.root, full.name, self.wait):
             repository = self._open(full.name)
             with guarded(f"labelling {full}", "the versions"):
-                snapshot = repository.lookup_tag(f"v{full.version}")
-                if _BRANCH + label in repository.list_branches():
-                    repository.reset_branch(_BRANCH + label, snapshot)
-                else:
-                    repository.create_branch(_BRANCH + label, snapshot)
+                set_label(repository, self.root, self._refs(repository, full.name), label, full.version)
         return full
 
     def diff(self, a: str | ArtifactRef, b: str | ArtifactRef) -> dict[str, Any]:
@@ -155,44 +173,63 @@ class Store:
         return diff_artifacts(self.open(a), self.open(b))
 
     def gc(self, name: str | None = None) -> dict[str, int]:
-        """Delete files that no version needs (left by killed writers); returns bytes freed per dataset."""
-        freed = {}
+        """Delete files that no version needs (left by killed writers); returns bytes freed per dataset.
+
+        A dataset with a damaged version is left as it is, for its files may be what somebody will mend it with:
+        CorruptArtifact names it, after the others are done.
+        """
+        freed, damaged = {}, []
         for each in [name] if name is not None else self.names():
             with locked(self.root, each, self.wait):
                 repository = self._open(each)
+                refs = self._refs(repository, each)
+                if refs.damaged:
+                    damaged.append(refs.missing(max(refs.damaged)))
+                    continue
                 with guarded(f"collecting garbage in {each}", "the versions"):
-                    versions = tagged_versions(repository, self.root, each)
-                    root = list(repository.ancestry(branch="main"))[-1].id
-                    repository.reset_branch("main", repository.lookup_tag(f"v{versions[-1]}") if versions else root)
+                    root = list(repository.ancestry(branch=MAIN))[-1].id
+                    tip = repository.lookup_tag(f"v{refs.newest}") if refs.newest else root
+                    move_branch(repository, self.root, each, MAIN, tip)
                     age = timedelta(days=1 if isinstance(self.root, Bucket) else 0)  # others may be writing there
                     summary = repository.garbage_collect(datetime.now(UTC) - age)
                 freed[each] = int(summary.bytes_deleted)
+        if damaged:
+            raise damaged[0]
         return freed
 
     def _open(self, name: str) -> Any:
         return open_repository(self.root, name)
 
-    def _versions(self, repository: Any, name: str) -> list[int]:
-        with guarded(f"listing the versions of {name}", "the files as they are"):
-            return tagged_versions(repository, self.root, name)
+    def _refs(self, repository: Any, name: str) -> Refs:
+        return read_refs(repository, self.root, name)
 
     def _find(self, text: str | ArtifactRef) -> tuple[Any, Manifest]:
         """The opened Zarr group and manifest that a reference means."""
+        label = None
         if isinstance(text, ArtifactRef):
             name, version, digest = text.name, text.version, text.digest
         elif match := _LABELLED.fullmatch(str(text)):
-            name, version, digest = match["name"], self._labelled(match["name"], match["label"]), None
+            name, label, version, digest = match["name"], match["label"], None, None
+            check_name(name)
         else:
             name, version, digest = ArtifactRef.parse(str(text))
         repository = self._open(name)
-        versions = self._versions(repository, name)
+        refs = self._refs(repository, name)
+        versions = refs.versions
         known = ", ".join(f"{name}@v{n}" for n in versions) or "none"
-        if version is None and digest:
+        if label is not None:
+            version = _labelled(repository, refs, label)
+        elif version is None and digest:
             candidates = [n for n in versions if ref_of(read_manifest(repository, name, n)).digest.startswith(digest)]
             version = candidates[-1] if candidates else 0
-        if not versions or (version is not None and version not in versions):
+        if version in refs.damaged:
+            raise refs.missing(version)
+        if not refs.newest or (version is not None and version not in versions):
             raise NotFound(f"no version {shown(text)!r} in {self.root}", hint=f"versions: {known}")
-        group, manifest = open_version(repository, name, version or current_version(repository, versions))
+        if version is None:
+            with guarded(f"looking for the current version of {name}", known):
+                version = current_version(repository, refs)
+        group, manifest = open_version(repository, name, version)
         if digest and not ref_of(manifest).digest.startswith(digest):
             raise NotFound(
                 f"{name}@v{manifest.version} has digest {ref_of(manifest).digest[:12]}, not {digest[:12]}",
@@ -200,9 +237,20 @@ class Store:
             )
         return group, manifest
 
-    def _labelled(self, name: str, label: str) -> int:
-        check_name(name)
-        labels = self.labels(name)
-        if label not in labels:
-            raise NotFound(f"{name} has no label {shown(label)!r}", hint=f"labels: {', '.join(labels) or 'none'}")
-        return labels[label]
+
+def _labelled(repository: Any, refs: Refs, label: str) -> int:
+    with guarded(f"reading the labels of {refs.name}", "the versions"):
+        labels, lost = read_labels(repository, refs)
+    if label in lost:
+        raise _lost(refs.name, label)
+    if label not in labels:
+        raise NotFound(f"{refs.name} has no label {shown(label)!r}", hint=f"labels: {', '.join(labels) or 'none'}")
+    return labels[label]
+
+
+def _lost(name: str, label: str) -> CorruptArtifact:
+    return CorruptArtifact(
+        f"label {label} of {name} cannot be read or points at no version",
+        kept="the versions",
+        hint=f"set it again: lore datasets tag {name}@vN {label}",
+    )

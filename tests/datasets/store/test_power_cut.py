@@ -1,0 +1,114 @@
+"""After a power cut at any moment every acknowledged version is whole, whatever of the rest reached the disk.
+
+The shim keeps what fsync made durable: a file's bytes as they were when it was synced, a folder's names as they were
+when the folder was synced. Two disks are made of it: one that kept nothing else (``strict``), and one that kept all
+names but no byte of what was not synced, as ext4 does after some seconds (``names``).
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lore_datasets.errors import CorruptArtifact
+from lore_datasets.store.store import Store
+from lore_datasets.testing import small_advice
+
+
+class Disk:
+    """What of ``root`` a power cut would leave, kept up to date by the calls of ``os.fsync``."""
+
+    def __init__(self, root: Path, cut) -> None:
+        self.root, self.cut = root, cut
+        self.bytes: dict[int, bytes] = {}
+        self.names: dict[int, dict[str, int]] = {}
+        self.fsync = os.fsync
+
+    def synced(self, handle: int) -> None:
+        self.fsync(handle)
+        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        if path.is_relative_to(self.root):
+            self.keep(path)
+            self.cut(self)
+
+    def keep(self, path: Path) -> None:
+        number = path.stat().st_ino
+        if path.is_dir():
+            self.names[number] = {entry.name: entry.inode() for entry in os.scandir(path)}
+        else:
+            self.bytes[number] = path.read_bytes()
+
+    def left(self, target: Path, strict: bool) -> Path:
+        """The folder as it is found when the power is back."""
+        shutil.rmtree(target, ignore_errors=True)
+        self._left(self.root, target, strict)
+        return target
+
+    def _left(self, path: Path, target: Path, strict: bool) -> None:
+        target.mkdir()
+        kept = self.names.get(path.stat().st_ino, {})
+        for entry in os.scandir(path):
+            if strict and kept.get(entry.name) != entry.inode():
+                continue
+            if entry.is_dir():
+                self._left(Path(entry), target / entry.name, strict)
+            else:
+                (target / entry.name).write_bytes(self.bytes.get(entry.inode(), b""))
+
+
+@pytest.mark.parametrize("strict", [True, False], ids=["strict", "names"])
+def test_what_was_acknowledged_survives_a_power_cut_at_any_moment(tmp_path, env, monkeypatch, strict):
+    root, acknowledged, cuts = tmp_path / "datasets", [], []
+
+    def cut(disk):
+        left = Store(disk.left(tmp_path / "left", strict), wait=1)
+        held = left.versions("hit") if "hit" in left.names() else []
+        assert [left.verify(f"hit@v{n}").digest for n in held][: len(acknowledged)] == acknowledged
+        assert len(held) <= len(acknowledged) + 1
+        if held:
+            assert left.verify("hit").version == held[-1]
+        cuts.append(len(held))
+
+    root.mkdir()
+    disk = Disk(root, cut)
+    monkeypatch.setattr(os, "fsync", disk.synced)
+    monkeypatch.setattr("lore_datasets.store.commit._SYNC_THREADS", 1)
+    for seed in range(3):
+        acknowledged.append(small_advice(root, env, 4, seed=seed, name="hit").digest)
+        cut(disk)
+    assert set(cuts) == {0, 1, 2, 3} and len(cuts) > 100
+    monkeypatch.undo()
+    after = small_advice(tmp_path / "left", env, 4, seed=9, name="hit")
+    assert after.version == 4 and Store(tmp_path / "left").verify(after) == after
+
+
+def test_labels_and_rollbacks_that_returned_survive_a_power_cut(tmp_path, env, monkeypatch):
+    root = tmp_path / "datasets"
+    root.mkdir()
+    disk = Disk(root, lambda disk: None)
+    monkeypatch.setattr(os, "fsync", disk.synced)
+    for seed in range(2):
+        small_advice(root, env, 4, seed=seed, name="hit")
+    Store(root).tag("hit@v1", "good")
+    Store(root).tag("hit@v2", "good")
+    Store(root).rollback("hit@v1")
+    left = Store(disk.left(tmp_path / "left", strict=True))
+    assert left.labels("hit") == {"good": 2} and left.current("hit").version == 1
+
+
+def test_a_version_that_lost_its_bytes_is_named_and_the_others_are_served(root):
+    """What a commit without a sync left behind after seven seconds: names, and empty files behind them."""
+    store = Store(root)
+    old = Store(root).verify("small@v1")
+    folder = root / "small.icechunk"
+    newest = (folder / "refs" / "branch.main" / "ref.json").read_text().split('"')[3]
+    (folder / "snapshots" / newest).write_bytes(b"")
+    for ref in ("branch.main", "tag.v2"):
+        (folder / "refs" / ref / "ref.json").write_bytes(b"")
+    assert store.versions("small") == [1] and store.verify("small@v1") == old
+    survey = store.survey("small")
+    assert [m.version for m in survey.manifests] == [1] and survey.current == 0
+    assert "small@v2 is damaged: its tag cannot be read; kept: small@v1; next: go on" in survey.damage[0]
+    with pytest.raises(CorruptArtifact, match="small@v2 is damaged"):
+        store.open("small")
