@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
 
 from flows.cluster.cluster import check_address
+from lore.aliases import renamed
 from lore.config import Config, load_config
 from lore.config import replace as configured
 from lore_datasets.errors import ConfigError, shown
@@ -23,17 +27,45 @@ __all__ = [
     "TrainJob",
     "asking",
     "check_pinned",
+    "check_seeds",
+    "renamed_job",
 ]
+
+
+T = TypeVar("T")
+Flat = Annotated[T, tyro.conf.arg(name="")]
+"""Settings whose options have no prefix on the command line."""
+
+
+def renamed_job(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a job of ``kind`` under today's names; what has no older name stays as it is."""
+    known = {each.name for each in fields(kind)}
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        new = {"name": "dataset", "frames": "steps"}.get(name, name)
+        if name == "distil" and "rows_only" in known:
+            found["rows_only"] = not value
+        elif name == "config" and isinstance(value, dict):
+            found["config"] = renamed(value)
+        else:
+            found[new if new in known and name not in known else name] = value
+    if "seeds" in known and type(found.get("seeds")) is int:  # a number of seeds, from the first on
+        first = found.pop("first_seed", 0)
+        found["seeds"] = list(range(first, first + found["seeds"]))
+    return found
 
 
 @dataclass(frozen=True)
 class CollectJob:
     """Play, and store the states as the next version of a dataset."""
 
-    name: str = "states"
+    dataset: str = "states"
     """Dataset to write."""
-    collect: CollectConfig = field(default_factory=CollectConfig)
+    collect: Flat[CollectConfig] = field(default_factory=CollectConfig)
     """How to play."""
+
+    def __post_init__(self) -> None:
+        _check_name(self.dataset)
 
 
 @dataclass(frozen=True)
@@ -42,7 +74,7 @@ class AdviceJob:
 
     states: str = "states"
     """Dataset of states: name, name@vN or name@vN#digest."""
-    name: str = "advice"
+    dataset: str = "advice"
     """Dataset to write."""
     select: SelectConfig = field(default_factory=SelectConfig)
     """Which states."""
@@ -52,8 +84,8 @@ class AdviceJob:
     """What for."""
     journal: str = ""
     """File of all questions and answers; default journal.sqlite beside the datasets."""
-    distil: bool = True
-    """Train the version's advice model afterwards (the learner's look-up of last resort)."""
+    rows_only: bool = False
+    """Train no advice model afterwards (the learner's look-up of last resort)."""
     revisions: str = ""
     """Run folders, comma-separated, whose retired skills the adviser is asked to replace, each once."""
     dask: str = ""
@@ -62,6 +94,7 @@ class AdviceJob:
     """Shards on their way at a time, on a cluster threads that answer; 0: 2 for a service, else 1; all its threads."""
 
     def __post_init__(self) -> None:
+        _check_name(self.dataset)
         check_address("dask", self.dask)
         if type(self.parallel) is not int or not 0 <= self.parallel <= 1024:
             raise ConfigError.out_of_range("parallel", self.parallel, "0..1024")
@@ -93,8 +126,8 @@ class EvaluateJob:
             raise ConfigError.out_of_range("episodes", self.episodes, "1 or more")
 
 
-_FULL = {"states": 3000, "rows": 3000, "frames": 3000, "episodes": 6, "epochs": 20}
-_QUICK = {"states": 600, "rows": 400, "frames": 1000, "episodes": 1, "epochs": 8}
+_FULL = {"states": 3000, "rows": 3000, "steps": 3000, "episodes": 6, "epochs": 20}
+_QUICK = {"states": 600, "rows": 400, "steps": 1000, "episodes": 1, "epochs": 8}
 
 
 @dataclass(frozen=True)
@@ -105,11 +138,11 @@ class DemoJob:
     """A short walk (under 3 minutes) that shows every part working; its numbers mean nothing."""
     fresh: bool = False
     """Start over instead of going on: forget the runs of this demo. Dataset versions stay, new ones are added."""
-    prefect: bool = True
-    """Run the phases as Prefect flows on an embedded server; --no-prefect calls the same functions directly."""
+    direct: bool = False
+    """Call the phases as plain functions; without this they run as Prefect flows on an embedded server."""
     folder: str = ""
     """Where runs and report go; default runs/demo, or runs/demo-quick."""
-    name: str = ""
+    dataset: str = ""
     """Name of the advice dataset; default crafter-demo, or crafter-demo-quick."""
     seed: int = 0
     """Seed of play, selection, networks and worlds."""
@@ -117,27 +150,25 @@ class DemoJob:
     """Game states to collect; 0 takes 3000 (quick: 600)."""
     rows: int = 0
     """States to ask about; 0 takes 2000 (quick: 400)."""
-    frames: int = 0
-    """Training steps per arm; 0 takes 3000 (quick: 1000)."""
+    steps: int = 0
+    """Environment steps per arm; 0 takes 3000 (quick: 1000)."""
     episodes: int = 0
     """Evaluation episodes per arm and mode; 0 takes 6 (quick: 1)."""
     epochs: int = 0
     """Passes of the advice model over the rows; 0 takes 30 (quick: 8)."""
 
     def __post_init__(self) -> None:
-        for name in ("seed", "states", "rows", "frames", "episodes", "epochs"):
-            value = getattr(self, name)
-            if type(value) is not int or not 0 <= value < 2**31:
-                raise ConfigError.out_of_range(name, value, "0 or more")
+        _at_least(self, seed=0, states=0, rows=0, steps=0, episodes=0, epochs=0)
+        if self.dataset:
+            _check_name(self.dataset)
 
     def resolved(self) -> DemoJob:
         """The same job with every default filled in."""
         preset = _QUICK if self.quick else _FULL
         tail = "-quick" if self.quick else ""
         filled = {name: getattr(self, name) or value for name, value in preset.items()}
-        return replace(
-            self, folder=self.folder or f"runs/demo{tail}", name=self.name or f"crafter-demo{tail}", **filled
-        )
+        folder, dataset = self.folder or f"runs/demo{tail}", self.dataset or f"crafter-demo{tail}"
+        return replace(self, folder=folder, dataset=dataset, **filled)
 
 
 def asking(config: Config, backend: str) -> AskConfig:
@@ -152,6 +183,33 @@ def _at_least(job: object, **least: int) -> None:
         value = getattr(job, name)
         if type(value) is not int or not low <= value < 2**31:
             raise ConfigError.out_of_range(name, value, f"{low} or more")
+
+
+def _check_name(dataset: str) -> None:
+    """BadInput unless ``dataset`` may name a dataset: said before any work is done for it."""
+    from lore_datasets.store.repository import check_name
+
+    check_name(dataset)
+
+
+def check_seeds(seeds: tuple[int, ...]) -> None:
+    """ConfigError unless ``seeds`` are different whole numbers, at least one."""
+    listed = seeds if isinstance(seeds, (tuple, list)) else ()
+    if not listed or len(set(seeds)) < len(seeds) or any(type(n) is not int or not 0 <= n < 2**31 for n in seeds):
+        given = " ".join(map(str, listed)) or seeds
+        raise ConfigError.out_of_range("seeds", given, "a list of different numbers, 0 or more")
+
+
+def _check_shared(config: Config) -> None:
+    """ConfigError where settings that the runs share name something that the job sets for each run."""
+    plain, own = Config(), ("train.steps", "train.seed", "gate.enabled", "synthetic.enabled", "options.enabled")
+    for name in (*own, "advice.dataset"):
+        section, leaf = name.split(".")
+        if getattr(getattr(config, section), leaf) != getattr(getattr(plain, section), leaf):
+            raise ConfigError(
+                f"{name} is set for each run by the job itself",
+                hint="give steps, seeds, and arms with advisers or paths with a dataset",
+            )
 
 
 def study_config() -> Config:
@@ -178,9 +236,9 @@ class AblateJob:
     start equally likely in every state). Every arm with a path runs once per adviser."""
     control_arms: str = ""
     """Arms that all advisers but the first run in, comma-separated; empty: all arms."""
-    seeds: int = 3
-    """Seeds 0..N-1; each runs every arm."""
-    frames: int = 20_000
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Each runs every arm."""
+    steps: int = 20_000
     """Environment steps of every run."""
     episodes: int = 10
     """Evaluation episodes per run and mode; 0 leaves the evaluation out."""
@@ -190,20 +248,23 @@ class AblateJob:
     """Run on a Dask cluster: the scheduler's address (tcp://host:8786), or local for workers on this machine."""
     folder: str = "runs/ablate"
     """Where runs, table and page go."""
-    name: str = "crafter-ablate"
-    """Prefix of the datasets that the study makes."""
+    dataset: str = "crafter-ablate"
+    """What the names of the datasets that the study makes begin with."""
     states: int = 3000
     """Game states to collect, once for all advisers."""
     rows: int = 2000
     """States to ask each adviser about."""
     epochs: int = 30
     """Passes of each advice model over its rows."""
-    config: Config = field(default_factory=study_config)
-    """Settings that all runs share; paths, advice, seed and frames are set by the study."""
+    config: Flat[Config] = field(default_factory=study_config)
+    """Settings that all runs share; steps, seeds, paths and advice are the study's own."""
 
     def __post_init__(self) -> None:
+        _check_name(self.dataset)
         check_address("dask", self.dask)
-        _at_least(self, seeds=1, frames=1, episodes=0, workers=0, states=1, rows=20, epochs=1)
+        _at_least(self, steps=1, episodes=0, workers=0, states=1, rows=20, epochs=1)
+        check_seeds(self.seeds)
+        _check_shared(self.config)
 
 
 def _refresh_selection() -> SelectConfig:
@@ -220,8 +281,8 @@ class RefreshJob:
     """Rounds to add; after a stop, a repeated call finishes those that are missing."""
     visits: int = 2000
     """Visited states to export per round."""
-    frames: int = 5000
-    """Training steps to add per round, from the checkpoint; 0 trains no further."""
+    steps: int = 5000
+    """Environment steps to add per round, from the checkpoint; 0 trains no further."""
     select: SelectConfig = field(default_factory=_refresh_selection)
     """Which of the visited states: shares by missing coverage, by uncertainty, by rarity; the rest by chance."""
     ask: AskConfig = field(default_factory=AskConfig)
@@ -237,7 +298,7 @@ class RefreshJob:
 
     def __post_init__(self) -> None:
         check_address("dask", self.dask)
-        _at_least(self, rounds=1, visits=1, frames=0, epochs=1)
+        _at_least(self, rounds=1, visits=1, steps=0, epochs=1)
 
 
 def check_pinned(dataset: str) -> None:
@@ -259,22 +320,22 @@ class SeedsJob:
     """Which ways the advice enters: any of A (synthetic replay), B (policy prior), C (options)."""
     folder: str = "runs/seeds"
     """Where the runs go: one folder ``seed-N`` each."""
-    seeds: int = 3
-    """How many."""
-    first_seed: int = 0
-    """The first of them."""
-    frames: int = 20_000
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """One run each."""
+    steps: int = 20_000
     """Environment steps of every run."""
     workers: int = 0
     """Runs at a time, one process each; 0 takes the number of cores, or of the cluster's threads."""
     dask: str = ""
     """Run on a Dask cluster: the scheduler's address (tcp://host:8786), or local for workers on this machine."""
-    config: Config = field(default_factory=study_config)
-    """Settings that all runs share; advice, paths, seed and frames come from above."""
+    config: Flat[Config] = field(default_factory=study_config)
+    """Settings that all runs share; steps, seeds, paths and advice come from above."""
 
     def __post_init__(self) -> None:
         check_address("dask", self.dask)
-        _at_least(self, seeds=1, first_seed=0, frames=1, workers=0)
+        _at_least(self, steps=1, workers=0)
+        check_seeds(self.seeds)
+        _check_shared(self.config)
         check_pinned(self.dataset)
         if not re.fullmatch(r"(?=[ABC])A?B?C?", self.paths):
             raise ConfigError.out_of_range("paths", self.paths, "A, B, C, AB, AC, BC or ABC")
@@ -283,11 +344,10 @@ class SeedsJob:
         """One training run per seed."""
         on = self.paths if self.dataset else ""
         shared = {
-            "train.steps": self.frames, "advice.dataset": self.dataset, "gate.enabled": "B" in on,
+            "train.steps": self.steps, "advice.dataset": self.dataset, "gate.enabled": "B" in on,
             "synthetic.enabled": "A" in on, "options.enabled": "C" in on,
         }  # fmt: skip
-        seeds = range(self.first_seed, self.first_seed + self.seeds)
         return [
             TrainJob(str(Path(self.folder) / f"seed-{n}"), configured(self.config, **shared, **{"train.seed": n}))
-            for n in seeds
+            for n in self.seeds
         ]

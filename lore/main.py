@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, get_type_hints
 
 from lore.aliases import setting_name
 from lore.config import Config
 
-__all__ = ["Flags", "dotted", "main", "parse"]
+__all__ = ["OLDER", "Flags", "full_names", "main", "option_names", "parse"]
+
+OLDER = {"log_dir": "folder", "run_dir": "folder"}
+"""Options that were called otherwise; settings have their own table in :mod:`lore.aliases`."""
 
 
 @dataclass(frozen=True)
 class Flags(Config):
     """Train DreamerV3 with stored advice; continues where it was when the folder holds a checkpoint."""
 
-    log_dir: str = "runs/train"
+    folder: str = "runs/train"
     """Folder of the run: configuration, checkpoint, metrics, TensorBoard events."""
     quiet: bool = False
     """Print nothing but errors."""
@@ -26,23 +31,44 @@ class Flags(Config):
         return Config(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Config)})
 
 
-def dotted(words: list[str]) -> list[str]:
-    """Give bare and old names of settings their section: ``--steps`` -> ``--train.steps``; others stay."""
-    owners: dict[str, list[str]] = {}
-    for section in dataclasses.fields(Config):
-        for leaf in dataclasses.fields(section.default_factory):  # type: ignore[arg-type]
-            owners.setdefault(leaf.name, []).append(section.name)
-    return [_dotted(word, owners) if word.startswith("--") else word for word in words]
+def option_names(of: Any) -> list[str]:
+    """Dotted names of the options that tyro makes of a dataclass, or of a function's parameters."""
+    names: list[str] = []
+    for own, hint in get_type_hints(of, include_extras=True).items():
+        kind, marks = getattr(hint, "__origin__", hint), getattr(hint, "__metadata__", ())
+        name = next((mark.name for mark in marks if getattr(mark, "name", None) is not None), own)
+        if dataclasses.is_dataclass(kind):
+            names += [f"{name}.{each}" if name else each for each in option_names(kind)]
+        elif own != "return":
+            names.append(name)
+    return names
 
 
-def _dotted(word: str, owners: dict[str, list[str]]) -> str:
+def full_names(words: Sequence[str], known: Collection[str], older: Mapping[str, str] = OLDER) -> list[str]:
+    """``words`` with every option under its full name; what is no option, or no single one, stays as it is.
+
+    An option may be given by the end of its name, where that belongs to one alone (``--seed`` for ``--train.seed``), by
+    the name that it had before (``older``), and by those of the original (:mod:`lore.aliases`).
+    """
+    return [_full_name(word, known, older) if word.startswith("--") else word for word in words]
+
+
+def _full_name(word: str, known: Collection[str], older: Mapping[str, str]) -> str:
     flag, equals, value = word.removeprefix("--").partition("=")
     given = flag.replace("-", "_")
-    if len(owners.get(given, [])) == 1:
-        return f"--{owners[given][0]}.{given}{equals}{value}"
-    negated = ".no_" in f".{given}"  # of a switch that was on by default and is an inverted one now
-    name, is_inverted = setting_name(f".{given}".replace(".no_", ".", 1)[1:] if negated else given)
-    return f"--{name}{equals}{value}" if name != given and is_inverted == negated else word
+    negated = ".no_" in f".{given}"  # --advice.no_only_informative: on by default then, its opposite off now
+    was = f".{given}".replace(".no_", ".", 1)[1:] if negated else given
+    setting, is_inverted = setting_name(was)
+    setting = setting if is_inverted == negated else given
+    if given in known:
+        return word
+    if older.get(given) in known:
+        return f"--{older[given]}{equals}{value}"
+    for name in (given, setting, older.get(given, given)):
+        found = [each for each in known if f".{each}".endswith(f".{name}")]
+        if len(found) == 1:
+            return f"--{found[0]}{equals}{value}"
+    return word
 
 
 def parse(words: list[str], prog: str = "python -m lore.main", kind: type[Flags] = Flags) -> Flags:
@@ -55,7 +81,7 @@ def parse(words: list[str], prog: str = "python -m lore.main", kind: type[Flags]
         raise UsageError(
             "the command line needs tyro", hint="pip install tyro, or call lore.training.loop.train(config, dir)"
         ) from None
-    return tyro.cli(kind, args=dotted(words), prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+    return tyro.cli(kind, args=full_names(words, option_names(kind)), prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
 
 
 def _show(row: dict) -> None:
@@ -73,7 +99,7 @@ def main(words: list[str] | None = None) -> int:
 
     try:
         flags = parse(sys.argv[1:] if words is None else words)
-        summary = train(flags.config(), flags.log_dir, None if flags.quiet else _show)
+        summary = train(flags.config(), flags.folder, None if flags.quiet else _show)
     except LoreError as error:
         print(f"lore: {error}", file=sys.stderr)
         return error.exit_code
@@ -81,7 +107,7 @@ def main(words: list[str] | None = None) -> int:
         print(f"lore: stopped at step {summary['step']}; the same command goes on from there", file=sys.stderr)
         return 130
     if not flags.quiet:
-        print(f"done: {flags.log_dir}; next: tensorboard --logdir {flags.log_dir}")
+        print(f"done: {flags.folder}; next: tensorboard --logdir {flags.folder}")
         if summary["unused_advice"]:
             print(summary["unused_advice"])
     return 0

@@ -20,7 +20,7 @@ from lore_datasets.store.store import Store
 
 pytestmark = pytest.mark.timeout(600)
 
-SMALL = ("--quick", "--states", "150", "--rows", "80", "--frames", "260", "--epochs", "1")
+SMALL = ("--quick", "--states", "150", "--rows", "80", "--steps", "260", "--epochs", "1")
 
 
 DEAD_PROXIES = {
@@ -149,7 +149,7 @@ def test_a_second_walk_skips_what_is_done_and_makes_no_new_version(walked):
     folder, *_ = walked
     before = {name: Store(folder / "datasets").versions(name) for name in Store(folder / "datasets").names()}
     began = time.monotonic()
-    out = finished(start(folder, "--no-prefect"))
+    out = finished(start(folder, "--direct"))
     assert out.count("done before, skipped") == 4 and time.monotonic() - began < 60
     after = {name: Store(folder / "datasets").versions(name) for name in Store(folder / "datasets").names()}
     assert before == after
@@ -157,13 +157,13 @@ def test_a_second_walk_skips_what_is_done_and_makes_no_new_version(walked):
 
 def test_other_settings_in_the_same_folder_are_refused(walked):
     folder, *_ = walked
-    process = start(folder, "--no-prefect", "--seed", "5")
+    process = start(folder, "--direct", "--seed", "5")
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 3 and "was begun with seed 0" in out
 
 
 def test_ctrl_c_while_training_saves_and_says_how_to_go_on(tmp_path):
-    process = start(tmp_path, "--no-prefect", "--frames", "100000")
+    process = start(tmp_path, "--direct", "--steps", "100000")
     assert _until(tmp_path / "runs" / "demo-quick" / "abc" / "progress.jsonl", process)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)

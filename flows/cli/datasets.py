@@ -271,22 +271,22 @@ def export(ref: Name, path: File, root: Path | None = None) -> int:
     full: ArtifactRef = store.resolve(ref)
     export_hdf5(store, full, path)
     print(f"{full} -> {path} ({path.stat().st_size / 1e6:.1f} MB)")
-    after = f"lore train --advice.dataset {path} --gate.enabled"
+    after = f"lore train --dataset {path} --gate.enabled"
     print(f"next: {after if store.manifest(full).kind == 'advice' else f'lore datasets import {path}'}")
     return 0
 
 
-def import_file(path: File, name: str = "", root: Path | None = None) -> int:
+def import_file(path: File, dataset: str = "", root: Path | None = None) -> int:
     """Bring an exported HDF5 file into the store as a new version; its digest is checked and stays the same.
 
     Args:
         path: The HDF5 file.
-        name: Name in this store; default the one in the file.
+        dataset: Name in this store; default the one in the file.
         root: Folder of datasets.
     """
     from lore_datasets.exchange.hdf5 import import_hdf5
 
-    full = import_hdf5(path, _store(root), name or None)
+    full = import_hdf5(path, _store(root), dataset or None)
     print(f"{path} -> {full}\nnext: lore datasets show {full}")
     return 0
 
@@ -323,7 +323,7 @@ def rollback(ref: Name, root: Path | None = None) -> int:
     else:
         print(f"{full.name} goes on from {full}; the next round will be {full.name}@v{newest + 1}, its child")
         print(f"undo: lore datasets rollback {full.name}@v{newest}")
-    print(f"next: the same lore train command with --advice.dataset '{full}' goes on from a run's checkpoint")
+    print(f"next: the same lore train command with --dataset '{full}' goes on from a run's checkpoint")
     return 0
 
 

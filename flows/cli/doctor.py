@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
 
+from lore.main import Flags
+
 __all__ = ["checks", "doctor", "needs"]
 
 _PINS = {
@@ -175,4 +177,4 @@ def doctor(words: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-doctor.takes_arguments = True  # type: ignore[attr-defined]
+doctor.flags = Flags  # type: ignore[attr-defined]

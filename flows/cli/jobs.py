@@ -16,7 +16,7 @@ from lore_datasets.errors import NotFound, UsageError
 __all__ = ["advise", "collect", "demo", "evaluate", "report"]
 
 _HOME = Path("runs", "prefect")
-Collect = Annotated[tyro.conf.OmitArgPrefixes[CollectJob], tyro.conf.arg(name="")]
+Collect = Annotated[CollectJob, tyro.conf.arg(name="")]
 Advice = Annotated[AdviceJob, tyro.conf.arg(name="")]
 Demo = Annotated[DemoJob, tyro.conf.arg(name="")]
 
@@ -50,7 +50,7 @@ def collect(job: Collect, prefect: bool = False) -> int:
         return str(play_states(job))
 
     ref = _through(prefect, flow, plain)
-    print(f"{ref}\nnext: lore advise --states '{ref}' --name NAME")
+    print(f"{ref}\nnext: lore advise --states '{ref}' --dataset NAME")
     return 0
 
 
@@ -82,7 +82,7 @@ def advise(job: Advice, dry_run: bool = False, prefect: bool = False) -> int:
         ref = tasks.advise_states(job)
         return {
             "advice": str(ref),
-            **({"model": str(tasks.distil_model(ref, seed=job.advise.seed))} if job.distil else {}),
+            **({"model": str(tasks.distil_model(ref, seed=job.advise.seed))} if not job.rows_only else {}),
         }
 
     made = _through(prefect, flow, plain)
@@ -158,7 +158,7 @@ def report(
         raise UsageError("lore report needs at least one run folder", hint="lore report runs/train")
     missing = [str(path) for path in folders if not path.is_dir()]
     if missing:
-        raise NotFound(f"no folder {missing[0]}", hint="give the folder that --log_dir named")
+        raise NotFound(f"no folder {missing[0]}", hint="give the --folder of a run")
     named = {path.name if len({p.name for p in folders}) == len(folders) else str(path): path for path in folders}
     path = build_report(named, out or folders[0] / "report.html", advice=report_advice(named, dataset))
     print(f"report: {path.resolve()}")
@@ -176,10 +176,8 @@ def demo(job: Demo) -> int:
     from flows.jobs.demo import forget_demo
     from flows.jobs.phases import hold
     from flows.prefect_flows.runtime import close_stale_runs, embedded_server, prepare
-    from lore_datasets.store.repository import check_name
 
     job = job.resolved()
-    check_name(job.name)  # before anything is begun or, with --fresh, removed
     folder = Path(job.folder)
     home = folder / "prefect"
     terminal = current()
@@ -187,7 +185,7 @@ def demo(job: Demo) -> int:
         if job.fresh:
             forget_demo(folder)
         terminal.say("LoRe demo: advice is bought once, stored, and learned from.")
-        if job.prefect:
+        if not job.direct:
             prepare(home)
             terminal.say("     starting the embedded Prefect server (some 15 seconds the first time)")
             with embedded_server(home):
@@ -211,5 +209,5 @@ def demo(job: Demo) -> int:
     terminal.say(f"next:   lore datasets show '{made['advice']}'")
     terminal.say(f"        lore datasets export '{made['advice']}' advice.h5")
     terminal.say(f"        tensorboard --logdir {folder}")
-    terminal.say(f"        lore train --log_dir runs/mine --gate.enabled --advice.dataset '{made['advice']}'")
+    terminal.say(f"        lore train --folder runs/mine --gate.enabled --dataset '{made['advice']}'")
     return 0

@@ -142,11 +142,14 @@ def _run(target: str, prog: str, arguments: list[str]) -> int:
     from flows.terminal import open_terminal, use
 
     with use(open_terminal()):
-        if getattr(function, "takes_arguments", False):
+        if hasattr(function, "flags"):  # it reads its words itself
             return function(arguments) or 0
         import tyro
 
-        return tyro.cli(function, args=arguments, prog=prog, config=(tyro.conf.FlagCreatePairsOff,)) or 0
+        from flows.cli.flags import spelled_out
+
+        words = spelled_out(function, arguments)
+        return tyro.cli(function, args=words, prog=prog, config=(tyro.conf.FlagCreatePairsOff,)) or 0
 
 
 def _unknown(where: str, word: str, known: Sequence[str] | dict) -> UsageError:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.cluster.cluster import check_address
-from flows.config import TrainJob, check_pinned
+from flows.config import TrainJob, check_pinned, check_seeds
 from flows.terminal import current
 from lore.config import Config
 from lore.config import replace as configured
@@ -25,7 +25,7 @@ class SeedFlags(Flags):
     """Train DreamerV3 with stored advice; continues where it was when the folder holds a checkpoint."""
 
     seeds: tuple[int, ...] = ()
-    """Train one run per seed, in ``log_dir/seed-N``, each in a process of its own; advice must be name@vN#digest."""
+    """Train one run per seed, in ``folder/seed-N``, each in a process of its own; advice must be name@vN#digest."""
     workers: int = 0
     """Runs at a time where several are trained; 0 takes the number of cores, or of the cluster's threads."""
     dask: str = ""
@@ -35,8 +35,8 @@ class SeedFlags(Flags):
         check_address("dask", self.dask)
         if not 0 <= self.workers < 2**31:
             raise ConfigError.out_of_range("workers", self.workers, "0 or more")
-        if len(set(self.seeds)) < len(self.seeds) or any(not 0 <= seed < 2**31 for seed in self.seeds):
-            raise ConfigError.out_of_range("seeds", " ".join(map(str, self.seeds)), "different numbers, 0 or more")
+        if self.seeds:
+            check_seeds(self.seeds)
         if self.workers and not self.seeds:
             raise UsageError("--workers is for several runs", hint="give --seeds 0 1 2")
 
@@ -44,10 +44,10 @@ class SeedFlags(Flags):
         """One run per seed, or the one that the flags describe; ConfigError unless several share a pinned version."""
         config = self.config()
         if not self.seeds:
-            return [TrainJob(self.log_dir, config)]
+            return [TrainJob(self.folder, config)]
         check_pinned(config.advice.dataset)
         return [
-            TrainJob(str(Path(self.log_dir) / f"seed-{seed}"), configured(config, **{"train.seed": seed}))
+            TrainJob(str(Path(self.folder) / f"seed-{seed}"), configured(config, **{"train.seed": seed}))
             for seed in self.seeds
         ]
 
@@ -59,7 +59,7 @@ def train(words: Sequence[str]) -> int:
     return _several(flags) if flags.seeds or flags.dask else _one(flags.config(), flags)
 
 
-train.takes_arguments = True  # type: ignore[attr-defined]
+train.flags = SeedFlags  # type: ignore[attr-defined]
 
 
 def _several(flags: SeedFlags) -> int:
@@ -77,7 +77,7 @@ def _several(flags: SeedFlags) -> int:
         for job, row in zip(jobs, found, strict=True):
             print(f"{job.folder}: {row.get('step', 0):,} steps")
         folders = " ".join(job.folder for job in jobs)
-        print(f"next: lore eval {jobs[0].folder}; lore report {folders}; tensorboard --logdir {flags.log_dir}")
+        print(f"next: lore eval {jobs[0].folder}; lore report {folders}; tensorboard --logdir {flags.folder}")
     return 0
 
 
@@ -92,7 +92,7 @@ def _one(config: Config, flags: Flags) -> int:
                 mean = "" if row["episode_return"] is None else f"return {row['episode_return']:.2f}, "
                 bar.update(row["step"], row["total"], f"{mean}{row['updates']:,} updates, {row['fps']:.0f} steps/s")
 
-        summary = run(config, flags.log_dir, show)
+        summary = run(config, flags.folder, show)
     if summary["interrupted"]:
         print(
             f"lore: stopped at step {summary['step']:,}, saved; next: the same command goes on from there",
@@ -102,9 +102,9 @@ def _one(config: Config, flags: Flags) -> int:
     if not flags.quiet:
         score = summary.get("training_score")
         print(
-            f"{flags.log_dir}: {summary['step']:,} steps, {summary['episodes']} episodes, "
+            f"{flags.folder}: {summary['step']:,} steps, {summary['episodes']} episodes, "
             f"training-time score {'-' if score is None else f'{score:.2f} %'}\n"
-            f"next: lore eval {flags.log_dir}; lore report {flags.log_dir}; tensorboard --logdir {flags.log_dir}"
+            f"next: lore eval {flags.folder}; lore report {flags.folder}; tensorboard --logdir {flags.folder}"
         )
         if summary["unused_advice"]:
             print(summary["unused_advice"])

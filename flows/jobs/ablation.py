@@ -33,7 +33,7 @@ def ablate(job: AblateJob, make: Callable[[AblateJob], dict[str, str]] = make_ad
 
     folder, todo = Path(job.folder), planned_runs(job)
     with hold(folder):
-        shared = {"name": job.name, "states": job.states, "rows": job.rows, "epochs": job.epochs}
+        shared = {"name": job.dataset, "states": job.states, "rows": job.rows, "epochs": job.epochs}
         phases = Phases(folder, shared)
         advised = any(run.cell.adviser for run in todo)
         advice = phases.run("advice", {"advisers": job.advisers}, lambda: make(job)) if advised else {}
@@ -60,7 +60,7 @@ def _run_all(job: AblateJob, todo: list[AblationRun], advice: dict[str, str], ph
 
     with place(job.dask, job.workers, job.config.train.device, stop_processes) as where:
         work = {str(run.folder.resolve()): partial(one, run) for run in missing}
-        run_all(work, dict.fromkeys(work, job.frames), where, job.workers)
+        run_all(work, dict.fromkeys(work, job.steps), where, job.workers)
 
 
 def train_and_evaluate(train: TrainJob, evaluate: EvaluateJob | None, root: str) -> dict[str, Any]:

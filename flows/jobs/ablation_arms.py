@@ -39,7 +39,7 @@ class Cell:
 
     def config(self, job: AblateJob, seed: int, advice: str) -> Config:
         """Settings of one run."""
-        settings: dict[str, Any] = {"train.steps": job.frames, "train.seed": seed}
+        settings: dict[str, Any] = {"train.steps": job.steps, "train.seed": seed}
         off = {"gate.enabled": False, "synthetic.enabled": False}
         settings |= off | {"options.enabled": False, "advice.dataset": ""}
         if self.arm != "none":
@@ -94,7 +94,7 @@ class AblationRun:
 def planned_runs(job: AblateJob) -> list[AblationRun]:
     """Every run, seed by seed, so that a study that is stopped early has whole seeds."""
     root, pairs = Path(job.folder), cells(job)
-    return [AblationRun(pair, seed, root / pair.folder / f"seed-{seed}") for seed in range(job.seeds) for pair in pairs]
+    return [AblationRun(pair, seed, root / pair.folder / f"seed-{seed}") for seed in job.seeds for pair in pairs]
 
 
 def make_advice(job: AblateJob) -> dict[str, str]:
@@ -119,12 +119,12 @@ def make_advice(job: AblateJob) -> dict[str, str]:
             if name == "uniform":  # the first one's skills; the learner makes the prior itself, in every state
                 out[name] = next(iter(out.values()))
                 continue
-            ref = shuffle(next(iter(out.values())), f"{job.name}-shuffled")
+            ref = shuffle(next(iter(out.values())), f"{job.dataset}-shuffled")
         else:
             if not states:
                 collect = CollectConfig(budget=job.states)
-                states = str(play_states(CollectJob(f"{job.name}-states", collect)))
-            ask = AdviceJob(states, f"{job.name}-{name}", select=SelectConfig(budget=job.rows))
+                states = str(play_states(CollectJob(f"{job.dataset}-states", collect)))
+            ask = AdviceJob(states, f"{job.dataset}-{name}", select=SelectConfig(budget=job.rows))
             ask = replace(ask, ask=asking(job.config, name), advise=AdviseConfig())
             ref = advise_states(ask)
         distil_model(ref, job.epochs)

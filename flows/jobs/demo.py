@@ -54,7 +54,7 @@ def arm_config(job: DemoJob, arm: str, advice: str) -> Config:
         "env.observation": "symbolic",
         "model.size": "tiny",
         "train.seed": job.seed,
-        "train.steps": job.frames,
+        "train.steps": job.steps,
         "train.batch_size": 256,
         "train.sequence_length": 32,
         "train.train_ratio": 64.0,
@@ -78,7 +78,7 @@ def arm_config(job: DemoJob, arm: str, advice: str) -> Config:
 
 
 _SETTINGS = ("seed", "name", "states", "rows", "epochs")
-"""Settings that every phase depends on; a folder begun with others is refused."""
+"""Settings that every phase depends on (``name`` is the dataset); a folder begun with others is refused."""
 REPORT = "report.html"
 
 
@@ -95,7 +95,7 @@ def run_demo(job: DemoJob, folder: Path, steps: Steps) -> dict[str, Any]:
     from lore_datasets.exchange.shipped import ShippedStore
 
     terminal, store, began = current(), ShippedStore(), time.monotonic()
-    identity = {name: getattr(job, name) for name in _SETTINGS}
+    identity = {name: getattr(job, "dataset" if name == "name" else name) for name in _SETTINGS}
     phases = Phases(folder, identity)
 
     def stored(result: dict[str, Any]) -> bool:
@@ -105,23 +105,23 @@ def run_demo(job: DemoJob, folder: Path, steps: Steps) -> dict[str, Any]:
             return False
 
     terminal.say(f"1/5  collect {job.states:,} game states: random play, the rule book's, and half of each")
-    play = CollectJob(f"{job.name}-states", CollectConfig(budget=job.states, seed=job.seed))
+    play = CollectJob(f"{job.dataset}-states", CollectConfig(budget=job.states, seed=job.seed))
     states = phases.run("collect", identity, lambda: {"states": steps.collect(play)}, stored)["states"]
     terminal.say(f"     {states}")
 
     terminal.say(f"2/5  advise: ask `rules` (a rule book, not a language model) about {job.rows:,} of them")
     ask = AdviceJob(
         states,
-        job.name,
+        job.dataset,
         select=SelectConfig(budget=job.rows, seed=job.seed),
         advise=AdviseConfig(seed=job.seed),
     )
     made = phases.run("advise", {**identity, "from": states}, lambda: steps.advise(ask, job.epochs), stored)
     terminal.say(f"     {made['advice']}, advice model {made['model']}")
 
-    terminal.say(f"3/5  train two arms side by side, {job.frames:,} steps each (tiny network, symbolic observations)")
+    terminal.say(f"3/5  train two arms side by side, {job.steps:,} steps each (tiny network, symbolic observations)")
     configs = {arm: arm_config(job, arm, made["advice"]) for arm in ARMS}
-    trained = {"frames": job.frames, "advice": made["advice"]}
+    trained = {"steps": job.steps, "advice": made["advice"]}
     jobs = [TrainJob(str(folder / arm), config) for arm, config in configs.items()]
     root = str(store.root.resolve())
 
@@ -168,12 +168,12 @@ def _commands(job: DemoJob, folder: Path, states: str, advice: str) -> list[str]
         f"lore demo{' --quick' if job.quick else ''} --seed {job.seed}",
         "",
         "# the same, phase by phase",
-        f"lore collect --name {job.name}-states --budget {job.states} --seed {job.seed}",
-        f"lore advise --states '{states}' --name {job.name} --ask.backend rules"
+        f"lore collect --dataset {job.dataset}-states --budget {job.states} --seed {job.seed}",
+        f"lore advise --states '{states}' --dataset {job.dataset} --ask.backend rules"
         f" --select.budget {job.rows} --select.seed {job.seed} --advise.seed {job.seed}",
     ]
     for arm in ARMS:
         words = " ".join(f"'{w}'" if "#" in w else w for w in arguments(arm_config(job, arm, advice)))
-        lines.append(f"lore train --log_dir {folder / arm} {words}")
+        lines.append(f"lore train --folder {folder / arm} {words}")
         lines.append(f"lore eval {folder / arm} --episodes {job.episodes} --seed {10_000 + job.seed}")
     return [*lines, f"lore report {' '.join(str(folder / arm) for arm in ARMS)}"]

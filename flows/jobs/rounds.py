@@ -100,7 +100,7 @@ def dataset_of(run: Path) -> str:
     try:
         advice = str(json.loads((run / "config.json").read_text()).get("advice", ""))
     except FileNotFoundError:
-        raise NotFound(f"no run in {run}", hint="start one with lore train --log_dir DIR --gate.enabled ...") from None
+        raise NotFound(f"no run in {run}", hint="start one with lore train --folder DIR --gate.enabled ...") from None
     except ValueError:
         raise CorruptArtifact(f"{run / 'config.json'} is not JSON", kept="the checkpoint") from None
     if not advice:
@@ -150,7 +150,7 @@ def _round(job: RefreshJob, number: int, steps: Steps) -> dict[str, Any]:
     say(f"  of {before['states']:,} visited states {_shares(before)}")
 
     ask = AdviceJob(
-        visits, name, select=job.select, ask=job.ask, advise=job.advise, journal=job.journal, distil=False,
+        visits, name, select=job.select, ask=job.ask, advise=job.advise, journal=job.journal, rows_only=True,
         revisions=str(run), dask=job.dask,
     )  # fmt: skip
     ref = phases.run("advise", {"at": visits}, lambda: {"advice": steps.advise(ask)}, _is_stored)["advice"]
@@ -158,7 +158,7 @@ def _round(job: RefreshJob, number: int, steps: Steps) -> dict[str, Any]:
     after = phases.run("after", {"at": visits, "of": ref}, lambda: steps.coverage(visits, ref, "after"))
     say(f"  {ref}: {_shares(after)}")
 
-    until = phases.run("budget", {}, lambda: {"frames": begun + job.frames})["frames"]
+    until = phases.run("budget", {}, lambda: {"frames": begun + job.steps})["frames"]
     if until > begun:
         say(f"  training from step {begun:,} to {until:,} on {ref}")
         trained = phases.run("train", {"of": ref, "until": until}, lambda: _train(run, ref, until, steps))

@@ -54,7 +54,7 @@ def play_states(job: CollectJob) -> ArtifactRef:
 
     config, store = job.collect, _store()
     environment = get_environment(config.environment)
-    before, start = _collected(store, job.name, to_dict(config))
+    before, start = _collected(store, job.dataset, to_dict(config))
     if before is not None and start is None:
         current().say(f"  the same play is stored as {before} already")
         return before
@@ -77,7 +77,7 @@ def play_states(job: CollectJob) -> ArtifactRef:
         bar.update(len(found), config.budget)
     if not len(found):
         raise KeyboardInterrupt
-    ref = commit_states(found, environment, store, job.name, to_dict(config))
+    ref = commit_states(found, environment, store, job.dataset, to_dict(config))
     if not found.complete:
         current().say(f"  stopped at {len(found)} states, stored as {ref}; the same command goes on from there")
         raise KeyboardInterrupt
@@ -120,8 +120,8 @@ def _asked(job: AdviceJob) -> tuple[ShippedStore, ArtifactRef, Environment, Any,
     rows = {path.rpartition("/")[2]: array for path, array in source.arrays.items()}
     states = SymbolicState.unpack(rows["state"], environment.layout)
     wanted, told = job.select, {"key_fine": np.zeros(0, np.int64), "key_goal": np.zeros(0, np.int64)}
-    if job.name in store.names() and store.versions(job.name):
-        stored = store.open(job.name, wanted=lambda path: path.endswith(("/key_fine", "/key_goal"))).arrays
+    if job.dataset in store.names() and store.versions(job.dataset):
+        stored = store.open(job.dataset, wanted=lambda path: path.endswith(("/key_fine", "/key_goal"))).arrays
         told = {key: np.concatenate([a for path, a in stored.items() if path.endswith(key)]) for key in told}
     index = select(
         states,
@@ -171,20 +171,20 @@ def advise_states(job: AdviceJob, wrap: Wrap | None = None) -> ArtifactRef:
     from pipeline.rounds.advise import commit_round, prepare
 
     store, source, environment, states, settings = _asked(job)
-    if not len(states) or _is_made(store, job.name, source, settings):
-        ref = store.resolve(job.name)
+    if not len(states) or _is_made(store, job.dataset, source, settings):
+        ref = store.resolve(job.dataset)
         current().say(f"  every selected state is advised in {ref} already: nothing to ask")
         return ref
     path = _journal(job, store)
     with (
-        hold(path.with_name(f"{path.name}.asking") / job.name),
+        hold(path.with_name(f"{path.name}.asking") / job.dataset),
         Journal(path) as journal,
         current().bar("ask", len(states)) as bar,
     ):
         llm = backend_from(job.ask, environment, job.advise.seed, journal)
         trial, asked = SkillTrials(environment, job.advise.seed), _revisions(job)
         with _cluster(job, llm) as client:
-            now = prepare(states, environment, llm, store, job.name, settings, journal, trial=trial, revisions=asked)
+            now = prepare(states, environment, llm, store, job.dataset, settings, journal, trial=trial, revisions=asked)
             done = 0
 
             def on_done(count: int) -> None:
@@ -193,7 +193,7 @@ def advise_states(job: AdviceJob, wrap: Wrap | None = None) -> ArtifactRef:
                 bar.update(done, len(states))
 
             results = answer_shards(now, job, on_done, client, wrap)
-        return commit_round(now, results, store, job.name, parents=[source])
+        return commit_round(now, results, store, job.dataset, parents=[source])
 
 
 def _cluster(job: AdviceJob, llm: LLM) -> AbstractContextManager[Client | None]:
@@ -225,7 +225,7 @@ def estimate(job: AdviceJob) -> DryRun:
     path = _journal(job, store)
     with Journal(path if path.exists() else ":memory:") as journal:
         llm = backend_from(job.ask, environment, job.advise.seed, journal)
-        return dry_run(states, environment, llm, store, job.name, settings, journal, revisions=_revisions(job))
+        return dry_run(states, environment, llm, store, job.dataset, settings, journal, revisions=_revisions(job))
 
 
 def distil_model(ref: ArtifactRef, epochs: int = 30, seed: int = 0) -> ArtifactRef:

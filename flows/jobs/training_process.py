@@ -32,9 +32,8 @@ _running: dict[int, tuple[Path, subprocess.Popen[bytes]]] = {}
 _stopping = threading.Event()
 
 
-def arguments(config: Config, default: Config | None = None, prefix: str = "") -> list[str]:
-    """Command line for everything in ``config`` that is not as in ``default``: of ``lore.main``, or of a verb that has
-    the configuration under ``prefix``."""
+def arguments(config: Config, default: Config | None = None) -> list[str]:
+    """Command line for everything in ``config`` that is not as in ``default``."""
     default, words = default or Config(), []
     for section in dataclasses.fields(Config):
         mine, plain = getattr(config, section.name), getattr(default, section.name)
@@ -43,7 +42,7 @@ def arguments(config: Config, default: Config | None = None, prefix: str = "") -
             if value == getattr(plain, leaf.name):
                 continue
             values = [] if value is True else value if isinstance(value, (tuple, list)) else (value,)
-            words += [f"--{prefix}{section.name}.{leaf.name}", *map(str, values)]
+            words += [f"--{section.name}.{leaf.name}".replace("_", "-"), *map(str, values)]
     return words
 
 
@@ -92,7 +91,7 @@ def _run(module: str, words: Sequence[str], folder: Path, log: str, env: dict[st
 def train_in_process(job: TrainJob, root: str) -> dict[str, Any]:
     """Train one run to its end, or on from its checkpoint, in a process with one thread; returns its last progress."""
     folder = Path(job.folder)
-    words = ["--log_dir", str(folder), "--quiet", *arguments(job.config)]
+    words = ["--folder", str(folder), "--quiet", *arguments(job.config)]
     _run("lore.main", words, folder, "log.txt", {"LORE_DATASETS": root})
     return last_row(folder / "progress.jsonl") or {}
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flows.config import AblateJob, AdviceJob, CollectJob, EvaluateJob, RefreshJob, SeedsJob
+from flows.config import AblateJob, AdviceJob, CollectJob, EvaluateJob, RefreshJob, SeedsJob, renamed_job
 from lore_datasets.errors import ConfigError, LoreError, NotFound, shown
 
 __all__ = ["FLOWS", "Schedule", "check_datasets", "read_schedules"]
@@ -118,6 +118,8 @@ def _schedule(name: str, body: Any, source: _Source) -> Schedule:
     if not isinstance(active, bool):
         raise source.error(f"active = {shown(active, 40)}", name, "active", hint="true or false")
     parameters = body.get("job", {})
+    if isinstance(parameters, dict):
+        parameters = renamed_job(FLOWS[flow][1], parameters)
     return Schedule(
         name=name, flow=flow, cron=_cron(name, body, source), interval_s=_interval(name, body, source),
         timezone=_timezone(name, body, source), active=active, job=_job(name, flow, parameters, source),
@@ -222,7 +224,7 @@ def check_datasets(schedules: Sequence[Schedule], path: Path) -> None:
     from lore_datasets.types import ArtifactRef
 
     store = ShippedStore()
-    made = {s.job.name for s in schedules if isinstance(s.job, (CollectJob, AdviceJob))}
+    made = {s.job.dataset for s in schedules if isinstance(s.job, (CollectJob, AdviceJob))}
     for each in schedules:
         job = each.job
         asked = [job.states] if isinstance(job, AdviceJob) else [job.dataset] if isinstance(job, SeedsJob) else []

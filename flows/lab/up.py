@@ -50,12 +50,12 @@ class UpJob:
     auth_file: str = ""
     """File with ``user:password``, readable by its owner alone: what pages and clients have to know. Without it every
     start makes a new one, in the file ``auth`` of ``home``."""
-    runs: str = "runs"
+    folder: str = "runs"
     """Folder that TensorBoard and the list of reports look into."""
     tensorboard_port: int = 6006
     """Port of TensorBoard, always on loopback; 0 takes a free one."""
-    tensorboard: bool = True
-    """Start TensorBoard too; --no-tensorboard leaves it out."""
+    server_only: bool = False
+    """Start no TensorBoard."""
     home: str = "runs/prefect"
     """Folder of the server's database and logs; one ``lore up`` at a time has it."""
 
@@ -133,7 +133,7 @@ def up(job: UpJob, until: Callable[[], bool] = lambda: False) -> int:
     auth = read_auth(job) or new_auth()
     path, schedules = _schedules(job)
     port = _claim(job.host, job.port, "the server", "--port")
-    board = _claim("127.0.0.1", job.tensorboard_port, "TensorBoard", "--tensorboard-port") if job.tensorboard else 0
+    board = _claim("127.0.0.1", job.tensorboard_port, "TensorBoard", "--tensorboard-port") if not job.server_only else 0
     with hold(home):
         lab: Lab | None = None
         children: dict[str, subprocess.Popen[bytes]] = {}
@@ -171,7 +171,7 @@ def _datasets() -> dict[str, str]:
 
 def _start_pages(lab: Lab, job: UpJob, board: int, environment: dict[str, str]) -> None:
     """TensorBoard and the reports; their URLs go to the flows through the environment."""
-    runs = Path(job.runs)
+    runs = Path(job.folder)
     runs.mkdir(parents=True, exist_ok=True)
     home = Path(job.home)
     reports = free_port()

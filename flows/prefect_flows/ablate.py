@@ -20,7 +20,7 @@ __all__ = ["ablate"]
 
 
 @task(
-    name="run what is missing", task_run_name="study {job.folder}: {job.arms}, {job.seeds} seeds", cache_policy=NO_CACHE
+    name="run what is missing", task_run_name="study {job.folder}: {job.arms}, seeds {job.seeds}", cache_policy=NO_CACHE
 )
 def _run(job: AblateJob) -> str:
     run_ablation(job)
@@ -29,7 +29,7 @@ def _run(job: AblateJob) -> str:
 
 @flow(
     name="ablate",
-    flow_run_name="ablate {job.folder}: {job.arms} x {job.advisers} x {job.seeds} seeds",
+    flow_run_name="ablate {job.folder}: {job.arms} x {job.advisers} x seeds {job.seeds}",
     persist_result=False,
 )
 def ablate(job: AblateJob) -> Any:

@@ -25,13 +25,15 @@ def _distil(ref: ArtifactRef, epochs: int, seed: int) -> str:
     return str(distil_model(ref, epochs, seed))
 
 
-@flow(name="advice-batch", flow_run_name="advise {job.states} -> {job.name}, {job.ask.backend}", persist_result=False)
+@flow(
+    name="advice-batch", flow_run_name="advise {job.states} -> {job.dataset}, {job.ask.backend}", persist_result=False
+)
 def advise(job: AdviceJob, epochs: int = 30) -> dict[str, str]:
     """Advise stored states; returns references ``advice`` and ``model``. After a restart nothing is asked twice."""
     with on_the_board():
         ref = advise_states(job, lambda ask, shard: _ask(ask, shard[0], shard[-1]))
         made = {"advice": str(ref)}
-        if job.distil:
+        if not job.rows_only:
             made["model"] = _distil(ref, epochs, job.advise.seed)
     advice_page(made)
     return made

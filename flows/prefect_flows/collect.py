@@ -16,7 +16,7 @@ def _play(job: CollectJob) -> str:
     return str(play_states(job))
 
 
-@flow(name="collect", flow_run_name="collect {job.name}, seed {job.collect.seed}", persist_result=False)
+@flow(name="collect", flow_run_name="collect {job.dataset}, seed {job.collect.seed}", persist_result=False)
 def collect(job: CollectJob) -> str:
     """Collect states; returns the reference of the version."""
     with on_the_board():

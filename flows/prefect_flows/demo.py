@@ -19,7 +19,7 @@ __all__ = ["demo"]
 _report = task(name="write the report", cache_policy=NO_CACHE)(write_report)
 
 
-@flow(name="demo", flow_run_name="demo {job.name}, seed {job.seed}", persist_result=False)
+@flow(name="demo", flow_run_name="demo {job.dataset}, seed {job.seed}", persist_result=False)
 def demo(job: DemoJob) -> dict[str, Any]:
     """Collect, advise, train two arms, evaluate both, report; finished phases are skipped. ``job`` must be resolved."""
     return run_demo(job, Path(job.folder), Steps(collect, advise, train, evaluate, _report))

@@ -42,7 +42,7 @@ def states_page(ref: str) -> str:
     by = ", ".join(f"{count:,} {who}" for who, count in manifest.counts.get("by_source", {}).items())
     rows = {"version": f"`{ref}`", "states": f"{manifest.counts.get('rows', 0):,}", "players": by}
     return markdown(
-        f"states {manifest.name}", _lines(f"States {ref}", rows, [f"lore advise --states '{ref}' --name NAME"])
+        f"states {manifest.name}", _lines(f"States {ref}", rows, [f"lore advise --states '{ref}' --dataset NAME"])
     )
 
 
@@ -60,7 +60,7 @@ def advice_page(made: Mapping[str, str]) -> str:
         "parents": ", ".join(f"`{p}`" for p in manifest.parents),
     }  # fmt: skip
     about = coverage(ShippedStore().resolve(ref))
-    next_ = [f"lore datasets show '{ref}'", f"lore train --gate.enabled --advice.dataset '{ref}'"]
+    next_ = [f"lore datasets show '{ref}'", f"lore train --gate.enabled --dataset '{ref}'"]
     counts = manifest.provenance.get("round_counts", {})
     quality = [{"figure": k, "value": v} for k, v in counts.get("rates", {}).items()]
     quality += [{"figure": f"refused: {k}", "value": v} for k, v in counts.get("rejected", {}).items()]

@@ -232,7 +232,7 @@ def write_ablation(job: AblateJob, todo: Sequence[AblationRun], advice: dict[str
     for run in todo:
         runs.setdefault(run.cell.label, []).append(read_run(run.folder, run.name))
     paid = {t.cell.label: _cost(advice[t.cell.adviser]) for t in todo if t.cell.adviser}
-    found = ablation_figures(runs, job.frames, paid) | {"advice": advice, "command": _command(job)}
+    found = ablation_figures(runs, job.steps, paid) | {"advice": advice, "command": _command(job)}
     folder = Path(job.folder)
     write_json(folder / "ablation.json", found)
     write_text(folder / "ablation.md", f"{table(found)}\n\n`{found['command']}`\n")
@@ -245,12 +245,12 @@ def write_ablation(job: AblateJob, todo: Sequence[AblationRun], advice: dict[str
 
 def _command(job: AblateJob) -> str:
     """The command that makes the study again, on any number of workers."""
-    kept = ("arms", "advisers", "seeds", "frames", "episodes", "folder")
-    words = [f"--{name} {getattr(job, name)}" for name in kept]
-    for name in ("control_arms", "name", "states", "rows", "epochs"):
+    words = [f"--seeds {' '.join(map(str, job.seeds))}"]
+    words += [f"--{name} {getattr(job, name)}" for name in ("arms", "advisers", "steps", "episodes", "folder")]
+    for name in ("control_arms", "dataset", "states", "rows", "epochs"):
         if getattr(job, name) != getattr(AblateJob, name):
-            words.append(f"--{name} {getattr(job, name)}")
-    return " ".join(["lore ablate", *words, *arguments(job.config, study_config(), "config.")])
+            words.append(f"--{name.replace('_', '-')} {getattr(job, name)}")
+    return " ".join(["lore ablate", *words, *arguments(job.config, study_config())])
 
 
 def _colours(arms: dict[str, Any]) -> dict[str, str]:

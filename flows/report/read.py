@@ -92,7 +92,7 @@ def read_run(path: Path, name: str = "") -> RunData:
     """Everything a run folder holds; NotFound when it is no run folder."""
     config = _json(path / "config.json")
     if config is None:
-        raise NotFound(f"{path} is not a training run (no config.json)", hint="give the folder that --log_dir named")
+        raise NotFound(f"{path} is not a training run (no config.json)", hint="give the --folder of a run")
     series: dict[str, tuple[list[int], list[float]]] = {}
     for row in json_lines(path / "metrics.jsonl"):
         for tag, value in row.items():

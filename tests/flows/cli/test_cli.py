@@ -97,7 +97,7 @@ def raising(error):
     def verb(words):
         raise error
 
-    verb.takes_arguments = True
+    verb.flags = None
     return verb
 
 

@@ -82,7 +82,7 @@ def test_diff_and_lineage_speak_of_both_versions(root, capsys):
 
 def test_export_and_import_keep_the_digest(root, tmp_path, capsys):
     assert "advice.h5" in said(capsys, "export", "small@v1", "advice.h5")
-    out = said(capsys, "import", "advice.h5", "--name", "copy", "--root", str(tmp_path / "elsewhere"))
+    out = said(capsys, "import", "advice.h5", "--dataset", "copy", "--root", str(tmp_path / "elsewhere"))
     digest = str(Store(root).resolve("small@v1")).split("#")[1]
     assert f"copy@v1#{digest}" in out
     assert Store(tmp_path / "elsewhere").names() == ["copy", "copy-model"]

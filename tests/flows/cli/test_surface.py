@@ -8,7 +8,7 @@ import pytest
 from flows.cli import main as cli
 from flows.config import asking
 from lore.config import Config, load_config
-from lore.main import dotted, parse
+from lore.main import Flags, full_names, option_names, parse
 from lore.training.loop import train
 from lore.training.metrics import read_jsonl
 from lore_datasets.environments import get_environment
@@ -49,13 +49,14 @@ def test_the_originals_command_line_means_what_it_did():
     words += " --enable_hierarchical_options"
     flags = parse([*words.split(), "--advice.dataset", "a@v1"])
     config = flags.config()
-    assert (flags.log_dir, config.train.steps, config.train.device) == ("runs/x", 100_000, "cuda")
+    assert (flags.folder, config.train.steps, config.train.device) == ("runs/x", 100_000, "cuda")
     assert config.gate.enabled and config.synthetic.enabled and config.options.enabled
     assert type(config) is Config and config == load_config(
         total_frames=100_000, device="cuda", dataset="a@v1", **PATHS
     )
-    assert dotted(["--beta_max=0.5", "--log_dir", "x", "--max_options", "3"]) == [
-        "--gate.beta_max=0.5", "--log_dir", "x", "--options.max_options", "3",
+    known = option_names(Flags)
+    assert full_names(["--beta_max=0.5", "--log_dir", "x", "--max-options", "3", "--enabled"], known) == [
+        "--gate.beta_max=0.5", "--folder", "x", "--options.max_options", "3", "--enabled",  # which of them?
     ]  # fmt: skip
 
 

@@ -29,7 +29,7 @@ NAMES = get_environment("crafter").vocab.achievements
 
 
 def test_every_arm_runs_once_per_adviser_and_none_once():
-    job = AblateJob(arms="none,B,A,C,ABC,B1", advisers="rules,random,shuffled", seeds=2)
+    job = AblateJob(arms="none,B,A,C,ABC,B1", advisers="rules,random,shuffled", seeds=(0, 1))
     labels = [cell.label for cell in cells(job)]
     assert len(labels) == len(set(labels)) == 1 + 5 * 3
     assert labels[:3] == ["none", "B rules", "A rules"] and "B1 shuffled" in labels
@@ -39,7 +39,7 @@ def test_every_arm_runs_once_per_adviser_and_none_once():
 
 
 def test_arms_differ_in_their_paths_alone_and_have_one_budget():
-    job = AblateJob(arms="none,B,B1,A,C,ABC", frames=700)
+    job = AblateJob(arms="none,B,B1,A,C,ABC", steps=700)
     plain, *rest = (to_dict(cell.config(job, 5, "x@v1")) for cell in cells(job))
     assert plain["train"]["steps"] == 700 and plain["train"]["seed"] == 5 and not plain["advice"]["dataset"]
     changed = []
@@ -52,7 +52,7 @@ def test_arms_differ_in_their_paths_alone_and_have_one_budget():
 
 
 def test_controls_run_in_their_own_arms_and_uniform_changes_the_prior_alone():
-    job = AblateJob(arms="none,B,A,ABC", advisers="rules,random,uniform", control_arms="B", seeds=1)
+    job = AblateJob(arms="none,B,A,ABC", advisers="rules,random,uniform", control_arms="B", seeds=(0,))
     found = {cell.label: cell for cell in cells(job)}
     assert list(found) == ["none", "B rules", "A rules", "ABC rules", "B random", "B uniform"]
     plain, flat = (to_dict(found[label].config(job, 0, "x@v1")) for label in ("B rules", "B uniform"))
@@ -152,8 +152,8 @@ def test_an_arm_without_a_finished_episode_is_shown_empty_and_breaks_nothing():
 def test_a_small_study_runs_to_its_page_and_a_second_call_runs_nothing_again(tmp_path, own_datasets, capsys):
     ref = small_advice(own_datasets, get_environment("crafter"), n=40)
     folder = tmp_path / "study"
-    words = ["ablate", "--arms", "none,B", "--advisers", f"mine={ref}", "--seeds", "1", "--frames", "300",
-             "--episodes", "1", "--workers", "1", "--folder", str(folder), "--config.env.length", "80"]  # fmt: skip
+    words = ["ablate", "--arms", "none,B", "--advisers", f"mine={ref}", "--seeds", "0", "--steps", "300",
+             "--episodes", "1", "--workers", "1", "--folder", str(folder), "--env.length", "80"]  # fmt: skip
     assert cli.main(words) == 0
     found = json.loads((folder / "ablation.json").read_text())
     assert found["order"] == ["none", "B mine"] and set(found["arms"]) == set(found["order"])
@@ -175,8 +175,8 @@ def test_a_small_study_runs_to_its_page_and_a_second_call_runs_nothing_again(tmp
 @pytest.mark.timeout(900)
 def test_a_study_runs_on_the_workers_of_a_cluster(tmp_path, own_datasets):
     folder = tmp_path / "study"
-    words = ["ablate", "--arms", "none", "--seeds", "2", "--frames", "60", "--episodes", "0", "--workers", "2",
-             "--dask", "local", "--folder", str(folder), "--config.env.length", "50"]  # fmt: skip
+    words = ["ablate", "--arms", "none", "--seeds", "0", "1", "--steps", "60", "--episodes", "0", "--workers", "2",
+             "--dask", "local", "--folder", str(folder), "--env.length", "50"]  # fmt: skip
     command = [sys.executable, "-m", "flows", *words]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "LORE_DATASETS": str(own_datasets)})
     found = json.loads((folder / "ablation.json").read_text())

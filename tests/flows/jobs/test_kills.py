@@ -69,11 +69,11 @@ def test_a_flow_killed_at_ten_random_moments_repeats_no_more_than_was_in_flight(
 ):
     """At most four questions go out a second time per kill; the server, which keeps its answers by key, works once."""
     rng, ref = np.random.default_rng(0), small_states(own_datasets, get_environment("crafter"), STATES)
-    words = [sys.executable, "-m", "flows", "advise", "--prefect", "--states", str(ref), "--name", "talk",
+    words = [sys.executable, "-m", "flows", "advise", "--prefect", "--states", str(ref), "--dataset", "talk",
              "--select.budget", str(STATES), "--select.novelty", "0", "--ask.backend", "openai", "--ask.model", "m",
              "--ask.base-url", f"http://127.0.0.1:{model}/v1", "--ask.shard", "64", "--ask.retries", "0",
              "--ask.concurrency", str(IN_FLIGHT), "--advise.plan-share", "0", "--advise.skill-questions", "0",
-             "--no-distil"]  # fmt: skip
+             "--rows-only"]  # fmt: skip
     run = {"env": {**os.environ, **prefect_environment}, "cwd": tmp_path}
     in_flight = []
     for more in rng.integers(1, STATES // KILLS - 1, KILLS):

@@ -97,8 +97,8 @@ def test_a_folder_in_which_somebody_trains_is_not_removed(tmp_path):
 def test_a_fresh_demo_in_a_folder_of_other_things_or_under_a_bad_name_deletes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bought.icechunk").mkdir()
-    for words in (("--folder", "."), ("--folder", ".", "--name", "Bad Name"), ("--name", "Bad Name")):
-        assert cli.main(["demo", "--fresh", "--quick", "--no-prefect", *words]) in (2, 3)
+    for words in (("--folder", "."), ("--folder", ".", "--dataset", "Bad Name"), ("--dataset", "Bad Name")):
+        assert cli.main(["demo", "--fresh", "--quick", "--direct", *words]) in (2, 3)
         said = capsys.readouterr().err
         assert "not a dataset" in said if "Bad Name" in words else "finds no such job begun in ." in said
     assert (tmp_path / "bought.icechunk").is_dir() and not (tmp_path / "runs").exists()

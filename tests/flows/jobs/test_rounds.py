@@ -57,7 +57,7 @@ def lab(begun, tmp_path, monkeypatch):
 
 
 def job(run, **more) -> RefreshJob:
-    return RefreshJob(str(run), visits=24, frames=16, select=SELECT, epochs=1, **more)
+    return RefreshJob(str(run), visits=24, steps=16, select=SELECT, epochs=1, **more)
 
 
 def test_two_rounds_make_a_child_each_and_training_goes_on(lab):
@@ -166,7 +166,7 @@ def test_what_cannot_be_refreshed_is_refused_by_name(tmp_path, lab):
 
     with hold(run / "refresh"), pytest.raises(Busy):
         refresh(job(run))
-    for values in ({"rounds": 0}, {"visits": True}, {"frames": -1}):
+    for values in ({"rounds": 0}, {"visits": True}, {"steps": -1}):
         with pytest.raises(ConfigError, match="out of range"):
             RefreshJob(**values)
 
@@ -219,7 +219,7 @@ def test_a_round_that_asks_on_a_cluster_makes_the_rows_that_it_makes_here(lab, t
 
 def test_seeds_share_one_pinned_version_and_nothing_newer():
     ref = "talk@v1#0123456789ab"
-    jobs = SeedsJob(ref, paths="AB", seeds=2, first_seed=5, frames=10).jobs()
+    jobs = SeedsJob(ref, paths="AB", seeds=(5, 6), steps=10).jobs()
     assert [j.folder for j in jobs] == ["runs/seeds/seed-5", "runs/seeds/seed-6"]
     assert {j.config.advice.dataset for j in jobs} == {ref} and [j.config.train.seed for j in jobs] == [5, 6]
     assert jobs[0].config.gate.enabled and not jobs[0].config.options.enabled

@@ -42,9 +42,9 @@ def flags(*words: str) -> SeedFlags:
 
 
 def test_seeds_are_runs_of_their_own_that_differ_in_nothing_else():
-    several = flags("--log_dir", "runs/x", "--seeds", "3", "0", "7", "--dask", "local", "--steps", "50").jobs()
+    several = flags("--folder", "runs/x", "--seeds", "3", "0", "7", "--dask", "local", "--steps", "50").jobs()
     assert [job.folder for job in several] == ["runs/x/seed-3", "runs/x/seed-0", "runs/x/seed-7"]
-    one = flags("--log_dir", "runs/x", "--seed", "3", "--steps", "50", "--dask", "tcp://127.0.0.1:1").jobs()
+    one = flags("--folder", "runs/x", "--seed", "3", "--steps", "50", "--dask", "tcp://127.0.0.1:1").jobs()
     assert [job.folder for job in one] == ["runs/x"] and one[0].config == several[0].config
     assert [job.config.train.seed for job in several] == [3, 0, 7]
 
@@ -64,7 +64,7 @@ def test_seeds_are_runs_of_their_own_that_differ_in_nothing_else():
 )
 def test_what_cannot_be_trained_is_named_before_anything_starts(words, error, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("flows.cluster.cluster._SECONDS", 0.5)
-    assert cli.main(["train", *SMALL, "--log_dir", str(tmp_path / "run"), *words]) not in (0, 1)
+    assert cli.main(["train", *SMALL, "--folder", str(tmp_path / "run"), *words]) not in (0, 1)
     assert error in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
@@ -148,7 +148,7 @@ def worker_of(folder: Path, workers: list[int]) -> int:
 @pytest.mark.timeout(900)
 def test_seeds_on_a_cluster_end_as_if_no_worker_had_been_killed(tmp_path, own_datasets, digest, started_cluster):
     """The run of the killed worker goes on elsewhere from its checkpoint; the other one does not notice."""
-    jobs = flags("--log_dir", str(tmp_path / "runs"), "--seeds", "0", "1", "--steps", "300").jobs()
+    jobs = flags("--folder", str(tmp_path / "runs"), "--seeds", "0", "1", "--steps", "300").jobs()
     first, seen = tmp_path / "runs" / "seed-0", []
 
     def kill():
@@ -182,7 +182,7 @@ def test_the_command_trains_seeds_on_workers_of_its_own_and_goes_on_where_they_w
     words = [
         "train",
         *SMALL,
-        "--log_dir",
+        "--folder",
         str(tmp_path / "runs"),
         "--seeds",
         "4",
@@ -203,7 +203,7 @@ def test_the_command_trains_seeds_on_workers_of_its_own_and_goes_on_where_they_w
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_ctrl_c_lets_the_runs_on_the_workers_save(tmp_path):
-    words = [*SMALL[:-1], "3600", "--log_dir", str(tmp_path), "--seeds", "5", "--dask", "local", "--workers", "1"]
+    words = [*SMALL[:-1], "3600", "--folder", str(tmp_path), "--seeds", "5", "--dask", "local", "--workers", "1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "flows", "train", *words, "--steps", "100000"],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,

@@ -90,7 +90,7 @@ def job(server, own_datasets):
         select=SelectConfig(budget=STATES, novelty=0.0),
         ask=AskConfig(backend="openai", model="m", base_url=url, shard=64, concurrency=4, retries=0),
         advise=AdviseConfig(plan_share=0.0, skill_questions=0),
-        distil=False,
+        rows_only=True,
     )
 
 
@@ -108,7 +108,7 @@ def same_rows(first, second):
 
 def test_threads_make_the_version_that_one_shard_after_the_other_makes(job, server, tmp_path):
     one = tasks.advise_states(replace(job, parallel=1))
-    several = tasks.advise_states(replace(job, name="other", parallel=3, journal=str(tmp_path / "other.sqlite")))
+    several = tasks.advise_states(replace(job, dataset="other", parallel=3, journal=str(tmp_path / "other.sqlite")))
     assert Store().manifest(one).counts["rows"] == STATES and same_rows(one, several)
     assert set(server.seen.values()) == {2}
 
@@ -142,7 +142,7 @@ def test_workers_answer_for_advisers_that_compute_and_the_rows_are_the_same(job,
     rules = replace(job, ask=AskConfig(), name="here", advise=AdviseConfig())
     here = tasks.advise_states(rules)
     there = tasks.advise_states(
-        replace(rules, name="there", dask=workers.scheduler.address, journal=str(Store().beside / "other.sqlite"))
+        replace(rules, dataset="there", dask=workers.scheduler.address, journal=str(Store().beside / "other.sqlite"))
     )
     assert same_rows(here, there) and Store().manifest(there).cost["asked_now"] > STATES
 

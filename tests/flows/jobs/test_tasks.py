@@ -99,7 +99,7 @@ def test_a_dry_run_counts_questions_and_writes_nothing(stored, capsys):
         AdviceJob(str(states), "fresh-name", select=SelectConfig(budget=10), journal="nowhere.sqlite")
     )
     assert found.new == found.questions >= 10 and found.price_usd == 0.0
-    assert cli.main(["advise", "--states", str(states), "--name", "fresh-name", "--dry-run"]) == 0
+    assert cli.main(["advise", "--states", str(states), "--dataset", "fresh-name", "--dry-run"]) == 0
     assert "questions" in capsys.readouterr().out
     assert sorted(str(p) for p in root.rglob("*") if p.is_file()) == before
 
@@ -121,15 +121,15 @@ def test_controls_are_advisers_like_any_other(backend, stored):
 
 
 def test_jobs_check_their_values():
-    for make in (lambda: EvaluateJob(episodes=0), lambda: DemoJob(frames=-1), lambda: DemoJob(seed=True)):
+    for make in (lambda: EvaluateJob(episodes=0), lambda: DemoJob(steps=-1), lambda: DemoJob(seed=True)):
         with pytest.raises(ConfigError, match="out of range"):
             make()
 
 
 def test_the_demo_s_presets_fill_what_was_left_open():
-    full, quick = DemoJob().resolved(), DemoJob(quick=True, frames=77).resolved()
-    assert full.states >= 2000 and full.folder == "runs/demo" and full.name == "crafter-demo"
-    assert quick.frames == 77 and 0 < quick.states < full.states and quick.folder == "runs/demo-quick"
+    full, quick = DemoJob().resolved(), DemoJob(quick=True, steps=77).resolved()
+    assert full.states >= 2000 and full.folder == "runs/demo" and full.dataset == "crafter-demo"
+    assert quick.steps == 77 and 0 < quick.states < full.states and quick.folder == "runs/demo-quick"
 
 
 def test_a_service_gets_the_limits_of_the_question_settings():

@@ -34,7 +34,7 @@ def test_the_arms_differ_only_in_the_paths_and_their_advice():
     assert [word for word in none if word.startswith("--") and word not in abc] == []
     assert sorted(extra) == [
         "--advice.dataset", "--gate.enabled", "--options.enabled", "--synthetic.enabled",
-        "--synthetic.warmup_updates",
+        "--synthetic.warmup-updates",
     ]  # fmt: skip
 
 

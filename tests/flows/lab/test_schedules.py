@@ -62,7 +62,7 @@ def test_a_schedule_says_when_what_and_with_which_settings(tmp_path):
         ('["A b"]\nflow = "collect"\n', 1, "is no name"),
         ('[a]\nflow = "collect"\n[a.job]\nnmae = "x"\n', 4, "unknown setting 'job.nmae'"),
         ('[a]\nflow = "collect"\n[a.job.collect]\nseed = 1\nbudgets = 3\n', 5, "job.collect.budgets"),
-        ('[a]\nflow = "collect"\n[a.job]\nname = 5\n', 4, "job.name"),
+        ('[a]\nflow = "collect"\n[a.job]\ndataset = 5\n', 4, "job.dataset"),
         ('[a]\nflow = "refresh-round"\n[a.job]\nvisits = 3\nrounds = 0\n', 5, "rounds = 0 is out of range"),
         ('[a]\nflow = "train"\n[a.job]\ndataset = "talk"\n', 4, "names no version exactly"),
         ('[a]\nflow = "collect"\njob = 3\n', 3, "job is not a table"),
@@ -90,7 +90,7 @@ def test_deployments_of_unknown_runs_and_datasets_are_refused_before_anything_st
     with pytest.raises(NotFound, match="line 1: ask: "):
         check_datasets(read(tmp_path, advice.format("nobody")), path)
     check_datasets(
-        read(tmp_path, '[play]\nflow = "collect"\n[play.job]\nname = "nobody"\n' + advice.format("nobody")), path
+        read(tmp_path, '[play]\nflow = "collect"\n[play.job]\ndataset = "nobody"\n' + advice.format("nobody")), path
     )
     ref = str(small_states(own_datasets, get_environment("crafter"), n=5))
     check_datasets(read(tmp_path, advice.format(ref)), path)

@@ -41,7 +41,7 @@ interval = "1m"
 [minute.job]
 folder = "runs/seed-0"
 visits = 40
-frames = 40
+steps = 40
 epochs = 1
 select = {budget = 15, novelty = 0.2, coverage = 0.4, unsure = 0.2}
 """
@@ -189,7 +189,7 @@ def cancelled_while_training(up: Up, run: Path) -> None:
     """A long run from its form is cancelled through the API; the checkpoint holds its last step."""
     from flows.jobs.training_process import last_row
 
-    job = {"folder": "runs/seed-0", "visits": 30, "frames": 200_000, "epochs": 1, "select": {"budget": 8}}
+    job = {"folder": "runs/seed-0", "visits": 30, "steps": 200_000, "epochs": 1, "select": {"budget": 8}}
     deployment = up.deployment("by-hand")
 
     def training() -> str:
@@ -225,7 +225,7 @@ def killed_and_started_again(up: Up, start, run: Path) -> None:
     assert wait_for(lambda: all_gone(family), 60)
     before = checkpoint.load(run / CHECKPOINT, fall_back=True)[1]["frames"]
     (run.parents[1] / "schedules.toml").write_text(EACH_MINUTE)
-    again = start("--no-tensorboard")
+    again = start("--server-only")
     crashed = {r["id"] for r in again.api.runs(["CRASHED"])}
     assert {r["id"] for r in running} <= crashed
     assert wait_for(lambda: checkpoint_step(run) > before, 600), again.said()

@@ -137,7 +137,7 @@ def test_another_seed_is_another_run(tmp_path):
 
 def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
     words = [f"--{name}={value}" for name, value in SMALL.items()]
-    command = [sys.executable, "-m", "lore.main", "--log_dir", str(tmp_path / "run"), "--steps=100000", *words]
+    command = [sys.executable, "-m", "lore.main", "--folder", str(tmp_path / "run"), "--steps=100000", *words]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     began = time.monotonic()
     try:

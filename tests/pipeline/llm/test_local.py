@@ -122,10 +122,10 @@ class TestRealModel:
         from flows.cli.main import main
 
         monkeypatch.setenv("LORE_DATASETS", str(tmp_path))
-        assert main(["collect", "--name", "states", "--budget", "30", "--seed", "3"]) == 0
+        assert main(["collect", "--dataset", "states", "--budget", "30", "--seed", "3"]) == 0
         words = ["--ask.backend", "local", "--ask.model", MODEL, "--ask.retries", "0", "--select.budget", "20"]
-        words += ["--advise.plan-share", "0", "--advise.skill-questions", "0", "--no-distil"]
-        assert main(["advise", "--states", "states", "--name", "a", *words]) == 0
+        words += ["--advise.plan-share", "0", "--advise.skill-questions", "0", "--rows-only"]
+        assert main(["advise", "--states", "states", "--dataset", "a", *words]) == 0
         data = load_advice("a")
         _usable(data, env, 20)
         about = data.manifest.provenance
