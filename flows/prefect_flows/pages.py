@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.prefect_flows.artifacts import key, links, markdown, shares_table, table
 
-__all__ = ["advice_page", "evaluation_page", "round_page", "states_page", "ablation_page", "training_page"]
+__all__ = ["ablation_page", "advice_page", "evaluation_page", "round_page", "states_page", "training_page"]
 
 
 def _lines(title: str, rows: Mapping[str, object], commands: Sequence[str]) -> str:
