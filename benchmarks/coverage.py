@@ -26,7 +26,7 @@ from lore.advice.figures import calibration_error, reliability
 from lore.advice.key_table import KeyTable
 from lore.advice.model import AdviceModel
 from lore.advice.source import AdviceSource
-from lore.dreamer.types import SOURCES
+from lore.advice.types import SOURCES
 from lore.envs.crafter.adapter import CrafterEnv
 from lore.options.interpreter import propose
 from lore.options.play import GoalPlayer

@@ -14,7 +14,6 @@ import torch
 __all__ = [
     "GraphedUpdate",
     "Setting",
-    "compile_kernels",
     "make_learner",
     "make_replay",
     "random_batch",
@@ -179,17 +178,6 @@ def random_batch(setting: Setting, size: str) -> dict[str, Any]:
         "skill": np.full(lead, -1, np.int16), "row": rng.integers(-1, PLANS, lead).astype(np.int32),
     }  # fmt: skip
     return {name: torch.from_numpy(value).to(setting.device) for name, value in batch.items()}
-
-
-def compile_kernels() -> None:
-    """Let torch.compile fuse the elementwise steps of the recurrence and the two-hot losses (needs a C compiler)."""
-    import torch._dynamo
-
-    from lore.fast import kernels
-
-    torch._dynamo.config.cache_size_limit = 64
-    for name in set(kernels.__all__) - {"gathered_sum", "is_fused", "linear", "weight_gradient"}:
-        setattr(kernels, name, torch.compile(getattr(kernels, name), dynamic=False))
 
 
 class GraphedUpdate:

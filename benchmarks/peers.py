@@ -32,11 +32,9 @@ ACTIONS, SEQUENCES, LENGTH = 17, 16, 64
 def ours() -> dict[str, Callable[[], Any]]:
     """Our calls by row."""
 
-    import torch
-
     from benchmarks.speed import make_learner
     from lore.config import SIZES, load_config
-    from lore.fast.compiled import divide_threads
+    from lore.fast.accelerate import divide_threads
     from lore.training.policy import Policy
 
     mine, records = make_learner("1m", "pixels", SEQUENCES, LENGTH, threads=2)
@@ -49,7 +47,7 @@ def ours() -> dict[str, Callable[[], Any]]:
 
     def divided(row: str, work: Callable[[], Any]) -> Callable[[], Any]:
         """``work`` with the threads of its row between compiled loops and torch, as a run divides them."""
-        return lambda: (divide_threads(ROWS[row][0], SIZES["1m"], torch.device("cpu")), work())
+        return lambda: (divide_threads(ROWS[row][0], SIZES["1m"]), work())
 
     return {row: divided(row, work) for row, work in works.items()}
 

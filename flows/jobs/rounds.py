@@ -231,7 +231,7 @@ def _frames(run: Path) -> int:
 def measure_coverage(visits: str, advice: str, when: str) -> dict[str, Any]:
     """How an advice version answers for visited states: share per source, mean confidence, states."""
     from lore.advice.source import AdviceSource
-    from lore.dreamer.types import SOURCES
+    from lore.advice.types import SOURCES
     from lore_datasets.advice import load_advice
 
     packed = _store().open(visits, wanted=lambda path: path.endswith("/state")).arrays

@@ -18,7 +18,7 @@ from lore.advice.informative import uninformative
 from lore.advice.key_table import KeyTable
 from lore.advice.model import AdviceModel
 from lore.advice.program import ProgramAdvice
-from lore.dreamer.types import SOURCES, AdviceBatch
+from lore.advice.types import SOURCES, AdviceBatch
 from lore_datasets.keys import fine_keys, goal_keys
 from lore_datasets.types import SymbolicState
 

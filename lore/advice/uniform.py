@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lore.advice.source import AdviceSource
-from lore.dreamer.types import SOURCES, AdviceBatch
+from lore.advice.types import SOURCES, AdviceBatch
 
 if TYPE_CHECKING:
     from lore_datasets.advice import AdviceData

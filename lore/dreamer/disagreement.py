@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from lore.config import Config, Size
+from lore.config import Size
 from lore.dreamer.dists import log_softmax, unimix_probs
 from lore.dreamer.nets import Linear, init_weight
 from lore.dreamer.rssm import UNIMIX
@@ -22,7 +22,7 @@ from lore.dreamer.types import Latent, Observed
 if TYPE_CHECKING:
     from lore.dreamer.rssm import RSSM
 
-__all__ = ["DEPTH", "HEADS", "MISSES", "QUANTILE", "Ensemble", "is_needed", "trusted_limit"]
+__all__ = ["DEPTH", "HEADS", "MISSES", "QUANTILE", "Ensemble", "trusted_limit"]
 
 HEADS = 5
 """Heads (K)."""
@@ -34,12 +34,6 @@ MISSES = 0.1
 """Share of misses that the predictions under a limit may have."""
 RATE = 0.02
 STARTS = 96
-
-
-def is_needed(config: Config) -> bool:
-    """True when somebody reads disagreement: the gate gives it a weight, or path A's stop rule is on."""
-    gated = config.gate.enabled and (config.gate.weights[2] > 0 or config.gate.learn_weights)
-    return gated or config.synthetic.enabled
 
 
 def trusted_limit(disagreement: Tensor, missed: Tensor, misses: float = MISSES) -> Tensor:

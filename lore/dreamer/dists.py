@@ -10,8 +10,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lore.fast import kernels
-
 __all__ = [
     "BINS",
     "FORBIDDEN",
@@ -122,18 +120,12 @@ def twohot_bins(device: torch.device | str | None = None, bins: int = BINS) -> T
     return torch.cat([half, -half[:-1].flip(0)])
 
 
-def _is_time_major(x: Tensor) -> bool:
-    return x.dim() == 3 and not x.is_contiguous() and x.transpose(0, 1).is_contiguous()
-
-
 def twohot_mean(logits: Tensor, bins: Tensor) -> Tensor:
-    """Expected value [...] of logits [..., 255], summed in antisymmetric pairs: uniform logits give exactly 0.
-
-    Without gradient on a CPU.
-    """
-    if _is_time_major(logits):
-        return twohot_mean(logits.transpose(0, 1), bins).transpose(0, 1)
-    return kernels.twohot_mean(logits.float().flatten(0, -2), bins).view(logits.shape[:-1])
+    """Expected value [...] of logits [..., 255], summed in antisymmetric pairs: uniform logits give exactly 0."""
+    probs = logits.float().softmax(-1)
+    middle = bins.shape[0] // 2
+    # A product and a sum, not a matmul: autocast would run that in bfloat16.
+    return ((probs[..., middle + 1 :] - probs[..., :middle].flip(-1)) * bins[middle + 1 :]).sum(-1)
 
 
 def twohot_spread(logits: Tensor, bins: Tensor) -> Tensor:
@@ -151,24 +143,11 @@ def twohot_weights(value: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
     return below, (value - low) / (bins[below + 1] - low)
 
 
-class _TwoHotLoss(torch.autograd.Function):
-    """Sum of two-hot cross-entropies of one set of logits [R, 255] to several targets [n, R]."""
-
-    @staticmethod
-    def forward(ctx, logits: Tensor, bins: Tensor, targets: Tensor) -> Tensor:
-        below, weight = twohot_weights(targets, bins)
-        loss, total = kernels.twohot_loss_forward(logits, below, weight)
-        ctx.save_for_backward(logits, total, below, weight)
-        return loss
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):  # type: ignore[override]
-        return kernels.twohot_loss_backward(grad, *ctx.saved_tensors), None, None
-
-
 def twohot_loss(logits: Tensor, bins: Tensor, *targets: Tensor) -> Tensor:
     """Sum over targets [...] of the cross-entropy of logits [..., 255] to each two-hot target: float32 [...]."""
-    if _is_time_major(logits):
-        return twohot_loss(logits.transpose(0, 1), bins, *(t.transpose(0, 1) for t in targets)).transpose(0, 1)
-    flat = torch.stack([target.detach().flatten() for target in targets])
-    return _TwoHotLoss.apply(logits.float().flatten(0, -2), bins, flat).view(logits.shape[:-1])
+    log_probs, loss = logits.float().log_softmax(-1), torch.zeros(logits.shape[:-1], device=logits.device)
+    for target in targets:
+        below, above = twohot_weights(target.detach(), bins)
+        low, high = log_probs.gather(-1, torch.stack([below, below + 1], -1)).unbind(-1)
+        loss = loss - ((1.0 - above) * low + above * high)
+    return loss

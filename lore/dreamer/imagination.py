@@ -1,99 +1,123 @@
-"""Imagination from all starts of an update, cut into pieces that run side by side, and what actor and critic learn from
-it."""
+"""Imagination: a policy rolled out in the world model, and what world model and critic say along the way."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+import math
+from collections.abc import Mapping
 
 import torch
 from torch import Generator, Tensor
 
-from lore.dreamer.actor_critic import ActorCritic, Judged, PolicyStep, imagine, judge, judged_loss, judged_metrics
-from lore.dreamer.losses import SCALES
-from lore.dreamer.returns import LAMBDA
-from lore.dreamer.types import Imagined, Latent
+from lore.dreamer.actor_critic import ActorCritic, Policy
+from lore.dreamer.dists import policy_entropy, policy_log_probs
+from lore.dreamer.optim import total_loss
+from lore.dreamer.returns import LAMBDA, imagination_weights, lambda_return
+from lore.dreamer.types import Imagined, Latent, Trajectories
 from lore.dreamer.world_model import WorldModel
-from lore.fast.parallel import shares, together
 
-__all__ = ["Dreams"]
-
-
-class _Dream(NamedTuple):
-    imagined: Imagined
-    judged: Judged
+__all__ = ["Imagination", "actor_critic_losses", "imagine", "judge", "trajectory_metrics"]
 
 
-class Dreams:
-    """Trajectories from starts [N, ...] under one policy, and the gradients of actor and critic along them.
+@torch.no_grad()
+def imagine(
+    model: WorldModel, policy: Policy, start: Latent, horizon: int, generator: Generator | None = None
+) -> Imagined:
+    """Roll the policy out in the world model from start [N, ...] for ``horizon`` steps; the policy's logits alone keep
+    a gradient."""
+    latent, carry, visited, choices = Latent(start.deter.detach(), start.stoch.detach()), None, [], []
+    for i in range(horizon + 1):  # the last choice only tells whether the state at the horizon is a decision
+        visited.append(latent.features())
+        choices.append(policy(visited[-1], carry, generator))
+        carry = choices[-1].carry
+        if i < horizon:
+            latent = model.rssm.imagine_step(latent, choices[-1].action, generator)
+    *taken, last = choices
+    logits, action, decision, decides, masks, _ = zip(*taken, strict=True)
+    mask = None if masks[0] is None else torch.stack(masks, 1)
+    with torch.enable_grad():
+        said = torch.stack(logits, 1)
+    is_decision = torch.stack([*decides, last.is_decision], 1)
+    # Time-major in memory: each step stays the block that it was computed as.
+    features = torch.stack(visited).transpose(0, 1)
+    return Imagined(features, said, torch.stack(action, 1), torch.stack(decision, 1), is_decision, mask, latent)
+
+
+def judge(
+    model: WorldModel, critic: ActorCritic, imagined: Imagined, lam: float = LAMBDA, weight: Tensor | None = None
+) -> Trajectories:
+    """Rewards, continues, values and lambda-returns along imagined trajectories.
+
+    Where the actor does not decide (inside an option) lambda is 1: rewards are discounted and summed over the option's
+    primitive steps, and nothing is bootstrapped before its end or the horizon.
 
     Args:
-        model, critic: the networks; ``critic`` may be trained by :meth:`learn`, ``model`` never is.
-        policy: one imagined step of whoever acts.
-        starts: Latent [N, ...]. weight: of each start [N], None = 1. horizon: steps H.
-        generator: of the draws; every piece gets one of its own from it where there are several.
         lam: trace of the returns where the actor decides.
+        weight: of each start [N], None = 1.
     """
-
-    def __init__(
-        self, model: WorldModel, critic: ActorCritic, policy: PolicyStep, starts: Latent, weight: Tensor | None,
-        horizon: int, generator: Generator, lam: float = LAMBDA,
-    ) -> None:  # fmt: skip
-        self.critic, self.rows = critic, len(starts.deter)
-        cuts = shares(self.rows, starts.deter.device)
-
-        def dream(cut: slice, own: Generator) -> _Dream:
-            imagined = imagine(model, policy, Latent(starts.deter[cut], starts.stoch[cut]), horizon, own)
-            with torch.no_grad():
-                reward, cont = model.predict(imagined.features)
-            judged = judge(critic, imagined, reward, cont, lam, None if weight is None else weight[cut, None])
-            return _Dream(imagined, judged)
-
-        pieces = zip(cuts, _generators(generator, len(cuts)), strict=True)
-        self.parts = together([partial(dream, *piece) for piece in pieces])
-        self.returns = torch.cat([part.judged.returns for part in self.parts])
-        """Lambda-returns [N, H]."""
-        self.scale = critic.norm.update(self.returns)
-
-    def learn(
-        self, entropy: float, beside: Callable[[], None] | None = None
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Add the gradients of policy and value loss to those of the critic's parameters; (losses [N, H], metrics).
-
-        ``beside``: work for one of the threads meanwhile, which may give the same parameters gradients.
-        """
-        works: list[Callable[[], Any]] = [partial(self._gradients, part, entropy) for part in self.parts]
-        if beside is not None:
-            works.insert(0, beside)
-        found = together(works)[-len(self.parts) :]
-        for i, parameter in enumerate(_trained(self.critic)):
-            for gradients, _, _ in found:
-                parameter.grad = gradients[i] if parameter.grad is None else parameter.grad + gradients[i]
-        names = found[0][1]
-        losses = {name: torch.cat([each[name] for _, each, _ in found]) for name in names}
-        judged = [part.judged for part in self.parts]
-        whole = Judged(
-            judged[0].logits, *(torch.cat(columns) for columns in zip(*(j[1:] for j in judged), strict=True))
-        )
-        spread = torch.cat([each for _, _, each in found])
-        return losses, judged_metrics(whole, self.scale, spread, self.critic.actions)
-
-    def _gradients(self, part: _Dream, entropy: float) -> tuple[tuple[Tensor, ...], dict[str, Tensor], Tensor]:
-        """(gradients of the trained parameters, losses [n, H], entropy of the policy [n, H]) of one piece."""
-        terms, spread = judged_loss(self.critic, part.imagined, part.judged, self.scale, entropy)
-        share = len(spread) / self.rows
-        total = torch.stack([share * SCALES[name] * term.mean() for name, term in terms.items()]).sum()
-        gradients = torch.autograd.grad(total, _trained(self.critic))
-        return gradients, {name: term.detach() for name, term in terms.items()}, spread
+    features, decides = imagined.features.detach(), imagined.is_decision
+    before = features[:, :-1]
+    value_logits = critic.critic(before)
+    with torch.no_grad():
+        reward, cont = model.predict(features)
+        value = torch.cat([critic.critic.mean(value_logits), critic.value(features[:, -1:])], 1)
+        returns = lambda_return(reward, cont, value, torch.where(decides, lam, 1.0))
+        reached = imagination_weights(cont)[:, :-1]
+        reached = reached if weight is None else reached * weight.unsqueeze(-1)
+        slow = critic.slow_value(before)
+    log_probs = policy_log_probs(imagined.logits, imagined.mask, critic.unimix)
+    chosen = log_probs.gather(-1, imagined.decision.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    value_error = critic.critic.loss(value_logits, returns, slow)
+    parts = (chosen, policy_entropy(log_probs), value_error, decides[:, :-1], reward, cont, value, slow)
+    return Trajectories(*parts, returns, reached)
 
 
-def _trained(critic: ActorCritic) -> list[torch.nn.Parameter]:
-    return [parameter for _, parameter in critic.trainable() if parameter.requires_grad]
+class Imagination:
+    """How an update imagines and sends gradients back: here, all trajectories at once on the tape."""
+
+    def imagine_and_judge(
+        self, model: WorldModel, critic: ActorCritic, policy: Policy, starts: Latent, horizon: int,
+        generator: Generator | None = None, lam: float = LAMBDA, weight: Tensor | None = None,
+    ) -> Trajectories:  # fmt: skip
+        """Trajectories from starts [N, ...] under ``policy``; the rest as in :func:`imagine` and :func:`judge`."""
+        return judge(model, critic, imagine(model, policy, starts, horizon, generator), lam, weight)
+
+    def backward(self, losses: Mapping[str, Tensor], scales: Mapping[str, float]) -> None:
+        """Add the gradients of sum(scale * mean(loss)) to those of the parameters."""
+        total_loss(losses, scales).backward()
 
 
-def _generators(generator: Generator, count: int) -> list[Generator]:
-    if count == 1:
-        return [generator]
-    seeds = torch.randint(2**63 - 1, (count,), generator=generator, device=generator.device)
-    return [Generator(generator.device).manual_seed(seed) for seed in seeds.tolist()]
+def actor_critic_losses(t: Trajectories, scale: Tensor, entropy: float) -> dict[str, Tensor]:
+    """REINFORCE loss ``policy`` (0 where the actor does not decide) and critic's loss ``value``, both [N, H].
+
+    Args:
+        scale: 0-d, of the returns. entropy: weight of the policy's entropy.
+    """
+    advantage = (t.returns - t.value[:, :-1]) / scale
+    active = t.is_decision.to(advantage.dtype)
+    policy = -(t.weight * active).detach() * (t.log_prob * advantage.detach() + entropy * t.entropy)
+    return {"policy": policy, "value": t.weight.detach() * t.value_error}
+
+
+@torch.no_grad()
+def trajectory_metrics(t: Trajectories, scale: Tensor, actions: int) -> dict[str, Tensor]:
+    """0-d metrics of imagined trajectories; ``actions``: entries that the policy chooses from."""
+    advantage = (t.returns - t.value[:, :-1]) / scale
+    decides = t.is_decision.float()
+    entropy = (t.entropy * decides).mean() / decides.mean().clamp(min=1e-6)
+    return {
+        "adv": advantage.mean(),
+        "adv_std": advantage.std(),
+        "adv_mag": advantage.abs().mean(),
+        "rew": t.reward.mean(),
+        "con": t.cont.mean(),
+        "ret": (t.returns / scale).mean(),
+        "val": t.value.mean(),
+        "tar": t.returns.mean(),
+        "weight": t.weight.mean(),
+        "slowval": t.slow_value.mean(),
+        "ret_min": t.returns.amin(),
+        "ret_max": t.returns.amax(),
+        "ret_rate": ((t.returns / scale).abs() >= 1.0).float().mean(),
+        "ent/action": entropy,
+        "rand/action": entropy / math.log(actions),
+    }

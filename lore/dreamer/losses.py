@@ -1,74 +1,97 @@
-"""Actor-critic losses as pure functions of tensors, and the sum that one optimiser step descends."""
+"""The loss of one update, top to bottom as in danijar/dreamerv3 agent.py: world model, imagination, replay, paths."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from lore.dreamer.dists import policy_entropy, twohot_loss
-from lore.dreamer.returns import CONTINUE_SCALE, LAMBDA, imagination_weights, lambda_return
+from lore.dreamer.actor_critic import ActorCritic, Policy
+from lore.dreamer.imagination import Imagination, actor_critic_losses, trajectory_metrics
+from lore.dreamer.returns import CONTINUE_SCALE, LAMBDA, lambda_return
+from lore.dreamer.types import Latent, Observed
+from lore.dreamer.world_model import WorldModel
 
-__all__ = [
-    "SCALES",
-    "imagined_returns",
-    "policy_loss",
-    "replay_returns",
-    "replay_value_loss",
-    "total_loss",
-    "value_loss",
-]
+__all__ = ["SCALES", "Loss", "Paths", "as_starts", "loss", "replay_returns", "replay_value_loss"]
 
-SCALES: dict[str, float] = {
-    "image": 1.0,
-    "state": 1.0,
-    "rew": 1.0,
-    "con": 1.0,
+SCALES: Mapping[str, float] = {
     "dyn": 1.0,
     "rep": 0.1,
+    "rew": 1.0,
+    "con": 1.0,
     "policy": 1.0,
     "value": 1.0,
     "repval": 0.3,
 }
-"""Weight of every loss in the total."""
+"""Weight of every loss of DreamerV3 in the total; the reconstruction, named as its observation, weighs 1."""
 
 
-def total_loss(losses: Mapping[str, Tensor], scales: Mapping[str, float] = SCALES) -> Tensor:
-    """Sum over names of scale * mean(loss), a 0-d tensor; a loss without a scale is an error."""
-    assert set(losses) <= set(scales), f"no scale for {sorted(set(losses) - set(scales))}"
-    return torch.stack([scales[name] * value.mean() for name, value in losses.items()]).sum()
+class Paths(NamedTuple):
+    """What joins DreamerV3's own update: who acts in imagination, more starts, more losses.
 
-
-def imagined_returns(
-    reward: Tensor, cont: Tensor, value: Tensor, is_decision: Tensor, lam: float = LAMBDA
-) -> tuple[Tensor, Tensor]:
-    """Returns [N, H] and reach weights [N, H+1] of imagined reward, cont, value, is_decision [N, H+1].
-
-    Where the actor does not decide (inside an option) lambda is 1: rewards are discounted and summed over the option's
-    primitive steps and nothing is bootstrapped before its end or the horizon.
+    ``starts(batch, posterior, losses)`` gives the imagination's starts [N, ...], the B*T posterior states first, and
+    their weights [N] (None = 1). ``terms(batch, posterior, returns)`` gives losses of any shape by name, with the
+    imagined returns [N, H] at hand; it names exactly the entries of ``scales``.
     """
-    trace = torch.where(is_decision, lam, 1.0)
-    return lambda_return(reward, cont, value, trace), imagination_weights(cont)
+
+    policy: Policy
+    starts: Callable[[dict[str, Tensor], Observed, dict[str, Tensor]], tuple[Latent, Tensor | None]]
+    terms: Callable[[dict[str, Tensor], Observed, Tensor], dict[str, Tensor]]
+    scales: Mapping[str, float]
+
+    @staticmethod
+    def none(critic: ActorCritic) -> Paths:
+        """DreamerV3 alone: the actor acts, from every posterior state."""
+        return Paths(critic.policy_step, lambda _batch, seen, _losses: (as_starts(seen), None), lambda *_: {}, {})
 
 
-def policy_loss(
-    log_probs: Tensor, decision: Tensor, advantage: Tensor, weight: Tensor, is_decision: Tensor, entropy: float
-) -> tuple[Tensor, Tensor]:
-    """REINFORCE loss [N, H] and the policy's entropy [N, H], both 0 where the actor does not decide.
+class Loss(NamedTuple):
+    """Losses by name and their weights in the total, the posterior they were taken at, and 0-d metrics."""
 
-    log_probs [N, H, A+M] with gradient, decision int64 [N, H], advantage and weight [N, H] (detached here).
+    losses: dict[str, Tensor]
+    scales: dict[str, float]
+    posterior: Latent  # detached, [B, T, ...]
+    metrics: dict[str, Tensor]
+
+
+def loss(
+    model: WorldModel, critic: ActorCritic, imagination: Imagination, batch: dict[str, Tensor], start: Latent, *,
+    paths: Paths, horizon: int, entropy: float, lam: float = LAMBDA, generator: Generator | None = None,
+) -> Loss:  # fmt: skip
+    """All losses of one batch [B, T, ...] of :meth:`WorldModel.split_context`.
+
+    Args:
+        horizon: imagined steps H. entropy: weight of the policy's entropy.
+        lam: trace of the imagined returns where the actor decides.
     """
-    chosen = log_probs.gather(-1, decision.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    spread = policy_entropy(log_probs)
-    active = is_decision.to(log_probs.dtype)
-    loss = -(weight * active).detach() * (chosen * advantage.detach() + entropy * spread)
-    return loss, spread.detach() * active
+    scales = {**SCALES, model.key: 1.0, **paths.scales}
+    shape = batch["reward"].shape
+
+    # World model: filter the sequence; its states must tell observation, reward and continue, and be foretold.
+    losses, seen, metrics = model.loss(batch, start, generator)
+
+    # Imagination: from every state that was seen the policy acts in the model; actor and critic learn from its returns.
+    starts, weight = paths.starts(batch, seen, losses)
+    imagined = imagination.imagine_and_judge(model, critic, paths.policy, starts, horizon, generator, lam, weight)
+    scale = critic.norm.update(imagined.returns)
+    losses |= actor_critic_losses(imagined, scale, entropy)
+    metrics |= trajectory_metrics(imagined, scale, critic.actions)
+
+    # Replay: the critic learns from the rewards that were paid, its gradient shapes the states.
+    boot = imagined.returns[: shape.numel(), 0].view(shape)
+    losses["repval"] = replay_value_loss(critic, seen.latent.features(), boot, batch)
+
+    # Paths: what else there is to learn at the states that were seen.
+    losses |= paths.terms(batch, seen, imagined.returns)
+
+    assert set(losses) == set(scales), (sorted(losses), sorted(scales))
+    return Loss(losses, scales, Latent(*(x.detach() for x in seen.latent)), metrics)
 
 
-def value_loss(logits: Tensor, bins: Tensor, returns: Tensor, slow_value: Tensor, weight: Tensor) -> Tensor:
-    """Critic loss: weight * (CE to the returns + CE to the slow critic's prediction); all [..], logits [.., 255]."""
-    return weight.detach() * twohot_loss(logits, bins, returns, slow_value)
+def as_starts(seen: Observed) -> Latent:
+    """The posterior states [B, T, ...], detached, as starts [B*T, ...]."""
+    return Latent(*(x.detach().flatten(0, 1) for x in seen.latent))
 
 
 def replay_returns(boot: Tensor, reward: Tensor, is_last: Tensor, is_terminal: Tensor, lam: float = LAMBDA) -> Tensor:
@@ -78,16 +101,13 @@ def replay_returns(boot: Tensor, reward: Tensor, is_last: Tensor, is_terminal: T
 
 
 def replay_value_loss(
-    logits: Tensor,
-    bins: Tensor,
-    slow_value: Tensor,
-    boot: Tensor,
-    reward: Tensor,
-    is_last: Tensor,
-    is_terminal: Tensor,
-    lam: float = LAMBDA,
+    critic: ActorCritic, features: Tensor, boot: Tensor, batch: dict[str, Tensor], lam: float = LAMBDA
 ) -> Tensor:
-    """Critic loss [B, T-1] on replayed features (logits [B, T, 255] keep their gradient), 0 on last steps."""
-    returns = replay_returns(boot, reward, is_last, is_terminal, lam)
-    weight = (~is_last[:, :-1]).float()
-    return value_loss(logits[:, :-1], bins, returns, slow_value[:, :-1], weight)
+    """Critic's loss [B, T-1] on replayed features [B, T, F], 0 on last steps; its gradient reaches the world model.
+
+    boot: imagined return [B, T] of each step.
+    """
+    is_last = batch["is_last"]
+    returns = replay_returns(boot.detach(), batch["reward"], is_last, batch["is_terminal"], lam)
+    slow = critic.slow_value(features.detach())[:, :-1]
+    return (~is_last[:, :-1]).float() * critic.critic.loss(critic.critic(features)[:, :-1], returns, slow)

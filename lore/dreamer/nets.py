@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import prod, sqrt
-from typing import Any
+from math import sqrt
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from lore.fast import compiled, frames, kernels
+from lore.dreamer.dists import BINS, twohot_bins, twohot_loss, twohot_mean
 
 __all__ = [
     "MLP",
+    "NORM_EPS",
     "BlockLinear",
     "Conv",
     "Head",
@@ -25,10 +25,13 @@ __all__ = [
     "ImageEncoder",
     "Linear",
     "NormAct",
+    "TwoHotHead",
     "count_parameters",
     "init_weight",
 ]
 
+NORM_EPS = 1e-4
+"""Added to the mean square before the root."""
 _TRUNCATED = 1.1368  # std of a unit normal cut at two sigma is 1 / 1.1368
 
 
@@ -48,21 +51,6 @@ def count_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-class _Linear(torch.autograd.Function):
-    """Dense layer on rows by :func:`lore.fast.kernels.linear`."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return kernels.linear(x, weight, bias)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):  # type: ignore[override]
-        x, weight = ctx.saved_tensors
-        own = kernels.linear(grad, weight.t()) if ctx.needs_input_grad[0] else None
-        return own, kernels.weight_gradient(grad, x), grad.sum(0)
-
-
 class Linear(nn.Linear):
     """Dense layer with the truncated normal start and bias 0."""
 
@@ -72,19 +60,6 @@ class Linear(nn.Linear):
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
         init_weight(self.weight, inputs, generator, outscale)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., inputs] -> [..., outputs]."""
-        if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
-            return F.linear(x, self.weight, self.bias)
-        if x.dim() == 2 and not torch.is_grad_enabled():
-            return kernels.linear(x, self.weight, self.bias)
-        rows = x.reshape(-1, x.shape[-1])
-        if torch.is_grad_enabled():
-            out = _Linear.apply(rows, self.weight, self.bias)
-        else:
-            out = kernels.linear(rows, self.weight, self.bias)
-        return out.view(*x.shape[:-1], -1)
 
 
 class BlockLinear(nn.Module):
@@ -106,40 +81,17 @@ class BlockLinear(nn.Module):
         """Block-major form: [g, N, in/g] -> [g, N, out/g]."""
         return torch.baddbmm(self.bias.view(self.blocks, 1, -1), x, self.weight.transpose(0, 1))
 
-    def parts(self, own: Tensor, shared: Tensor) -> tuple[Tensor, Tensor]:
-        """Layer on concat(own [g, N, i], shared [N, in/g - i]) in every block, as terms [N, out] and [g, N, out/g]."""
-        split = own.shape[-1]
-        weight = self.weight[split:].flatten(1)
-        if torch.is_grad_enabled():
-            dense = torch.addmm(self.bias, shared, weight)
-        else:
-            dense = kernels.linear(shared, weight.t(), self.bias)
-        return dense, torch.bmm(own, self.weight[:split].transpose(0, 1))
-
     def with_shared(self, own: Tensor, shared: Tensor) -> Tensor:
-        """The sum of :meth:`parts`: [N, out]."""
-        dense, blocks = self.parts(own, shared)
-        blocks = blocks.transpose(0, 1)  # [N, g, out/g]
+        """The layer on concat(own [g, N, i], shared [N, in/g - i]) in every block: [N, out]."""
+        split = own.shape[-1]
+        dense = torch.addmm(self.bias, shared, self.weight[split:].flatten(1))
+        blocks = torch.bmm(own, self.weight[:split].transpose(0, 1)).transpose(0, 1)  # [N, g, out/g]
         return (dense.view(blocks.shape) + blocks).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in] -> [N, out]."""
         rows = x.shape[0]
         return self.by_block(x.view(rows, self.blocks, -1).transpose(0, 1)).transpose(0, 1).reshape(rows, -1)
-
-
-class _NormSilu(torch.autograd.Function):
-    """silu(rms_norm(x) * scale) of rows, both directions in one pass each."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, scale: Tensor) -> Tensor:
-        out, inverse = kernels.norm_silu_forward(x, scale)
-        ctx.save_for_backward(x, scale, inverse)
-        return out
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):  # type: ignore[override]
-        return kernels.norm_silu_backward(grad, *ctx.saved_tensors)
 
 
 class NormAct(nn.Module):
@@ -151,15 +103,8 @@ class NormAct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., C] -> [..., C]."""
-        if x.dim() == 2 and kernels.is_fused(x) and not torch.is_grad_enabled():
-            return kernels.norm_silu_forward(x, self.scale)[0]
-        full = x.float()
-        if not kernels.is_fused(full):
-            return F.silu(F.rms_norm(full, self.scale.shape, self.scale, kernels.NORM_EPS)).to(x.dtype)
-        rows = full.reshape(-1, x.shape[-1])
-        if torch.is_grad_enabled():
-            return _NormSilu.apply(rows, self.scale).view(x.shape).to(x.dtype)
-        return kernels.norm_silu_forward(rows, self.scale)[0].view(x.shape).to(x.dtype)
+        normed = F.rms_norm(x.float(), self.scale.shape, self.scale, NORM_EPS)
+        return F.silu(normed).to(x.dtype)
 
 
 class MLP(nn.Module):
@@ -176,10 +121,6 @@ class MLP(nn.Module):
         for linear, norm in zip(self.linears, self.norms, strict=True):
             x = norm(linear(x))
         return x
-
-
-def _is_time_major(x: Tensor) -> bool:
-    return x.dim() == 3 and not x.is_contiguous() and x.transpose(0, 1).is_contiguous()
 
 
 class Head(nn.Module):
@@ -200,16 +141,27 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> float32 [..., outputs]."""
-        if _is_time_major(x):
-            return self(x.transpose(0, 1)).transpose(0, 1)
-        if self.mlp.linears and compiled.fits_head(x, self.mlp.units):
-            return compiled.head(self, x.reshape(-1, x.shape[-1]), *self.layers()).view(*x.shape[:-1], -1)
         return self.out(self.mlp(x)).float()
 
-    def layers(self) -> tuple[list[Any], tuple[Tensor, Tensor]]:
-        """(weight, bias, scale) of the layers, (weight, bias) of the last."""
-        pairs = zip(self.mlp.linears, self.mlp.norms, strict=True)
-        return [(linear.weight, linear.bias, norm.scale) for linear, norm in pairs], (self.out.weight, self.out.bias)
+
+class TwoHotHead(Head):
+    """Head whose logits are a distribution over :data:`lore.dreamer.dists.BINS` symexp-spaced values."""
+
+    bins: Tensor
+
+    def __init__(
+        self, inputs: int, layers: int, units: int, generator: Generator | None = None, outscale: float = 0.0
+    ) -> None:
+        super().__init__(inputs, BINS, layers, units, generator, outscale)
+        self.register_buffer("bins", twohot_bins(), persistent=False)
+
+    def mean(self, logits: Tensor) -> Tensor:
+        """Expected value [...] of logits [..., BINS]."""
+        return twohot_mean(logits, self.bins)
+
+    def loss(self, logits: Tensor, *targets: Tensor) -> Tensor:
+        """Sum [...] of the cross-entropies of logits [..., BINS] to targets [...]."""
+        return twohot_loss(logits, self.bins, *targets)
 
 
 def _fold(weight: Tensor, axis: int) -> Tensor:
@@ -239,13 +191,16 @@ class Conv(nn.Module):
         taps = _fold(_fold(self.weight, 3), 2).view(outputs, inputs, 2, 3, 2, 3)
         return taps.permute(2, 4, 0, 1, 3, 5).reshape(4 * outputs, inputs, 3, 3), self.bias.repeat(4)
 
-    def forward(self, x: Tensor, norm: NormAct | None = None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Channels-last [N, H, W, inputs] -> max-pooled [N, H/2, W/2, outputs], or doubled [N, 2H, 2W, outputs] with
-        ``upsample``; then ``norm``, which only the upsampling layer can do without."""
-        if self.upsample:
-            return frames.up_stage(x, *self.phases(), None if norm is None else norm.scale)
-        assert norm is not None
-        return frames.pool_stage(x, self.weight, self.bias, norm.scale)
+        ``upsample``."""
+        rows, height, width, _ = x.shape
+        x = x.permute(0, 3, 1, 2)
+        if not self.upsample:
+            return F.max_pool2d(F.conv2d(x, self.weight, self.bias, padding=2), 2).permute(0, 2, 3, 1)
+        weight, bias = self.phases()
+        phases = F.conv2d(x, weight, bias, padding=1).permute(0, 2, 3, 1).reshape(rows, height, width, 2, 2, -1)
+        return phases.transpose(2, 3).reshape(rows, 2 * height, 2 * width, -1)
 
 
 class ImageEncoder(nn.Module):
@@ -262,9 +217,9 @@ class ImageEncoder(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """uint8 [..., size, size, 3] -> float [..., tokens]."""
         lead = image.shape[:-3]
-        x = image.reshape(-1, *image.shape[-3:])
+        x = image.reshape(-1, *image.shape[-3:]) / 255.0 - 0.5
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = conv(x, norm)
+            x = norm(conv(x))
         return x.reshape(*lead, -1)
 
 
@@ -284,7 +239,7 @@ class ImageDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.side = image_size // 2 ** len(mults)
-        self.blocks, self.channels = blocks, depth * mults[-1]
+        self.deter, self.blocks, self.channels = deter, blocks, depth * mults[-1]
         flat = self.side**2 * self.channels
         self.from_deter = BlockLinear(deter, flat, blocks, generator)
         self.from_stoch = Head(stoch, flat, 1, 2 * units, generator)
@@ -294,24 +249,32 @@ class ImageDecoder(nn.Module):
         self.norms = nn.ModuleList(NormAct(c) for c in channels[1:])
         self.out = Conv(channels[-1], 3, generator, upsample=True)
 
-    def _logits(self, deter: Tensor, stoch: Tensor) -> Tensor:
-        """deter [..., D], stoch [..., S*K] -> what the sigmoid makes a frame of, float32 [N, size * size * 3]."""
-        side = self.side
-        rows = prod(deter.shape[:-1])
+    def _first_map(self, deter: Tensor, stoch: Tensor) -> Tensor:
+        """deter [N, D], stoch [N, S*K] -> [N, side, side, channels] before its norm."""
+        rows, side = len(deter), self.side
         # Each block holds its own [side, side, c/g] map; the maps are laid side by side along the channels.
-        spread = self.from_deter(deter.reshape(rows, -1)).view(rows, self.blocks, side * side, -1)
-        x = spread.transpose(1, 2).reshape(rows, side, side, -1)
-        x = self.norm(x + self.from_stoch(stoch.reshape(rows, -1)).view(rows, side, side, -1))
+        by_block = self.from_deter(deter).view(rows, self.blocks, side * side, -1)
+        return by_block.transpose(1, 2).reshape(rows, side, side, -1) + self.from_stoch(stoch).view(
+            rows, side, side, -1
+        )
+
+    def logits(self, deter: Tensor, stoch: Tensor) -> Tensor:
+        """deter [..., D], stoch [..., S*K] -> what the sigmoid makes a frame of, float32 [N, size * size * 3]."""
+        x = self.norm(self._first_map(deter.flatten(0, -2), stoch.flatten(0, -2)))
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = conv(x, norm)
+            x = norm(conv(x))
         return self.out(x).float().flatten(1)
 
     def forward(self, deter: Tensor, stoch: Tensor) -> Tensor:
         """deter [..., D], stoch [..., S*K] -> float32 [..., size, size, 3]."""
         size = 2 ** (len(self.convs) + 1) * self.side
-        return self._logits(deter, stoch).sigmoid().view(*deter.shape[:-1], size, size, 3)
+        return self.logits(deter, stoch).sigmoid().view(*deter.shape[:-1], size, size, 3)
 
-    def loss(self, deter: Tensor, stoch: Tensor, image: Tensor) -> Tensor:
-        """Squared errors [...] of the frame against image uint8 [..., size, size, 3], summed over its pixels."""
-        logits = self._logits(deter, stoch)
-        return frames.frame_loss(logits, image.reshape(logits.shape)).view(image.shape[:-3])
+    def loss(self, features: Tensor, image: Tensor) -> Tensor:
+        """Squared errors [...] of the frame of features [..., D + S*K] against image uint8 [..., size, size, 3], summed
+        over its pixels."""
+        return (self(*self.split(features)) - image / 255.0).square().sum((-3, -2, -1))
+
+    def split(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """features [..., D + S*K] -> deter [..., D], stoch [..., S*K]."""
+        return features[..., : self.deter], features[..., self.deter :]

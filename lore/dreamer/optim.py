@@ -1,4 +1,5 @@
-"""LaProp with adaptive gradient clipping: gradients -> AGC -> RMS normalisation -> momentum -> step.
+"""The sum that an update descends, and LaProp with adaptive gradient clipping: gradients -> AGC -> RMS normalisation ->
+momentum -> step.
 
 The order and the constants are danijar/dreamerv3's. Everything stays on the device: the step count, the warm-up and
 the answer to "were all gradients finite" are tensors, so an update never waits for the device and can be captured.
@@ -13,7 +14,12 @@ from torch import Tensor, nn
 
 from lore_datasets.errors import SchemeMismatch
 
-__all__ = ["LaProp"]
+__all__ = ["LaProp", "total_loss"]
+
+
+def total_loss(losses: Mapping[str, Tensor], scales: Mapping[str, float]) -> Tensor:
+    """Sum over names of scale * mean(loss), a 0-d tensor."""
+    return torch.stack([scales[name] * value.mean() for name, value in losses.items()]).sum()
 
 
 class LaProp:

@@ -12,10 +12,9 @@ from torch import Generator, Tensor, nn
 
 from lore.dreamer.dists import symlog
 from lore.dreamer.nets import MLP, Head, NormAct, init_weight
-from lore.fast import kernels
 from lore_datasets.environments import Environment
 
-__all__ = ["StateCodec", "SymbolicDecoder", "SymbolicEncoder"]
+__all__ = ["OneHotLinear", "StateCodec", "SymbolicDecoder", "SymbolicEncoder"]
 
 
 class StateCodec(nn.Module):
@@ -57,7 +56,7 @@ class StateCodec(nn.Module):
         return torch.cat([state[..., self.counts].float() / self.max_count, facing, rest], -1)
 
 
-class _OneHotLinear(nn.Module):
+class OneHotLinear(nn.Module):
     """Linear layer on concat(one-hot cells, vector), its one-hot part as a sum of gathered rows: the same function."""
 
     offsets: Tensor
@@ -73,7 +72,7 @@ class _OneHotLinear(nn.Module):
 
     def forward(self, ids: Tensor, vector: Tensor) -> Tensor:
         """ids int64 [N, cells], vector [N, V] -> [N, outputs]."""
-        rows = kernels.gathered_sum(self.weight[: self.planes], ids + self.offsets)
+        rows = F.embedding_bag(ids + self.offsets, self.weight[: self.planes], mode="sum")
         return torch.addmm(self.bias, vector, self.weight[self.planes :]) + rows
 
 
@@ -83,7 +82,7 @@ class SymbolicEncoder(nn.Module):
     def __init__(self, codec: StateCodec, units: int, generator: Generator | None = None) -> None:
         super().__init__()
         self.codec = codec
-        self.first = _OneHotLinear(codec.cells, codec.targets, codec.vector_width, units, generator)
+        self.first = OneHotLinear(codec.cells, codec.targets, codec.vector_width, units, generator)
         self.norm = NormAct(units)
         self.mlp = MLP(units, 2, units, generator)
         self.tokens = units

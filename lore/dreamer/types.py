@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
+import torch
 from torch import Tensor
 
-__all__ = ["AdviceBatch", "Imagined", "Latent", "Observed", "SOURCES"]
-
-SOURCES = ("row", "program", "goal", "model", "none")
-"""Where a piece of advice came from, in look-up order; index = value of ``AdviceBatch.source``."""
+__all__ = ["Imagined", "Latent", "Observed", "Trajectories"]
 
 
 class Latent(NamedTuple):
@@ -25,8 +22,6 @@ class Latent(NamedTuple):
 
     def features(self) -> Tensor:
         """concat(deter, flatten(stoch)): [..., D + S*K]."""
-        import torch
-
         return torch.cat([self.deter, self.stoch.flatten(-2)], -1)
 
 
@@ -50,11 +45,17 @@ class Imagined(NamedTuple):
     last: Latent  # latent after the last step
 
 
-class AdviceBatch(NamedTuple):
-    """Advice looked up for a batch of states, on the host: acting decides there."""
+class Trajectories(NamedTuple):
+    """What actor, world model and critic say along imagined trajectories: all that their losses need but the scale of
+    the returns."""
 
-    logits: np.ndarray  # float32 [B, A+K] centred and clipped, over primitives + skills of the dataset
-    known: np.ndarray  # bool [B, A+K] entries that the advice speaks about
-    confidence: np.ndarray  # float32 [B], 0 where there is no advice
-    source: np.ndarray  # int64 [B], index into SOURCES
-    row: np.ndarray  # int64 [B], row of the table, -1 where the source is not the table
+    log_prob: Tensor  # [N, H] of the chosen entry, with the actor's gradient
+    entropy: Tensor  # [N, H] of the policy in nats, with the actor's gradient
+    value_error: Tensor  # [N, H], cross-entropies of the critic to returns and slow critic, with the critic's gradient
+    is_decision: Tensor  # bool [N, H], the actor decides here
+    reward: Tensor  # [N, H+1]
+    cont: Tensor  # [N, H+1], probability to go on, the discount included
+    value: Tensor  # [N, H+1] of the critic
+    slow_value: Tensor  # [N, H] of the slow critic
+    returns: Tensor  # [N, H], lambda-returns
+    weight: Tensor  # [N, H], probability that the step is reached, times the weight of the start

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from lore.config import Size
-from lore.dreamer.dists import categorical_entropy, categorical_kl, twohot_bins, twohot_loss, twohot_mean, unimix_probs
-from lore.dreamer.nets import Head, ImageDecoder, ImageEncoder
+from lore.dreamer.dists import categorical_entropy, categorical_kl, unimix_probs
+from lore.dreamer.nets import Head, ImageDecoder, ImageEncoder, TwoHotHead
 from lore.dreamer.returns import CONTINUE_SCALE
 from lore.dreamer.rssm import RSSM, UNIMIX
 from lore.dreamer.symbols import StateCodec, SymbolicDecoder, SymbolicEncoder
@@ -42,8 +42,6 @@ class WorldModel(nn.Module):
         image_size, mults: side of the frame and channel multiples of the CNN stages (each halves the side).
         generator: draws the initial weights.
     """
-
-    bins: Tensor
 
     def __init__(
         self,
@@ -77,9 +75,8 @@ class WorldModel(nn.Module):
             )
         else:
             self.decoder = SymbolicDecoder(codec, self.features, size.units, generator)
-        self.reward = Head(self.features, 255, 1, size.units, generator, outscale=0.0)
+        self.reward = TwoHotHead(self.features, 1, size.units, generator)
         self.cont = Head(self.features, 1, 1, size.units, generator)
-        self.register_buffer("bins", twohot_bins(), persistent=False)
 
     def encode(self, observation: Tensor) -> Tensor:
         """Observation (see ``key``) with any leading axes -> tokens [..., E]."""
@@ -87,7 +84,7 @@ class WorldModel(nn.Module):
 
     def predict(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Expected reward [...] and continue probability [...] (the discount included) of features [..., F]."""
-        return twohot_mean(self.reward(features), self.bins), self.cont(features).squeeze(-1).sigmoid()
+        return self.reward.mean(self.reward(features)), self.cont(features).squeeze(-1).sigmoid()
 
     def split_context(self, records: dict[str, Tensor]) -> tuple[dict[str, Tensor], Latent]:
         """Replayed records [B, 1+T, ...] -> training batch [B, T, ...] with ``prev_action``, and the start latent.
@@ -107,22 +104,22 @@ class WorldModel(nn.Module):
         """Losses float32 [B, T] by name (unscaled), the posterior sequence with gradient, and detached metrics.
 
         ``batch``: the observation, ``prev_action`` int64, ``reward`` float, ``is_first``, ``is_terminal`` bool, all
-        [B, T, ...]; see :meth:`split_context`.
+        [B, T, ...]; see :meth:`split_context`. The reconstruction's loss has the observation's name.
         """
         observation = batch[self.key]
         seen = self.rssm.observe(self.encode(observation), batch["prev_action"], batch["is_first"], start, generator)
         features = seen.latent.features()
-        losses, metrics = self._dynamics_loss(seen)
-        losses |= self._head_losses(features, batch)
-        if isinstance(self.decoder, ImageDecoder):
-            losses["image"] = self.decoder.loss(seen.latent.deter, seen.latent.stoch.flatten(-2), observation)
-        else:
-            losses["state"] = self.decoder.loss(features, observation)
+        losses, metrics = self.kl_losses(seen)
+        label = (~batch["is_terminal"]).float() * CONTINUE_SCALE
+        losses["con"] = F.binary_cross_entropy_with_logits(self.cont(features).squeeze(-1), label, reduction="none")
+        losses["rew"] = self.reward.loss(self.reward(features), batch["reward"].float())
+        losses[self.key] = self.decoder.loss(features, observation)
         shape = batch["prev_action"].shape
         assert all(value.shape == shape for value in losses.values()), {k: v.shape for k, v in losses.items()}
         return losses, seen, metrics
 
-    def _dynamics_loss(self, seen: Observed) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def kl_losses(self, seen: Observed) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """``dyn`` teaches the prior, ``rep`` the posterior, both at least :data:`FREE_NATS` [B, T]; and metrics."""
         post, prior = unimix_probs(seen.post_logits, UNIMIX), unimix_probs(seen.prior_logits, UNIMIX)
         dyn, rep = categorical_kl(post.detach(), prior), categorical_kl(post, prior.detach())
         metrics = {
@@ -130,8 +127,3 @@ class WorldModel(nn.Module):
             "rep_ent": categorical_entropy(post.detach()).mean(),
         }
         return {"dyn": dyn.clamp(min=FREE_NATS), "rep": rep.clamp(min=FREE_NATS)}, metrics
-
-    def _head_losses(self, features: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        label = (~batch["is_terminal"]).float() * CONTINUE_SCALE
-        cont = F.binary_cross_entropy_with_logits(self.cont(features).squeeze(-1), label, reduction="none")
-        return {"rew": twohot_loss(self.reward(features), self.bins, batch["reward"].float()), "con": cont}

@@ -1,4 +1,4 @@
-"""Compiled loops (numba) behind :mod:`lore.fast.kernels`: rows ``low..high`` of contiguous float32 arrays.
+"""Compiled loops (numba) of norms and two-hot distributions: rows ``low..high`` of contiguous float32 arrays.
 
 The first call of each compiles it for this processor and keeps the result on disk. NaN goes through everywhere, so that
 a bad update is still seen. exp is a polynomial of degree six after range reduction (Cephes expf: 2 ulp), which the
@@ -17,14 +17,8 @@ from numba.extending import intrinsic
 from lore.fast.kernels_vector import largest
 
 __all__ = [
-    "gated",
-    "gated_back",
-    "mixed_norm_silu",
     "norm_silu",
     "norm_silu_back",
-    "sample",
-    "sample_index",
-    "softmax_back",
     "twohot_loss",
     "twohot_loss_back",
     "twohot_mean",
@@ -88,11 +82,6 @@ def _sigmoid(x):
     return _ONE / (_ONE + _exp(-x))
 
 
-@_inline
-def _tanh(x):
-    return _f(2.0) * _sigmoid(_f(2.0) * x) - _ONE
-
-
 @_loop
 def norm_silu(low, high, x, scale, out, inverse):
     """out = silu(x / rms(x) * scale), inverse = 1 / rms(x); x [R, C]."""
@@ -126,119 +115,6 @@ def norm_silu_back(low, high, grad, x, scale, inverse, out, scale_grad):
         along /= _f(width)
         for j in range(width):
             out[i, j] = (out[i, j] - x[i, j] * inv * along) * inv
-
-
-@_loop
-def mixed_norm_silu(low, high, dense, blocks, scale, x, out, inverse):
-    """x = dense [N, D] + blocks [g, N, D/g]; out and inverse as in norm_silu."""
-    width = dense.shape[1]
-    count, part = blocks.shape[0], blocks.shape[2]
-    for i in range(low, high):
-        total = _f(0.0)
-        for k in range(count):
-            for j in range(part):
-                value = dense[i, k * part + j] + blocks[k, i, j]
-                x[i, k * part + j] = value
-                total += value * value
-        inv = _ONE / np.sqrt(total / _f(width) + _EPS)
-        inverse[i] = inv
-        for j in range(width):
-            y = x[i, j] * inv * scale[j]
-            out[i, j] = y * _sigmoid(y)
-
-
-@_loop
-def gated(low, high, gates, deter, out):
-    """out [N, D] from gates [g, N, 3 D/g] and deter [N, D]."""
-    count, part = gates.shape[0], gates.shape[2] // 3
-    for i in range(low, high):
-        for k in range(count):
-            for j in range(part):
-                reset = _sigmoid(gates[k, i, j])
-                update = _sigmoid(gates[k, i, 2 * part + j] - _ONE)
-                own = deter[i, k * part + j]
-                out[i, k * part + j] = own + update * (_tanh(reset * gates[k, i, part + j]) - own)
-
-
-@_loop
-def gated_back(low, high, grad, gates, deter, out, own_grad):
-    """out [g, N, 3 D/g], own_grad [N, D] from grad [N, D]."""
-    count, part = gates.shape[0], gates.shape[2] // 3
-    for i in range(low, high):
-        for k in range(count):
-            for j in range(part):
-                g, own = grad[i, k * part + j], deter[i, k * part + j]
-                reset = _sigmoid(gates[k, i, j])
-                candidate = gates[k, i, part + j]
-                update = _sigmoid(gates[k, i, 2 * part + j] - _ONE)
-                bounded = _tanh(reset * candidate)
-                inner = g * update * (_ONE - bounded * bounded)
-                out[k, i, j] = inner * candidate * reset * (_ONE - reset)
-                out[k, i, part + j] = inner * reset
-                out[k, i, 2 * part + j] = g * (bounded - own) * update * (_ONE - update)
-                own_grad[i, k * part + j] = g * (_ONE - update)
-
-
-@_inline
-def _draw(logits, at, exps, keep, floor):
-    """Entry of a softmax (shares ``keep``, plus ``floor`` each) that the inverse CDF gives at ``at`` in [0, 1)."""
-    classes = len(logits)
-    top = logits[0]
-    for j in range(1, classes):
-        top = max(top, logits[j])
-    total = _f(0.0)
-    for j in range(classes):
-        exps[j] = _exp(logits[j] - top)
-        total += exps[j]
-    factor, total = keep / total, _f(0.0)
-    for j in range(classes):
-        exps[j] = exps[j] * factor + floor
-        total += exps[j]
-    at *= total  # of the last partial sum: rounding must never point past the last possible entry
-    reached, index = _f(0.0), 0
-    for j in range(classes - 1):
-        reached += exps[j]
-        if reached <= at:
-            index = j + 1
-    return index
-
-
-@_loop
-def sample(low, high, logits, uniform, unimix, out):
-    """One-hot draws into out (zeros before) [R, K]."""
-    exps = np.empty(logits.shape[1], np.float32)
-    keep, floor = _ONE - _f(unimix), _f(unimix) / _f(logits.shape[1])
-    for i in range(low, high):
-        out[i, _draw(logits[i], uniform[i], exps, keep, floor)] = _ONE
-
-
-@_loop
-def sample_index(low, high, logits, uniform, unimix, out):
-    """Draws into out int64 [R]."""
-    exps = np.empty(logits.shape[1], np.float32)
-    keep, floor = _ONE - _f(unimix), _f(unimix) / _f(logits.shape[1])
-    for i in range(low, high):
-        out[i] = _draw(logits[i], uniform[i], exps, keep, floor)
-
-
-@_loop
-def softmax_back(low, high, grad, logits, out, factor):
-    """out = gradient of logits [R, K] for factor * softmax."""
-    classes = logits.shape[1]
-    for i in range(low, high):
-        top = logits[i, 0]
-        for j in range(1, classes):
-            top = max(top, logits[i, j])
-        total, along = _f(0.0), _f(0.0)
-        for j in range(classes):
-            p = _exp(logits[i, j] - top)
-            out[i, j] = p
-            total += p
-            along += p * grad[i, j]
-        along /= total
-        share = _f(factor) / total
-        for j in range(classes):
-            out[i, j] *= share * (grad[i, j] - along)
 
 
 @_loop

@@ -85,8 +85,7 @@ def exponentials(logits, at, flat, classes, exps):
 
 @_inline
 def draw(logits, at, rows, flat, classes, uniform, first, unimix, exps, out, out_at):
-    """One-hot draws into out (zeros before) as :func:`lore.fast.kernels_cpu.sample` makes them; uniform from
-    ``first``."""
+    """One-hot draws into out (zeros before) from the unimixed softmax by inverse CDF; uniform from ``first``."""
     keep, floor = _ONE - unimix, unimix / _f(classes)
     for i in range(rows):
         exponentials(logits, at + i * flat, flat, classes, exps)

@@ -13,11 +13,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from torch import Tensor
 
-__all__ = ["pool", "shares", "threads", "together", "use"]
+__all__ = ["SHARED", "pool", "run_shared", "run_summed", "run_together", "shares", "threads", "use"]
+
+SHARED = 2**17
+"""Elements from which rows of one call are shared between threads."""
 
 T = TypeVar("T")
 _count = 0
@@ -52,7 +57,7 @@ def shares(rows: int, device: torch.device) -> list[slice]:
     return [slice(low, high) for low, high in pairwise(cuts) if high > low]
 
 
-def together(works: Sequence[Callable[[], T]]) -> list[T]:
+def run_together(works: Sequence[Callable[[], T]]) -> list[T]:
     """Results of all ``works``, in order: each thread takes the next one that is left and gives it one CPU thread.
 
     The first error is raised when all threads have stopped. Autocast holds in every thread as in the caller's. Where
@@ -85,3 +90,32 @@ def together(works: Sequence[Callable[[], T]]) -> list[T]:
         wait(waits)
         if before > 1:
             torch.set_num_threads(before)
+
+
+def _shares(rows: int, elements: int) -> list[tuple[int, int]]:
+    parts = threads() if elements >= SHARED else 1
+    cuts = [rows * i // parts for i in range(parts + 1)]
+    return list(pairwise(cuts))
+
+
+def run_shared(loop: Any, rows: int, elements: int, *arrays: Any) -> None:
+    """``loop(low, high, *arrays)`` over all rows, in shares."""
+    if elements < SHARED:
+        loop(0, rows, *arrays)
+        return
+    first, *others = _shares(rows, elements)
+    waits = [pool(len(others)).submit(loop, low, high, *arrays) for low, high in others]
+    loop(*first, *arrays)
+    for other in waits:
+        other.result()
+
+
+def run_summed(loop: Any, rows: int, elements: int, width: int, *arrays: Any) -> Tensor:
+    """As :func:`run_shared`; each share also adds to a row of its own [width], and their sum is returned."""
+    first, *others = _shares(rows, elements)
+    sums = np.zeros((1 + len(others), width), np.float32)
+    waits = [pool(len(others)).submit(loop, low, high, *arrays, sums[1 + i]) for i, (low, high) in enumerate(others)]
+    loop(*first, *arrays, sums[0])
+    for other in waits:
+        other.result()
+    return torch.from_numpy(sums[0] if not others else sums.sum(0))

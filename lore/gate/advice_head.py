@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from lore.dreamer.actor_critic import Choice
 from lore.dreamer.dists import policy_log_probs
 from lore.dreamer.nets import Linear, init_weight
 from lore.gate.signals import raw_signals
@@ -188,11 +189,9 @@ class AdvisedPolicy:
             beta = torch.minimum(beta, math.sqrt(8.0 * config.hard_cap) / width)
         return beta[:, None] * logits
 
-    def policy_step(
-        self, features: Tensor, carry: Any = None, generator: Generator | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Any]:
+    def policy_step(self, features: Tensor, carry: Any = None, generator: Generator | None = None) -> Choice:
         """One step of the mixed policy over primitives, in the form that ``imagine`` takes."""
         with torch.enable_grad():
             logits = self(features)
         action = self.critic.sample(policy_log_probs(logits.detach(), None, self.critic.unimix), generator)
-        return logits, action, action, torch.ones_like(action, dtype=torch.bool), None, carry
+        return Choice(logits, action, action, torch.ones_like(action, dtype=torch.bool), None, carry)

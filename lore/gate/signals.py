@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lore.dreamer.dists import policy_entropy, policy_log_probs, twohot_spread
+from lore.dreamer.dists import policy_entropy, policy_log_probs
 
 if TYPE_CHECKING:
     from lore.dreamer.actor_critic import ActorCritic
@@ -32,7 +32,7 @@ def raw_signals(
     """
     primitive = policy_log_probs(logits[:, :num_actions], None, actor_critic.unimix)
     entropy = policy_entropy(primitive) / math.log(num_actions)
-    spread = twohot_spread(actor_critic.critic(features), actor_critic.bins)
+    spread = actor_critic.value_spread(features)
     doubt = torch.zeros_like(spread) if ensemble is None else ensemble.expected(features, primitive.exp())
     return torch.stack([entropy, spread, doubt], -1)
 

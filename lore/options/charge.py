@@ -12,7 +12,7 @@ from lore.options.interpreter import SkillRun
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lore.dreamer.types import AdviceBatch
+    from lore.advice.types import AdviceBatch
     from lore_datasets.language.geometry import StateView
 
 __all__ = ["ADVICE", "OPTION", "PLAN", "POLICY", "Charge", "Choice", "Situation"]

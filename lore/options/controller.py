@@ -26,8 +26,8 @@ from lore_datasets.types import SymbolicState
 
 if TYPE_CHECKING:
     from lore.advice.source import AdviceSource
+    from lore.advice.types import AdviceBatch
     from lore.config import Config
-    from lore.dreamer.types import AdviceBatch
     from lore.gate.gate import Gate
     from lore.options.slots import Slots
 

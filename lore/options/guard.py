@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lore.dreamer.types import SOURCES, AdviceBatch
+from lore.advice.types import SOURCES, AdviceBatch
 from lore.options.interpreter import Outcome, SkillRun, propose
 
 if TYPE_CHECKING:

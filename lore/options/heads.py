@@ -9,15 +9,13 @@ from the cloned head, and lets the actor decide again when the skill can no long
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from lore.dreamer.dists import FORBIDDEN, policy_log_probs, sample_index
+from lore.dreamer.actor_critic import Choice
+from lore.dreamer.dists import policy_log_probs, sample_index, unimix_probs
 from lore.dreamer.nets import MLP, Linear
-from lore.fast import compiled, kernels
 
 __all__ = ["OptionHeads", "OptionPolicy"]
 
@@ -43,14 +41,6 @@ class OptionHeads(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(action logits [N, K, A], ready logits [N, K]) of features [N, F]."""
-        if not torch.is_grad_enabled() and compiled.fits_head(features, self.body.units):
-            last, (linear,), (norm,) = (self.action, self.ready), self.body.linears, self.body.norms
-            sources = [x for layer in last for x in (layer.weight, layer.bias)]
-            whole = compiled.kept(self, sources, lambda: (torch.cat(sources[::2]), torch.cat(sources[1::2])), "last")
-            layers: list[Any] = [(linear.weight, linear.bias, norm.scale)]
-            said = compiled.head(self, features, layers, whole)
-            action, ready = said.split([self.num_skills * self.num_actions, self.num_skills], -1)
-            return action.unflatten(-1, (self.num_skills, self.num_actions)), ready
         hidden = self.body(features)
         return self.action(hidden).view(-1, self.num_skills, self.num_actions), self.ready(hidden)
 
@@ -81,11 +71,8 @@ class OptionPolicy:
     def __init__(self, actor, heads: OptionHeads, slots: Tensor, unimix: float = 0.0) -> None:
         self.actor, self.heads, self.slots, self.unimix = actor, heads, slots, unimix
 
-    def __call__(
-        self, features: Tensor, carry: tuple[Tensor, Tensor] | None, generator: Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """(logits with gradient, action, decision, is_decision, mask, carry) for features [N, F]; carry = (skill [N] or
-        -1, steps held [N])."""
+    def __call__(self, features: Tensor, carry: tuple[Tensor, Tensor] | None, generator: Generator | None) -> Choice:
+        """One imagined step at features [N, F]; carry = (skill [N] or -1, steps held [N])."""
         n, primitives = len(features), self.heads.num_actions
         if carry is None:
             carry = (features.new_full((n,), -1, dtype=torch.int64), features.new_zeros(n, dtype=torch.int64))
@@ -98,13 +85,11 @@ class OptionPolicy:
         uniform = torch.rand(2, n, device=features.device, generator=generator)
         with torch.enable_grad():
             logits = self.actor(features)
-        if self.unimix:
-            decision = sample_index(policy_log_probs(logits.detach(), mask, self.unimix).exp(), uniform[0])
-        else:
-            decision = kernels.sample_index(logits.detach().float().masked_fill(~mask, FORBIDDEN), uniform[0], 0.0)
+        decision = sample_index(policy_log_probs(logits.detach(), mask, self.unimix).exp(), uniform[0])
         chosen = torch.where(decision >= primitives, self.slots[(decision - primitives).clamp(min=0)], -1)
         now = torch.where(goes_on, skill, chosen)
         cloned = action_logits.gather(1, now.clamp(min=0)[:, None, None].expand(-1, 1, primitives))[:, 0]
-        option_action = kernels.sample_index(cloned.float(), uniform[1], 0.0)
+        option_action = sample_index(unimix_probs(cloned, 0.0), uniform[1])
         action = torch.where(now >= 0, option_action, decision.clamp(max=primitives - 1))
-        return logits, action, decision, ~goes_on, mask, (now, torch.where(goes_on, held + 1, torch.zeros_like(held)))
+        held = torch.where(goes_on, held + 1, torch.zeros_like(held))
+        return Choice(logits, action, decision, ~goes_on, mask, (now, held))

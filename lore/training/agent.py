@@ -1,5 +1,4 @@
-"""The agent: world model, actor-critic and, with options on, the heads that imitate skills. It owns parameters,
-nothing else."""
+"""The agent: world model, actor-critic and, with options on, the heads that imitate skills."""
 
 from __future__ import annotations
 
@@ -8,13 +7,14 @@ from torch import Generator, nn
 
 from lore.config import SIZES, Config, Size
 from lore.dreamer.actor_critic import ActorCritic
-from lore.dreamer.disagreement import Ensemble, is_needed
+from lore.dreamer.disagreement import Ensemble
+from lore.dreamer.imagination import Imagination
 from lore.dreamer.world_model import WorldModel
 from lore.gate import advice_head as head
 from lore.options.heads import OptionHeads
 from lore_datasets.environments import Environment
 
-__all__ = ["SLOT_BIAS", "Agent", "resolve_device"]
+__all__ = ["SLOT_BIAS", "Agent", "needs_disagreement", "resolve_device"]
 
 SLOT_BIAS = -2.0
 """Start of the actor's logits for option slots: eight of them begin with about 6 % of the decisions."""
@@ -35,8 +35,14 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def needs_disagreement(config: Config) -> bool:
+    """True when somebody reads disagreement: the gate gives it a weight, or path A's stop rule is on."""
+    gated = config.gate.enabled and (config.gate.weights[2] > 0 or config.gate.learn_weights)
+    return gated or config.synthetic.enabled
+
+
 class Agent(nn.Module):
-    """All networks of one run.
+    """All networks of one run, and how they imagine.
 
     Args:
         config: sizes, observation, slots. environment: vocabulary and layout. num_skills: K of the advice version (0 =
@@ -61,6 +67,7 @@ class Agent(nn.Module):
         frame: tuple[int, tuple[int, ...]] = (64, (2, 3, 4, 4)),
     ) -> None:
         super().__init__()
+        self.imagination = Imagination()
         size = size or SIZES[config.model.size]
         self.observation = config.env.observation
         self.num_actions = len(environment.vocab.actions)
@@ -78,7 +85,7 @@ class Agent(nn.Module):
             OptionHeads(features, self.num_actions, num_skills, size.units, generator) if with_options else None
         )
         # Drawn last, so that every other network starts the same with and without it.
-        self.ensemble = Ensemble(features, self.num_actions, size, generator) if is_needed(config) else None
+        self.ensemble = Ensemble(features, self.num_actions, size, generator) if needs_disagreement(config) else None
         units = min(64, size.units)
         self.advice_head = head.AdviceHead(features, entries, units, generator) if head.is_needed(config) else None
 

@@ -1,8 +1,10 @@
-"""One update: replayed records -> world-model losses -> imagination -> actor-critic losses -> one optimiser step."""
+"""One update: replayed records -> the loss of :mod:`lore.dreamer.losses` with the advice paths that are on -> one
+optimiser step."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,12 +12,11 @@ import torch
 from torch import Generator, Tensor
 
 from lore.config import Config
-from lore.dreamer.actor_critic import replay_loss
-from lore.dreamer.imagination import Dreams
-from lore.dreamer.losses import SCALES, total_loss
-from lore.dreamer.optim import LaProp
+from lore.dreamer.actor_critic import Policy
+from lore.dreamer.losses import Paths, as_starts, loss
+from lore.dreamer.optim import LaProp, total_loss
 from lore.dreamer.returns import LAMBDA
-from lore.dreamer.types import Latent
+from lore.dreamer.types import Latent, Observed
 from lore.gate.advice_head import AdvisedPolicy, advice_targets, held_out
 from lore.gate.gate import Gate
 from lore.options.heads import OptionPolicy
@@ -53,59 +54,77 @@ class Learner:
 
     def update(self, records: Mapping[str, np.ndarray | Tensor]) -> tuple[Latent, dict[str, Any]]:
         """One gradient step on records [B, 1+T, ...]; returns the posterior latents [B, T, ...] and 0-d metrics."""
-        self.optimiser.zero_grad()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.model.bf16):
-            losses, scales, dreams, posterior, metrics = self._losses(records)
-        backward, entropy = total_loss(losses, scales).backward, self.config.train.entropy
-        if self.device.type == "cpu" and self.agent.observation == "symbolic":
-            imagined, more = dreams.learn(entropy, backward)
-        else:  # a device has its own order, and image networks share each of their stages between all threads
-            backward()
-            imagined, more = dreams.learn(entropy)
-        self.optimiser.step()
-        self.agent.actor_critic.update_slow()
-        self.updates += 1
-        losses |= imagined
-        total = total_loss({k: v.detach() for k, v in losses.items()}, scales)
-        metrics |= more | {f"loss/{name}": value.detach().mean() for name, value in losses.items()}
-        metrics |= {"opt/loss": total, "opt/grad_norm": self.optimiser.grad_norm}
-        return posterior, metrics
-
-    def _losses(
-        self, records: Mapping[str, np.ndarray | Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, float], Dreams, Latent, dict[str, Any]]:
-        """(losses by name, their scales, the imagination, posterior [B, T, ...], metrics) of one batch."""
-        agent, config = self.agent, self.config
+        agent, train = self.agent, self.config.train
+        # Inside an option nothing is bootstrapped; so that a critic that lags behind does not make long options look
+        # better than the same steps one by one, neither is anything else before the horizon (ADR-0008).
+        lam, more = LAMBDA if agent.heads is None else 1.0, {}
         tensors = {k: torch.as_tensor(v).to(self.device) for k, v in records.items() if k != "indices"}
         batch, start = agent.world_model.split_context(tensors)
-        losses, seen, metrics = agent.world_model.loss(batch, start, self.generator)
-        if self.synthetic is not None:
-            self.synthetic.check(seen, batch, self.updates, self.generator)
-        features = seen.latent.features()
-        posterior = Latent(seen.latent.deter.detach(), seen.latent.stoch.detach())
-        starts = Latent(posterior.deter.flatten(0, 1), posterior.stoch.flatten(0, 1))
-        dreams = self._imagine(starts, batch, losses)
-        boot, own = dreams.returns[: len(starts.deter), 0], dreams.returns[len(starts.deter) :, 0]
-        losses |= replay_loss(agent.actor_critic, features, boot.view(batch["reward"].shape), batch)
-        scales = dict(SCALES)
+        paths = Paths(self.policy(), self._starts, partial(self._terms, more), self._scales())
+        self.optimiser.zero_grad()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.model.bf16):
+            losses, scales, posterior, metrics = loss(
+                agent.world_model, agent.actor_critic, agent.imagination, batch, start,
+                paths=paths, horizon=train.horizon, entropy=train.entropy, lam=lam, generator=self.generator,
+            )  # fmt: skip
+        agent.imagination.backward(losses, scales)
+        self.optimiser.step()
+        agent.actor_critic.update_slow()
+        self.updates += 1
+        losses = {name: value.detach() for name, value in losses.items()}
+        metrics |= more | {f"loss/{name}": value.mean() for name, value in losses.items()}
+        metrics |= {"opt/loss": total_loss(losses, scales), "opt/grad_norm": self.optimiser.grad_norm}
+        return posterior, metrics
+
+    def policy(self) -> Policy:
+        """Who acts in imagination: the actor, with advice in its logits (B) and with option slots (C) where they are
+        on."""
+        agent, critic = self.agent, self.agent.actor_critic
+        actor, policy = critic.actor, critic.policy_step
+        if agent.advice_head is not None and self.gate is not None:
+            advised = AdvisedPolicy(critic, agent.advice_head, self.gate, agent.ensemble, agent.num_actions)
+            actor, policy = advised, advised.policy_step
         if agent.heads is not None:
-            losses["options"], clone = agent.heads.loss(features.flatten(0, 1), batch["proposals"].flatten(0, 1).long())
-            scales["options"] = 1.0
-            metrics |= clone
+            policy = OptionPolicy(actor, agent.heads, self.slots, critic.unimix)
+        return policy
+
+    def _starts(
+        self, batch: dict[str, Tensor], seen: Observed, losses: dict[str, Tensor]
+    ) -> tuple[Latent, Tensor | None]:
+        """The posterior states, and the synthetic ones of path A behind them, with the weight of each."""
+        if self.synthetic is None:
+            return as_starts(seen), None
+        self.synthetic.check(seen, batch, self.updates, self.generator)
+        error = losses[self.agent.world_model.key].detach().mean()
+        return self.synthetic.extend(as_starts(seen), batch["row"].flatten(), error, self.updates, self.generator)
+
+    def _scales(self) -> dict[str, float]:
+        """Weights of the losses that :meth:`_terms` gives."""
+        agent = self.agent
+        heads = {"options": agent.heads, "advice_head": agent.advice_head, "ensemble": agent.ensemble}
+        scales = {name: 1.0 for name, head in heads.items() if head is not None}
+        return scales | ({} if self.synthetic is None else {"clone": self.config.synthetic.clone_scale})
+
+    def _terms(
+        self, metrics: dict[str, Any], batch: dict[str, Tensor], seen: Observed, returns: Tensor
+    ) -> dict[str, Tensor]:
+        """Losses of the paths that are on; adds to ``metrics``."""
+        agent, losses = self.agent, {}
+        features = seen.latent.features().detach().flatten(0, 1)
+        if agent.heads is not None:
+            losses["options"], more = agent.heads.loss(features, batch["proposals"].flatten(0, 1).long())
+            metrics |= more
         if agent.advice_head is not None:
-            losses["advice_head"], more = self._advice_loss(features.flatten(0, 1), batch)
-            scales["advice_head"] = 1.0
+            losses["advice_head"], more = self._advice_loss(features, batch)
             metrics |= more
         if agent.ensemble is not None:
             losses["ensemble"], more = agent.ensemble.loss(seen, batch["action"], batch["is_first"])
-            scales["ensemble"] = 1.0
             metrics |= more
         if self.synthetic is not None:
-            term = self.synthetic.clone_loss(agent.actor_critic, own)
-            if term is not None:
-                losses["clone"], scales["clone"] = term, config.synthetic.clone_scale
+            clone = self.synthetic.clone_loss(agent.actor_critic, returns[len(features) :, 0])
+            losses["clone"] = returns.new_zeros(1) if clone is None else clone
             metrics |= self.synthetic.metrics()
-        return losses, scales, dreams, posterior, metrics
+        return losses
 
     def _advice_loss(self, features: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Imitation of the advice that was stored with the replayed steps; features [N, F]."""
@@ -116,24 +135,6 @@ class Learner:
         target = advice_targets(batch["advice"].flatten(0, 1).float(), proposals, slots, agent.num_actions)
         held = held_out(batch["state"].flatten(0, 1))
         return head.loss(features, target, batch["confidence"].flatten().float(), held)
-
-    def _imagine(self, starts: Latent, batch: dict[str, Tensor], losses: dict[str, Tensor]) -> Dreams:
-        """Imagination from real and synthetic starts under the policy that acts."""
-        agent, config, weight = self.agent, self.config, None
-        critic = agent.actor_critic
-        if self.synthetic is not None:
-            error = losses["state" if agent.observation == "symbolic" else "image"].detach().mean()
-            starts, weight = self.synthetic.extend(starts, batch["row"].flatten(), error, self.updates, self.generator)
-        actor, policy = critic.actor, critic.policy_step
-        if agent.advice_head is not None and self.gate is not None:
-            advised = AdvisedPolicy(critic, agent.advice_head, self.gate, agent.ensemble, agent.num_actions)
-            actor, policy = advised, advised.policy_step
-        if agent.heads is not None:
-            policy = OptionPolicy(actor, agent.heads, self.slots, critic.unimix)
-        # Inside an option nothing is bootstrapped; so that a critic that lags behind does not make long options look
-        # better than the same steps one by one, neither is anything else before the horizon (ADR-0008).
-        lam, horizon = LAMBDA if agent.heads is None else 1.0, config.train.horizon
-        return Dreams(agent.world_model, critic, policy, starts, weight, horizon, self.generator, lam)
 
     @property
     def bad_updates(self) -> int:

@@ -10,11 +10,11 @@ import torch
 
 from lore.advice.source import AdviceSource
 from lore.advice.uniform import UniformSource, uniform_advice
-from lore.config import SIZES, Config, replace
+from lore.config import Config, replace
 from lore.dreamer.disagreement import HEADS
 from lore.envs.base import Step, make_env_fns
 from lore.envs.vector import VectorEnv
-from lore.fast import compiled
+from lore.fast.accelerate import accelerate
 from lore.gate.gate import Gate
 from lore.options.controller import Controller
 from lore.options.slots import Slots
@@ -77,7 +77,6 @@ class Policy:
     ) -> None:
         self.config, self.is_training = config, is_training
         self.device = resolve_device(config.train.device)
-        compiled.divide_threads(config.train.threads, SIZES[config.model.size], self.device)
         self.environment = get_environment(config.env.name)
         self.advice = open_advice(config)
         self.skills = self.advice.skills if self.advice is not None else ()
@@ -85,6 +84,7 @@ class Policy:
         self.streams = np.random.SeedSequence((config.train.seed, seed_offset)).generate_state(5)
         init = torch.Generator().manual_seed(int(np.random.SeedSequence(config.train.seed).generate_state(1)[0]))
         self.agent = Agent(config, self.environment, len(self.skills), init).to(self.device)
+        accelerate(self.agent, self.device, config.train.threads)
         self.slots = self._make_slots()
         self.gate = Gate(config.gate, config.env.num_envs) if config.gate.enabled and is_advised else None
         self.controller = Controller(

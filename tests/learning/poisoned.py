@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from harness import Trainer
 
+from lore.advice.types import AdviceBatch
 from lore.config import Config
 from lore.config import replace as configured
-from lore.dreamer.types import AdviceBatch
 from lore.envs.toy import Grid
 from lore.gate.gate import Gate
 from lore.gate.trust import Trust

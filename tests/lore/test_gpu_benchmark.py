@@ -7,7 +7,6 @@ import torch
 
 from benchmarks import gpu
 from benchmarks.gpu_parts import Setting, make_learner, make_replay, random_batch
-from lore.fast import kernels
 
 CPU = Setting("cpu", True)
 
@@ -40,7 +39,6 @@ def test_a_row_that_fails_is_named_in_the_table_and_leaves_the_others_alone(tmp_
 
 def test_a_plain_update_with_replay_on_the_device_never_waits_for_the_device(monkeypatch):
     learner, replay = make_learner(CPU, "tiny", False), make_replay(CPU, "tiny")
-    monkeypatch.setattr(kernels, "loops", None)  # the form of every device but a CPU
 
     def refuse(*_args, **_kwargs):
         raise AssertionError("a value crossed to the host")

@@ -9,8 +9,8 @@ import torch
 from lore.advice.distil import distil
 from lore.advice.informative import LEAST_GAIN, blind_scores, uninformative
 from lore.advice.source import AdviceSource
+from lore.advice.types import SOURCES
 from lore.config import load_config
-from lore.dreamer.types import SOURCES
 from lore.evaluation.evaluate import evaluate
 from lore.main import main
 from lore.training.loop import train

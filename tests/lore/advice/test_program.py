@@ -8,8 +8,8 @@ import pytest
 from lore.advice.distil import distil
 from lore.advice.program import ProgramAdvice
 from lore.advice.source import AdviceSource
+from lore.advice.types import SOURCES
 from lore.advice.uniform import uniform_advice
-from lore.dreamer.types import SOURCES
 from lore_datasets.advice import AdviceData, load_advice
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import CorruptArtifact

@@ -8,7 +8,7 @@ import pytest
 from lore.advice.distil import distil
 from lore.advice.key_table import KeyTable
 from lore.advice.source import AdviceSource
-from lore.dreamer.types import SOURCES
+from lore.advice.types import SOURCES
 from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment
 from lore_datasets.keys import fine_keys, goal_keys

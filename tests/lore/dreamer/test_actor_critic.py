@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from lore.config import Size
-from lore.dreamer.actor_critic import ActorCritic, imagination_loss, imagine, replay_loss
+from lore.dreamer.actor_critic import ActorCritic, Choice
 from lore.dreamer.dists import policy_log_probs
+from lore.dreamer.imagination import actor_critic_losses, imagine, judge, trajectory_metrics
+from lore.dreamer.losses import replay_value_loss
 from lore.dreamer.optim import LaProp
-from lore.dreamer.types import Imagined, Latent
+from lore.dreamer.types import Imagined, Latent, Trajectories
 from lore.dreamer.world_model import WorldModel
 from lore_datasets.environments import Environment
 from lore_datasets.environments.crafter import KEY_SCHEME, VOCAB
@@ -33,10 +35,14 @@ def starts(rows: int = 12) -> Latent:
     return Latent(torch.rand(rows, 64, generator=seeded(4)), stoch)
 
 
-def dream(model: WorldModel, agent: ActorCritic, rows: int = 12, horizon: int = 5, seed: int = 5):
-    imagined = imagine(model, agent.policy_step, starts(rows), horizon, seeded(seed))
-    with torch.no_grad():
-        return imagined, *model.predict(imagined.features)
+def dream(model: WorldModel, agent: ActorCritic, rows: int = 12, horizon: int = 5, seed: int = 5) -> Imagined:
+    return imagine(model, agent.policy_step, starts(rows), horizon, seeded(seed))
+
+
+def learned(agent: ActorCritic, judged: Trajectories, entropy: float = 3e-4):
+    """Losses and metrics, the scale taken in from these trajectories."""
+    scale = agent.norm.update(judged.returns)
+    return actor_critic_losses(judged, scale, entropy), trajectory_metrics(judged, scale, agent.actions)
 
 
 def touched(*modules: torch.nn.Module) -> set[str]:
@@ -50,17 +56,19 @@ def touched(*modules: torch.nn.Module) -> set[str]:
 
 def test_imagination_has_one_state_more_than_actions_and_starts_at_the_start():
     model, agent = make()
-    imagined, reward, cont = dream(model, agent)
+    imagined = dream(model, agent)
+    judged = judge(model, agent, imagined)
     assert imagined.features.shape == (12, 6, model.features) and imagined.action.shape == (12, 5)
     assert imagined.is_decision.shape == (12, 6) and imagined.is_decision.all() and imagined.mask is None
     assert torch.equal(imagined.features[:, 0], starts().features())
     assert torch.equal(imagined.features[:, 5], imagined.last.features())
-    assert reward.shape == cont.shape == (12, 6)
+    assert judged.reward.shape == judged.cont.shape == judged.value.shape == (12, 6)
+    assert judged.returns.shape == judged.log_prob.shape == (12, 5)
 
 
 def test_imagination_builds_no_graph_and_depends_on_its_generator_alone():
     model, agent = make()
-    one, same, other = (dream(model, agent, seed=s)[0] for s in (5, 5, 6))
+    one, same, other = (dream(model, agent, seed=s) for s in (5, 5, 6))
     assert not one.features.requires_grad
     assert torch.equal(one.action, same.action) and torch.equal(one.features, same.features)
     assert not torch.equal(one.action, other.action)
@@ -68,7 +76,7 @@ def test_imagination_builds_no_graph_and_depends_on_its_generator_alone():
 
 def test_imagined_dynamics_follow_the_actions_of_the_policy():
     model, agent = make()
-    imagined, _, _ = dream(model, agent, horizon=1)
+    imagined = dream(model, agent, horizon=1)
     latent = starts()
     with torch.no_grad():
         deter = model.rssm.core(latent.deter, latent.stoch, model.rssm.project_action(imagined.action[:, 0]))
@@ -87,15 +95,13 @@ def test_an_injected_policy_carries_its_options_and_masks_through_imagination():
         decision = agent.sample(policy_log_probs(logits.detach(), mask), generator)
         decides = step % 3 == 0
         kept = decision % 17 if decides else kept
-        return logits, kept, decision, torch.full((len(features),), decides), mask, (step + 1, kept)
+        return Choice(logits, kept, decision, torch.full((len(features),), decides), mask, (step + 1, kept))
 
     imagined = imagine(model, policy, starts(), 5, seeded(5))
     assert imagined.is_decision[0].tolist() == [True, False, False, True, False, False]
     assert torch.equal(imagined.action[:, 0], imagined.action[:, 2])
     assert not torch.isin(imagined.decision, torch.tensor([17, 18])).any()
-    with torch.no_grad():
-        reward, cont = model.predict(imagined.features)
-    losses, _, metrics = imagination_loss(agent, imagined, reward, cont)
+    losses, metrics = learned(agent, judge(model, agent, imagined))
     assert (losses["policy"][:, [1, 2, 4]] == 0).all() and (losses["policy"][:, [0, 3]] != 0).any()
     assert (losses["value"] > 0).all()
     assert metrics["ent/action"].item() == pytest.approx(math.log(18), rel=0.02)
@@ -110,8 +116,7 @@ def test_first_policy_is_nearly_uniform_over_all_entries():
 
 def test_policy_loss_trains_the_actor_alone_and_value_loss_the_critic_alone():
     model, agent = make()
-    imagined, reward, cont = dream(model, agent)
-    losses, _, _ = imagination_loss(agent, imagined, reward, cont)
+    losses, _ = learned(agent, judge(model, agent, dream(model, agent)))
     losses["policy"].mean().backward(retain_graph=True)
     assert touched(model, agent) == {"actor"}
     agent.zero_grad()
@@ -125,7 +130,7 @@ def test_replay_value_loss_trains_critic_rssm_and_encoder_but_not_the_slow_criti
     action, none = torch.zeros(2, 6, dtype=torch.long), torch.zeros(2, 6, dtype=torch.bool)
     seen = model.rssm.observe(model.encode(states), action, none, model.rssm.initial(2), seeded())
     batch = {"reward": torch.ones(2, 6), "is_last": none, "is_terminal": none}
-    loss = replay_loss(agent, seen.latent.features(), torch.rand(2, 6, generator=seeded()), batch)["repval"]
+    loss = replay_value_loss(agent, seen.latent.features(), torch.rand(2, 6, generator=seeded()), batch)
     assert loss.shape == (2, 5)
     loss.mean().backward()
     assert touched(model, agent) == {"critic", "rssm", "encoder"}
@@ -152,38 +157,46 @@ def test_a_new_slow_critic_is_a_copy():
 def test_advantage_is_divided_by_the_scale_taken_in_the_same_step():
     model, agent = make()
     torch.nn.init.zeros_(agent.critic.out.weight)
-    imagined, _, cont = dream(model, agent)
-    reward = torch.randint(-500, 500, cont.shape, generator=seeded()).float()
-    _, returns, metrics = imagination_loss(agent, imagined, reward, cont)
-    ends = torch.quantile(returns, torch.tensor([0.05, 0.95]))
+    judged = judge(model, agent, dream(model, agent))
+    judged = judged._replace(returns=torch.randint(-500, 500, (12, 5), generator=seeded()).float())
+    losses, metrics = learned(agent, judged, entropy=0.0)
+    ends = torch.quantile(judged.returns, torch.tensor([0.05, 0.95]))
     scale = 0.01 * (ends[1] - ends[0])
     torch.testing.assert_close(agent.norm.scale(), scale)
-    torch.testing.assert_close(metrics["adv"], returns.mean() / scale)
-    imagination_loss(agent, imagined, reward, cont, update_norm=False)
-    torch.testing.assert_close(agent.norm.scale(), scale)
+    torch.testing.assert_close(metrics["adv"], judged.returns.mean() / scale)
+    torch.testing.assert_close(losses["policy"], -judged.weight * judged.log_prob * judged.returns / scale)
 
 
-def test_an_extra_weight_of_zero_silences_rows_and_steps():
+def test_a_start_of_weight_zero_is_silent():
     model, agent = make()
-    imagined, reward, cont = dream(model, agent)
-    weight = torch.ones(12, 5)
-    weight[3], weight[:, 4] = 0.0, 0.0
-    losses, _, _ = imagination_loss(agent, imagined, reward, cont, weight=weight)
+    weight = torch.ones(12)
+    weight[3] = 0.0
+    losses, _ = learned(agent, judge(model, agent, dream(model, agent), weight=weight))
     for loss in losses.values():
-        assert loss[3].abs().max() == 0 and loss[:, 4].abs().max() == 0 and loss[0, :4].abs().min() > 0
+        assert loss[3].abs().max() == 0 and loss[0].abs().min() > 0
 
 
 def test_metrics_are_detached_scalars_of_the_documented_names():
     model, agent = make()
-    _, _, metrics = imagination_loss(agent, *dream(model, agent))
+    _, metrics = learned(agent, judge(model, agent, dream(model, agent)))
     names = "adv adv_std adv_mag rew con ret val tar weight slowval ret_min ret_max ret_rate ent/action rand/action"
     assert set(metrics) == set(names.split())
     assert all(value.shape == () and not value.requires_grad for value in metrics.values())
     assert metrics["rand/action"].item() == pytest.approx(1.0, abs=0.01)
 
 
+class Bandit:
+    """Every state pays 1 for action 2 and nothing else; continue 0 ends it there."""
+
+    def __init__(self, action: torch.Tensor) -> None:
+        self.action = action
+
+    def predict(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        reward = torch.stack([torch.zeros(len(features)), (self.action == 2).float()], 1)
+        return reward, torch.tensor([[1.0, 0.0]]).expand(len(features), 2)
+
+
 def test_reinforce_finds_the_rewarded_action_of_a_bandit_and_the_critic_its_value():
-    # Every state pays 1 for action 2 and nothing else; continue 0 makes it a bandit.
     agent = ActorCritic(SMALL.deter + 32, 4, SMALL, generator=seeded())
     optim = LaProp(agent.trainable(), lr=3e-3, warmup=10)
     features = torch.randn(64, SMALL.deter + 32, generator=seeded())
@@ -193,9 +206,7 @@ def test_reinforce_finds_the_rewarded_action_of_a_bandit_and_the_critic_its_valu
         two = features.unsqueeze(1).expand(-1, 2, -1)
         flags = decides[:, None].expand(-1, 2)
         imagined = Imagined(two, logits[:, None], action[:, None], decision[:, None], flags, mask, starts())
-        reward = torch.stack([torch.zeros(64), (action == 2).float()], 1)
-        cont = torch.tensor([[1.0, 0.0]]).expand(64, 2)
-        losses, _, _ = imagination_loss(agent, imagined, reward, cont, entropy=1e-3)
+        losses, _ = learned(agent, judge(Bandit(action), agent, imagined), entropy=1e-3)
         optim.zero_grad()
         (losses["policy"].mean() + losses["value"].mean()).backward()
         optim.step()

@@ -3,11 +3,11 @@
 import torch
 
 from lore.config import Size, load_config
-from lore.dreamer.disagreement import DEPTH, HEADS, MISSES, Ensemble, is_needed, trusted_limit
+from lore.dreamer.disagreement import DEPTH, HEADS, MISSES, Ensemble, trusted_limit
 from lore.dreamer.types import Latent, Observed
 from lore.gate.signals import SIGNALS
 from lore.synthetic.rollout import roll_out
-from lore.training.agent import Agent
+from lore.training.agent import Agent, needs_disagreement
 from lore.training.policy import Policy
 from lore_datasets.environments import get_environment
 
@@ -157,12 +157,12 @@ def test_plan_roll_outs_stop_before_a_step_that_the_heads_disagree_about():
 
 
 def test_only_the_gates_third_weight_and_path_a_call_for_the_heads():
-    assert not is_needed(load_config())
-    assert not is_needed(load_config(**{"gate.weights": (0.5, 0.0, 0.5)}))  # no gate without path B
-    assert not is_needed(load_config(**{"gate.enabled": True}, dataset="x"))
-    assert is_needed(load_config(**{"gate.enabled": True}, dataset="x", **{"gate.weights": (0.5, 0.0, 0.5)}))
-    assert is_needed(load_config(**{"gate.enabled": True}, dataset="x", **{"gate.learn_weights": True}))
-    assert is_needed(load_config(**{"synthetic.enabled": True}, dataset="x"))
+    assert not needs_disagreement(load_config())
+    assert not needs_disagreement(load_config(**{"gate.weights": (0.5, 0.0, 0.5)}))  # no gate without path B
+    assert not needs_disagreement(load_config(**{"gate.enabled": True}, dataset="x"))
+    assert needs_disagreement(load_config(**{"gate.enabled": True}, dataset="x", **{"gate.weights": (0.5, 0.0, 0.5)}))
+    assert needs_disagreement(load_config(**{"gate.enabled": True}, dataset="x", **{"gate.learn_weights": True}))
+    assert needs_disagreement(load_config(**{"synthetic.enabled": True}, dataset="x"))
 
 
 def test_every_other_network_starts_the_same_with_the_heads_and_without_them():

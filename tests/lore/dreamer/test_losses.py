@@ -3,58 +3,125 @@ import math
 import pytest
 import torch
 
-from lore.dreamer.dists import policy_log_probs, twohot_bins
-from lore.dreamer.losses import (
-    SCALES,
-    imagined_returns,
-    policy_loss,
-    replay_returns,
-    replay_value_loss,
-    total_loss,
-    value_loss,
-)
+from lore.config import Size
+from lore.dreamer.actor_critic import ActorCritic
+from lore.dreamer.dists import policy_entropy, policy_log_probs
+from lore.dreamer.imagination import Imagination, actor_critic_losses
+from lore.dreamer.losses import SCALES, Paths, as_starts, loss, replay_returns, replay_value_loss
+from lore.dreamer.optim import total_loss
+from lore.dreamer.returns import imagination_weights, lambda_return
+from lore.dreamer.types import Trajectories
+from lore.dreamer.world_model import WorldModel
+from lore_datasets.environments import get_environment
 
-BINS = twohot_bins()
 ALL = torch.ones(2, 3, dtype=torch.bool)
+SMALL = Size(deter=64, hidden=16, classes=4, depth=4, units=32, stoch=8)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def trajectories(logits, decision, advantage, weight, is_decision=ALL) -> Trajectories:
+    """Imagined steps [2, 3] whose advantage is ``advantage`` at scale 1."""
+    log_probs = policy_log_probs(logits)
+    chosen = log_probs.gather(-1, decision.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    zeros = torch.zeros(advantage.shape)
+    two = torch.zeros(len(zeros), zeros.shape[1] + 1)
+    return Trajectories(
+        chosen, policy_entropy(log_probs), zeros, is_decision, two, two, two, zeros, advantage, weight
+    )  # fmt: skip
+
+
+def policy_loss(logits, decision, advantage, weight, is_decision, entropy):
+    made = trajectories(logits, decision, advantage, weight, is_decision)
+    return actor_critic_losses(made, torch.ones(()), entropy)["policy"]
+
+
 def test_scales_are_those_of_the_code_not_of_the_first_paper():
     assert (SCALES["dyn"], SCALES["rep"], SCALES["repval"]) == (1.0, 0.1, 0.3)
-    assert {SCALES[name] for name in ("image", "rew", "con", "policy", "value")} == {1.0}
+    assert {SCALES[name] for name in ("rew", "con", "policy", "value")} == {1.0}
 
 
-def test_total_is_the_scaled_sum_of_means_and_refuses_an_unknown_loss():
+def test_total_is_the_scaled_sum_of_means():
     losses = {"rew": torch.tensor([1.0, 3.0]), "rep": torch.full((2, 2), 5.0)}
-    assert total_loss(losses).item() == pytest.approx(2.5)
-    with pytest.raises(AssertionError, match="clone"):
-        total_loss(losses | {"clone": torch.zeros(1)})
+    assert total_loss(losses, SCALES).item() == pytest.approx(2.5)
+
+
+def case(observation: str = "symbolic"):
+    """World model, actor-critic, a batch [2, 4] of random records and its start."""
+    model = WorldModel("symbolic", get_environment("crafter"), SMALL, generator=seeded())
+    critic = ActorCritic(model.features, 17, SMALL, generator=seeded(1))
+    lead, none = (2, 5), torch.zeros(2, 5, dtype=torch.bool)
+    records = {
+        "state": torch.randint(4, (*lead, 104), generator=seeded(2), dtype=torch.uint8),
+        "action": torch.randint(17, lead, generator=seeded(3)), "reward": torch.rand(lead, generator=seeded(4)),
+        "is_first": none, "is_last": none, "is_terminal": none,
+        "deter": torch.zeros(*lead, 64).half(), "stoch": torch.zeros(*lead, 8, dtype=torch.uint8),
+    }  # fmt: skip
+    return model, critic, *model.split_context(records)
+
+
+def whole(paths=None, generator=0):
+    model, critic, batch, start = case()
+    paths = paths(model) if paths else Paths.none(critic)
+    imagination = Imagination()
+    return critic, loss(
+        model, critic, imagination, batch, start,
+        paths=paths._replace(policy=critic.policy_step), horizon=3, entropy=3e-4, generator=seeded(generator),
+    )  # fmt: skip
+
+
+def test_the_whole_loss_has_every_name_of_the_scales_and_trains_everything_but_the_slow_critic():
+    critic, found = whole()
+    assert set(found.losses) == set(found.scales) == {*SCALES, "state"}
+    assert found.losses["policy"].shape == (8, 3) and found.losses["repval"].shape == (2, 3)
+    total_loss(found.losses, found.scales).backward()
+    assert all(p.grad is not None for _, p in critic.trainable())
+    assert all(p.grad is None for p in critic.slow_critic.parameters())
+
+
+def test_a_path_adds_terms_and_starts_and_must_name_what_it_adds():
+    seen_returns = []
+
+    def paths(scales):
+        def starts(_batch, seen, losses):
+            assert set(losses) == {"dyn", "rep", "rew", "con", "state"}
+            real = as_starts(seen)
+            more = type(real)(*(torch.cat([x, x[:2]]) for x in real))
+            return more, torch.cat([torch.ones(8), torch.zeros(2)])
+
+        def terms(batch, seen, returns):
+            seen_returns.append(returns)
+            return {"extra": seen.latent.deter.square().mean(-1)}
+
+        return lambda model: Paths(None, starts, terms, scales)
+
+    _, found = whole(paths({"extra": 0.5}))
+    assert found.scales["extra"] == 0.5 and found.losses["extra"].requires_grad
+    assert seen_returns[0].shape == (10, 3)
+    assert (found.losses["policy"][8:] == 0).all() and (found.losses["value"][8:] == 0).all()
+    with pytest.raises(AssertionError, match="extra"):
+        whole(paths({}))
 
 
 def test_policy_loss_closed_form():
     logits = torch.randn(2, 3, 4, generator=seeded())
-    log_probs = policy_log_probs(logits)
     decision = torch.tensor([[0, 1, 2], [3, 0, 1]])
     advantage, weight = torch.randn(2, 3, generator=seeded(1)), torch.rand(2, 3, generator=seeded(2))
-    loss, entropy = policy_loss(log_probs, decision, advantage, weight, ALL, 0.1)
+    found = policy_loss(logits, decision, advantage, weight, ALL, 0.1)
     for n in range(2):
         for i in range(3):
             p = logits[n, i].softmax(-1)
-            spread = -(p * p.log()).sum()
-            expected = -weight[n, i] * (p[decision[n, i]].log() * advantage[n, i] + 0.1 * spread)
-            assert loss[n, i].item() == pytest.approx(expected.item(), abs=1e-6)
-            assert entropy[n, i].item() == pytest.approx(spread.item(), abs=1e-6)
+            entropy = -(p * p.log()).sum()
+            expected = -weight[n, i] * (p[decision[n, i]].log() * advantage[n, i] + 0.1 * entropy)
+            assert found[n, i].item() == pytest.approx(expected.item(), abs=1e-6)
 
 
 def test_without_entropy_the_policy_still_gets_a_gradient_that_raises_good_decisions():
     logits = torch.zeros(1, 1, 3, requires_grad=True)
-    loss, _ = policy_loss(
-        policy_log_probs(logits), torch.tensor([[1]]), torch.tensor([[2.0]]), torch.ones(1, 1), ALL[:1, :1], 0.0
-    )
-    (grad,) = torch.autograd.grad(loss.sum(), logits)
+    found = policy_loss(logits, torch.tensor([[1]]), torch.tensor([[2.0]]), torch.ones(1, 1), ALL[:1, :1], 0.0)
+    (grad,) = torch.autograd.grad(found.sum(), logits)
     torch.testing.assert_close(-grad[0, 0], 2.0 * torch.tensor([-1 / 3, 2 / 3, -1 / 3]))
 
 
@@ -62,45 +129,38 @@ def test_the_policy_term_is_zero_where_the_actor_did_not_decide():
     logits = torch.randn(2, 3, 4, generator=seeded(), requires_grad=True)
     decides = torch.tensor([[True, False, False], [True, True, False]])
     decision = torch.tensor([[0, -1, -1], [3, 0, -1]])
-    loss, entropy = policy_loss(policy_log_probs(logits), decision, torch.ones(2, 3), torch.ones(2, 3), decides, 1.0)
-    assert (loss[~decides] == 0).all() and (entropy[~decides] == 0).all()
-    (grad,) = torch.autograd.grad(loss.sum(), logits)
+    found = policy_loss(logits, decision, torch.ones(2, 3), torch.ones(2, 3), decides, 1.0)
+    assert (found[~decides] == 0).all()
+    (grad,) = torch.autograd.grad(found.sum(), logits)
     assert (grad[~decides] == 0).all() and (grad[decides].abs().sum(-1) > 0).all()
 
 
 def test_advantage_and_weight_carry_no_gradient():
     advantage, weight = torch.ones(2, 3, requires_grad=True), torch.ones(2, 3, requires_grad=True)
-    log_probs = policy_log_probs(torch.zeros(2, 3, 4, requires_grad=True))
-    loss, _ = policy_loss(log_probs, torch.zeros(2, 3, dtype=torch.long), advantage, weight, ALL, 0.1)
-    assert torch.autograd.grad(loss.sum(), [advantage, weight], allow_unused=True) == (None, None)
+    logits, decision = torch.zeros(2, 3, 4, requires_grad=True), torch.zeros(2, 3, dtype=torch.long)
+    found = policy_loss(logits, decision, advantage, weight, ALL, 0.1)
+    assert torch.autograd.grad(found.sum(), [advantage, weight], allow_unused=True) == (None, None)
+
+
+def imagined_returns(reward, cont, value, is_decision):
+    return lambda_return(reward, cont, value, torch.where(is_decision, 0.95, 1.0))
 
 
 def test_imagined_returns_bootstrap_only_at_decisions():
     reward = torch.tensor([[0.0, 1.0, 2.0, 4.0]])
     cont, value = torch.full((1, 4), 0.9), torch.tensor([[50.0, 60.0, 70.0, 80.0]])
     inside = torch.tensor([[True, False, False, True]])
-    returns, reach = imagined_returns(reward, cont, value, inside)
     smdp = 1 + 0.9 * 2 + 0.81 * 4 + 0.729 * 80
-    assert returns[0, 0].item() == pytest.approx(smdp)
-    plain, _ = imagined_returns(reward, cont, value, torch.ones(1, 4, dtype=torch.bool))
+    # The last state's value ends the return either way.
+    assert imagined_returns(reward, cont, value, inside)[0, 0].item() == pytest.approx(smdp)
+    plain = imagined_returns(reward, cont, value, torch.ones(1, 4, dtype=torch.bool))
     one = 1 + 0.9 * (0.05 * 60 + 0.95 * (2 + 0.9 * (0.05 * 70 + 0.95 * (4 + 0.9 * 80))))
     assert plain[0, 0].item() == pytest.approx(one)
-    torch.testing.assert_close(reach, torch.tensor([[0.9, 0.81, 0.729, 0.6561]]))
+    torch.testing.assert_close(imagination_weights(cont), torch.tensor([[0.9, 0.81, 0.729, 0.6561]]))
 
 
 def test_a_start_in_a_terminal_state_weighs_almost_nothing():
-    cont = torch.tensor([[1e-4, 0.99, 0.99]])
-    _, reach = imagined_returns(torch.zeros(1, 3), cont, torch.zeros(1, 3), torch.ones(1, 3, dtype=torch.bool))
-    assert reach.max() <= 1e-4
-
-
-def test_value_loss_is_two_cross_entropies_and_its_targets_get_no_gradient():
-    logits = torch.zeros(2, 3, 255, requires_grad=True)
-    returns, slow = torch.ones(2, 3, requires_grad=True), torch.zeros(2, 3, requires_grad=True)
-    loss = value_loss(logits, BINS, returns, slow, torch.full((2, 3), 0.5))
-    torch.testing.assert_close(loss, torch.full((2, 3), math.log(255)))
-    grads = torch.autograd.grad(loss.sum(), [logits, returns, slow], allow_unused=True)
-    assert grads[0].abs().sum() > 0 and grads[1] is None and grads[2] is None
+    assert imagination_weights(torch.tensor([[1e-4, 0.99, 0.99]])).max() <= 1e-4
 
 
 def replay_case():
@@ -124,12 +184,16 @@ def test_replay_returns_bootstrap_with_imagined_returns_and_cut_at_last():
     assert dead[0, 1].item() == 0.0, "a death bootstraps nothing"
 
 
-def test_replay_value_loss_skips_last_steps_and_the_final_one():
+def test_replay_value_loss_is_two_cross_entropies_and_skips_last_steps_and_the_final_one():
     reward, boot, none = replay_case()
     last = none.clone()
     last[0, 1] = True
-    logits = torch.zeros(1, 4, 255, requires_grad=True)
-    loss = replay_value_loss(logits, BINS, torch.zeros(1, 4), boot, reward, last, none)
-    assert loss.shape == (1, 3) and loss[0, 1] == 0 and (loss[0, [0, 2]] > 11).all()
-    (grad,) = torch.autograd.grad(loss.sum(), logits)
-    assert grad[0, [1, 3]].abs().max() == 0 and grad[0, [0, 2]].abs().sum() > 0
+    critic = ActorCritic(40, 4, SMALL, generator=seeded())  # its logits are all 0: the cross-entropy is ln 255
+    features = torch.randn(1, 4, 40, generator=seeded(1), requires_grad=True)
+    torch.nn.init.normal_(critic.critic.out.weight, std=1e-4, generator=seeded(2))
+    batch = {"reward": reward, "is_last": last, "is_terminal": none}
+    found = replay_value_loss(critic, features, boot.requires_grad_(), batch)
+    assert found.shape == (1, 3) and found[0, 1] == 0
+    torch.testing.assert_close(found[0, [0, 2]], torch.full((2,), 2 * math.log(255)), rtol=1e-3, atol=0)
+    slope, untouched = torch.autograd.grad(found.sum(), [features, boot], allow_unused=True)
+    assert slope[0, [1, 3]].abs().max() == 0 and slope[0, [0, 2]].abs().sum() > 0 and untouched is None

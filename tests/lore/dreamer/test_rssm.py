@@ -6,7 +6,6 @@ import torch
 from lore.config import SIZES, Size
 from lore.dreamer.rssm import RSSM
 from lore.dreamer.types import Latent
-from lore.fast import kernels, recurrence, recurrence_cpu
 
 SMALL = Size(deter=64, hidden=8, classes=4, depth=4, units=16, stoch=6)
 
@@ -160,77 +159,3 @@ def test_table_sizes_observe_and_imagine(name):
         2,
         size.deter,
     )
-
-
-def test_the_filters_gradients_equal_those_of_the_same_steps_on_the_tape():
-    rssm = make()
-    tokens, action, first = sequence(rssm, 3, 5)
-    first[1, 2] = True
-    start, weight = random_latent(rssm, 3), torch.randn(3, 5, 6, 4, generator=seeded(7))
-    names = [n for n, _ in rssm.named_parameters() if not n.startswith("prior_net")]
-
-    def gradients(deter, stoch, logits):
-        loss = (deter * weight.flatten(2).repeat(1, 1, 3)[..., :64]).sum() + (stoch * weight).sum()
-        rssm.zero_grad()
-        (loss + (logits.log_softmax(-1) * weight).sum()).backward()
-        return [rssm.get_parameter(n).grad.clone() for n in names]
-
-    seen = rssm.observe(tokens, action, first, start, seeded(5))
-    ours = gradients(*seen.latent, seen.post_logits)
-    keep, taped = (~first).float().unsqueeze(-1), []
-    deter, stoch = start
-    for t in range(5):
-        deter = rssm.core(
-            deter * keep[:, t], stoch * keep[:, t, :, None], rssm.project_action(action[:, t], ~first[:, t])
-        )
-        hidden = rssm.post_norm(rssm.post_in(torch.cat([deter, tokens[:, t]], -1)))
-        logits = rssm.post_out(hidden).unflatten(-1, (6, 4))
-        probs = 0.99 * logits.softmax(-1) + 0.01 / 4
-        stoch = seen.latent.stoch[:, t].detach() + probs - probs.detach()
-        taped.append((deter, stoch, logits))
-    for name, one, other in zip(
-        names, ours, gradients(*(torch.stack(x, 1) for x in zip(*taped, strict=True))), strict=True
-    ):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_the_compiled_filter_gives_the_same_states_and_gradients_as_torch_operations(threads, monkeypatch):
-    rssm = make(dataclasses.replace(SMALL, hidden=16), tokens=10)
-    tokens, action, first = sequence(rssm, 12, 7)
-    first[3, 0] = first[1, 2] = first[7, 6] = True
-    start, weight = random_latent(rssm, 12), torch.randn(12, 7, 6, 4, generator=seeded(7))
-    with torch.no_grad():
-        for parameter in rssm.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=seeded(9))
-    names, found, before = [n for n, _ in rssm.named_parameters()], [], torch.get_num_threads()
-    monkeypatch.setattr(kernels, "_SHARED", 1)
-    try:
-        torch.set_num_threads(threads)
-        for how in (recurrence.CompiledFilter, recurrence._Filter):
-            monkeypatch.setattr(recurrence, "CompiledFilter", how)
-            rssm.zero_grad()
-            given = tokens.clone().requires_grad_()
-            seen = rssm.observe(given, action, first, start, seeded(5))
-            loss = (seen.latent.deter.square().sum() + (seen.latent.stoch * weight).sum()) * weight.mean()
-            (loss + (seen.post_logits.log_softmax(-1) * weight).sum() + seen.prior_logits.square().sum()).backward()
-            found.append([*seen.latent, seen.post_logits, given.grad, *(rssm.get_parameter(n).grad for n in names)])
-    finally:
-        torch.set_num_threads(before)
-    for name, one, other in zip(["deter", "stoch", "logits", "tokens", *names], *found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
-
-
-def test_the_compiled_filter_runs_where_rows_come_in_fours_and_keeps_a_bad_value_in_its_own_row(monkeypatch):
-    rssm, calls = make(), []
-    monkeypatch.setattr(
-        recurrence_cpu.loops, "forward", lambda *a, run=recurrence_cpu.loops.forward: calls.append(run(*a))
-    )
-    rssm.observe(*sequence(rssm, 3, 3), random_latent(rssm, 3), seeded(5))
-    assert not calls
-    tokens, action, first = sequence(rssm, 4, 3)
-    tokens[1, 1, 0] = float("nan")
-    seen = rssm.observe(tokens, action, first, random_latent(rssm, 4), seeded(5))
-    assert len(calls) == 1
-    bad = ~seen.post_logits.isfinite().flatten(2).all(-1)
-    assert bad[1, 1] and bad.sum() == bad[1].sum()

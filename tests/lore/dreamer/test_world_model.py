@@ -3,8 +3,8 @@ import torch
 
 from lore.config import Size
 from lore.dreamer.dists import categorical_kl, unimix_probs
-from lore.dreamer.losses import total_loss
-from lore.dreamer.optim import LaProp
+from lore.dreamer.losses import SCALES
+from lore.dreamer.optim import LaProp, total_loss
 from lore.dreamer.types import Observed
 from lore.dreamer.world_model import WorldModel, unpack_latent
 from lore_datasets.environments import Environment
@@ -130,7 +130,7 @@ def test_continue_label_is_zero_at_a_terminal_and_332_of_333_elsewhere_even_at_a
 def test_kl_terms_of_equal_logits_are_exactly_one_without_gradient():
     model = make()
     logits = torch.randn(2, 3, 8, 4, generator=seeded(), requires_grad=True)
-    losses, _ = model._dynamics_loss(Observed(model.rssm.initial(1), logits, logits))
+    losses, _ = model.kl_losses(Observed(model.rssm.initial(1), logits, logits))
     assert torch.equal(losses["dyn"], torch.ones(2, 3)) and torch.equal(losses["rep"], torch.ones(2, 3))
     (grad,) = torch.autograd.grad(losses["dyn"].sum() + losses["rep"].sum(), logits)
     assert grad.abs().max() == 0
@@ -143,7 +143,7 @@ def test_free_nats_clamp_the_sum_over_the_categoricals():
     kl = categorical_kl(unimix_probs(post), unimix_probs(prior))
     per_categorical = kl.item() / 8
     assert per_categorical < 1 < kl.item(), "the case must tell the two readings apart"
-    losses, _ = model._dynamics_loss(Observed(model.rssm.initial(1), post, prior))
+    losses, _ = model.kl_losses(Observed(model.rssm.initial(1), post, prior))
     torch.testing.assert_close(losses["dyn"], kl)
 
 
@@ -151,7 +151,7 @@ def test_dyn_and_rep_send_their_gradient_to_their_own_side():
     model = make()
     post = (3 * torch.randn(2, 3, 8, 4, generator=seeded(1))).requires_grad_()
     prior = (3 * torch.randn(2, 3, 8, 4, generator=seeded(2))).requires_grad_()
-    losses, _ = model._dynamics_loss(Observed(model.rssm.initial(1), post, prior))
+    losses, _ = model.kl_losses(Observed(model.rssm.initial(1), post, prior))
     dyn = torch.autograd.grad(losses["dyn"].sum(), [post, prior], allow_unused=True, retain_graph=True)
     rep = torch.autograd.grad(losses["rep"].sum(), [post, prior], allow_unused=True)
     assert dyn[0] is None and dyn[1].abs().sum() > 0
@@ -222,7 +222,7 @@ def test_one_fixed_batch_can_be_learned_by_heart(observation, reconstruction):
     for _ in range(220):
         losses, _, _ = model.loss(batch, start, generator)
         optim.zero_grad()
-        total_loss(losses).backward()
+        total_loss(losses, {**SCALES, reconstruction: 1.0}).backward()
         optim.step()
         first = first or losses[reconstruction].mean().item()
     mean = {name: value.mean().item() for name, value in losses.items()}

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from lore.advice.source import AdviceSource
+from lore.advice.types import AdviceBatch
 from lore.config import load_config
-from lore.dreamer.types import AdviceBatch
 from lore.envs.crafter.adapter import CrafterEnv
 from lore.gate.gate import Gate
 from lore.gate.trust import Trust

@@ -24,7 +24,8 @@ def imagined(options: bool) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     agent = Agent(config, ENV, 2, generator)
     model, actor = agent.world_model, agent.actor_critic.actor
-    pays = (model.bins - 1.0).abs().argmin()
+    bins = model.reward.bins
+    pays = (bins - 1.0).abs().argmin()
     with torch.no_grad():
         model.reward.out.bias[pays] = 60.0
         model.cont.out.weight.zero_()
@@ -37,8 +38,12 @@ def imagined(options: bool) -> torch.Tensor:
     learner.set_slots(np.array([0, 1]))
     size = model.size
     stoch = torch.nn.functional.one_hot(torch.zeros(64, size.stoch, dtype=torch.int64), size.classes).float()
-    dreams = learner._imagine(Latent(torch.zeros(64, size.deter), stoch), {}, {})
-    return dreams.returns[:, 0] / model.bins[pays]
+    starts = Latent(torch.zeros(64, size.deter), stoch)
+    lam = LAMBDA if agent.heads is None else 1.0
+    found = agent.imagination.imagine_and_judge(
+        model, agent.actor_critic, learner.policy(), starts, HORIZON, generator, lam
+    )  # fmt: skip
+    return found.returns[:, 0] / bins[pays]
 
 
 def test_while_the_critic_knows_nothing_an_option_is_worth_what_the_same_steps_are_worth_one_by_one():

@@ -76,24 +76,21 @@ def test_stopping_and_resuming_ends_bit_equal_to_the_undisturbed_run(tmp_path, a
     assert read_jsonl(tmp_path / "straight" / "episodes.jsonl") == read_jsonl(tmp_path / "pieces" / "episodes.jsonl")
 
 
-def plain_losses(run: Training, records: dict) -> torch.Tensor:
-    """One update of a plain DreamerV3 learner, written out: no path, no hook."""
-    from lore.dreamer.actor_critic import imagination_loss, imagine, replay_loss
-    from lore.dreamer.losses import total_loss
-    from lore.dreamer.types import Latent
+def plain_update(run: Training, records: dict) -> None:
+    """One update of DreamerV3 alone: no path, no hook."""
+    from lore.dreamer.losses import Paths, loss
 
     agent, generator, train = run.policy.agent, run.learner.generator, run.config.train
     model, critic = agent.world_model, agent.actor_critic
     batch, start = model.split_context({k: torch.from_numpy(v) for k, v in records.items() if k != "indices"})
-    losses, seen, _ = model.loss(batch, start, generator)
-    latent = Latent(*(x.detach().flatten(0, 1) for x in seen.latent))
-    imagined = imagine(model, critic.policy_step, latent, train.horizon, generator)
-    with torch.no_grad():
-        reward, cont = model.predict(imagined.features)
-    more, returns, _ = imagination_loss(critic, imagined, reward, cont, entropy=train.entropy)
-    losses |= more
-    losses |= replay_loss(critic, seen.latent.features(), returns[:, 0].view(batch["reward"].shape), batch)
-    return total_loss(losses)
+    found = loss(
+        model, critic, agent.imagination, batch, start,
+        paths=Paths.none(critic), horizon=train.horizon, entropy=train.entropy, generator=generator,
+    )  # fmt: skip
+    run.learner.optimiser.zero_grad()
+    agent.imagination.backward(found.losses, found.scales)
+    run.learner.optimiser.step()
+    critic.update_slow()
 
 
 def test_with_every_path_off_the_learner_is_bit_equal_to_the_plain_learner(tmp_path, advice):
@@ -116,11 +113,7 @@ def test_with_every_path_off_the_learner_is_bit_equal_to_the_plain_learner(tmp_p
             batches = [run.replay.sample(run.config.train.sequences) for run in runs]
             assert all(np.array_equal(batches[0][k], batches[1][k]) for k in batches[0])
             runs[0].learner.update(batches[0])
-            plain = runs[1]
-            plain.learner.optimiser.zero_grad()
-            plain_losses(plain, batches[1]).backward()
-            plain.learner.optimiser.step()
-            plain.policy.agent.actor_critic.update_slow()
+            plain_update(runs[1], batches[1])
     states = [run.policy.agent.state_dict() for run in runs]
     assert set(states[0]) == set(states[1])
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())

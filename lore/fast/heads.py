@@ -1,0 +1,142 @@
+"""Heads as one compiled call each: a tile of rows passes all layers while the weights fit the second cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lore.dreamer.dists import twohot_weights
+from lore.dreamer.nets import Head, TwoHotHead
+from lore.fast import kernels_cpu, kernels_head
+from lore.fast.accelerate import CACHED
+from lore.fast.packing import fits, packed, raw
+from lore.fast.parallel import run_shared, run_summed
+
+__all__ = ["CompiledHead", "CompiledTwoHotHead"]
+
+
+class CompiledHead(Head):
+    """:class:`lore.dreamer.nets.Head` as one compiled call, forward and back."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., inputs] -> float32 [..., outputs]."""
+        if _is_time_major(x):
+            return self(x.transpose(0, 1)).transpose(0, 1)
+        if not self._fits(x):
+            return super().forward(x)
+        pairs: Any = zip(self.mlp.linears, self.mlp.norms, strict=True)
+        layers = [tensor for linear, norm in pairs for tensor in (linear.weight, linear.bias, norm.scale)]
+        tensors = (*layers, self.out.weight, self.out.bias)
+        rows = x.reshape(-1, x.shape[-1])
+        if torch.is_grad_enabled():
+            out = _Head.apply(self, rows, *tensors)
+        else:
+            out = _forward(self, rows, tensors, False)[0]
+        return out.view(*x.shape[:-1], -1)
+
+    def _fits(self, x: Tensor) -> bool:
+        inputs, units = x.shape[-1], self.mlp.units
+        return len(self.mlp.linears) > 0 and fits(x) and not (inputs % 8 or units % 8) and inputs * units <= CACHED
+
+
+class CompiledTwoHotHead(CompiledHead, TwoHotHead):
+    """:class:`lore.dreamer.nets.TwoHotHead` with its distribution in compiled loops too."""
+
+    def mean(self, logits: Tensor) -> Tensor:
+        """Expected value [...] of logits [..., BINS], without gradient."""
+        if _is_time_major(logits):
+            return self.mean(logits.transpose(0, 1)).transpose(0, 1)
+        rows = logits.detach().float().flatten(0, -2).contiguous()
+        out = torch.empty(len(rows))
+        run_shared(kernels_cpu.twohot_mean, len(rows), rows.numel(), rows.numpy(), self.bins.numpy(), out.numpy())
+        return out.view(logits.shape[:-1])
+
+    def loss(self, logits: Tensor, *targets: Tensor) -> Tensor:
+        """Sum [...] of the cross-entropies of logits [..., BINS] to targets [...]."""
+        if _is_time_major(logits):
+            return self.loss(logits.transpose(0, 1), *(t.transpose(0, 1) for t in targets)).transpose(0, 1)
+        wanted = torch.stack([target.detach().flatten() for target in targets])
+        return _TwoHotLoss.apply(logits.float().flatten(0, -2), self.bins, wanted).view(logits.shape[:-1])
+
+
+def _is_time_major(x: Tensor) -> bool:
+    return x.dim() == 3 and not x.is_contiguous() and x.transpose(0, 1).is_contiguous()
+
+
+class _TwoHotLoss(torch.autograd.Function):
+    """Sum of two-hot cross-entropies of one set of logits [R, BINS] to several targets [n, R]."""
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, bins: Tensor, targets: Tensor) -> Tensor:
+        below, weight = (x.contiguous() for x in twohot_weights(targets, bins))
+        logits = logits.detach().contiguous()
+        loss, total = torch.empty(len(logits)), torch.empty(len(logits))
+        arrays = [x.numpy() for x in (logits, below, weight, loss, total)]
+        run_shared(kernels_cpu.twohot_loss, len(logits), logits.numel(), *arrays)
+        ctx.save_for_backward(logits, total, below, weight)
+        return loss
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # type: ignore[override]
+        logits, out = ctx.saved_tensors[0], torch.empty(ctx.saved_tensors[0].shape)
+        arrays = [x.numpy() for x in (grad.contiguous(), *ctx.saved_tensors, out)]
+        run_shared(kernels_cpu.twohot_loss_back, len(logits), logits.numel(), *arrays)
+        return out, None, None
+
+
+def _padded(x: Tensor) -> Tensor:
+    return F.pad(x.detach(), (0, -x.shape[-1] % 8))
+
+
+def _weights(owner: Any, tensors: Sequence[Tensor]) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """A head's parameters with weights [inputs, outputs], and its weights [outputs, inputs]; outputs padded."""
+
+    def pack() -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+        *layers, weight, bias = (t.detach() for t in tensors)
+        forms = [v.t().contiguous() if i % 3 == 0 else v for i, v in enumerate(layers)]
+        last = _padded(weight.t())
+        there = tuple(raw(v) for v in (*forms, last, _padded(bias)))
+        return there, tuple(raw(v) for v in (*layers[::3], last.t().contiguous()))
+
+    return packed(owner, tensors, pack)
+
+
+def _forward(owner: Any, x: Tensor, tensors: Sequence[Tensor], keeps: bool) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """The output, and with ``keeps`` what the way back needs: [layers, R, units] before the norms, 1 / rms."""
+    (weights, _), rows, units = _weights(owner, tensors), len(x), len(tensors[1])
+    outputs, many = len(tensors[-1]), len(tensors) // 3 * rows if keeps else 0
+    out = torch.empty(rows, outputs)
+    before, inverse = np.empty(many * units, np.float32), np.empty(many, np.float32)
+    arrays = (raw(x.contiguous()), x.shape[1], units, weights, outputs, raw(out), before, inverse)
+    run_shared(kernels_head.forward, rows, rows * units, *arrays)
+    return out, before, inverse
+
+
+class _Head(torch.autograd.Function):
+    """The compiled head with gradients."""
+
+    @staticmethod
+    def forward(ctx, owner: Any, x: Tensor, *tensors: Tensor) -> Tensor:
+        out, ctx.before, ctx.inverse = _forward(owner, x, tensors, True)
+        ctx.owner = owner
+        ctx.save_for_backward(x, *tensors)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # type: ignore[override]
+        x, *tensors = ctx.saved_tensors
+        weights, turned = _weights(ctx.owner, tensors)
+        (rows, inputs), units, outputs = x.shape, len(tensors[1]), len(tensors[-1])
+        out, sizes = torch.empty(x.shape if ctx.needs_input_grad[1] else 0), [len(v) for v in weights]
+        arrays = (raw(grad.contiguous()), raw(x.contiguous()), inputs, units, weights, turned, outputs)
+        kept = (ctx.before, ctx.inverse, raw(out))
+        sums = run_summed(kernels_head.backward, rows, rows * units, sum(sizes), *arrays, *kept)
+        *layers, weight, bias = sums.split(sizes)
+        found = [v.view(-1, units).t().contiguous() if i % 3 == 0 else v for i, v in enumerate(layers)]
+        last = weight.view(units, -1)[:, :outputs].t().contiguous()
+        return None, out if len(out) else None, *found, last, bias[:outputs]
