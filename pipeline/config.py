@@ -87,7 +87,7 @@ class AskConfig:
     batch: Literal["off", "inline", "file"] = "off"
     """Batch jobs of the ``gemini`` backend (half the price, within a day): requests inside the job, or as a file."""
     max_cost: float = 0.0
-    """Stop before the question that could exceed this many US dollars in all; 0 sets no limit."""
+    """Stop before the question that could bring all that the journal has paid over so many US dollars; 0: no limit."""
     max_requests: int = 0
     """Stop before one request more than this; 0 sets no limit. Answers from the journal do not count."""
     shard: int = 256
@@ -102,12 +102,18 @@ class AskConfig:
     """Tokens, read and written, that a service is asked for in any minute at most; 0 sets no limit."""
     retries: int = 2
     """Times a question is asked again after a failure or an answer that cannot be used."""
+    max_unusable: int = 20
+    """Stop after so many answers in a row that cannot be used, with the reason; 0 sets no limit."""
+    thinking_tokens: int = -1
+    """Tokens that a model may think before it answers, beside the answer's own; -1: none where it can do without."""
     dropped: float = 0.25
     """Share of the answers that the ``degraded`` control drops."""
     wrong: float = 0.25
     """Share of the answers that the ``degraded`` control replaces by a random choice."""
     allow_mixed_models: bool = False
     """Let answers of several model versions into one dataset version."""
+    allow_mixed_advisers: bool = False
+    """Let several advisers into one dataset."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}|[A-Za-z_][\w.]{0,99}:[A-Za-z_]\w{0,59}", self.backend, re.ASCII):
@@ -126,6 +132,8 @@ class AskConfig:
                 "requests_per_minute": (0, 10_000_000),
                 "tokens_per_minute": (0, _INF),
                 "retries": (0, 10),
+                "max_unusable": (0, _INF),
+                "thinking_tokens": (-1, 1_000_000),
                 "dropped": (0.0, 1.0),
                 "wrong": (0.0, 1.0),
             },

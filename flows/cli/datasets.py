@@ -43,7 +43,9 @@ def _rows(manifest: Manifest) -> int:
 
 
 def _adviser(manifest: Manifest) -> str:
-    return _safe(manifest.provenance.get("adviser") or manifest.provenance.get("backend") or "")
+    from lore_datasets.store.advisers import advisers_of
+
+    return _safe(advisers_of(manifest))
 
 
 def list_datasets(root: Path | None = None, json: bool = False) -> int:
@@ -68,7 +70,8 @@ def list_datasets(root: Path | None = None, json: bool = False) -> int:
         for manifest in survey.manifests:
             found.append({
                 "ref": str(ref_of(manifest)), "kind": manifest.kind, "rows": _rows(manifest),
-                "adviser": _adviser(manifest), "created": manifest.created[:19], "message": manifest.message,
+                "adviser": _adviser(manifest), "rounds": manifest.provenance.get("rounds", []),
+                "created": manifest.created[:19], "message": manifest.message,
                 "current": manifest.version == survey.current,
             })  # fmt: skip
     if json:
@@ -83,12 +86,13 @@ def list_datasets(root: Path | None = None, json: bool = False) -> int:
         return 0
     width = max(len(row["ref"]) for row in found)
     newest = set({row["ref"].partition("@")[0]: row["ref"] for row in found}.values())
-    print(f"{'dataset':<{width}}  {'kind':<13}{'rows':>8}  {'adviser':<10}made")
+    by = min(max(len("adviser"), *(len(row["adviser"]) for row in found)), 40)
+    print(f"{'dataset':<{width}}  {'kind':<13}{'rows':>8}  {'adviser':<{by}} made")
     for row in found:
         made = _safe(row["created"]).replace("T", " ")
         back = row["current"] and row["ref"] not in newest
         note = "  <- rolled back to this one" if back else ""
-        print(f"{row['ref']:<{width}}  {row['kind']:<13}{row['rows']:>8,}  {row['adviser'][:9]:<10}{made}{note}")
+        print(f"{row['ref']:<{width}}  {row['kind']:<13}{row['rows']:>8,}  {row['adviser'][:by]:<{by}} {made}{note}")
     return 0
 
 
@@ -128,7 +132,7 @@ def show(
         _dump(found)
         return 0
     manifest = found["manifest"]
-    for title, text in _about(found).items():
+    for title, text in _about(found, store.manifest(found["ref"])).items():
         print(textwrap.fill(f"{title:<12} {text}", 118, subsequent_indent=" " * 13, break_on_hyphens=False))
     print("arrays")
     width = max((len(path) for path in manifest["arrays"]), default=0)
@@ -139,8 +143,10 @@ def show(
     return 0
 
 
-def _about(found: dict[str, Any]) -> dict[str, str]:
+def _about(found: dict[str, Any], whole: Manifest) -> dict[str, str]:
     """What ``show`` says of a version before its arrays, by title."""
+    from lore_datasets.store.advisers import rounds_of
+
     manifest = found["manifest"]
     lines = {
         "dataset": found["ref"],
@@ -153,8 +159,10 @@ def _about(found: dict[str, Any]) -> dict[str, str]:
         "skills": ", ".join(manifest["skills"]) or "none",
     }
     about = dict(manifest["provenance"])
-    for known in ("round_counts", "system_prompts"):  # the counts of the last round, and the texts: see --json
+    for known in ("round_counts", "system_prompts", "rounds"):  # the last round's counts, and the texts: see --json
         about.pop(known, None)
+    rounds = [f"{i}. {each}" for i, each in enumerate(rounds_of(whole), 1)]
+    lines["advised by"] = _safe("; ".join(rounds)) or "nobody"
     templates = about.pop("templates", {}) if isinstance(about.get("templates"), dict) else {}
     told = [(kind, template) for kind, template in sorted(templates.items()) if isinstance(template, dict)]
     prompts = [f"{_safe(k)} v{_safe(t.get('version'))} {_safe(t.get('sha256'))[:12]}" for k, t in told]

@@ -69,7 +69,8 @@ def advise(job: Advice, dry_run: bool = False, prefect: bool = False) -> int:
         price = "unknown price" if found.price_usd is None else f"{found.price_usd:.2f} USD"
         print(
             f"{found.adviser}: {found.questions:,} questions, {found.new:,} not asked before: at most "
-            f"{found.tokens_in:,} tokens in, {found.tokens_out:,} out, {price}, about {clock(found.seconds)}"
+            f"{found.tokens_in:,} tokens in, {found.tokens_out:,} out, {price}, about {clock(found.seconds)}; "
+            f"paid so far {found.paid_usd:.4f} USD"
         )
         return 0
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flows.config import AdviceJob, CollectJob
 from flows.jobs.phases import hold
 from flows.terminal import current
-from lore_datasets.errors import BadInput, NotFound
+from lore_datasets.errors import BadInput, NotFound, ServiceError
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from lore_datasets.exchange.shipped import ShippedStore
     from lore_datasets.types import ArtifactRef
     from pipeline.llm.base import LLM
+    from pipeline.llm.journal.journal import Journal
     from pipeline.rounds.advise import DryRun
+    from pipeline.rounds.ask import ShardResult
+    from pipeline.rounds.round import Round
 
 __all__ = ["advise_states", "coverage", "distil_model", "estimate", "play_states", "report_advice"]
 
@@ -164,36 +167,69 @@ def advise_states(job: AdviceJob, wrap: Wrap | None = None) -> ArtifactRef:
     When all of them are known, the newest version is returned as it is. ``wrap`` stands around every shard that has to
     be asked, where a flow makes a task of it. One run at a time per dataset: Busy otherwise.
     """
-    from flows.jobs.shards import answer_shards
-    from flows.jobs.skill_trials import SkillTrials
     from pipeline.llm import backend_from
     from pipeline.llm.journal.journal import Journal
-    from pipeline.rounds.advise import commit_round, prepare
+    from pipeline.rounds.commit import commit_round
+    from pipeline.rounds.mixing import refuse_mixed
 
-    store, source, environment, states, settings = _asked(job)
-    if not len(states) or _is_made(store, job.dataset, source, settings):
-        ref = store.resolve(job.dataset)
-        current().say(f"  every selected state is advised in {ref} already: nothing to ask")
-        return ref
-    path = _journal(job, store)
-    with (
-        hold(path.with_name(f"{path.name}.asking") / job.dataset),
-        Journal(path) as journal,
-        current().bar("ask", len(states)) as bar,
-    ):
-        llm = backend_from(job.ask, environment, job.advise.seed, journal)
-        trial, asked = SkillTrials(environment, job.advise.seed), _revisions(job)
-        with _cluster(job, llm) as client:
-            now = prepare(states, environment, llm, store, job.dataset, settings, journal, trial=trial, revisions=asked)
-            done = 0
+    path = _journal(job, _store())
+    with hold(path.with_name(f"{path.name}.asking") / job.dataset):
+        store, source, environment, states, settings = _asked(job)
+        with Journal(path) as journal:
+            llm = backend_from(job.ask, environment, job.advise.seed, journal)
+            refuse_mixed(store, job.dataset, llm.name, job.ask.allow_mixed_advisers)
+            if not len(states) or _is_made(store, job.dataset, source, settings):
+                return _known_already(store, job.dataset, llm)
+            now, results = _ask_all(job, llm, store, environment, states, settings, journal, wrap)
+            ref = commit_round(now, results, store, job.dataset, parents=[source])
+            before, after = now.budget.paid_before, journal.paid()
+            asked = now.first.stats.asked + sum(result.stats.asked for result in results)
+            current().say(
+                f"  asked {asked:,} questions for {after - before:.4f} USD; paid in all {after:.4f} USD, "
+                f"{before:.4f} USD before ({path})"
+            )
+            return ref
 
-            def on_done(count: int) -> None:
-                nonlocal done
-                done += count
-                bar.update(done, len(states))
 
-            results = answer_shards(now, job, on_done, client, wrap)
-        return commit_round(now, results, store, job.dataset, parents=[source])
+def _known_already(store: ShippedStore, name: str, llm: LLM) -> ArtifactRef:
+    """The newest version, said with who advised it; UsageError when the adviser that was named lacks its key."""
+    from lore_datasets.store.advisers import advisers_of
+
+    ref = store.resolve(name)
+    try:
+        llm.capabilities.check()
+    except ServiceError as error:
+        current().say(f"  note: {error.message}")
+    by = advisers_of(store.manifest(ref)) or "nobody"
+    current().say(f"  every selected state is advised in {ref} already, by {by}: nothing to ask {llm.name}")
+    return ref
+
+
+def _ask_all(
+    job: AdviceJob,
+    llm: LLM,
+    store: ShippedStore,
+    environment: Environment,
+    states: Any,
+    settings: Any,
+    journal: Journal,
+    wrap: Wrap | None,
+) -> tuple[Round, list[ShardResult]]:
+    """(the round, what its shards gave), with a bar."""
+    from flows.jobs.shards import answer_shards
+    from flows.jobs.skill_trials import SkillTrials
+    from pipeline.rounds.advise import prepare
+
+    trial, asked, done = SkillTrials(environment, job.advise.seed), _revisions(job), 0
+    with current().bar("ask", len(states)) as bar, _cluster(job, llm) as client:
+        now = prepare(states, environment, llm, store, job.dataset, settings, journal, trial=trial, revisions=asked)
+
+        def on_done(count: int) -> None:
+            nonlocal done
+            done += count
+            bar.update(done, len(states))
+
+        return now, answer_shards(now, job, on_done, client, wrap)
 
 
 def _cluster(job: AdviceJob, llm: LLM) -> AbstractContextManager[Client | None]:
@@ -221,7 +257,7 @@ def estimate(job: AdviceJob) -> DryRun:
 
     store, _, environment, states, settings = _asked(job)
     if not len(states):
-        return DryRun(0, 0, 0, 0, 0.0, 0.0, job.ask.backend)
+        return DryRun(0, 0, 0, 0, 0.0, 0.0, job.ask.backend, 0.0)
     path = _journal(job, store)
     with Journal(path if path.exists() else ":memory:") as journal:
         llm = backend_from(job.ask, environment, job.advise.seed, journal)

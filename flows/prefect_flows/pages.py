@@ -27,7 +27,9 @@ def _cost(cost: Mapping[str, Any]) -> str:
         f"{cost.get('requests', 0):,.0f} answers ({cost.get('asked_now', 0):,.0f} asked now, the rest from the journal)"
     )
     tokens = f"{cost.get('tokens_in', 0):,.0f} tokens in, {cost.get('tokens_out', 0):,.0f} out"
-    return f"{asked}; {tokens}; {cost.get('price_usd', 0.0):.4f} USD"
+    before, after = cost.get("journal_usd_before", 0.0), cost.get("journal_usd_after", 0.0)
+    paid = f"the journal had paid {before:.4f} USD before, {after:.4f} after"
+    return f"{asked}; {tokens}; {cost.get('price_usd', 0.0):.4f} USD; {paid}"
 
 
 def _manifest(ref: str) -> Any:
@@ -50,12 +52,13 @@ def advice_page(made: Mapping[str, str]) -> str:
     """Of an advice version: what it holds, cost, and the quality of its answers as a table."""
     from flows.jobs.tasks import coverage
     from lore_datasets.exchange.shipped import ShippedStore
+    from lore_datasets.store.advisers import advisers_of
 
     ref = made["advice"]
     manifest = _manifest(ref)
     rows: dict[str, object] = {
         "version": f"`{ref}`", "advice model": f"`{made['model']}`" if "model" in made else "none",
-        "adviser": manifest.provenance.get("adviser", ""), "rows": f"{manifest.counts.get('rows', 0):,}",
+        "advisers": advisers_of(manifest), "rows": f"{manifest.counts.get('rows', 0):,}",
         "rounds": manifest.counts.get("rounds", 1), "cost of the last round": _cost(manifest.cost),
         "parents": ", ".join(f"`{p}`" for p in manifest.parents),
     }  # fmt: skip

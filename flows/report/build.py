@@ -15,6 +15,7 @@ from flows.report.frames import sample_frames
 from flows.report.read import RunData, read_run, success_rates
 from lore.training.metrics import crafter_score
 from lore_datasets.atomic import write_text
+from lore_datasets.store.advisers import advisers_of
 
 if TYPE_CHECKING:
     from lore_datasets.advice import AdviceData
@@ -238,7 +239,7 @@ def _dataset(advice: AdviceData | None) -> dict[str, Any] | None:
     if advice is None:
         return None
     manifest = advice.manifest
-    adviser = str(manifest.provenance.get("adviser") or manifest.provenance.get("backend") or "unknown")
+    adviser = advisers_of(manifest) or "unknown"
     flat = lambda body: ", ".join(f"{k} {v}" for k, v in sorted(_flat(body).items())) or "–"  # noqa: E731
     card = [
         ("reference", f"{advice.ref.name}@v{advice.ref.version}#{advice.ref.digest}"),

@@ -69,6 +69,7 @@ def backend_from(
         options |= {"model": ask.model} if ask.model else {}
     if ask.backend in ("gemini", "openai"):
         options |= {"concurrency": ask.concurrency} | ({"base_url": ask.base_url} if ask.base_url else {})
+        options |= {"thinking": ask.thinking_tokens}
         options |= {"requests_per_minute": ask.requests_per_minute, "tokens_per_minute": ask.tokens_per_minute}
     if (ask.backend == "rules" or ":" in ask.backend) and environment is not None:
         options = {"environment": environment}

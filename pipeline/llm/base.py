@@ -74,9 +74,10 @@ class Response:
         price_usd: price of this call; 0 for what runs here.
         probabilities: one number per option of the prompt (sums to 1), where the backend exposes letter probabilities.
         confidence: 0..1 beside ``probabilities``, where the backend gives one; else their entropy decides.
-        finish: ``stop``, ``length``, ``blocked`` or ``error``.
+        finish: ``stop``, ``length``, ``blocked``, ``error``, or ``leaked`` for one that held a key and was dropped.
         error: None, or what went wrong in one line without secrets.
-        status: HTTP status of a failure, where a server gave one.
+        status: HTTP status of a failure, where a server gave one; 401 for a key that is refused.
+        tokens_cached: those of ``tokens_in`` that the service had read before and charges less for.
     """
 
     text: str
@@ -90,6 +91,7 @@ class Response:
     error: str | None = None
     confidence: float | None = None
     status: int = 0
+    tokens_cached: int = 0
 
 
 def response_from(body: Mapping[str, Any]) -> Response:
@@ -117,6 +119,10 @@ def _always(prompt: Prompt) -> bool:
     return True
 
 
+def _ready() -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class Capabilities:
     """What an adviser can be asked and how; the defaults are those of a plain function that answers any question.
@@ -137,6 +143,7 @@ class Capabilities:
         about: what is known of the model beside its name, such as its licence; goes into provenance and card.
         estimate: highest price of a question in US dollars, for limits on cost; None where no price is known.
         has_answer: whether asking this question again can have an answer.
+        check: raises what is missing before a question can be asked: UsageError for a key, ServiceError for a server.
     """
 
     kinds: tuple[str, ...] = KINDS
@@ -156,6 +163,7 @@ class Capabilities:
     about: Mapping[str, Any] = field(default_factory=dict)
     estimate: Callable[[Prompt], float] | None = _free
     has_answer: Callable[[Prompt], bool] = _always
+    check: Callable[[], None] = _ready
 
     def seconds(self, questions: int, tokens: int) -> float:
         """Least time that so many questions and tokens take, by speed and by the limits per minute."""

@@ -24,15 +24,19 @@ def price_date() -> str:
     return _table()["as_of"]
 
 
-def price(model: str, tokens_in: int, tokens_out: int, *, batch: bool = False) -> float:
-    """US dollars for one question to ``model`` (a listed name, version suffix allowed); ConfigError when unlisted."""
+def price(model: str, tokens_in: int, tokens_out: int, *, cached: int = 0, batch: bool = False) -> float:
+    """US dollars for one question to ``model`` (a listed name, version suffix allowed); ConfigError when unlisted.
+
+    ``cached`` of ``tokens_in`` were read before and cost what the list says for those, in a batch job too.
+    """
     models = _table()["models"]
     listed = [name for name in models if model == name or model.startswith((f"{name}-", f"{name}@"))]
     if not listed:
         raise ConfigError(f"no price is known for model {shown(model)!r}", hint=f"listed: {', '.join(models)}")
     row = models[max(listed, key=len)]
-    dollars = (tokens_in * row["in"] + tokens_out * row["out"]) / 1e6
-    return dollars / 2 if batch else dollars
+    cached = min(cached, tokens_in)
+    dollars = ((tokens_in - cached) * row["in"] + tokens_out * row["out"]) * (0.5 if batch else 1.0)
+    return (dollars + cached * row["cached"]) / 1e6
 
 
 def estimate_tokens(prompt: Prompt) -> tuple[int, int]:

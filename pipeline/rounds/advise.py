@@ -132,7 +132,8 @@ def advise_shard(now: Round, shard: Sequence[int], stop: Stop = never) -> ShardR
 class DryRun:
     """What a round would take: questions in all, those not yet in the journal, and for these tokens, dollars, seconds.
 
-    ``price_usd`` is None where the adviser has no known price. Questions that follow from new skills are not foreseen.
+    ``price_usd`` is None where the adviser has no known price; ``paid_usd`` is what the journal has paid so far.
+    Questions that follow from new skills are not foreseen.
     """
 
     questions: int
@@ -142,6 +143,7 @@ class DryRun:
     price_usd: float | None
     seconds: float
     adviser: str
+    paid_usd: float
 
 
 def dry_run(
@@ -170,7 +172,9 @@ def dry_run(
     tokens = np.array([estimate_tokens(prompt) for prompt in new], np.int64).reshape(-1, 2).sum(0)
     dollars = None if known.estimate is None else sum(map(known.estimate, new))
     seconds = known.seconds(len(new), int(tokens.sum()))
-    return DryRun(len(keyed), len(new), int(tokens[0]), int(tokens[1]), dollars, seconds, adviser.name)
+    return DryRun(
+        len(keyed), len(new), int(tokens[0]), int(tokens[1]), dollars, seconds, adviser.name, now.budget.paid_before
+    )
 
 
 def explain(data: AdviceData, row: int) -> str:

@@ -61,10 +61,21 @@ def ask(
     """Ask, parse, and ask again what failed or could not be used (``retries`` times); one Asked per prompt, in order.
 
     A question whose answer could not be used is asked again in other words, one that failed in the same words: so a
-    later run finds the answer of the second attempt under the same key. ``names`` are all goals and actions that an
+    later run finds the answer of the second attempt under the same key. An answer that was cut at its length limit, or
+    held a key, is not asked for again: it would end the same way. ``names`` are all goals and actions that an
     answer may name. Answers, rejects and counts are added to ``result``. Stopped as soon as ``stop()`` is True.
     """
     out: list[Asked | None] = [None] * len(prompts)
+    read: dict[str, Advice | AnswerError] = {}
+
+    def judge(key: str, prompt: Prompt, response: Response) -> str:
+        try:
+            read[key] = parse(response, prompt, names)
+        except AnswerError as error:
+            read[key] = error
+            return error.message
+        return ""
+
     unusable = [0] * len(prompts)
     todo = list(range(len(prompts)))
     for attempt in range(1 if llm.capabilities.answers_once else retries + 1):
@@ -73,26 +84,39 @@ def ask(
             can = [llm.capabilities.has_answer(prompt) for prompt in asked]
             asked, todo = list(compress(asked, can)), list(compress(todo, can))
         keys = journal.keys(llm, asked)
-        responses = journal.ask(llm, asked, budget=budget, stats=result.stats, keys=keys, stop=stop)
+        read.clear()  # what failed is asked again under the same key
+        responses = journal.ask(llm, asked, budget=budget, stats=result.stats, keys=keys, stop=stop, judge=judge)
         for kind, n in Counter([prompt.kind for prompt in asked]).items():
             result.counts[f"questions.{kind}"] += n
         left = []
         for i, key, prompt, response in zip(todo, keys, asked, responses, strict=True):
             result.answers.append((key, prompt, response))
             where = f"{prompt.kind} {key[:12]}"
-            try:
-                out[i] = Asked(where, prompt, parse(response, prompt, names))
-            except AnswerError as error:
-                out[i] = Asked(where, prompt, None)
+            if key not in read:
+                judge(key, prompt, response)
+            advice = read[key]
+            if isinstance(advice, Advice):
+                out[i] = Asked(where, prompt, advice)
+                continue
+            out[i] = Asked(where, prompt, None)
+            reason = _reason(response)
+            if reason not in ("cut", "leaked"):  # the same question would end the same way
                 left.append(i)
-                unusable[i] += response.error is None
-                reason = "failed" if response.error else "blocked" if response.finish == "blocked" else "malformed"
-                result.counts[f"{reason}.{prompt.kind}"] += 1
-                result.rejects.append(Rejected(reason, where, clean_text(shown(error, 160))))
+            unusable[i] += response.error is None
+            result.counts[f"{reason}.{prompt.kind}"] += 1
+            result.rejects.append(Rejected(reason, where, clean_text(shown(advice, 160))))
         todo = left
         if not todo:
             break
     return [a for a in out if a is not None]
+
+
+def _reason(response: Response) -> str:
+    """Why an answer cannot be used, for counts and rejects."""
+    known = {"leaked": "leaked", "length": "cut", "blocked": "blocked"}
+    if response.error and response.finish != "leaked":
+        return "failed"
+    return known.get(response.finish, "malformed")
 
 
 def _again(prompt: Prompt, unusable: int) -> Prompt:

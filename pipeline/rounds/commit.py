@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lore_datasets.errors import BadInput
+from lore_datasets.store.advisers import AdvisedRound, record
 from lore_datasets.store.store import Store
 from lore_datasets.types import ArtifactRef
 from pipeline.config import to_dict
@@ -18,6 +19,7 @@ from pipeline.llm.base import Prompt, Response
 from pipeline.llm.journal.journal import JournalStats
 from pipeline.questions.prompts import load_template
 from pipeline.rounds.ask import ShardResult, storable
+from pipeline.rounds.mixing import advised_rounds
 from pipeline.rounds.round import Round
 from pipeline.rounds.rows import row_arrays
 
@@ -50,9 +52,12 @@ def commit_round(
             kept="every answer, in the journal",
             hint="allow it with ask.allow_mixed_models, or ask one model version alone",
         )
-    counts, cost = _counts(results), _cost(now, results, len(rows), _spent_before(store, name))
+    counts, before = _counts(results), advised_rounds(store, name)
+    cost = _cost(now, results, len(rows), sum(each.price_usd for each in before))
+    mine = AdvisedRound(now.llm.name, tuple(models), len(rows), cost["price_usd"])
     actions, skills = now.environment.vocab.actions, [skill.name for skill in now.skills]
     about = {**_provenance(now, models), **(provenance or {}), "round_counts": counts}
+    about["rounds"] = record([*before, mine])
     config = to_dict(now.config)
     writer = store.writer(
         name, "advice", environment=now.environment, parents=parents, skills=now.skills, config=config, provenance=about
@@ -99,7 +104,7 @@ def _counts(results: Sequence[ShardResult]) -> dict[str, Any]:
     questions = max(sum(nested.get("questions", {}).values()), 1)
     named, plans = max(flat["choices.named"], 1), max(flat["plans.offered"], 1)
     nested["rates"] = {
-        "malformed": round(sum(nested.get("malformed", {}).values()) / questions, 6),
+        "malformed": round(sum(sum(nested.get(kind, {}).values()) for kind in ("malformed", "cut")) / questions, 6),
         "infeasible_before": round(flat["choices.infeasible"] / named, 6),
         "infeasible_after": 0.0,
         "plans_refused": round(1 - flat["plans.kept"] / plans if flat["plans.offered"] else 0.0, 6),
@@ -108,17 +113,9 @@ def _counts(results: Sequence[ShardResult]) -> dict[str, Any]:
     return nested
 
 
-def _spent_before(store: Store, name: str) -> float:
-    """US dollars that all versions of ``name`` cost so far."""
-    if name not in store.names() or not store.versions(name):
-        return 0.0
-    cost = store.manifest(name).cost
-    return float(cost.get("price_usd_total", cost.get("price_usd", 0.0)))
-
-
 def _cost(now: Round, results: Sequence[ShardResult], rows: int, before: float) -> dict[str, float]:
-    """What the answers of this version cost (whenever they were asked), per row, with all versions before it, and how
-    many were asked in this run.
+    """What the answers of this version cost (whenever they were asked), per row, with all versions before it, how many
+    were asked in this run, and what the journal had paid before and after it.
     """
     stats = JournalStats()
     for result in results:
@@ -134,6 +131,8 @@ def _cost(now: Round, results: Sequence[ShardResult], rows: int, before: float) 
         "price_usd": dollars,
         "price_usd_per_row": dollars / rows,
         "price_usd_total": before + dollars,
+        "journal_usd_before": now.budget.paid_before,
+        "journal_usd_after": now.journal.paid(),
         "latency_s": round(float(sum(r.latency_s for r in responses)), 6),
         "seconds": round(time.monotonic() - now.started, 6),
     }

@@ -23,6 +23,7 @@ from pipeline.llm.journal.journal import Budget, Journal
 from pipeline.questions.check import Feasible, GoalCheck, Trial, TrialRun, check_skills
 from pipeline.questions.prompts import Renderer
 from pipeline.rounds.ask import Asked, ShardResult, ask
+from pipeline.rounds.mixing import refuse_mixed
 from pipeline.rounds.revise import add_revisions
 
 __all__ = ["Round", "asks_for_skills", "prepare", "sample_views", "skill_prompts"]
@@ -109,7 +110,8 @@ def prepare(
     ``revisions``: skills that a training run gave up; each is asked about once per dataset.
     ``trial`` plays each new skill in real worlds before it enters (see :class:`pipeline.questions.check.Trial`).
     """
-    config, llm = config or PipelineConfig(), as_llm(llm)
+    config, llm, journal = config or PipelineConfig(), as_llm(llm), Journal() if journal is None else journal
+    refuse_mixed(store, name, llm.name, config.ask.allow_mixed_advisers)
     packed = states.pack() if isinstance(states, SymbolicState) else np.asarray(states)
     SymbolicState.unpack(packed, environment.layout)  # BadInput when it is another environment's
     if packed.ndim != 2 or not len(packed):
@@ -124,8 +126,8 @@ def prepare(
         environment=environment,
         llm=llm,
         config=config,
-        journal=Journal() if journal is None else journal,
-        budget=Budget(config.ask.max_requests, config.ask.max_cost, llm.capabilities.estimate),
+        journal=journal,
+        budget=_budget(llm, config, journal),
         skills=skills,
         renderer=Renderer(environment, skills, seed=config.advise.seed),
         feasible=_all_goals(feasible, skills, environment),
@@ -139,6 +141,18 @@ def prepare(
         if asks_for_skills(llm, config):
             _add_skills(now, sample, feasible, trial)
     return now
+
+
+def _budget(llm: LLM, config: PipelineConfig, journal: Journal) -> Budget:
+    """The limits of a round; what the journal has paid counts, and where nothing is bought no answer is a waste."""
+    unusable = 0 if llm.capabilities.answers_once else config.ask.max_unusable
+    return Budget(
+        config.ask.max_requests,
+        config.ask.max_cost,
+        llm.capabilities.estimate,
+        paid=journal.paid(),
+        max_unusable=unusable,
+    )
 
 
 def _revised_before(store: Store, name: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ import pytest
 def _started(workers: int) -> Iterator[Any]:
     from distributed import Client, LocalCluster
 
-    off = {"dashboard_address": None, "worker_dashboard_address": None}
+    off = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
     with (
         LocalCluster(n_workers=workers, threads_per_worker=1, host="127.0.0.1", memory_limit=0, **off) as made,
         Client(made) as client,

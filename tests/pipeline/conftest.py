@@ -118,7 +118,7 @@ class Chaos(BaseHTTPRequestHandler):
 
     def do_POST(self):
         server = self.server
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.body = body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         messages = body.get("messages") or [{"content": body["contents"][0]["parts"][0]["text"]}]
         self.question = messages[-1]["content"]
         with server.lock:
@@ -144,12 +144,12 @@ class Chaos(BaseHTTPRequestHandler):
             if self.server.letters:
                 tops = [{"token": t, "logprob": math.log(p)} for t, p in self.server.letters]
                 body["choices"][0]["logprobs"] = {"content": [{"top_logprobs": tops}]}
-            body["usage"] = {"prompt_tokens": 100, "completion_tokens": 10} if usage else None
+            body["usage"] = {"prompt_tokens": 100, "completion_tokens": 10, **self.server.usage} if usage else None
         else:
             content = {"role": "model", "parts": [{"text": text}] if text is not None else []}
             body = {"candidates": [{"content": content, "finishReason": finish}], "modelVersion": self._version()}
             if usage:
-                body["usageMetadata"] = {"promptTokenCount": 100, "candidatesTokenCount": 10}
+                body["usageMetadata"] = {"promptTokenCount": 100, "candidatesTokenCount": 10, **self.server.usage}
         return json.dumps(body).encode()
 
     def _version(self):
@@ -192,6 +192,19 @@ class Chaos(BaseHTTPRequestHandler):
 
     def _gone(self):
         self.close_connection = True
+
+    def _reasoning(self):
+        """A model that thinks: it has a parameter of its own for the limit, and one temperature."""
+        for name in ("max_tokens", "temperature"):
+            if name in self.body:
+                error = {"message": "unsupported", "param": name, "code": "unsupported_parameter"}
+                return self._send(json.dumps({"error": error}).encode(), 400)
+        return self._ok()
+
+    def _badkey(self):
+        details = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}]
+        error = {"code": 400, "message": f"no {KEY}", "status": "INVALID_ARGUMENT", "details": details}
+        self._send(json.dumps({"error": error}).encode(), 400)
 
     def _bare400(self):
         self._send(b"", 400)
@@ -257,4 +270,6 @@ def serve(monkeypatch):
 @pytest.fixture
 def server(serve):
     """A :class:`Chaos` server; ``seen`` holds what it was asked, ``answered`` the questions that got a good answer."""
-    return serve(Chaos, mode="ok", answer=ANSWER, version="served-1", seen=[], answered=[], letters=(), after="0")
+    return serve(
+        Chaos, mode="ok", answer=ANSWER, version="served-1", seen=[], answered=[], letters=(), after="0", usage={}
+    )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lore_datasets.errors import shown
+from lore_datasets.store.advisers import advisers_of, rounds_of
 from lore_datasets.store.manifest import ref_of
 from lore_datasets.types import Manifest
 
@@ -86,7 +87,8 @@ def markdown(
     ``model`` is the version's newest advice model, ``parents`` the manifests of the versions it was made from.
     """
     ref, rows = ref_of(manifest), _rows(manifest)
-    adviser = str(manifest.provenance.get("adviser", ""))
+    rounds = rounds_of(manifest)
+    adviser = advisers_of(manifest)
     front = {
         "license": license,
         "pretty_name": f"{manifest.name} v{manifest.version}",
@@ -113,6 +115,12 @@ def markdown(
         "sha256": ref.digest,
     }
     lines += ["| | |", "|---|---|", *(f"| {name} | {_safe(text)} |" for name, text in facts.items() if text), ""]
+    if rounds:
+        lines += ["## Advised by", "| round | adviser | models | rows | USD |", "|---|---|---|---|---|"]
+        for i, each in enumerate(rounds):
+            models = _safe(", ".join(each.models))
+            lines.append(f"| {i + 1} | {_safe(each.adviser)} | {models} | {each.rows:,} | {each.price_usd:.4f} |")
+        lines.append("")
     lines += _table("Counts", _flat(manifest.counts)) + _table("Cost", _flat(manifest.cost))
     for parent in parents:
         if parent.kind == "states":
@@ -232,10 +240,11 @@ def _record_set(manifest: Manifest, group: str, where: dict[str, Any]) -> dict[s
 
 
 def _description(manifest: Manifest) -> str:
-    adviser = _safe(manifest.provenance.get("adviser", ""))
+    adviser = _safe(advisers_of(manifest))
     what = {
         "advice": f"Advice on game states of {manifest.environment}{f' by {adviser}' if adviser else ''}: logits over "
-        f"{len(manifest.actions)} actions and {len(manifest.skills)} skills, plans, confidence, every answer.",
+        f"{len(manifest.actions)} actions and {len(manifest.skills)} skills, plans, confidence, every answer."
+        + "".join(f" Round {i}: {_safe(each)}." for i, each in enumerate(rounds_of(manifest), 1)),
         "states": f"Game states of {manifest.environment}: what the player sees or has lived through.",
         "advice_model": f"A small model distilled from advice on {manifest.environment}.",
     }

@@ -174,8 +174,8 @@ class GeminiBatch:
             body = self._call(lambda: client.files.download(file=job.dest.file_name))
             yield from self._lines(body, set(keys))
         inlined = (job.dest.inlined_responses if job.dest is not None else None) or []
-        for i, item in enumerate(inlined):
-            key = (item.metadata or {}).get("key") or (keys[i] if len(inlined) == len(keys) else "")
+        for item in inlined:
+            key = (item.metadata or {}).get("key", "")  # never by position: without a key it answers nothing
             reply = item.response and item.response.model_dump(mode="json", by_alias=True, exclude_none=True)
             yield key, self._read(reply, item.error)
 
@@ -195,7 +195,7 @@ class GeminiBatch:
             text = f"batch request failed{f' (code {code})' if isinstance(code, int) else ''}"
             return Response("", self.gemini.model, finish="error", error=text)
         response = self.gemini.read(reply)
-        return replace(response, price_usd=self.gemini.dollars(response.tokens_in, response.tokens_out) / 2)
+        return replace(response, price_usd=self.gemini.dollars(response, batch=True))
 
     def _call(self, work: Any, attempts: int = 6, gone: bool = False) -> Any:
         """One call of the service, again after a failure that may pass; ServiceError when it stays.

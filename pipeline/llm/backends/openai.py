@@ -13,11 +13,12 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Unpack
+from urllib.parse import urlsplit
 
-from lore_datasets.errors import ConfigError
+from lore_datasets.errors import ConfigError, UsageError
 from pipeline.llm.base import Prompt, Response, request_hash
 from pipeline.llm.http.pace import retry_after
-from pipeline.llm.http.service import RETRIED, Failed, Limits, Service, count, unanswered
+from pipeline.llm.http.service import RETRIED, THINKING_ROOM, Failed, Limits, Service, count, unanswered
 from pipeline.llm.http.transport import TooLarge, connections
 from pipeline.questions.prompts import LETTERS
 
@@ -27,7 +28,11 @@ _TOP = 20
 
 
 class OpenAI(Service):
-    """Chat completions with a JSON schema, or with one letter and its log-probabilities (``letters=True``)."""
+    """Chat completions with a JSON schema, or with one letter and its log-probabilities (``letters=True``).
+
+    ``thinking``: tokens that the model may think, beside those of the answer; -1 gives :data:`THINKING_ROOM` to a model
+    that refuses ``max_tokens`` (those that think do), none to others.
+    """
 
     def __init__(
         self,
@@ -36,13 +41,17 @@ class OpenAI(Service):
         base_url: str = "https://api.openai.com/v1",
         temperature: float = 0.0,
         letters: bool = False,
+        thinking: int = -1,
         **limits: Unpack[Limits],
     ) -> None:
         if not model:
             raise ConfigError("backend openai needs a model name", hint="give ask.model, as the server calls it")
-        parameters = {"temperature": temperature, "letters": letters}
-        super().__init__("openai", model, base_url, parameters, letters=letters, **limits)
-        self.temperature, self.letters = temperature, letters
+        parameters: dict[str, Any] = {"temperature": temperature, "letters": letters}
+        parameters |= {"thinking": thinking} if thinking > 0 else {}
+        room = max(thinking, 0)
+        super().__init__("openai", model, base_url, parameters, letters=letters, thinking_room=room, **limits)
+        self.temperature, self.letters, self._thinking = temperature, letters, thinking
+        self._unknown: set[str] = set()
         self._refused: Counter[str] = Counter()
         self._session = uuid.uuid4().hex[:8]
 
@@ -65,6 +74,7 @@ class OpenAI(Service):
         """
         import aiohttp
 
+        sent = set(self._unknown)
         question = request_hash(self.name, prompt, self.capabilities.parameters)
         refused = self._refused.get(question)
         key = f"{question}-{self._session}-{refused}" if refused else question
@@ -78,6 +88,8 @@ class OpenAI(Service):
             raise unanswered(error) from None
         if reply.status != 200:
             self._refused[question] += reply.status != 409
+            if reply.status == 400 and self._adapts(content, sent):
+                return await self.attempt(client, prompt)
             wait_s = retry_after(reply.headers)
             raise Failed(f"HTTP {reply.status}", reply.status in RETRIED, wait_s, reply.status)
         try:
@@ -88,14 +100,36 @@ class OpenAI(Service):
 
     def _body(self, prompt: Prompt) -> dict[str, Any]:
         messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
-        body: dict[str, Any] = {"model": self.model, "messages": messages, "temperature": self.temperature}
-        body["max_tokens"] = prompt.max_tokens
+        body: dict[str, Any] = {"model": self.model, "messages": messages}
+        if "temperature" not in self._unknown:
+            body["temperature"] = self.temperature
+        limit = "max_completion_tokens" if "max_tokens" in self._unknown else "max_tokens"
+        body[limit] = prompt.max_tokens + self.thinking_room
         if prompt.schema is not None:
             schema = {"name": prompt.kind, "strict": True, "schema": prompt.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         elif self.letters and prompt.kind == "prior":
             body |= {"logprobs": True, "top_logprobs": _TOP}
         return body
+
+    def _adapts(self, content: bytes, sent: set[str]) -> bool:
+        """Whether a 400 names a parameter that can be left out, such as ``max_tokens`` of a model that thinks."""
+        try:
+            name = json.loads(content)["error"]["param"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return False
+        if name not in ("max_tokens", "temperature") or name in sent:
+            return False
+        if name == "max_tokens" and self._thinking < 0:
+            self.thinking_room = THINKING_ROOM
+        self._unknown.add(name)
+        return True
+
+    def check(self) -> None:
+        """UsageError when the public service has no key; ServiceError when no server listens at ``base_url``."""
+        if urlsplit(self.base_url).hostname == "api.openai.com" and not os.environ.get("OPENAI_API_KEY"):
+            raise UsageError("backend openai needs a key", hint="set OPENAI_API_KEY, or ask.base_url of another server")
+        super().check()
 
     def _read(self, reply: dict[str, Any], prompt: Prompt) -> Response:
         choice, usage = reply["choices"][0], reply.get("usage") or {}
@@ -114,6 +148,7 @@ class OpenAI(Service):
             text,
             model=str(reply.get("model") or self.model)[:200],
             tokens_in=count(usage.get("prompt_tokens")),
+            tokens_cached=count((usage.get("prompt_tokens_details") or {}).get("cached_tokens")),
             tokens_out=count(usage.get("completion_tokens")),
             probabilities=probabilities,
             finish=finish,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -22,16 +23,19 @@ from urllib.parse import urlsplit
 from anyio.from_thread import BlockingPortalProvider
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from lore_datasets.errors import ConfigError, shown
+from lore_datasets.errors import ConfigError, ServiceError, shown
 from pipeline.llm.base import Capabilities, Prompt, Response, Stop, Take
 from pipeline.llm.http.pace import Pace
 from pipeline.llm.http.transport import TooLarge
 from pipeline.llm.prices import estimate_tokens, price
 
-__all__ = ["RETRIED", "Failed", "Limits", "Service", "check_url", "count", "is_loopback", "unanswered"]
+__all__ = ["RETRIED", "THINKING_ROOM", "Failed", "Limits", "Service", "check_url", "count", "is_loopback", "unanswered"]
 
 _LOG = logging.getLogger("lore")
+_CONNECT_S = 5.0
 _LOOK_S = 0.2  # a waiting question looks this often whether asking was stopped
+THINKING_ROOM = 1024
+"""Tokens for a model that thinks whether it is told to or not, where no setting says otherwise."""
 RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504})
 """HTTP statuses that are asked again (409: the same request is being worked on); all others end the question."""
 
@@ -65,8 +69,10 @@ def is_loopback(url: str) -> bool:
 def check_url(url: str) -> str:
     """``url`` without its last slash; ConfigError unless it is https, or http on loopback."""
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
-        raise ConfigError.out_of_range("base_url", url, "an http(s) address without a user in it")
+    more = parts.username or parts.password or parts.query or parts.fragment
+    if parts.scheme not in ("http", "https") or not parts.hostname or more:
+        bare = f"{parts.scheme}://{parts.hostname}{parts.path}"  # what else there is may be a key
+        raise ConfigError.out_of_range("base_url", bare, "an http(s) address without a user or a query (?key=)")
     if parts.scheme == "http" and not is_loopback(url):
         raise ConfigError(f"base_url {shown(url)} is not encrypted", hint="use https; http is for loopback alone")
     return url.rstrip("/")
@@ -103,6 +109,7 @@ class Service(ABC):
         parameters: Mapping[str, Any],
         *,
         letters: bool = False,
+        thinking_room: int = 0,
         timeout_s: float = 60.0,
         concurrency: int = 8,
         attempts: int = 5,
@@ -114,6 +121,7 @@ class Service(ABC):
         self.base_url = check_url(base_url) if base_url else ""
         self.timeout_s, self.concurrency = timeout_s, concurrency
         self.attempts, self.backoff_s = attempts, backoff_s
+        self.thinking_room = thinking_room
         self.pace = Pace(requests_per_minute, tokens_per_minute)
         self.is_free = bool(base_url) and is_loopback(base_url)
         self.capabilities = Capabilities(
@@ -126,6 +134,7 @@ class Service(ABC):
             tokens_per_minute=tokens_per_minute,
             where=f"{self.name} at {self.base_url}" if self.base_url else self.name,
             estimate=self.estimate if self._has_price() else None,
+            check=self.check,
         )
         self._portals = BlockingPortalProvider()
         self._slots: asyncio.Semaphore | None = None
@@ -141,11 +150,25 @@ class Service(ABC):
 
     def estimate(self, prompt: Prompt) -> float:
         """Highest price of a question in US dollars; 0 on loopback and for a model without a listed price."""
-        return self.dollars(*estimate_tokens(prompt))
+        tokens_in, tokens_out = estimate_tokens(prompt)
+        return self.dollars(Response("", tokens_in=tokens_in, tokens_out=tokens_out + self.thinking_room))
 
-    def dollars(self, tokens_in: int, tokens_out: int) -> float:
-        """Price of so many tokens."""
-        return price(self.model, tokens_in, tokens_out) if not self.is_free and self._has_price() else 0.0
+    def dollars(self, response: Response, batch: bool = False) -> float:
+        """Price of the tokens of a response, cached ones as the service charges them; 0 where no price is known."""
+        if self.is_free or not self._has_price():
+            return 0.0
+        cached = response.tokens_cached
+        return price(self.model, response.tokens_in, response.tokens_out, cached=cached, batch=batch)
+
+    def check(self) -> None:
+        """UsageError without a key where one is needed, ServiceError when no server listens at ``base_url``."""
+        parts = urlsplit(self.base_url)
+        if parts.hostname and self.is_free:
+            try:
+                port = parts.port or (443 if parts.scheme == "https" else 80)
+                socket.create_connection((parts.hostname, port), timeout=_CONNECT_S).close()
+            except OSError as error:
+                raise ServiceError(f"no server answers at {shown(self.base_url)}: {type(error).__name__}") from None
 
     @abstractmethod
     async def attempt(self, client: Any, prompt: Prompt) -> Response:
@@ -201,7 +224,8 @@ class Service(ABC):
 
     async def _one(self, client: Any, prompt: Prompt, stop: Stop) -> Response | None:
         """Attempts with exponential backoff and full jitter inside one total deadline; None when none was begun."""
-        started, expected, last = time.monotonic(), sum(estimate_tokens(prompt)), None
+        started, last = time.monotonic(), None
+        expected = sum(estimate_tokens(prompt)) + self.thinking_room
 
         async def attempt() -> Response | None:
             nonlocal started, last
@@ -221,8 +245,7 @@ class Service(ABC):
                 self.pace.hold(failed.wait_s)
                 raise
             self.pace.settle(expected, response.tokens_in + response.tokens_out)
-            dollars = self.dollars(response.tokens_in, response.tokens_out)
-            return replace(response, latency_s=time.monotonic() - started, price_usd=dollars)
+            return replace(response, latency_s=time.monotonic() - started, price_usd=self.dollars(response))
 
         try:
             async with asyncio.timeout(self.timeout_s) as limit:

@@ -29,11 +29,15 @@ from lore_datasets.errors import (
     shown,
 )  # fmt: skip
 from pipeline.llm.base import LLM, Prompt, Response, Stop, never, request_hash, response_from
+from pipeline.llm.keys import without_key
 
 __all__ = ["MAX_FAILURES", "Budget", "Journal", "JournalStats"]
 
 MAX_FAILURES = 5
 """Questions in a row that may fail before asking stops."""
+_PASSING = (408, 409, 429)  # statuses below 500 that may be gone later
+_LATER = ("status", "tokens_cached")  # fields that came later are written where they say something
+Judge = Callable[[str, Prompt, Response], str]
 VERSION = 1
 _SETTINGS = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA wal_autocheckpoint=4000")  # of 4 kB
 _TABLES = """
@@ -66,6 +70,7 @@ class JournalStats:
     latency_s: float = 0.0
     failed_in_a_row: int = 0
     last_error: str = ""
+    last_status: int = 0
     gave_up: bool = False
 
     def count(self, response: Response) -> None:
@@ -74,7 +79,8 @@ class JournalStats:
         self.asked += 1
         self.failed += failed
         self.failed_in_a_row = self.failed_in_a_row + 1 if failed else 0
-        self.last_error = response.error or self.last_error
+        if response.error is not None:
+            self.last_error, self.last_status = response.error, response.status
         self.gave_up |= self.failed_in_a_row >= MAX_FAILURES
         self.tokens_in += response.tokens_in
         self.tokens_out += response.tokens_out
@@ -88,15 +94,38 @@ class JournalStats:
 
 
 class Budget:
-    """Limits on what may still be asked; 0 means no limit. Shared by all shards of a run, safe with threads."""
+    """Limits on what may still be asked; 0 means no limit. Shared by all shards of a run, safe with threads.
+
+    Args:
+        max_requests: questions. max_cost: US dollars, those ``paid`` before among them. max_unusable: answers in a row.
+        estimate: highest price of a question; None where none is known.
+    """
 
     def __init__(
-        self, max_requests: int = 0, max_cost: float = 0.0, estimate: Callable[[Prompt], float] | None = None
+        self,
+        max_requests: int = 0,
+        max_cost: float = 0.0,
+        estimate: Callable[[Prompt], float] | None = None,
+        *,
+        paid: float = 0.0,
+        max_unusable: int = 0,
     ) -> None:
-        self.max_requests, self.max_cost = max_requests, max_cost
+        self.max_requests, self.max_cost, self.max_unusable = max_requests, max_cost, max_unusable
         self.estimate = estimate or (lambda prompt: 0.0)
-        self.requests, self.cost = 0, 0.0
+        self.requests, self.cost, self.paid_before = 0, paid, paid
+        self._unusable, self._reason = 0, ""
         self._lock = threading.Lock()
+
+    @property
+    def wasted(self) -> str:
+        """Why the last ``max_unusable`` answers could not be used; empty while there are fewer."""
+        return self._reason if self.max_unusable and self._unusable >= self.max_unusable else ""
+
+    def judge(self, reason: str) -> None:
+        """Count one answer: why it cannot be used, or an empty text when it can; after the limit nothing changes."""
+        with self._lock:
+            if not self.wasted:
+                self._unusable, self._reason = (self._unusable + 1, reason) if reason else (0, "")
 
     def reserve(self, prompts: Sequence[Prompt]) -> int:
         """How many of ``prompts``, from the first on, may be asked now; they count as asked from here on."""
@@ -197,7 +226,7 @@ class Journal:
         parameters, reads = _dump(dict(llm.capabilities.parameters)), int(llm.capabilities.reads_state)
         now, answers, failures, prefixes = time.time(), [], [], {}
         for key, prompt, response in entries:
-            text = _dump({name: value for name, value in vars(response).items() if name != "status" or value})
+            text = _dump({name: value for name, value in vars(response).items() if value or name not in _LATER})
             if response.error is not None:
                 failures.append((key, prompt.kind, llm.name, text, now))
                 continue
@@ -230,12 +259,14 @@ class Journal:
         stats: JournalStats | None = None,
         keys: Sequence[str] | None = None,
         stop: Stop = never,
+        judge: Judge | None = None,
     ) -> list[Response]:
         """Answers to all ``prompts`` in order; only what the journal lacks is asked, each distinct question once.
 
         Every answer is written before it is returned. LimitReached when the budget is used up, Stopped when ``stop()``
-        was True before the last question, ServiceError when :data:`MAX_FAILURES` questions in a row have failed: the
-        same call goes on from there. ``keys``: those of :meth:`keys`.
+        was True before the last question, ServiceError when :data:`MAX_FAILURES` questions in a row have failed or as
+        many answers as the budget allows could not be used: the same call goes on from there. ``keys``: those of
+        :meth:`keys`. ``judge``: told (key, prompt, response) of each fresh answer, says why it cannot be used, if so.
         """
         stats = stats if stats is not None else JournalStats()
         keys = self.keys(llm, prompts) if keys is None else keys
@@ -245,7 +276,7 @@ class Journal:
         while left := {key: prompt for key, prompt in wanted.items() if key not in found}:
             mine = self._claim(left)
             if mine:
-                found.update(self._ask_claimed(llm, mine, budget, stats, stop))
+                found.update(self._ask_claimed(llm, mine, budget or Budget(), stats, stop, judge))
             for key in left.keys() - mine.keys():  # asked by another thread meanwhile; what failed there is asked here
                 self._wait(key)
                 response = self.get(key)
@@ -283,21 +314,29 @@ class Journal:
             self._done.wait_for(lambda: key not in self._asking)
 
     def _ask_claimed(
-        self, llm: LLM, mine: Mapping[str, Prompt], budget: Budget | None, stats: JournalStats, stop: Stop
+        self,
+        llm: LLM,
+        mine: Mapping[str, Prompt],
+        budget: Budget,
+        stats: JournalStats,
+        stop: Stop,
+        judge: Judge | None,
     ) -> dict[str, Response]:
         try:
             found = self.get_many(mine)  # written by others between our look and our claim
             stats.served += len(found)
             fresh = [(key, prompt) for key, prompt in mine.items() if key not in found]
             while fresh:  # in parts where a budget stops before the last: real prices free what estimates held
-                allowed = len(fresh) if budget is None else budget.reserve([prompt for _, prompt in fresh])
+                allowed = budget.reserve([prompt for _, prompt in fresh])
                 if not allowed:
                     raise LimitReached(
-                        "partial: the limit on cost or requests is reached before all questions were asked",
+                        "partial: the limit on cost or requests is reached before all questions were asked: "
+                        f"{budget.cost:.4f} USD ({budget.paid_before:.4f} of them in earlier runs), "
+                        f"{budget.requests} requests in this one",
                         kept=self._kept(),
                         hint="run the same command with a higher limit; nothing is asked twice",
                     )
-                found.update(self._answers(llm, fresh[:allowed], budget, stats, stop))
+                found.update(self._answers(llm, fresh[:allowed], budget, stats, stop, judge))
                 fresh = fresh[allowed:]
         finally:
             with self._done:
@@ -306,27 +345,44 @@ class Journal:
         return found
 
     def _answers(
-        self, llm: LLM, entries: list[tuple[str, Prompt]], budget: Budget | None, stats: JournalStats, stop: Stop
+        self,
+        llm: LLM,
+        entries: list[tuple[str, Prompt]],
+        budget: Budget,
+        stats: JournalStats,
+        stop: Stop,
+        judge: Judge | None,
     ) -> dict[str, Response]:
         """Ask all ``entries`` and write what comes as it comes."""
         found: dict[str, Response] = {}
 
         def take(part: Sequence[tuple[int, Response]]) -> None:
-            done = [(*entries[i], response) for i, response in part]
+            done = [(*entries[i], without_key(response)) for i, response in part]
             self.put(done, llm)
             for key, prompt, response in done:
                 found[key] = response
                 stats.count(response)
-                if budget is not None:
-                    budget.settle(prompt, response)
+                budget.settle(prompt, response)
+                if judge is not None and response.error is None:
+                    budget.judge(judge(key, prompt, response))
 
-        llm.answer([prompt for _, prompt in entries], take, lambda: stats.gave_up or stop())
+        def enough() -> bool:
+            return stats.gave_up or bool(budget.wasted) or stop()
+
+        llm.answer([prompt for _, prompt in entries], take, enough)
+        where = shown(llm.capabilities.where or llm.name, 160)
         if stats.gave_up:
+            what, hint = _why_failed(stats.last_status)
             raise ServiceError(
-                f"partial: {MAX_FAILURES} questions in a row failed: {shown(stats.last_error)} "
-                f"({shown(llm.capabilities.where or llm.name, 160)})",
+                f"partial: {MAX_FAILURES} questions in a row failed: {what}{shown(stats.last_error)} ({where})",
                 kept=self._kept(),
-                hint="run the same command again later; nothing is asked twice",
+                hint=hint,
+            )
+        if budget.wasted:
+            raise ServiceError(
+                f"partial: {budget.max_unusable} answers in a row could not be used: {shown(budget.wasted)} ({where})",
+                kept=self._kept(),
+                hint="raise ask.thinking_tokens where a model thinks, or take another; ask.max_unusable is the limit",
             )
         if len(found) != len(entries):
             if stop():
@@ -334,6 +390,11 @@ class Journal:
             text = f"backend {shown(llm.name)} answered {len(found)} of {len(entries)} questions"
             raise ServiceError(text, kept=self._kept())
         return found
+
+    def paid(self) -> float:
+        """US dollars that everything in this journal cost, failures among them."""
+        sql = "SELECT TOTAL(json_extract(response, '$.price_usd')) FROM {}"
+        return float(sum(self._query(sql.format(table))[0][0] for table in ("answer", "failure")))
 
     def _kept(self) -> str:
         return f"{len(self)} answers in {self.path}"
@@ -355,6 +416,15 @@ class Journal:
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return CorruptArtifact(where, hint="move the file away, or restore it from a copy")
         return BadInput(where, kept=kept)
+
+
+def _why_failed(status: int) -> tuple[str, str]:
+    """(what it means, what to do next) when questions fail with this HTTP status."""
+    if status in (401, 403):
+        return "the service refuses the key: ", "check the key in the environment; nothing is asked twice"
+    if 400 <= status < 500 and status not in _PASSING:
+        return "the service refuses the request: ", "check ask.model, ask.base_url and the other settings of ask"
+    return "", "run the same command again later; nothing is asked twice"
 
 
 @lru_cache(maxsize=64)

@@ -87,6 +87,46 @@ def test_asking_again_makes_no_new_version_and_other_states_make_a_child(stored)
     assert len(keys) == 2 and not set(keys["round-000/key_fine"]) & set(keys["round-001/key_fine"])
 
 
+def test_the_adviser_that_was_named_is_checked_before_nothing_is_left_to_ask(stored, capsys, monkeypatch):
+    """The same states by another adviser are refused; the line that says all is advised says by whom."""
+    for other in (AskConfig(backend="random"), AskConfig(backend="openai", model="m", base_url="http://127.0.0.1:9")):
+        with pytest.raises(BadInput, match=r"talk@v\d+#\w+ is advised by rules"):
+            tasks.advise_states(asking(stored[1], ask=other))
+    with pytest.raises(ConfigError, match="unknown backend"):
+        tasks.advise_states(asking(stored[1], ask=AskConfig(backend="oracle")))
+    words = ["advise", "--states", str(stored[1]), "--dataset", "talk", "--select.budget", "40", "--no-distil"]
+    assert cli.main(words) == 0
+    assert "is advised in talk@v" in (said := capsys.readouterr().out) and "already, by rules" in said
+    gemini = ["--ask.backend", "gemini", "--ask.allow-mixed-advisers"]
+    monkeypatch.delenv("GEMINI_API_KEY", raising=False)
+    monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
+    assert cli.main([*words, *gemini]) == 2
+    assert "backend gemini needs a key" in capsys.readouterr().err
+
+
+def test_list_and_show_name_every_adviser_with_models_rows_and_cost(stored, capsys):
+    states = tasks.play_states(CollectJob("play", CollectConfig(budget=60, stride=2, seed=3)))
+    one = AdviceJob(str(states), "both", select=SelectConfig(budget=10))
+    tasks.advise_states(one)
+    mixed = AskConfig(backend="random", allow_mixed_advisers=True)
+    ref = tasks.advise_states(AdviceJob(str(states), "both", select=SelectConfig(budget=30), ask=mixed))
+    assert cli.main(["datasets", "show", str(ref)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "advised by 1. rules (rules), 10 rows, 0.0000 USD; 2. random (random), " in said
+    assert cli.main(["datasets", "list"]) == 0
+    assert [line.split()[3:5] for line in capsys.readouterr().out.splitlines() if str(ref) in line] == [
+        ["rules,", "random"]
+    ]
+
+
+def test_a_round_says_what_the_journal_had_paid_before_and_after(stored, capsys):
+    words = ["advise", "--states", str(stored[1]), "--dataset", "told", "--select.budget", "5", "--no-distil"]
+    assert cli.main(words) == 0
+    assert "questions for 0.0000 USD; paid in all 0.0000 USD, 0.0000 USD before" in capsys.readouterr().out
+    assert cli.main([*words, "--dry-run"]) == 0
+    assert "paid so far 0.0000 USD" in capsys.readouterr().out
+
+
 def test_advice_is_refused_for_what_are_no_states(stored):
     with pytest.raises(BadInput, match="is of kind advice, not states"):
         tasks.advise_states(AdviceJob(str(stored[2]), "x"))

@@ -109,10 +109,9 @@ class Batches(BaseHTTPRequestHandler):
         for key, request in self.server.jobs[name]["asked"].items():
             made = self.server.answers(request["contents"][0]["parts"][0]["text"], name)
             if made is not None:
-                out.append(
-                    {"metadata": {"key": key}, **({"error": {"code": 13}} if made == "error" else {"response": made})}
-                )
-        return out
+                about = {"metadata": {"key": key}} if self.server.keyed else {}
+                out.append({**about, **({"error": {"code": 13}} if made == "error" else {"response": made})})
+        return out[::-1] if self.server.shuffled else out
 
     def _job(self, name, state):
         job = self.server.jobs[name]
@@ -133,7 +132,8 @@ def answer(text):
 @pytest.fixture
 def server(serve):
     return serve(
-        Batches, jobs={}, files={}, polls=0, interactive=0, hold="", gone=False, state="SUCCEEDED",
+        Batches, jobs={}, files={}, polls=0, interactive=0, hold="", gone=False, state="SUCCEEDED", keyed=True,
+        shuffled=False,
         answers=lambda text, job: answer(text), reached=threading.Event(),
     )  # fmt: skip
 
@@ -144,6 +144,17 @@ def batch(server, journal, mode="inline", **options):
 
 def questions(n=20):
     return [Prompt("prior", "system", f"state {i}", {"type": "object"}, ("explore",)) for i in range(n)]
+
+
+def test_answers_without_a_key_are_never_matched_by_their_position(server):
+    """A service that shuffles its answers and drops their keys answers nothing; the questions are asked again."""
+    server.keyed, server.shuffled = False, True
+    with pytest.raises(ServiceError, match="no answer in any batch job"), Journal() as journal:
+        journal.ask(batch(server, journal), questions(10))
+    server.keyed = True
+    with Journal() as journal:
+        responses = journal.ask(batch(server, journal), questions(10))
+        assert [json.loads(r.text)["reason"] for r in responses] == [f"state {i}" for i in range(10)]
 
 
 MODES = pytest.mark.parametrize("mode", ["inline", "file"])

@@ -178,7 +178,7 @@ def test_the_next_version_keeps_the_rounds_and_skills_before_it(env, states, sto
     rules = get_backend("rules")
     one = advise(states[:32], env, rules, store, "a", config())
     before = load_advice(str(one), store.root)
-    two = advise(states[32:], env, get_backend("random"), store, "a", config())
+    two = advise(states[32:], env, get_backend("random"), store, "a", config(allow_mixed_advisers=True))
     after = load_advice(str(two), store.root)
     assert two.version == 2 and str(one) in after.manifest.parents
     assert len(after.rows) == 64 and np.array_equal(after.rows.logits[:32], before.rows.logits)
