@@ -94,6 +94,14 @@ KINDS: dict[str, dict[str, dict[str, ArrayField]]] = {
         "skills": _texts("name", "json", "origin"),
     },
     "advice_model": {"model": {}, "calibration": {}},
+    "play": {
+        "rows": {
+            **_texts("player", "life"),
+            "number": ArrayField("int32", "N"),
+            "reward": ArrayField("float32", "N"),
+            "length": ArrayField("int32", "N"),
+        }
+    },
 }
 """Kind -> group -> array name -> field. Groups without fields take any numeric array of a safe name."""
 

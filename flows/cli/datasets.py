@@ -37,7 +37,7 @@ def _safe(text: object) -> str:
 
 
 def _rows(manifest: Manifest) -> int:
-    if manifest.kind == "advice_model":  # the rows it was distilled from
+    if manifest.kind in ("advice_model", "play"):  # the rows it was distilled from, the lives
         return int(manifest.counts.get("rows", 0))
     return sum(spec.shape[0] for path, spec in manifest.arrays.items() if path.endswith("/state") and spec.shape)
 
@@ -132,7 +132,10 @@ def show(
         _dump(found)
         return 0
     manifest = found["manifest"]
-    for title, text in _about(found, store.manifest(found["ref"])).items():
+    lines = _about(found, store.manifest(found["ref"]))
+    if (play := _play(store, store.resolve(ref))) is not None:
+        lines["played"] = _worth(play)
+    for title, text in lines.items():
         print(textwrap.fill(f"{title:<12} {text}", 118, subsequent_indent=" " * 13, break_on_hyphens=False))
     print("arrays")
     width = max((len(path) for path in manifest["arrays"]), default=0)
@@ -159,7 +162,8 @@ def _about(found: dict[str, Any], whole: Manifest) -> dict[str, str]:
         "skills": ", ".join(manifest["skills"]) or "none",
     }
     about = dict(manifest["provenance"])
-    for known in ("round_counts", "system_prompts", "rounds"):  # the last round's counts, and the texts: see --json
+    # The counts of the last round, the texts, the figures of a play: see --json.
+    for known in ("round_counts", "system_prompts", "rounds", "report"):
         about.pop(known, None)
     rounds = [f"{i}. {each}" for i, each in enumerate(rounds_of(whole), 1)]
     lines["advised by"] = _safe("; ".join(rounds)) or "nobody"
@@ -181,7 +185,7 @@ def _card(store: ShippedStore, ref: str, form: str, license: str, file: Path | N
     manifest = store.manifest(full)
     said = {"license": license} if license else {}
     if form == "croissant":
-        return _json.dumps(croissant(manifest, file=file, **said), indent=2)
+        return _json.dumps(croissant(manifest, file=file, play=_play(store, full), **said), indent=2)
     parents = []
     for parent in manifest.parents:
         try:
@@ -189,7 +193,31 @@ def _card(store: ShippedStore, ref: str, form: str, license: str, file: Path | N
         except LoreError:  # a parent may lie in another store; the card names it all the same
             continue
     model = newest_model(store, full, verify=False) if manifest.kind == "advice" else None
-    return markdown(manifest, model=model.manifest if model is not None else None, parents=parents, **said)
+    model = model.manifest if model is not None else None
+    return markdown(manifest, model=model, play=_play(store, full), parents=parents, **said)
+
+
+def _play(store: ShippedStore, ref: ArtifactRef) -> Manifest | None:
+    """Manifest of the version's newest play without learning; of itself where it is one."""
+    from lore_datasets.store.lineage import newest_play
+
+    manifest = store.manifest(ref)
+    if manifest.kind == "play":
+        return manifest
+    found = newest_play(store, ref, verify=False) if manifest.kind == "advice" else None
+    return found.manifest if found is not None else None
+
+
+def _worth(play: Manifest) -> str:
+    """One line: return and score of every player, with intervals."""
+    from lore_datasets.exchange.card import played
+
+    said = []
+    for name, found in played(play).items():
+        (reward, low, high), (score, least, most) = found["return"], found["score"]
+        said.append(f"{_safe(name)} return {reward:.1f} ({low:.1f} to {high:.1f}), score {score:.0f} % "
+                    f"({least:.0f} to {most:.0f})")  # fmt: skip
+    return f"{'; '.join(said)}; without learning, {_safe(play.message)}"
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -45,6 +45,10 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
         {
             "list": ("flows.cli.datasets:list_datasets", "names, versions and sizes"),
             "show": ("flows.cli.datasets:show", "what one version holds, where it came from and what it cost"),
+            "play": (
+                "flows.cli.play:play",
+                "what a version is worth with no learner, beside a control",
+            ),
             "verify": ("flows.cli.datasets:verify", "recompute every digest of a version"),
             "diff": ("flows.cli.datasets:diff", "what changed between two versions"),
             "lineage": ("flows.cli.datasets:lineage", "the versions that a version was made from"),

@@ -20,8 +20,8 @@ from lore.config import Config
 from lore_datasets.errors import Busy, LoreError, shown
 
 __all__ = [
-    "EVALUATION_PROGRESS", "arguments", "evaluate_in_process", "follow", "last_row", "side_by_side", "stop_processes",
-    "train_in_process",
+    "EVALUATION_PROGRESS", "arguments", "evaluate_in_process", "follow", "last_row", "run_child", "side_by_side",
+    "stop_processes", "train_in_process",
 ]  # fmt: skip
 
 EVALUATION_PROGRESS = "evaluation-progress.jsonl"
@@ -59,8 +59,13 @@ def last_row(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def _run(module: str, words: Sequence[str], folder: Path, log: str, env: dict[str, str]) -> None:
-    """Start a child and wait for it; an error of the child becomes an error here, with its last line."""
+def run_child(
+    module: str, words: Sequence[str], folder: Path, log: str, env: dict[str, str], kept: str = "its checkpoint"
+) -> None:
+    """Run ``python -m module words`` with one thread to its end; its error becomes one here, with its last line.
+
+    ``kept``: what an error or a stop leaves in ``folder``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / log
     for attempt in range(20):  # a child of a killed parent may need a moment to let go of the folder
@@ -75,15 +80,13 @@ def _run(module: str, words: Sequence[str], folder: Path, log: str, env: dict[st
         if code == 0:
             return
         if _stopping.is_set():
-            raise LoreError("stopped", kept=f"the last checkpoint in {folder}")
+            raise LoreError("stopped", kept=f"{kept} in {folder}")
         if code != Busy.exit_code or attempt == 19:
             break
         time.sleep(0.5)
     text = path.read_bytes()[began:].decode(errors="replace").strip().splitlines()
     last = shown(text[-1].strip().removeprefix("lore: "), 300) if text else f"exit code {code}"
-    error = LoreError(
-        f"{module} in {folder} failed: {last}", kept="its checkpoint", hint=f"read {path}; run again to go on"
-    )
+    error = LoreError(f"{module} in {folder} failed: {last}", kept=kept, hint=f"read {path}; run again to go on")
     error.exit_code = code if 0 < code < 126 else 1
     raise error
 
@@ -92,7 +95,7 @@ def train_in_process(job: TrainJob, root: str) -> dict[str, Any]:
     """Train one run to its end, or on from its checkpoint, in a process with one thread; returns its last progress."""
     folder = Path(job.folder)
     words = ["--folder", str(folder), "--quiet", *arguments(job.config)]
-    _run("lore.main", words, folder, "log.txt", {"LORE_DATASETS": root})
+    run_child("lore.main", words, folder, "log.txt", {"LORE_DATASETS": root})
     return last_row(folder / "progress.jsonl") or {}
 
 
@@ -102,7 +105,7 @@ def evaluate_in_process(job: EvaluateJob, root: str) -> dict[str, Any]:
     words = ["eval", str(folder), "--episodes", str(job.episodes), "--seed", str(job.seed)]
     (folder / EVALUATION_PROGRESS).unlink(missing_ok=True)
     words += ["--progress", str(folder / EVALUATION_PROGRESS)]
-    _run("flows", words, folder, "evaluation-log.txt", {"LORE_DATASETS": root})
+    run_child("flows", words, folder, "evaluation-log.txt", {"LORE_DATASETS": root})
     return json.loads((folder / "evaluation.json").read_text())
 
 

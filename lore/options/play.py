@@ -25,7 +25,7 @@ class GoalPlayer:
 
     A skill that just failed (stuck, aborted, nothing to do) is passed over once, so that the next best gets its turn.
     Primitive action names in a ranking are played for one step. ``decisions`` counts the choices made, ``outcomes``
-    how runs ended.
+    how runs ended, ``held`` where their ``hold`` steps were over.
     """
 
     def __init__(
@@ -51,17 +51,16 @@ class GoalPlayer:
 
     def __call__(self, view: StateView, rng: np.random.Generator) -> int:
         """The next primitive action id in the state that ``view`` shows."""
-        if self._run is not None and self._run.elapsed < self.hold:
-            action = self._run.next_action(view)
-            if not isinstance(action, Outcome):
-                return action
-            self._note(self._run.skill.name, action)
+        if self._run is not None:
+            name, action = self._run.skill.name, None
+            if self._run.elapsed < self.hold:
+                action = self._run.next_action(view)
+                if not isinstance(action, Outcome):
+                    return action
+                self._failed = name if action in (Outcome.stuck, Outcome.aborted) else None
+            how = "held" if action is None else action.value
+            self.outcomes[name, how] = self.outcomes.get((name, how), 0) + 1
         return self._decide(view, rng)
-
-    def _note(self, name: str, outcome: Outcome) -> None:
-        self.outcomes[name, outcome.value] = self.outcomes.get((name, outcome.value), 0) + 1
-        self._failed = name if outcome in (Outcome.stuck, Outcome.aborted) else None
-        self._run = None
 
     def _decide(self, view: StateView, rng: np.random.Generator) -> int:
         self.decisions += 1

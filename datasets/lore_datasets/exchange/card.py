@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lore_datasets.errors import shown
+from lore_datasets.errors import CorruptArtifact, shown
 from lore_datasets.store.advisers import advisers_of, rounds_of
 from lore_datasets.store.manifest import ref_of
 from lore_datasets.types import Manifest
 
-__all__ = ["croissant", "markdown", "summary"]
+__all__ = ["croissant", "markdown", "played", "summary"]
 
 _TYPES = {
     "uint8": "cr:UInt8", "int16": "cr:Int16", "int32": "cr:Int32", "int64": "cr:Int64", "float32": "cr:Float32",
@@ -80,11 +80,17 @@ def _width(dtype: str) -> int:
 
 
 def markdown(
-    manifest: Manifest, *, model: Manifest | None = None, parents: Sequence[Manifest] = (), license: str = "mit"
+    manifest: Manifest,
+    *,
+    model: Manifest | None = None,
+    play: Manifest | None = None,
+    parents: Sequence[Manifest] = (),
+    license: str = "mit",
 ) -> str:
     """The card for people and for the Hugging Face hub: YAML front matter, then what the version is and how to load it.
 
-    ``model`` is the version's newest advice model, ``parents`` the manifests of the versions it was made from.
+    ``model`` is the version's newest advice model, ``play`` its newest play without learning, ``parents`` the manifests
+    of the versions it was made from.
     """
     ref, rows = ref_of(manifest), _rows(manifest)
     rounds = rounds_of(manifest)
@@ -125,6 +131,8 @@ def markdown(
     for parent in parents:
         if parent.kind == "states":
             lines += _table(f"States by source ({ref_of(parent)})", _flat(parent.counts.get("by_source", {})))
+    if play is not None:
+        lines += _worth(play)
     if model is not None:
         lines += _reach(model)
     templates = manifest.provenance.get("templates", {})
@@ -135,6 +143,41 @@ def markdown(
     lines += ["## Arrays", "| path | dtype | shape |", "|---|---|---|"]
     lines += [f"| `{_safe(p)}` | {s.dtype} | {list(s.shape)} |" for p, s in sorted(manifest.arrays.items())]
     return "\n".join([*lines, "", *_loading(manifest)])
+
+
+def played(play: Manifest) -> dict[str, dict[str, list[float]]]:
+    """Player -> figure (``return``, ``score``, ``length``) -> [mean, lower, upper], of a play artifact.
+
+    CorruptArtifact when its manifest does not hold them.
+    """
+    try:
+        players = play.provenance["report"]["players"]
+        return {
+            str(name): {figure: [float(v) for v in found[figure]] for figure in ("return", "score", "length")}
+            for name, found in players.items()
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptArtifact(f"{ref_of(play)} holds no figures of a play: {type(error).__name__}") from None
+
+
+def _worth(play: Manifest) -> list[str]:
+    """What the version was worth with no learner, beside its control."""
+    report = play.provenance.get("report", {})
+    settings = report.get("settings", {})
+    lines = [
+        f"## Played without learning ({ref_of(play)})",
+        f"{_safe(report.get('episodes'))} lives each in fresh worlds that follow the advice, goals held up to "
+        f"{_safe(settings.get('hold'))} steps, seed {_safe(settings.get('seed'))}; mean and 95 % interval. Play over "
+        "given skills is no learning result: the two are never compared.",
+        "",
+        "| player | return | score, % | length |",
+        "|---|---|---|---|",
+    ]
+    for name, found in played(play).items():
+        cells = (f"{m:.2f} ({low:.2f} to {high:.2f})" for m, low, high in found.values())
+        lines.append(f"| {_safe(name)} | {' | '.join(cells)} |")
+    steps = play.cost.get("environment_steps", 0)
+    return [*lines, "", f"Environment steps spent on it: {_safe(steps)}.", ""]
 
 
 def _reach(model: Manifest) -> list[str]:
@@ -170,11 +213,13 @@ def croissant(
     license: str = "https://spdx.org/licenses/MIT.html",
     file: Path | None = None,
     url: str = "",
+    play: Manifest | None = None,
 ) -> dict[str, Any]:
     """Croissant 1.1 JSON-LD of a version; ``file`` (its HDF5 export) is described with size and SHA-256.
 
     Without a file the distribution is the set of files of the Icechunk repository. One record set per round. ``url``:
-    where the dataset can be had; without one, a name made of its digest.
+    where the dataset can be had; without one, a name made of its digest. ``play``: the version's newest play without
+    learning, whose figures become ``variableMeasured``.
     """
     ref = ref_of(manifest)
     base: dict[str, Any]
@@ -216,7 +261,25 @@ def croissant(
         "isBasedOn": list(manifest.parents),
         "distribution": [base],
         "recordSet": [_record_set(manifest, group, where) for group in _rounds(manifest)],
-    }
+    } | ({"variableMeasured": _measured(play)} if play is not None else {})
+
+
+def _measured(play: Manifest) -> list[dict[str, Any]]:
+    """Figures of a play without learning as schema.org property values, with their 95 % intervals."""
+    settings = play.provenance.get("report", {}).get("settings", {})
+    how = f"play without learning ({ref_of(play)}), mean and 95 % bootstrap interval over lives; {_pairs(settings)}"
+    return [
+        {
+            "@type": "sc:PropertyValue",
+            "name": f"{figure} of {name}",
+            "value": value[0],
+            "minValue": value[1],
+            "maxValue": value[2],
+            "measurementTechnique": how,
+        }
+        for name, found in played(play).items()
+        for figure, value in found.items()
+    ]
 
 
 def _record_set(manifest: Manifest, group: str, where: dict[str, Any]) -> dict[str, Any]:
@@ -247,13 +310,14 @@ def _description(manifest: Manifest) -> str:
         + "".join(f" Round {i}: {_safe(each)}." for i, each in enumerate(rounds_of(manifest), 1)),
         "states": f"Game states of {manifest.environment}: what the player sees or has lived through.",
         "advice_model": f"A small model distilled from advice on {manifest.environment}.",
+        "play": f"Lives in {manifest.environment} that followed an advice version without learning.",
     }
     return what.get(manifest.kind, f"{manifest.kind} of {manifest.environment}")
 
 
 def _loading(manifest: Manifest) -> list[str]:
     group = (_rounds(manifest) or ["round-000"])[-1]
-    main = {"advice": "logits", "states": "state"}.get(manifest.kind, "")
+    main = {"advice": "logits", "states": "state", "play": "reward"}.get(manifest.kind, "")
     if not main:
         return []
     name, version, path = manifest.name, manifest.version, f"{group}/{main}"

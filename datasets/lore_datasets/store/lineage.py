@@ -1,4 +1,5 @@
-"""Where a version came from (its parents, their parents, and so on), and the advice model that was made of it."""
+"""Where a version came from (its parents, their parents, and so on), and what was made of it: its advice model, its
+play without learning."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from lore_datasets.store.manifest import Artifact
 from lore_datasets.store.store import Store
 from lore_datasets.types import ArtifactRef, Manifest
 
-__all__ = ["lineage", "mermaid", "model_name", "newest_model"]
+__all__ = ["lineage", "mermaid", "model_name", "newest_model", "newest_play", "play_name"]
 
 Line = tuple[str, Manifest | None, int]
 """(reference text, manifest or None when the store does not hold it, generations back)."""
@@ -54,12 +55,25 @@ def model_name(name: str) -> str:
 
 def newest_model(store: Store, ref: ArtifactRef, verify: bool = True) -> Artifact | None:
     """The newest ``advice_model`` whose parent is ``ref`` (same digest), or None."""
-    name = model_name(ref.name)
+    return _newest_child(store, ref, model_name(ref.name), "advice_model", verify)
+
+
+def play_name(name: str) -> str:
+    """Dataset that holds what the versions of dataset ``name`` were worth when they were played without learning."""
+    return f"{name}-play"
+
+
+def newest_play(store: Store, ref: ArtifactRef, verify: bool = True) -> Artifact | None:
+    """The newest ``play`` whose parent is ``ref`` (same digest), or None; ``provenance["report"]`` has its figures."""
+    return _newest_child(store, ref, play_name(ref.name), "play", verify)
+
+
+def _newest_child(store: Store, ref: ArtifactRef, name: str, kind: str, verify: bool) -> Artifact | None:
     if name not in store.names():
         return None
     for version in reversed(store.versions(name)):
         manifest = store.manifest(f"{name}@v{version}")
         digests = [ArtifactRef.parse(parent)[2] or "-" for parent in manifest.parents]
-        if manifest.kind == "advice_model" and any(ref.digest.startswith(d) for d in digests):
+        if manifest.kind == kind and any(ref.digest.startswith(d) for d in digests):
             return store.open(f"{name}@v{version}", verify=verify)
     return None
