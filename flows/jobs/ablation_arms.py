@@ -15,7 +15,7 @@ from lore_datasets.errors import ConfigError, shown
 if TYPE_CHECKING:
     from lore_datasets.types import ArtifactRef
 
-__all__ = ["AblationRun", "Cell", "cells", "make_advice", "planned_runs", "shuffle"]
+__all__ = ["AblationRun", "Cell", "cells", "check_advisers", "make_advice", "planned_runs", "shuffle"]
 
 _ARM = re.compile(r"none|(?=[ABC])A?(B1?)?C?")
 
@@ -97,11 +97,35 @@ def planned_runs(job: AblateJob) -> list[AblationRun]:
     return [AblationRun(pair, seed, root / pair.folder / f"seed-{seed}") for seed in job.seeds for pair in pairs]
 
 
+def check_advisers(job: AblateJob) -> None:
+    """Raise what is wrong with the advisers before the first of them is asked: names, versions, backends, datasets."""
+    from flows.jobs.tasks import check_kinds
+    from lore_datasets.advice import load_advice
+    from pipeline.llm import backend_from
+
+    made: dict[str, str] = {}
+    for number, text in enumerate(_words(job.advisers, "advisers")):
+        name, _, dataset = text.partition("=")
+        if dataset:
+            load_advice(dataset, texts=False)
+        elif name in ("shuffled", "uniform"):
+            if not number:
+                raise ConfigError(
+                    f"{name} comes first among the advisers", hint="name the one whose skills it has before"
+                )
+        else:
+            AdviceJob(dataset=f"{job.dataset}-{name}")
+            backend_from(asking(job.config, name))
+            made[f"{job.dataset}-{name}"] = "advice"
+    check_kinds(made | ({f"{job.dataset}-states": "states"} if made else {}))
+
+
 def make_advice(job: AblateJob) -> dict[str, str]:
     """Adviser -> the one advice version that all of its runs read; made from one set of states, or found."""
     from flows.jobs.tasks import advise_states, distil_model, play_states
     from pipeline.config import AdviseConfig, CollectConfig, SelectConfig
 
+    check_advisers(job)
     out: dict[str, str] = {}
     states = ""
     for text in _words(job.advisers, "advisers"):
@@ -112,10 +136,6 @@ def make_advice(job: AblateJob) -> dict[str, str]:
             out[name] = str(load_advice(dataset).ref)
             continue
         if name in ("shuffled", "uniform"):
-            if not out:
-                raise ConfigError(
-                    f"{name} comes first among the advisers", hint="name the one whose skills it has before"
-                )
             if name == "uniform":  # the first one's skills; the learner makes the prior itself, in every state
                 out[name] = next(iter(out.values()))
                 continue

@@ -92,10 +92,12 @@ def forget_demo(folder: Path) -> None:
 
 def run_demo(job: DemoJob, folder: Path, steps: Steps) -> dict[str, Any]:
     """All phases in order; returns references, the report's path and the evaluations."""
+    from flows.jobs.tasks import check_kinds
     from lore_datasets.exchange.shipped import ShippedStore
 
     terminal, store, began = current(), ShippedStore(), time.monotonic()
     identity = {name: getattr(job, "dataset" if name == "name" else name) for name in _SETTINGS}
+    check_kinds({f"{job.dataset}-states": "states", job.dataset: "advice"})
     phases = Phases(folder, identity)
 
     def stored(result: dict[str, Any]) -> bool:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pipeline.rounds.ask import ShardResult
     from pipeline.rounds.round import Round
 
-__all__ = ["advise_states", "coverage", "distil_model", "estimate", "play_states", "report_advice"]
+__all__ = ["advise_states", "check_kinds", "coverage", "distil_model", "estimate", "play_states", "report_advice"]
 
 
 def _store() -> ShippedStore:
@@ -55,6 +55,7 @@ def play_states(job: CollectJob) -> ArtifactRef:
     from pipeline.llm.backends.rules import rank_goals
     from pipeline.rounds.collect import HalfAndHalf, RandomPolicy, collect, commit_states
 
+    check_kinds({job.dataset: "states"})
     config, store = job.collect, _store()
     environment = get_environment(config.environment)
     before, start = _collected(store, job.dataset, to_dict(config))
@@ -87,6 +88,14 @@ def play_states(job: CollectJob) -> ArtifactRef:
     return ref
 
 
+def check_kinds(kinds: dict[str, str]) -> None:
+    """BadInput when a dataset that a job will write is there with another kind: said before any work is done for it."""
+    store = _store()
+    for name, kind in kinds.items():
+        if name in store.names() and store.versions(name) and (held := store.manifest(name).kind) != kind:
+            raise BadInput(f"{name} is a dataset of kind {held}, not {kind}", hint="take another name with --dataset")
+
+
 def _collected(store: ShippedStore, name: str, config: dict[str, Any]) -> tuple[ArtifactRef | None, Any]:
     """(newest version made with these settings or None, its states when the collection was interrupted or None)."""
     if name not in store.names() or not store.versions(name):
@@ -115,6 +124,7 @@ def _asked(job: AdviceJob) -> tuple[ShippedStore, ArtifactRef, Environment, Any,
     from pipeline.config import PipelineConfig
     from pipeline.rounds.select import select
 
+    check_kinds({job.dataset: "advice"})
     store = _store()
     source = store.open(job.states)
     if source.manifest.kind != "states":

@@ -15,15 +15,18 @@ import pytest
 import tyro
 
 from flows.cli import main as cli
-from flows.config import AblateJob
-from flows.jobs.ablation_arms import cells, planned_runs, shuffle
+from flows.config import AblateJob, CollectJob
+from flows.jobs.ablation_arms import cells, make_advice, planned_runs, shuffle
+from flows.jobs.tasks import play_states
 from flows.report.ablation import HEADER, ablation_figures, table
 from flows.report.read import RunData
 from lore.config import to_dict
 from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment
-from lore_datasets.errors import ConfigError
+from lore_datasets.errors import ConfigError, LoreError
+from lore_datasets.store.store import Store
 from lore_datasets.testing import small_advice
+from pipeline.config import CollectConfig
 
 NAMES = get_environment("crafter").vocab.achievements
 
@@ -68,6 +71,24 @@ def test_an_arm_that_does_not_exist_is_refused_by_name(arms):
         cells(AblateJob(arms=arms))
 
 
+@pytest.mark.parametrize(
+    ("advisers", "said"),
+    [
+        ("rules,mine=gone@v1", "no dataset 'gone'"),
+        ("rules,ruls", "unknown backend 'ruls'"),
+        ("uniform,rules", "comes first"),
+        ("rules,some.place:Thing", "not a dataset"),
+        ("rules,random", "taken-random is a dataset of kind states, not advice"),
+    ],
+)
+def test_what_is_wrong_with_an_adviser_is_said_before_the_first_is_asked(advisers, said, own_datasets):
+    play_states(CollectJob("taken-random", CollectConfig(budget=20)))
+    before = Store().names()
+    with pytest.raises(LoreError, match=said):
+        make_advice(AblateJob(advisers=advisers, dataset="taken", states=20, rows=20, epochs=1))
+    assert Store().names() == before
+
+
 def test_shuffled_advice_keeps_the_words_and_the_states_but_not_their_pairs(own_datasets):
     ref = small_advice(own_datasets, get_environment("crafter"), n=50)
     old, made = load_advice(ref), shuffle(str(ref), "mixed")
@@ -88,7 +109,7 @@ def run(name: str, returns: list[float], unlocked: int = 1) -> RunData:
         for i, r in enumerate(returns)
     )
     progress = {"step": 100 * len(returns), "seconds": 60.0}
-    return RunData(name, Path(name), {"env": {"name": "crafter"}}, {}, episodes, None, progress)
+    return RunData(name, Path(name), {"env": {"name": "crafter"}}, episodes=episodes, progress=progress)
 
 
 def test_the_figures_of_a_study_are_those_worked_out_by_hand():

@@ -46,6 +46,15 @@ def test_the_same_play_is_stored_once(stored):
     assert Store(stored[0]).versions("play") == [1]
 
 
+def test_a_dataset_of_another_kind_is_refused_before_any_work(stored, monkeypatch):
+    for module in ("lore.envs.make_env", "pipeline.llm.backend_from"):
+        monkeypatch.setattr(module, lambda *a, **k: pytest.fail("work was begun"))
+    with pytest.raises(BadInput, match="talk is a dataset of kind advice, not states"):
+        tasks.play_states(CollectJob("talk", CollectConfig(budget=90)))
+    with pytest.raises(BadInput, match="play is a dataset of kind states, not advice"):
+        tasks.advise_states(AdviceJob(str(stored[1]), "play"))
+
+
 def test_all_three_players_contribute(stored):
     manifest = Store(stored[0]).manifest(stored[1])
     assert manifest.counts["by_source"] == {"random": 30, "rules": 30, "half_and_half": 30}

@@ -58,7 +58,11 @@ class Up:
         stale = self.written()  # of a lab that was killed
         words = [sys.executable, "-m", "flows", "up", "--port", "0", *more]
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children would ignore Ctrl-C
-        self.process = subprocess.Popen(words, cwd=folder, stdout=self.log, stderr=subprocess.STDOUT)
+        dead = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9") | {
+            "ALL_PROXY": "socks5://127.0.0.1:9"
+        }
+        env = {**os.environ, **dead, "NO_PROXY": "example.org"}  # nobody listens there: loopback must not go there
+        self.process = subprocess.Popen(words, cwd=folder, env=env, stdout=self.log, stderr=subprocess.STDOUT)
         wait_for(lambda: self.written() > stale or self.process.poll() is not None, 900)
         assert self.process.poll() is None, self.said()
         self.about = json.loads(self.file.read_text())
