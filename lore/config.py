@@ -196,6 +196,14 @@ class GateConfig:
     """Also mix advice into the imagined policy, from a head that imitates it on latents."""
     hard_cap: float = 0.0
     """Highest KL(pi_mix || pi_wm) of a single decision, in nats; 0 switches the cap off."""
+    kickstart: float = 0.0
+    """Weight at the start of the cross-entropy that draws the actor to the advice at replayed states; 0 = off."""
+    kickstart_floor: float = 0.1
+    """Weight that it falls to, and keeps; 0 lets the actor go entirely."""
+    kickstart_steps: int = 20_000
+    """Environment steps over which it falls, linearly."""
+    cut_traces: bool = False
+    """End the critic's replayed return before a step that advice took: the policy in imagination is not advised."""
 
     def __post_init__(self) -> None:
         _check(
@@ -210,8 +218,17 @@ class GateConfig:
                 "anneal_steps": (0, _INF),
                 "clip": (0.0, 100.0),
                 "hard_cap": (0.0, 100.0),
+                "kickstart": (0.0, 100.0),
+                "kickstart_floor": (0.0, 100.0),
+                "kickstart_steps": (1, _INF),
             },
         )
+        if self.kickstart and self.kickstart_floor > self.kickstart:
+            raise ConfigError(
+                f"gate.kickstart_floor = {self.kickstart_floor:g} lies above gate.kickstart = {self.kickstart:g}: the"
+                " weight of the advice may fall, not rise",
+                hint="give a floor of at most the start",
+            )
         if len(self.weights) != 3 or min(self.weights) < 0 or sum(self.weights) <= 0:
             raise ConfigError.out_of_range("gate.weights", self.weights, "three numbers >= 0, not all 0")
 
@@ -325,6 +342,16 @@ class Config:
                 "advice.dataset is empty, but a path that reads advice is on",
                 hint="give --advice.dataset name@vN or switch the path off",
             )
+        if self.gate.kickstart and not self.gate.enabled:
+            raise ConfigError(
+                f"gate.kickstart = {self.gate.kickstart:g}, but path B is off: there is no advice to be drawn to",
+                hint="give --gate.enabled, or leave gate.kickstart at 0",
+            )
+
+    @property
+    def keeps_advice(self) -> bool:
+        """True when replay keeps the advice of every step, for kickstarting or for the advice head."""
+        return self.gate.enabled and (self.gate.imagine or self.gate.kickstart > 0)
 
     @property
     def needs_advice(self) -> bool:

@@ -83,6 +83,12 @@ class ActorCritic(nn.Module):
         """slow <- (1 - rate) * slow + rate * critic; call it after each optimiser step."""
         torch._foreach_lerp_(list(self.slow_critic.parameters()), list(self.critic.parameters()), rate)
 
+    @torch.no_grad()
+    def restart_entries(self, entries: list[int], bias: float) -> None:
+        """Let the actor start afresh at some entries of the action space: logits ``bias`` in every state."""
+        self.actor.out.weight[entries] = 0.0
+        self.actor.out.bias[entries] = bias
+
     def sample(self, log_probs: Tensor, generator: Generator | None = None) -> Tensor:
         """int64 [...] drawn from log-probabilities [..., A+M]."""
         probs = log_probs.exp()

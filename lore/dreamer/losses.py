@@ -57,13 +57,15 @@ class Loss(NamedTuple):
 
 def loss(
     model: WorldModel, critic: ActorCritic, imagination: Imagination, batch: dict[str, Tensor], start: Latent, *,
-    paths: Paths, horizon: int, entropy: float, lam: float = LAMBDA, generator: Generator | None = None,
+    paths: Paths, horizon: int, entropy: float, lam: float = LAMBDA, replay_lam: float | Tensor = LAMBDA,
+    generator: Generator | None = None,
 ) -> Loss:  # fmt: skip
     """All losses of one batch [B, T, ...] of :meth:`WorldModel.split_context`.
 
     Args:
         horizon: imagined steps H. entropy: weight of the policy's entropy.
-        lam: trace of the imagined returns where the actor decides.
+        lam: trace of the imagined returns where the actor decides. replay_lam: of replayed ones, of all steps or [B, T]
+        (0 at a step that another than the actor chose: what followed it is not the actor's return).
     """
     scales = {**SCALES, model.key: 1.0, **paths.scales}
     shape = batch["reward"].shape
@@ -80,7 +82,7 @@ def loss(
 
     # Replay: the critic learns from the rewards that were paid, its gradient shapes the states.
     boot = imagined.returns[: shape.numel(), 0].view(shape)
-    losses["repval"] = replay_value_loss(critic, seen.latent.features(), boot, batch)
+    losses["repval"] = replay_value_loss(critic, seen.latent.features(), boot, batch, replay_lam)
 
     # Paths: what else there is to learn at the states that were seen.
     losses |= paths.terms(batch, seen, imagined.returns)
@@ -94,14 +96,16 @@ def as_starts(seen: Observed) -> Latent:
     return Latent(*(x.detach().flatten(0, 1) for x in seen.latent))
 
 
-def replay_returns(boot: Tensor, reward: Tensor, is_last: Tensor, is_terminal: Tensor, lam: float = LAMBDA) -> Tensor:
+def replay_returns(
+    boot: Tensor, reward: Tensor, is_last: Tensor, is_terminal: Tensor, lam: float | Tensor = LAMBDA
+) -> Tensor:
     """Returns [B, T-1] along replayed steps, bootstrapped with the imagined return ``boot`` [B, T] of each step."""
     live = (~is_terminal).float() * CONTINUE_SCALE
     return lambda_return(reward.float(), live, boot, lam * (~is_last).float())
 
 
 def replay_value_loss(
-    critic: ActorCritic, features: Tensor, boot: Tensor, batch: dict[str, Tensor], lam: float = LAMBDA
+    critic: ActorCritic, features: Tensor, boot: Tensor, batch: dict[str, Tensor], lam: float | Tensor = LAMBDA
 ) -> Tensor:
     """Critic's loss [B, T-1] on replayed features [B, T, F], 0 on last steps; its gradient reaches the world model.
 

@@ -101,6 +101,15 @@ class LaProp:
         size = torch.where(self.finite, lr / (1.0 - self.beta1 ** self.count.clamp(min=1.0)), 0.0)
         torch._foreach_sub_(self.params, torch._foreach_mul(self.momentum, size.float()))
 
+    @torch.no_grad()
+    def restart_rows(self, name: str, rows: list[int]) -> None:
+        """Forget the moments of some rows of one parameter. Their mean square becomes that of the other rows, since the
+        correction of a young mean is taken from the count of all updates."""
+        square, momentum = (values[self.names.index(name)] for values in (self.square, self.momentum))
+        others = [row for row in range(len(square)) if row not in rows]
+        square[rows] = square[others].mean()
+        momentum[rows] = 0.0
+
     def state_dict(self) -> dict[str, Tensor]:
         """The live state as flat tensors: ``count``, ``bad``, ``square.<name>``, ``momentum.<name>``."""
         out = {"count": self.count, "bad": self.bad}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lore.options.slots import SkillStatistics
+from lore.options.slots import GONE, NOBODY, SkillStatistics
 from lore_datasets.errors import SchemeMismatch
 from lore_datasets.language.geometry import StateView
 
@@ -107,6 +107,8 @@ def _controller(state: dict[str, Any], old: np.ndarray, new: dict[int, int]) -> 
     if state["slots"]:
         slots = state["slots"]
         unused = asdict(SkillStatistics())
+        taught = slots.get("taught", slots["skill"])
+        slots["taught"] = [NOBODY if k == NOBODY else new.get(k, GONE) for k in taught]
         slots["skill"] = [new.get(k, -1) for k in slots["skill"]]
         if "worth" in slots:
             means = slots["worth"]["means"]

@@ -27,9 +27,10 @@ class Choice(NamedTuple):
     proposals: np.ndarray  # int8[K], next action of each skill here, -1 where it cannot start
     skill: int  # skill in charge (option or held advice), -1 = none
     row: int  # row of the advice table, -1 = none
-    advice: np.ndarray | None = None  # float16[A+K] over feasible entries, kept when imagination uses advice
+    advice: np.ndarray | None = None  # float16[A+K] over feasible entries, where replay keeps it
     confidence: float = 0.0  # of that advice, 0 = none
     log_prob: float = 0.0  # of the decision, under the distribution that was sampled; 0 between decisions
+    advised: bool = False  # advice took the step: it was just drawn from what the advice added, or is held
 
 
 class Situation(NamedTuple):

@@ -75,6 +75,7 @@ class Controller:
         self.plan_tests = PLAN_TESTS if tests_plans else 0.0
         self.charges = [Charge() for _ in range(num_envs)]
         self.log_prob = 0.0
+        self.followed = False
 
     def act(
         self, env: int, state: np.ndarray, reward: float, logits: np.ndarray, signals: Tensor,
@@ -91,7 +92,7 @@ class Controller:
             own = softmax(logits)
             entry = self._sample(own)
             return Choice(entry, np.zeros(0, np.int8), -1, -1, log_prob=float(np.log(own[entry])))
-        self.log_prob = 0.0
+        self.log_prob, self.followed = 0.0, False
         view = StateView(SymbolicState.unpack(state, self.source.environment.layout), self.source.environment.vocab)
         proposals = self.guard.propose(view)
         advice = self.guard.lookup(state)
@@ -115,7 +116,8 @@ class Controller:
         charge.health = _health(view)
         self.accounts.step(charge)
         said, sure = self._said(advice, proposals)
-        return Choice(action, proposals, charge.skill, row, said, sure, self.log_prob)
+        advised = self.followed or charge.advised
+        return Choice(action, proposals, charge.skill, row, said, sure, self.log_prob, advised)
 
     def idle(self, state: np.ndarray) -> Choice:
         """The record of a terminal frame: action 0, but the proposals and the advice of its state are kept."""
@@ -126,8 +128,8 @@ class Controller:
         return Choice(0, proposals, -1, -1, *self._said(None, proposals))
 
     def _said(self, advice: AdviceBatch | None, proposals: np.ndarray) -> tuple[np.ndarray | None, float]:
-        """What replay keeps for the advice head: (p over feasible A+K entries or None, its confidence)."""
-        if self.gate is None or not self.config.gate.imagine:
+        """What replay keeps of the advice: (p over feasible A+K entries or None, its confidence)."""
+        if not self.config.keeps_advice:
             return None, 0.0
         if advice is None:
             return np.zeros(self.num_actions + len(self.skills), np.float16), 0.0
@@ -246,6 +248,7 @@ class Controller:
         """First action of a decision for ``entry``, behind which ``skill`` stands (-1 = none). What the advice chose is
         held for ``gate.hold`` steps, through a slot or not; the policy's own option runs to its end."""
         hold, kind = self.config.gate.hold, OPTION if entry >= self.num_actions else ADVICE
+        self.followed = followed
         if self.slots is not None and not followed:
             self.slots.worth.choose(here.env, skill)
         if skill < 0 or (kind == ADVICE and hold == 1):
@@ -254,6 +257,7 @@ class Controller:
         run = SkillRun(self.skills[skill], here.view.vocab, self.rng)
         step = self.guard.next_action(run, skill, here.view)
         if isinstance(step, Outcome):  # the start condition held, yet nothing to do: fall back to a primitive
+            self.followed = False
             primitive = here.policy[: self.num_actions]
             return self._sample(primitive / primitive.sum())
         self.charges[here.env] = Charge(kind=kind, left=hold - 1, skill=skill, run=run, advised=followed)

@@ -16,6 +16,8 @@ MIN_USES = 20
 """Uses after which a skill is judged."""
 CUT = ("advised_away", "hold_over")
 """Ends that are no fault and no merit of the skill."""
+NOBODY, GONE = -1, -2
+"""Whom a slot's parameters were taught for: for no skill yet, or for one that another version of the advice lacks."""
 GAIN = 2.0
 """A free skill takes a slot over when it fits this many times as well."""
 
@@ -62,6 +64,10 @@ class Slots:
     Args:
         size: M, slots in the network; at most K of them are filled. names: the K skill names.
         threshold: success rate under which a skill that was used often enough is retired.
+
+    Attributes:
+        skill: int64[M], skill in each slot, -1 = empty.
+        taught: int64[M], the last skill in each slot: whom its row of the actor was taught for.
     """
 
     def __init__(self, size: int, names: tuple[str, ...], threshold: float) -> None:
@@ -69,6 +75,7 @@ class Slots:
         self.active = min(size, len(names))
         self.threshold = threshold
         self.skill = np.full(size, -1, np.int64)
+        self.taught = np.full(size, NOBODY, np.int64)
         self.statistics = [SkillStatistics() for _ in names]
         self.worth = Worth(len(names))
         self.primitive = [0, 0.0]  # steps and reward while the policy's own primitive actions were played
@@ -84,6 +91,14 @@ class Slots:
                 self.skill[slot] = free.pop(0)
                 changed.append(slot)
         return changed
+
+    def take_over(self) -> list[int]:
+        """Slots that hold another skill than the one they were taught for, which is forgotten with this call: their
+        parameters have to start afresh."""
+        filled = self.skill >= 0
+        strange = np.flatnonzero(filled & (self.taught != NOBODY) & (self.taught != self.skill))
+        self.taught[filled] = self.skill[filled]
+        return strange.tolist()
 
     def release(self, fit: np.ndarray) -> list[str]:
         """Empty the slots of skills whose place a free one deserves: it fits ``GAIN`` times as well (``fit`` float[K]);
@@ -158,11 +173,12 @@ class Slots:
         """JSON-able state."""
         statistics = [asdict(s) for s in self.statistics]
         own = {"primitive": list(self.primitive), "worth": self.worth.state_dict()}
-        return {"skill": self.skill.tolist(), "statistics": statistics} | own
+        return {"skill": self.skill.tolist(), "taught": self.taught.tolist(), "statistics": statistics} | own
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state_dict`."""
         self.skill = np.array(state["skill"], np.int64)
+        self.taught = np.array(state.get("taught", state["skill"]), np.int64)
         self.statistics = [SkillStatistics(**s) for s in state["statistics"]]
         self.primitive = list(state.get("primitive", [0, 0.0]))
         if "worth" in state:

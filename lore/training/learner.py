@@ -19,9 +19,10 @@ from lore.dreamer.returns import LAMBDA
 from lore.dreamer.types import Latent, Observed
 from lore.gate.advice_head import AdvisedPolicy, advice_targets, held_out
 from lore.gate.gate import Gate
+from lore.gate.kickstart import kickstart_loss, kickstart_weight
 from lore.options.heads import OptionPolicy
 from lore.synthetic.path import SyntheticPath
-from lore.training.agent import Agent
+from lore.training.agent import SLOT_BIAS, Agent
 
 __all__ = ["Learner"]
 
@@ -52,6 +53,14 @@ class Learner:
         """Which skill sits in each option slot from the next update on."""
         self.slots = torch.from_numpy(skills.copy()).to(self.device)
 
+    def restart_slots(self, slots: list[int]) -> None:
+        """Forget what the actor learned for the skills that were in these slots before: its rows and their moments."""
+        if slots:
+            rows = [self.agent.num_actions + slot for slot in slots]
+            self.agent.actor_critic.restart_entries(rows, SLOT_BIAS)
+            for name in ("weight", "bias"):
+                self.optimiser.restart_rows(f"actor_critic.actor.out.{name}", rows)
+
     def update(self, records: Mapping[str, np.ndarray | Tensor]) -> tuple[Latent, dict[str, Any]]:
         """One gradient step on records [B, 1+T, ...]; returns the posterior latents [B, T, ...] and 0-d metrics."""
         agent, train = self.agent, self.config.train
@@ -61,11 +70,14 @@ class Learner:
         tensors = {k: torch.as_tensor(v).to(self.device) for k, v in records.items() if k != "indices"}
         batch, start = agent.world_model.split_context(tensors)
         paths = Paths(self.policy(), self._starts, partial(self._terms, more), self._scales())
+        is_cut = self.gate is not None and self.gate.config.cut_traces
+        replay_lam = LAMBDA * (~batch["advised"]).float() if is_cut else LAMBDA
         self.optimiser.zero_grad()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.model.bf16):
             losses, scales, posterior, metrics = loss(
                 agent.world_model, agent.actor_critic, agent.imagination, batch, start,
-                paths=paths, horizon=train.horizon, entropy=train.entropy, lam=lam, generator=self.generator,
+                paths=paths, horizon=train.horizon, entropy=train.entropy, lam=lam, replay_lam=replay_lam,
+                generator=self.generator,
             )  # fmt: skip
         agent.imagination.backward(losses, scales)
         self.optimiser.step()
@@ -103,6 +115,8 @@ class Learner:
         agent = self.agent
         heads = {"options": agent.heads, "advice_head": agent.advice_head, "ensemble": agent.ensemble}
         scales = {name: 1.0 for name, head in heads.items() if head is not None}
+        if self.gate is not None and self.gate.config.kickstart:
+            scales["kickstart"] = kickstart_weight(self.gate)
         return scales | ({} if self.synthetic is None else {"clone": self.config.synthetic.clone_scale})
 
     def _terms(
@@ -116,6 +130,10 @@ class Learner:
             metrics |= more
         if agent.advice_head is not None:
             losses["advice_head"], more = self._advice_loss(features, batch)
+            metrics |= more
+        if self.gate is not None and self.gate.config.kickstart:
+            slots = self.slots if agent.heads is not None else self.slots[:0]
+            losses["kickstart"], more = kickstart_loss(agent.actor_critic, features, batch, slots, agent.num_actions)
             metrics |= more
         if agent.ensemble is not None:
             losses["ensemble"], more = agent.ensemble.loss(seen, batch["action"], batch["is_first"])

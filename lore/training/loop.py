@@ -135,7 +135,7 @@ def _update(run: Training) -> None:
         return
     run.replay.write_back(records["indices"], posterior.deter, posterior.stoch)
     if run.learner.updates % 10 == 0:
-        tags = ("loss/", "opt/", "options/", "synthetic/")
+        tags = ("kickstart/", "loss/", "opt/", "options/", "synthetic/")
         run.means.add({k if k.startswith(tags) else f"train/{k}": float(v) for k, v in metrics.items()})
 
 

@@ -89,6 +89,8 @@ class Player:
             record["image"] = step.image
         if len(choice.proposals):
             record |= {"proposals": choice.proposals, "skill": choice.skill, "row": choice.row}
+        if self.controller.gate is not None:
+            record["advised"] = choice.advised
         if choice.advice is not None:
             record |= {"advice": choice.advice, "confidence": choice.confidence}
         return record

@@ -78,7 +78,9 @@ class Training:
             fields["image"] = ((64, 64, 3), np.uint8)
         if policy.advice is not None:
             fields |= {"proposals": ((len(policy.skills),), np.int8), "skill": ((), np.int16), "row": ((), np.int32)}
-        if policy.agent.advice_head is not None:
+        if policy.gate is not None:
+            fields["advised"] = ((), np.bool_)
+        if config.keeps_advice:
             width = policy.agent.num_actions + len(policy.skills)
             fields |= {"advice": ((width,), np.float16), "confidence": ((), np.float32)}
         length = config.train.sequence_length + 1
@@ -110,6 +112,7 @@ class Training:
             slots.recall()
             slots.release(fit)
         slots.fill(fit)
+        self.learner.restart_slots(slots.take_over())
         self.learner.set_slots(slots.skill)
 
     def revisions(self) -> list[Revision]:
@@ -177,7 +180,10 @@ class Training:
         player = part(tensors, "player/")
         policy.player.generator.set_state(player.pop("generator").cpu())
         policy.player.load(player)
-        self.replay.load_state_dict({k: v.numpy() for k, v in part(tensors, "replay/").items()}, meta["replay"])
+        kept = {k: v.numpy() for k, v in part(tensors, "replay/").items()}
+        for name in [k for k in kept if k.endswith("/is_last") and "advised" in self.replay.fields]:
+            kept.setdefault(name.replace("/is_last", "/advised"), np.zeros_like(kept[name]))  # older ones do not say
+        self.replay.load_state_dict(kept, meta["replay"])
         self.ratio.load_state_dict(meta["ratio"])
         self.means.load_state_dict(meta["means"])
         self.envs.load_state_dict(meta["envs"])

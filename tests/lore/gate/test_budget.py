@@ -26,7 +26,7 @@ SMALL = {
 @pytest.fixture
 def advice(own_datasets, tmp_path) -> str:
     """A version with a row, and a plan of six steps, for the first state that a run with seed 0 sees."""
-    first = Policy(load_config(**SMALL)).make_envs().reset()[0].state[None]
+    first = Policy(load_config(**SMALL), is_training=True).make_envs().reset()[0].state[None]
     plans = np.full((1, 1, 12), -1, np.int16)
     plans[0, 0, :6] = [1, 2, 1, 2, 1, 2]
     writer = Store(own_datasets).writer("said", "advice", environment=ENV, skills=ENV.skills)

@@ -3,10 +3,14 @@
 import json
 
 import pytest
+import torch
 
 from lore.config import load_config
 from lore.options import slots
+from lore.options.slots import Slots
+from lore.training.agent import SLOT_BIAS
 from lore.training.loop import train
+from lore.training.run import Training
 from lore_datasets.environments import get_environment
 from lore_datasets.exchange.revisions import REVISIONS, read_revisions
 from lore_datasets.language.skills import parse_skill
@@ -52,7 +56,6 @@ def test_a_new_generation_of_options_comes_every_so_many_episodes(
     tmp_path, own_datasets, monkeypatch, interval, changes
 ):
     from lore.training import loop
-    from lore.training.run import Training
 
     ref = str(small_advice(own_datasets, CRAFTER, n=40))
     run = Training(config(100, ref, generation_interval=interval, confidence_threshold=0.0), tmp_path)
@@ -74,7 +77,6 @@ def test_a_skill_whose_calls_are_worth_too_little_gives_its_slot_up_until_the_ne
     tmp_path, own_datasets, interval, stays_out
 ):
     from lore.training import loop
-    from lore.training.run import Training
 
     ref = str(small_advice(own_datasets, CRAFTER, n=40))
     run = Training(config(100, ref, generation_interval=interval, confidence_threshold=0.0), tmp_path)
@@ -90,3 +92,32 @@ def test_a_skill_whose_calls_are_worth_too_little_gives_its_slot_up_until_the_ne
     assert (poor not in run.policy.slots.skill) == stays_out == run.policy.slots.statistics[poor].waits
     assert not run.policy.slots.statistics[poor].retired
     assert run.learner.slots.tolist() == run.policy.slots.skill.tolist()
+
+
+def test_a_slot_whose_skill_changes_starts_afresh_and_one_whose_skill_comes_back_does_not(tmp_path, own_datasets):
+    ref = str(small_advice(own_datasets, CRAFTER, n=40))
+    run = Training(config(100, ref), tmp_path)
+    run.fill_slots()
+    slots, first = run.policy.slots, run.policy.agent.num_actions
+    out, optimiser = run.policy.agent.actor_critic.actor.out, run.learner.optimiser
+    at = optimiser.names.index("actor_critic.actor.out.weight")
+    with torch.no_grad():
+        out.weight.fill_(1.0)
+        out.bias.fill_(1.0)
+    optimiser.momentum[at].fill_(0.5)
+    optimiser.square[at].fill_(0.25)
+    same, other = int(slots.skill[0]), int(slots.skill[1])
+    stranger = next(k for k in range(len(CRAFTER.skills)) if k not in slots.skill)
+    slots.skill[:2] = -1
+    run.learner.restart_slots(slots.take_over())  # an empty slot keeps what it learned
+    slots.skill[:2] = [same, stranger]
+    run.fill_slots()
+    assert (out.weight[first] == 1.0).all() and (out.weight[first + 1] == 0.0).all()
+    assert out.bias[first] == 1.0 and out.bias[first + 1] == SLOT_BIAS
+    assert (optimiser.momentum[at][first] == 0.5).all() and (optimiser.momentum[at][first + 1] == 0.0).all()
+    assert (optimiser.square[at] == 0.25).all()
+    slots.skill[1] = other
+    assert slots.take_over() == [1] and slots.take_over() == []
+    again = Slots(len(slots.skill), slots.names, 0.2)
+    again.load_state_dict(slots.state_dict())
+    assert again.taught.tolist() == slots.taught.tolist()
