@@ -9,7 +9,8 @@ from itertools import compress
 
 from lore_datasets.errors import AnswerError, shown
 from pipeline.llm.base import LLM, Prompt, Response, Stop, never
-from pipeline.llm.journal.journal import Budget, Journal, JournalStats
+from pipeline.llm.journal.budget import Budget, JournalStats
+from pipeline.llm.journal.journal import Journal
 from pipeline.questions.check import Rejected
 from pipeline.questions.parse import MAX_ANSWER, Advice, clean_text, parse
 from pipeline.rounds.rows import Row

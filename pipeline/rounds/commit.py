@@ -16,7 +16,7 @@ from lore_datasets.store.store import Store
 from lore_datasets.types import ArtifactRef
 from pipeline.config import to_dict
 from pipeline.llm.base import Prompt, Response
-from pipeline.llm.journal.journal import JournalStats
+from pipeline.llm.journal.budget import JournalStats
 from pipeline.questions.prompts import load_template
 from pipeline.rounds.ask import ShardResult, storable
 from pipeline.rounds.mixing import advised_rounds

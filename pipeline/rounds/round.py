@@ -19,7 +19,8 @@ from lore_datasets.store.store import Store
 from lore_datasets.types import SymbolicState
 from pipeline.config import PipelineConfig
 from pipeline.llm.base import LLM, Prompt, Stop, as_llm, never
-from pipeline.llm.journal.journal import Budget, Journal
+from pipeline.llm.journal.budget import Budget
+from pipeline.llm.journal.journal import Journal
 from pipeline.questions.check import Feasible, GoalCheck, Trial, TrialRun, check_skills
 from pipeline.questions.prompts import Renderer
 from pipeline.rounds.ask import Asked, ShardResult, ask

@@ -139,7 +139,7 @@ def test_an_error_of_one_shard_ends_the_others_with_what_they_had_in_flight_kept
 
 
 def test_workers_answer_for_advisers_that_compute_and_the_rows_are_the_same(job, workers):
-    rules = replace(job, ask=AskConfig(), name="here", advise=AdviseConfig())
+    rules = replace(job, ask=AskConfig(), dataset="here", advise=AdviseConfig())
     here = tasks.advise_states(rules)
     there = tasks.advise_states(
         replace(rules, dataset="there", dask=workers.scheduler.address, journal=str(Store().beside / "other.sqlite"))

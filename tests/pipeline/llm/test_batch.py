@@ -18,7 +18,8 @@ from pipeline.llm import backend_from
 from pipeline.llm.backends.batch import GeminiBatch
 from pipeline.llm.backends.gemini import Gemini
 from pipeline.llm.base import Prompt
-from pipeline.llm.journal.journal import Journal, JournalStats
+from pipeline.llm.journal.budget import JournalStats
+from pipeline.llm.journal.journal import Journal
 from pipeline.rounds.advise import advise
 
 ROOT = Path(__file__).parents[3]

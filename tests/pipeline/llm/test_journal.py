@@ -8,7 +8,8 @@ import pytest
 
 from lore_datasets.errors import CorruptArtifact, LimitReached, LoreError, NewerSchema, ServiceError, Stopped
 from pipeline.llm.base import Capabilities, Completing, Prompt, Response
-from pipeline.llm.journal.journal import MAX_FAILURES, Budget, Journal, JournalStats
+from pipeline.llm.journal.budget import MAX_FAILURES, Budget, JournalStats
+from pipeline.llm.journal.journal import Journal
 
 
 def questions(n, kind="prior"):
