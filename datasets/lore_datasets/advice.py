@@ -125,12 +125,15 @@ def advice_from(artifact: Artifact, model: Artifact | None = None) -> AdviceData
     check_scheme(manifest.key_scheme, environment)
     rounds: dict[int, dict[str, np.ndarray]] = {}
     texts: dict[str, str] = {}
+    programs: list[str] = []
     for path, array in sorted(artifact.arrays.items()):
         index, group, name = split_path("advice", path)
         if group == "rows":
             rounds.setdefault(index, {"reason": np.zeros(0, object)})[name] = array
         elif group == "skills" and name == "name":
             texts.update(zip(array, artifact.arrays[path.removesuffix("name") + "json"], strict=True))
+        elif group == "programs" and name == "json":
+            programs += array.tolist()
     for each in rounds.values():
         if len(each["reason"]) != len(each["state"]):  # the texts were left out
             each["reason"] = np.full(len(each["state"]), "", object)
@@ -142,6 +145,7 @@ def advice_from(artifact: Artifact, model: Artifact | None = None) -> AdviceData
         skills=tuple(_skill(name, texts, environment) for name in manifest.skills),
         rows=_side_by_side(list(rounds.values()), manifest, environment),
         model=model.arrays if model else None,
+        programs=tuple(programs),
     )
 
 

@@ -2,7 +2,8 @@
 
 A path is ``round-NNN/<array>`` for rows, ``round-NNN/<group>/<array>`` for the other groups, and
 ``model/<array>`` or ``calibration/<array>`` in an ``advice_model``. Axis letters: N rows of a group, S bytes of a
-packed state, E = actions + skills known to that round, K skills known to that round, P plans, L steps of a plan.
+packed state, E = actions + skills known to that round, K skills known to that round, P plans, L steps of a plan,
+F scalars of the environment.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ __all__ = [
     "array_path",
     "check_group",
     "check_layout",
+    "check_links",
+    "dimension_names",
     "fill_keys",
     "round_name",
     "split_path",
 ]
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the on-disk format this program writes; it reads this and older ones."""
 CLIP = 5.0
 """Largest absolute advice logit."""
@@ -59,6 +62,11 @@ def _texts(*names: str) -> dict[str, ArrayField]:
     return {name: ArrayField("str", "N") for name in names}
 
 
+_MORE = {
+    "scalars": ArrayField("float32", "NF", optional=True),
+    "mission": ArrayField("str", "N", optional=True),
+}
+"""What a state has beside its packed bytes, in environments whose vocabulary says so."""
 KINDS: dict[str, dict[str, dict[str, ArrayField]]] = {
     "states": {
         "rows": {
@@ -67,6 +75,7 @@ KINDS: dict[str, dict[str, dict[str, ArrayField]]] = {
             "step": ArrayField("int32", "N"),
             "source": ArrayField("uint8", "N"),
             "uncertainty": ArrayField("float32", "N", optional=True),
+            **_MORE,
         }
     },
     "advice": {
@@ -82,6 +91,7 @@ KINDS: dict[str, dict[str, dict[str, ArrayField]]] = {
             "plan_scores": ArrayField("float32", "NP"),
             "applicable": ArrayField("uint8", "NK"),
             "reason": ArrayField("str", "N"),
+            **_MORE,
         },
         "answers": {
             **_texts("kind", "prompt_hash", "prompt", "response", "model"),
@@ -89,9 +99,11 @@ KINDS: dict[str, dict[str, dict[str, ArrayField]]] = {
             "tokens_out": ArrayField("int32", "N"),
             "latency_s": ArrayField("float32", "N"),
             "price_usd": ArrayField("float32", "N"),
+            "row": ArrayField("int32", "N", optional=True),
         },
         "rejects": _texts("reason", "where", "text"),
         "skills": _texts("name", "json", "origin"),
+        "programs": _texts("json", "origin"),
     },
     "advice_model": {"model": {}, "calibration": {}},
     "play": {
@@ -104,6 +116,18 @@ KINDS: dict[str, dict[str, dict[str, ArrayField]]] = {
     },
 }
 """Kind -> group -> array name -> field. Groups without fields take any numeric array of a safe name."""
+
+
+_DIMENSIONS = {"S": "byte", "E": "option", "K": "skill", "P": "plan", "L": "step", "F": "scalar"}
+
+
+def dimension_names(kind: str, path: str, rank: int) -> tuple[str, ...]:
+    """A name for each axis of the array at ``path``: ``row``, ``byte``, ``option``, ...; ``axis_0`` in a model."""
+    _, group, name = split_path(kind, path)
+    field = KINDS[kind][group].get(name)
+    if field is None:
+        return tuple(f"axis_{i}" for i in range(rank))
+    return tuple(group.removesuffix("s") if axis == "N" else _DIMENSIONS[axis] for axis in field.axes)
 
 
 def round_name(index: int) -> str:
@@ -154,7 +178,7 @@ def check_layout(
             raise CorruptArtifact(
                 f"array {path} is {shown(dtype)}{list(shape)}, expected {field.dtype}[{', '.join(field.axes)}]"
             )
-        known = axes.setdefault((index, group), {"S": environment.layout.size})
+        known = axes.setdefault((index, group), {"S": environment.layout.size, "F": len(environment.vocab.scalars)})
         for axis, size in zip(field.axes, shape, strict=True):
             if known.setdefault(axis, size) != size:
                 raise CorruptArtifact(
@@ -164,6 +188,10 @@ def check_layout(
         missing = sorted(name for name, field in KINDS[kind][group].items() if not field.optional and name not in names)
         if missing:
             raise CorruptArtifact(f"group {group} of {round_name(index)} lacks {', '.join(missing)}")
+        if "scalars" in KINDS[kind][group]:
+            has = {"scalars": bool(environment.vocab.scalars), "mission": environment.vocab.has_mission}
+            if odd := [name for name, needed in has.items() if (name in names) != needed]:
+                raise CorruptArtifact(f"{round_name(index)}: {environment.name} and {odd[0]} do not go together")
         sizes = axes.get((index, group), {})
         if kind == "advice" and group == "rows" and not (sizes["E"] == actions + sizes["K"] and sizes["K"] <= skills):
             raise CorruptArtifact(
@@ -212,6 +240,13 @@ def check_group(kind: str, group: str, arrays: Mapping[str, np.ndarray], actions
         raise BadInput("array rows/plans must hold ids up to plan_lengths and -1 after it")
 
 
-def _within(array: np.ndarray, name: str, low: float, high: float) -> None:
+def check_links(arrays: Mapping[tuple[str, str], np.ndarray]) -> None:
+    """BadInput unless ``answers/row`` of a round, keyed (group, name), names rows of that round or -1 for none."""
+    row = arrays.get(("answers", "row"))
+    if row is not None:
+        _within(row, "row", -1, len(arrays.get(("rows", "state"), ())) - 1, "answers")
+
+
+def _within(array: np.ndarray, name: str, low: float, high: float, group: str = "rows") -> None:
     if array.size and (array.min() < low or array.max() > high):
-        raise BadInput(f"array rows/{name} holds {array.min():g}..{array.max():g}, allowed {low:g}..{high:g}")
+        raise BadInput(f"array {group}/{name} holds {array.min():g}..{array.max():g}, allowed {low:g}..{high:g}")

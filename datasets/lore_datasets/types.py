@@ -20,6 +20,8 @@ __all__ = [
     "StateLayout",
     "SymbolicState",
     "layout_of",
+    "layout_table",
+    "vocabulary_of",
 ]
 
 _REF = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]{0,63})(@v(?P<version>[1-9][0-9]*))?(#(?P<digest>[0-9a-f]{8,64}))?")
@@ -75,6 +77,9 @@ class Manifest:
         config: the resolved configuration that made it.
         provenance: adviser, model, template hashes, round, code version and what else is known.
         arrays: path -> ArraySpec for every array of the version.
+        vocabulary, layout: the environment's words and where they stand in a packed state (:func:`vocabulary_of`,
+            :func:`layout_table`), so that a state is read without LoRe; both outside the digest, for ``environment``
+            and ``key_scheme`` imply them.
         message, created: free text and ISO time; both outside the digest.
     """
 
@@ -92,6 +97,8 @@ class Manifest:
     config: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, ArraySpec] = field(default_factory=dict)
+    vocabulary: dict[str, Any] = field(default_factory=dict)
+    layout: dict[str, Any] = field(default_factory=dict)
     message: str = ""
     created: str = ""
 
@@ -137,6 +144,38 @@ def layout_of(vocab: Vocab) -> StateLayout:
     """The packed layout that a vocabulary implies."""
     width, height = vocab.view
     return StateLayout(height, width, len(vocab.items), len(vocab.vitals), len(vocab.achievements))
+
+
+def vocabulary_of(vocab: Vocab) -> dict[str, Any]:
+    """The words of an environment as plain JSON: what a cell id, a count or a flag of a state means."""
+    return {
+        "targets": list(vocab.targets),
+        "items": list(vocab.items),
+        "vitals": list(vocab.vitals),
+        "achievements": list(vocab.achievements),
+        "directions": [list(direction) for direction in vocab.directions],
+        "scalars": list(vocab.scalars),
+    }
+
+
+def layout_table(vocab: Vocab) -> dict[str, Any]:
+    """The packed state as plain JSON: ``size`` in bytes, and per field ``name``, ``offset``, ``shape`` and its words.
+
+    ``values``: the list of the vocabulary that each byte is an index into; ``names``: the list that names the bytes.
+    """
+    layout = layout_of(vocab)
+    words: dict[str, dict[str, Any]] = {
+        "view": {"shape": [layout.height, layout.width], "values": "targets"},
+        "inventory": {"names": "items"},
+        "vitals": {"names": "vitals"},
+        "facing": {"values": "directions"},
+        "unlocked": {"names": "achievements"},
+    }
+    fields = []
+    for name, where in layout.offsets().items():
+        field = {"name": name, "offset": where.start, "shape": [where.stop - where.start]}
+        fields.append({**field, **words.get(name, {})})
+    return {"size": layout.size, "fields": fields}
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,6 +47,8 @@ class Vocab:
         recipes: action name -> list of alternatives, any of which makes the action effective.
         max_count: inventory and vital values are clamped to this by the environment.
         hostile: targets that hurt when they come close (an adjacent one changes the goal key).
+        scalars: names of the numbers that a state has beside its packed bytes; none where all of it is packed.
+        has_mission: every state comes with a text that says what is to be done.
         creatures: targets that walk by themselves, over the same ground as the player.
         clears: (target, action, target it becomes) of each kind of cell that bars the way and that an action opens.
     """
@@ -64,11 +66,13 @@ class Vocab:
     max_count: int = 9
     lethal: tuple[str, ...] = ()
     hostile: tuple[str, ...] = ()
+    scalars: tuple[str, ...] = ()
+    has_mission: bool = False
     creatures: tuple[str, ...] = ()
     clears: tuple[tuple[str, str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        for group in ("actions", "targets", "items", "vitals", "achievements"):
+        for group in ("actions", "targets", "items", "vitals", "achievements", "scalars"):
             names = getattr(self, group)
             bad = [n for n in names if not NAME_PATTERN.fullmatch(n)]
             if bad or len(set(names)) != len(names):

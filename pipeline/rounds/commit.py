@@ -63,7 +63,9 @@ def commit_round(
         name, "advice", environment=now.environment, parents=parents, skills=now.skills, config=config, provenance=about
     )
     writer.append("rows", **row_arrays(rows, now.packed, actions, skills, now.config.advise))
-    writer.append("answers", **_answer_arrays(answers))
+    places = {now.packed[row.index].tobytes(): i for i, row in enumerate(rows)}
+    linked = [places.get(prompt.state, -1) for _, prompt, _ in answers]
+    writer.append("answers", row=linked, **_answer_arrays(answers))
     rejects = [r for result in results for r in result.rejects]
     if rejects:
         columns = {key: [storable(getattr(r, key)) for r in rejects] for key in ("reason", "where", "text")}

@@ -334,7 +334,7 @@ def _loading(manifest: Manifest) -> list[str]:
         "```python file=xarray",
         "import xarray",
         "",
-        'labelled = xarray.DataArray(array[:], dims=("row", "entry"))',
+        "labelled = xarray.DataArray(array[:], dims=array.metadata.dimension_names)",
         "```",
         "```python file=dask",
         "import dask.array",

@@ -21,7 +21,7 @@ import numpy as np
 from lore_datasets.atomic import replacing
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import CorruptArtifact, LoreError, NotFound, shown
-from lore_datasets.schema import check_layout
+from lore_datasets.schema import check_layout, dimension_names
 from lore_datasets.store.commit import commit_version
 from lore_datasets.store.lineage import model_name, newest_model
 from lore_datasets.store.manifest import Artifact, canonical_json, check_arrays, sealed, unsealed
@@ -125,6 +125,9 @@ def _write_artifact(group: Any, artifact: Artifact) -> None:
             _dataset(group, path + _OFFSETS, ends)
         else:
             _dataset(group, path, array)
+        labelled = group[path + _OFFSETS if array.dtype == object else path]
+        for axis, name in enumerate(dimension_names(artifact.manifest.kind, path, array.ndim)):
+            labelled.dims[axis].label = name
 
 
 def _dataset(group: Any, path: str, array: np.ndarray) -> None:

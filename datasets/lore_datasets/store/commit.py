@@ -18,8 +18,18 @@ from lore_datasets.atomic import sync
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, Busy, SchemeMismatch, shown
 from lore_datasets.keys import check_scheme
+from lore_datasets.language.programs import parse_program
 from lore_datasets.language.skills import parse_skill
-from lore_datasets.schema import array_path, check_group, check_layout, fill_keys, split_path
+from lore_datasets.schema import (
+    SCHEMA,
+    array_path,
+    check_group,
+    check_layout,
+    check_links,
+    dimension_names,
+    fill_keys,
+    split_path,
+)
 from lore_datasets.store.bucket import ATTEMPTS, Bucket
 from lore_datasets.store.manifest import array_spec, ref_of, sealed
 from lore_datasets.store.reader import read_manifest
@@ -33,9 +43,9 @@ from lore_datasets.store.repository import (
     open_repository,
     repository_path,
 )
-from lore_datasets.types import ArtifactRef, Manifest
+from lore_datasets.types import ArtifactRef, Manifest, layout_table, vocabulary_of
 
-__all__ = ["check_copy", "check_skills", "commit_version"]
+__all__ = ["check_copy", "check_programs", "check_skills", "commit_version"]
 
 _CHUNK_BYTES = 4 * 2**20
 _TEXT_CHUNK = 8192
@@ -50,14 +60,26 @@ def check_skills(names: Sequence[str], texts: Sequence[str], manifest: Manifest)
             raise BadInput(f"skill {shown(name)!r} is not among the version's skills, or its JSON has another name")
 
 
+def check_programs(texts: Sequence[str], manifest: Manifest) -> None:
+    """Each text is the canonical JSON of a program over the version's skills; BadInput or ProgramError otherwise."""
+    vocab = get_environment(manifest.environment).vocab
+    for text in texts:
+        if parse_program(text, vocab, manifest.skills).text != text:
+            raise BadInput("a program is not in canonical form", hint="store Program.text")
+
+
 def check_copy(manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> None:
     """Hold arrays from elsewhere to the rules of :meth:`Writer.append`; BadInput or SkillError."""
     environment = get_environment(manifest.environment)
     check_scheme(manifest.key_scheme, environment)
     groups: dict[tuple[int, str], dict[str, np.ndarray]] = {}
+    rounds: dict[int, dict[tuple[str, str], np.ndarray]] = {}
     for path, array in arrays.items():
         index, group, name = split_path(manifest.kind, path)
         groups.setdefault((index, group), {})[name] = array
+        rounds.setdefault(index, {})[group, name] = array
+    for columns in rounds.values():
+        check_links(columns)
     for (_, group), columns in groups.items():
         skills = columns["applicable"].shape[1] if "applicable" in columns else 0
         check_group(manifest.kind, group, columns, len(manifest.actions), skills)
@@ -65,6 +87,8 @@ def check_copy(manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> None:
             fill_keys(columns, environment)
         elif group == "skills":
             check_skills(columns["name"].tolist(), columns["json"].tolist(), manifest)
+        elif group == "programs":
+            check_programs(columns["json"].tolist(), manifest)
 
 
 def commit_version(
@@ -156,7 +180,15 @@ def _finished(draft: Manifest, paths: Mapping[str, np.ndarray], keep: Manifest |
     if draft.skills:
         totals["skills"] = len(draft.skills)
     created = draft.created or datetime.now(UTC).isoformat(timespec="seconds")
-    return replace(draft, arrays=dict(sorted(specs.items())), counts={**draft.counts, **totals}, created=created)
+    return replace(
+        draft,
+        schema=SCHEMA,
+        arrays=dict(sorted(specs.items())),
+        vocabulary=vocabulary_of(environment.vocab),
+        layout=layout_table(environment.vocab),
+        counts={**draft.counts, **totals},
+        created=created,
+    )
 
 
 def _write(
@@ -190,6 +222,7 @@ def _write(
             dtype=values.dtype,
             compressors=[ZstdCodec(level=3), Crc32cCodec()],
             config={"write_empty_chunks": True},
+            dimension_names=dimension_names(manifest.kind, path, array.ndim),
         )
         if array.size:
             stored[...] = values

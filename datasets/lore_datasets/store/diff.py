@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from lore_datasets.environments import get_environment
+from lore_datasets.language.programs import Program, diff_programs, parse_program
 from lore_datasets.schema import split_path
 from lore_datasets.store.manifest import Artifact, canonical_json, to_dict
 
@@ -15,7 +17,8 @@ _SKIP = {"arrays", "counts", "created", "message", "version"}
 
 
 def diff_artifacts(a: Artifact, b: Artifact) -> dict[str, Any]:
-    """Plain JSON: ``manifest`` and ``counts`` (field -> [a, b]), ``arrays`` (added, removed, changed shape), ``rows``.
+    """Plain JSON: ``manifest`` and ``counts`` (field -> [a, b]), ``arrays`` (added, removed, changed shape), ``rows``,
+    ``program`` (rule by rule, as :func:`lore_datasets.language.programs.diff_programs` tells it).
 
     ``rows`` (datasets of states and advice): how many states were added, removed, changed (same state, other advice)
     and are the same; a state that stands in several rounds counts once, its newest row speaks.
@@ -45,7 +48,20 @@ def diff_artifacts(a: Artifact, b: Artifact) -> dict[str, Any]:
         },
         "arrays": arrays,
         "rows": _row_changes(_rows(a), _rows(b)),
+        "program": _rule_changes(a, b),
     }
+
+
+def _rule_changes(a: Artifact, b: Artifact) -> list[str]:
+    """How the program that speaks in ``a`` became the one of ``b``; a version without one has no rules."""
+    programs = []
+    for artifact in (a, b):
+        paths = sorted(path for path in artifact.arrays if path.endswith("/programs/json"))
+        texts = [text for path in paths for text in artifact.arrays[path]]
+        manifest = artifact.manifest
+        vocab = get_environment(manifest.environment).vocab
+        programs.append(parse_program(texts[-1], vocab, manifest.skills) if texts else Program(()))
+    return diff_programs(*programs)
 
 
 def _row_changes(before: dict[bytes, str], after: dict[bytes, str]) -> dict[str, int]:

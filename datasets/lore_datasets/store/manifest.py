@@ -87,10 +87,10 @@ def check_arrays(manifest: Manifest, arrays: dict[str, np.ndarray], where: str) 
 
 
 def version_digest(manifest: Manifest) -> str:
-    """SHA-256 over what the version *is* (kind, schema, words, arrays), without name, number, time or provenance."""
+    """SHA-256 over what the version *is* (kind, words, arrays), without name, number, time or provenance."""
     body = {
         "kind": manifest.kind,
-        "schema": manifest.schema,
+        "schema": 1,  # of what identity means, not of the file: a migrated version keeps its digest
         "environment": manifest.environment,
         "key_scheme": manifest.key_scheme,
         "actions": list(manifest.actions),

@@ -1,23 +1,38 @@
 """Read what older releases wrote: each migration lifts a sealed manifest by one schema version.
 
-Version 1 is the first, so there is none yet. A later schema adds ``m001_...`` here (1 -> 2) and a file written with the
-old one to ``tests/datasets/data``; arrays are never rewritten on disk, only on their way in.
+A later schema adds ``m002_...`` here (2 -> 3) and artifacts written with the old one to ``tests/datasets/data``; arrays
+are never rewritten on disk, only on their way in.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
-from lore_datasets.errors import CorruptArtifact
+from lore_datasets.environments import get_environment
+from lore_datasets.errors import CorruptArtifact, NotFound
 from lore_datasets.schema import SCHEMA
 from lore_datasets.store.manifest import canonical_json
+from lore_datasets.types import layout_table, vocabulary_of
 
-__all__ = ["MIGRATIONS", "migrated"]
+__all__ = ["MIGRATIONS", "m001_words_and_layout", "migrated"]
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
-MIGRATIONS: dict[int, Migration] = {}
+
+
+def m001_words_and_layout(body: dict[str, Any]) -> dict[str, Any]:
+    """1 -> 2: programs, links from answers to rows, scalars and missions may be there; words and layout are stated."""
+    vocabulary, layout = {}, {}
+    with suppress(NotFound):  # an environment that is not installed: its rows cannot be read, the manifest can
+        environment = get_environment(str(body.get("environment")))
+        if environment.key_scheme == body.get("key_scheme"):
+            vocabulary, layout = vocabulary_of(environment.vocab), layout_table(environment.vocab)
+    return {**body, "vocabulary": vocabulary, "layout": layout}
+
+
+MIGRATIONS: dict[int, Migration] = {1: m001_words_and_layout}
 """Schema version -> function that turns its manifest (plain JSON) into one of the next version."""
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from lore_datasets.environments import Environment, get_environment
 from lore_datasets.errors import BadInput, shown
 from lore_datasets.language.skills import Skill
-from lore_datasets.schema import FREE_DTYPES, KINDS, SCHEMA, array_path, check_group, fill_keys, split_path
-from lore_datasets.store.commit import check_skills, commit_version
+from lore_datasets.schema import FREE_DTYPES, KINDS, SCHEMA, array_path, check_group, check_links, fill_keys, split_path
+from lore_datasets.store.commit import check_programs, check_skills, commit_version
 from lore_datasets.store.manifest import canonical_json
 from lore_datasets.store.repository import Root, check_name, repository_path
 from lore_datasets.types import ArtifactRef, Manifest
@@ -29,6 +29,7 @@ class Draft(TypedDict, total=False):
         parents: references of the versions that it was made from; the dataset's own last version is added.
         actions: primitive actions (default: the environment's).
         skills: names, or skills with their text, in the order of the extended action space.
+        programs: canonical JSON of priority programs over these skills; in a dataset the last one speaks.
         config, provenance: plain JSON: the settings, and who advised how.
     """
 
@@ -36,6 +37,7 @@ class Draft(TypedDict, total=False):
     parents: Sequence[ArtifactRef | str]
     actions: Sequence[str]
     skills: Sequence[str | Skill]
+    programs: Sequence[str]
     config: Mapping[str, Any] | None
     provenance: Mapping[str, Any] | None
 
@@ -72,6 +74,8 @@ class Writer:
             config=_plain(draft.get("config") or {}),
             provenance=_plain(draft.get("provenance") or {}),
         )
+        self._programs = tuple(draft.get("programs", ()))
+        check_programs(self._programs, self._base)
         for parent in self._base.parents:
             ArtifactRef.parse(parent)
         if len(set(self._base.skills)) != len(self._base.skills):
@@ -87,7 +91,7 @@ class Writer:
         self._groups.clear()
 
     def append(self, group: str, **arrays: Any) -> None:
-        """Add rows to a group (``rows``, ``answers``, ``rejects``, ``skills``; ``model``, ``calibration``).
+        """Add rows to a group (``rows``, ``answers``, ``rejects``, ``skills``, ``programs``; ``model``, ...).
 
         Repeated calls are concatenated along the first axis. BadInput on an unknown name, another dtype, a value that
         does not fit, or arrays of different length. ``key_fine`` and ``key_goal`` may be left out.
@@ -114,6 +118,8 @@ class Writer:
             if len({len(a) for a in checked.values()}) > 1:
                 raise BadInput(f"group {group}: lengths differ: { ({n: len(a) for n, a in checked.items()}) }")
         check_group(kind, group, checked, len(self._base.actions), len(self._base.skills))
+        if group == "programs":
+            check_programs(checked["json"].tolist(), self._base)
         chunks = self._groups.setdefault(group, {})
         if fields and chunks and chunks.keys() != checked.keys():
             raise BadInput(f"group {group}: {', '.join(sorted(chunks.keys() ^ checked.keys()))} is given now and then")
@@ -140,11 +146,14 @@ class Writer:
         if self._done:
             raise BadInput("this writer has committed already", hint="take a new writer for the next version")
         self._supply_skills()
+        if self._programs:
+            self.append("programs", json=self._programs, origin=["given"] * len(self._programs))
         if not self._groups:
             raise BadInput(f"nothing to commit to {self._base.name}", hint="append rows first")
         arrays = {
             (group, name): _join(chunks) for group, named in self._groups.items() for name, chunks in named.items()
         }
+        check_links(arrays)
         draft = replace(self._base, message=str(message)[:1000], counts=self._counts, cost=self._cost)
         ref = commit_version(self._root, draft, arrays, wait=self._wait)
         self._done = True

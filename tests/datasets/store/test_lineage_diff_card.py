@@ -6,7 +6,7 @@ from lore_datasets.exchange.card import summary
 from lore_datasets.exchange.hdf5 import export_hdf5, import_hdf5
 from lore_datasets.store.lineage import lineage, mermaid
 from lore_datasets.store.manifest import sealed, to_dict, unsealed
-from lore_datasets.store.migrate import _seal, migrated
+from lore_datasets.store.migrate import MIGRATIONS, _seal, migrated
 from lore_datasets.store.store import Store
 from lore_datasets.testing import random_states
 
@@ -80,6 +80,7 @@ def test_an_older_manifest_is_lifted_step_by_step_and_sealed_anew(store):
     steps = {
         -1: lambda b: {**{k: v for k, v in b.items() if k != "note"}, "remark": b["note"]},
         0: lambda b: {**{k: v for k, v in b.items() if k != "remark"}, "message": b["remark"]},
+        **MIGRATIONS,
     }
     with pytest.raises(CorruptArtifact, match="does not have its digest"):
         migrated(old, "x", steps)

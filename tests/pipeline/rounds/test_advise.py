@@ -145,6 +145,13 @@ def test_malformed_and_infeasible_answers_are_kept_with_reasons_and_rates(env, s
     assert counts["rates"]["infeasible_before"] == pytest.approx(infeasible / counts["choices"]["named"], abs=1e-6)
     assert counts["rates"]["infeasible_after"] == 0.0
     assert counts["answers"] == 64 * 2 + 1
+    link, kind = found.arrays["round-000/answers/row"], found.arrays["round-000/answers/kind"]
+    assert sorted(link[(kind == "prior") & (link >= 0)]) == list(range(counts["rows"]))
+    assert (link[kind == "prior"] < 0).sum() == bad and link[kind == "skills"].tolist() == [-1]
+    said = found.arrays["round-000/answers/response"]
+    for i in np.flatnonzero((kind == "prior") & (link >= 0)):
+        turn = sum(found.arrays["round-000/state"][link[i]].tobytes()) % 4
+        assert json.loads(said[i])["ranked"] == {0: ["collect_diamond", "explore"], 2: ["explore"]}[turn]
 
 
 def test_an_unusable_answer_is_asked_again_with_fixed_words_only(env, states, store, scripted):
