@@ -12,15 +12,13 @@ from lore.dreamer.rssm import RSSM
 from lore.dreamer.symbols import OneHotLinear
 from lore.fast import parallel
 from lore.fast.imagination import SharedImagination
+from lore.fast.packing import CACHED
 
 if TYPE_CHECKING:
     from lore.config import Size
     from lore.training.agent import Agent
 
-__all__ = ["CACHED", "accelerate", "compile_modules", "divide_threads"]
-
-CACHED = 2**17
-"""Weights of a layer that stay in a core's second cache (half a megabyte)."""
+__all__ = ["accelerate", "compile_modules", "divide_threads"]
 
 
 def accelerate(agent: Agent, device: torch.device, threads: int) -> None:

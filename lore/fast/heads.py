@@ -13,8 +13,7 @@ from torch import Tensor
 from lore.dreamer.dists import twohot_weights
 from lore.dreamer.nets import Head, TwoHotHead
 from lore.fast import kernels_cpu, kernels_head
-from lore.fast.accelerate import CACHED
-from lore.fast.packing import fits, packed, raw
+from lore.fast.packing import CACHED, fits, packed, raw
 from lore.fast.parallel import run_shared, run_summed
 
 __all__ = ["CompiledHead", "CompiledTwoHotHead"]

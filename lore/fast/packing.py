@@ -11,7 +11,10 @@ from torch import Tensor
 
 T = TypeVar("T")
 
-__all__ = ["fits", "raw", "packed"]
+__all__ = ["CACHED", "fits", "packed", "raw"]
+
+CACHED = 2**17
+"""Weights of a layer that stay in a core's second cache (half a megabyte)."""
 
 
 def fits(x: Tensor) -> bool:

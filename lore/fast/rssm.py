@@ -14,9 +14,8 @@ from torch import Generator, Tensor
 from lore.dreamer.rssm import RSSM, UNIMIX
 from lore.dreamer.types import Latent, Observed
 from lore.fast import kernels_filter, kernels_step
-from lore.fast.accelerate import CACHED
 from lore.fast.layers import weight_gradient
-from lore.fast.packing import fits, packed, raw
+from lore.fast.packing import CACHED, fits, packed, raw
 from lore.fast.parallel import run_shared, run_summed
 
 __all__ = ["CompiledRSSM"]

@@ -40,9 +40,9 @@ def slot_targets(advice: Tensor, proposals: Tensor, slots: Tensor, num_actions: 
         proposals: int64 [N, K], next action of each skill, -1 = cannot act. slots: int64 [M], skill of each or -1.
     """
     skills = advice[:, num_actions:] * (proposals >= 0)
-    filled = slots[slots >= 0]
-    has_slot = torch.zeros(skills.shape[1], dtype=torch.bool, device=slots.device)
-    has_slot[filled] = True
+    known = skills.shape[1]
+    has_slot = torch.zeros(known + 1, dtype=torch.bool, device=slots.device)
+    has_slot = has_slot.scatter(0, torch.where(slots >= 0, slots, known), True)[:known]
     primitive = advice[:, :num_actions]
     both = []
     for moved in (skills * ~has_slot, skills):
