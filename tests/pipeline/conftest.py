@@ -1,10 +1,7 @@
-"""A hand-made Crafter state, random ones, a scripted adviser, a server on loopback that misbehaves in known ways."""
+"""A hand-made Crafter state, random ones, a scripted adviser, a scripted server on loopback."""
 
-import gzip
 import json
-import math
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -15,6 +12,7 @@ from lore_datasets.store.store import Store
 from lore_datasets.testing import random_states
 from lore_datasets.types import SymbolicState
 from pipeline.llm.base import Capabilities, Completing, Response
+from tests.llm_server import KEY, ScriptedModel, running
 
 ROWS = (
     "ggggTgggg",
@@ -27,9 +25,6 @@ ROWS = (
 )
 KINDS = {"g": "grass", "T": "tree", "s": "stone", "w": "water", "t": "table", "P": "player", "c": "cow", "l": "lava",
          "z": "zombie", ".": "nothing"}  # fmt: skip
-
-KEY = "AIzaCANARYCANARYCANARYCANARYCANARYCANAR"
-ANSWER = '{"ranked": ["explore"], "confidence": 0.5, "reason": "r"}'
 
 
 @pytest.fixture(scope="session")
@@ -105,171 +100,17 @@ def scripted():
     return lambda make=best_first, **capabilities: Scripted(make, **capabilities)
 
 
-class Chaos(BaseHTTPRequestHandler):
-    """Answers like Gemini and like OpenAI, or misbehaves as ``server.mode`` (or ``mode(question, count)``) says.
-
-    ``server.answer`` (or ``answer(question)``) is the text of a good answer, ``server.version`` the model it names.
-    """
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args):
-        pass
-
-    def do_POST(self):
-        server = self.server
-        self.body = body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        messages = body.get("messages") or [{"content": body["contents"][0]["parts"][0]["text"]}]
-        self.question = messages[-1]["content"]
-        with server.lock:
-            server.seen.append((self.path, dict(self.headers), body))
-            mode = server.mode(self.question, len(server.seen)) if callable(server.mode) else server.mode
-            if mode == "ok":
-                server.answered.append(self.question)
-        getattr(self, f"_{mode}", lambda: self._status(int(mode)))()
-
-    def _send(self, data, status=200, kind="application/json", length=None, headers=()):
-        self.send_response(status)
-        self.send_header("content-type", kind)
-        self.send_header("content-length", str(len(data) if length is None else length))
-        for name, value in headers:
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
-
-    def _reply(self, text, finish="STOP", usage=True):
-        if "chat/completions" in self.path:
-            reason = {"STOP": "stop", "MAX_TOKENS": "length", "SAFETY": "content_filter"}[finish]
-            body = {"choices": [{"message": {"content": text}, "finish_reason": reason}], "model": self._version()}
-            if self.server.letters:
-                tops = [{"token": t, "logprob": math.log(p)} for t, p in self.server.letters]
-                body["choices"][0]["logprobs"] = {"content": [{"top_logprobs": tops}]}
-            body["usage"] = {"prompt_tokens": 100, "completion_tokens": 10, **self.server.usage} if usage else None
-        else:
-            content = {"role": "model", "parts": [{"text": text}] if text is not None else []}
-            body = {"candidates": [{"content": content, "finishReason": finish}], "modelVersion": self._version()}
-            if usage:
-                body["usageMetadata"] = {"promptTokenCount": 100, "candidatesTokenCount": 10, **self.server.usage}
-        return json.dumps(body).encode()
-
-    def _version(self):
-        version = self.server.version
-        return version(self.question) if callable(version) else version
-
-    def _ok(self):
-        answer = self.server.answer
-        self._send(self._reply(answer(self.question) if callable(answer) else answer))
-
-    def _late(self):
-        self.server.late.wait(30)
-        self._ok()
-
-    def _nousage(self):
-        self._send(self._reply(ANSWER, usage=False))
-
-    def _maxtok(self):
-        self._send(self._reply(ANSWER[:20], "MAX_TOKENS"))
-
-    def _safety(self):
-        self._send(self._reply(None, "SAFETY"))
-
-    def _empty(self):
-        self._send(b"{}")
-
-    def _html(self):
-        self._send(b"<html>proxy</html>", kind="text/html")
-
-    def _trunc(self):
-        self._send(self._reply(ANSWER)[:30], length=4000)
-        self.close_connection = True
-
-    def _huge(self):
-        self._send(b" " * 3_000_000 + self._reply(ANSWER))
-
-    def do_CONNECT(self):
-        self.server.seen.append((self.path, dict(self.headers), {}))
-        self._send(b"", 502)
-
-    def _gone(self):
-        self.close_connection = True
-
-    def _reasoning(self):
-        """A model that thinks: it has a parameter of its own for the limit, and one temperature."""
-        for name in ("max_tokens", "temperature"):
-            if name in self.body:
-                error = {"message": "unsupported", "param": name, "code": "unsupported_parameter"}
-                return self._send(json.dumps({"error": error}).encode(), 400)
-        return self._ok()
-
-    def _badkey(self):
-        details = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}]
-        error = {"code": 400, "message": f"no {KEY}", "status": "INVALID_ARGUMENT", "details": details}
-        self._send(json.dumps({"error": error}).encode(), 400)
-
-    def _bare400(self):
-        self._send(b"", 400)
-
-    def _broken400(self):
-        self._send(b"{'error':", 400)
-
-    def _moved(self):
-        self._send(b"{}", 307, headers=[("location", f"{self.server.url}/elsewhere")])
-
-    def _bomb(self):
-        self._send(gzip.compress(b" " * 50_000_000), headers=[("content-encoding", "gzip")])
-
-    def _hang(self):
-        self.server.release.wait(5)
-        self.close_connection = True
-
-    def _drip(self):
-        data = self._reply(ANSWER)
-        self.send_response(200)
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        for byte in data:
-            if self.server.release.wait(0.05):
-                break
-            try:
-                self.wfile.write(bytes([byte]))
-            except OSError:
-                break
-        self.close_connection = True
-
-    def _status(self, status):
-        body = {"error": {"code": status, "message": f"secret {KEY} and more", "status": "SOME_STATUS"}}
-        self._send(json.dumps(body).encode(), status, headers=[("retry-after", self.server.after)])
-
-
 @pytest.fixture
 def serve(monkeypatch):
     """Start a server on loopback, ``serve(Handler, **attributes)``, with a canary for a key; it ends with the test."""
     monkeypatch.setenv("GEMINI_API_KEY", KEY)
     monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    running = []
-
-    def start(handler, **attributes):
-        made = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        made.lock, made.release, made.daemon_threads = threading.Lock(), threading.Event(), True
-        made.url = f"http://127.0.0.1:{made.server_port}"
-        vars(made).update(attributes)
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        running.append((made, thread))
-        return made
-
-    yield start
-    for made, thread in running:
-        made.release.set()
-        made.shutdown()
-        thread.join()
-        made.server_close()
+    with ExitStack() as stack:
+        yield lambda handler, **attributes: stack.enter_context(running(handler, **attributes))
 
 
 @pytest.fixture
 def server(serve):
-    """A :class:`Chaos` server; ``seen`` holds what it was asked, ``answered`` the questions that got a good answer."""
-    return serve(
-        Chaos, mode="ok", answer=ANSWER, version="served-1", seen=[], answered=[], letters=(), after="0", usage={}
-    )
+    """A :class:`tests.llm_server.ScriptedModel` server."""
+    return serve(ScriptedModel)

@@ -29,7 +29,7 @@ STATES, IN_FLIGHT, KILLS = 150, 4, 10
 @pytest.fixture
 def model():
     """Port of a server that takes 50 ms an answer and answers a request that it knows from memory."""
-    words = [sys.executable, str(Path(__file__).parents[1].joinpath("llm_server.py")), "0.05"]
+    words = [sys.executable, str(Path(__file__).parents[2].joinpath("llm_server.py")), "0.05"]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
         try:
             yield int(process.stdout.readline())
@@ -86,7 +86,7 @@ def test_a_flow_killed_at_ten_random_moments_repeats_no_more_than_was_in_flight(
             time.sleep(0.005)
         time.sleep(rng.random() * 0.1)
         process.kill()
-        seen = counts(model)["seen"].keys()
+        seen = counts(model)["questions"].keys()
         in_flight.append(len(seen - written(own_datasets)))
         assert process.wait() == -signal.SIGKILL
     subprocess.run(words, check=True, capture_output=True, **run)
@@ -96,7 +96,7 @@ def test_a_flow_killed_at_ten_random_moments_repeats_no_more_than_was_in_flight(
         f"\nin flight at each kill: {in_flight}; seen twice or more: {sum(found['seen'].values()) - STATES} of {STATES}"
     )
     assert sum(in_flight) > 0 and max(in_flight) <= IN_FLIGHT
-    assert sum(times > 1 for times in found["seen"].values()) <= sum(in_flight)
+    assert sum(times > 1 for times in found["questions"].values()) <= sum(in_flight)
     assert Counter(found["worked"].values()) == {1: STATES}
     assert Store().manifest("talk").counts["rows"] == STATES
     with sqlite3.connect(tmp_path / "prefect" / "prefect.db") as database:

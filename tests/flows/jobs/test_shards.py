@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import threading
-from collections import Counter
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import psutil
@@ -28,55 +25,15 @@ from lore_datasets.testing import small_states
 from pipeline.config import AdviseConfig, AskConfig, SelectConfig
 from pipeline.llm import backend_from
 from pipeline.llm.journal.journal import Journal
+from tests.llm_server import running
 
 STATES = 150
 
 
-class Model(BaseHTTPRequestHandler):
-    """An OpenAI-compatible server that names the first option, and counts each question it received."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args):
-        pass
-
-    def handle(self):
-        with contextlib.suppress(ConnectionError, ValueError):  # a client that was killed
-            super().handle()
-
-    def do_POST(self):
-        server = self.server
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        question = body["messages"][1]["content"]
-        with server.lock:
-            server.seen[question] += 1
-            number = sum(server.seen.values())
-        server.gate(number)
-        if "plans" in json.dumps(body.get("response_format", {})):
-            text = json.dumps({"plans": []})
-        else:
-            text = json.dumps({"ranked": ["explore"], "confidence": 0.5, "reason": "r"})
-        reply = {"model": "served-1", "choices": [{"message": {"content": text}, "finish_reason": "stop"}],
-                 "usage": {"prompt_tokens": 100, "completion_tokens": 10}}  # fmt: skip
-        data = json.dumps(reply).encode()
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-
 @pytest.fixture
 def server():
-    made = ThreadingHTTPServer(("127.0.0.1", 0), Model)
-    made.seen, made.lock, made.gate = Counter(), threading.Lock(), lambda number: None
-    made.daemon_threads, made.block_on_close = True, False
-    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield made
-    made.shutdown()
-    thread.join()
-    made.server_close()
+    with running() as made:
+        yield made
 
 
 @pytest.fixture
@@ -110,32 +67,28 @@ def test_threads_make_the_version_that_one_shard_after_the_other_makes(job, serv
     one = tasks.advise_states(replace(job, parallel=1))
     several = tasks.advise_states(replace(job, dataset="other", parallel=3, journal=str(tmp_path / "other.sqlite")))
     assert Store().manifest(one).counts["rows"] == STATES and same_rows(one, several)
-    assert set(server.seen.values()) == {2}
+    assert set(server.questions.values()) == {2}
 
 
 def test_the_limit_on_requests_holds_over_all_threads_together(job, server):
     with pytest.raises(LimitReached, match="partial: the limit"):
         tasks.advise_states(replace(job, parallel=3, ask=replace(job.ask, max_requests=100)))
-    assert sum(server.seen.values()) == 100
+    assert sum(server.questions.values()) == 100
     ref = tasks.advise_states(job)
     assert Store().manifest(ref).counts["rows"] == STATES
-    assert set(server.seen.values()) == {1}
+    assert set(server.questions.values()) == {1}
 
 
 def test_an_error_of_one_shard_ends_the_others_with_what_they_had_in_flight_kept(job, server, own_datasets):
-    def gate(number):
-        if number > 70:
-            raise ConnectionError
-
-    server.gate = gate
+    server.mode = lambda question, number: "gone" if number > 70 else "ok"
     with pytest.raises(ServiceError, match="5 questions in a row failed"):
         tasks.advise_states(replace(job, parallel=2, ask=replace(job.ask, timeout_s=1.0)))
-    server.gate = lambda number: None
-    before = server.seen.copy()
+    server.mode = "ok"
+    before = server.questions.copy()
     with Journal(own_datasets / "journal.sqlite") as journal:
         assert len(journal) == 70
     assert Store().manifest(tasks.advise_states(job)).counts["rows"] == STATES
-    assert sum((server.seen - before).values()) == STATES - 70
+    assert sum((server.questions - before).values()) == STATES - 70
 
 
 def test_workers_answer_for_advisers_that_compute_and_the_rows_are_the_same(job, workers):
@@ -176,7 +129,7 @@ class Slow:
 
 def test_a_service_is_asked_by_this_process_alone_whatever_the_cluster(job, server):
     ref = tasks.advise_states(replace(job, dask="tcp://127.0.0.1:9"))
-    assert Store().manifest(ref).counts["rows"] == STATES == sum(server.seen.values())
+    assert Store().manifest(ref).counts["rows"] == STATES == sum(server.questions.values())
 
 
 def test_every_socket_of_a_local_cluster_listens_on_loopback(workers):
@@ -207,7 +160,7 @@ def test_a_shard_has_sixty_four_states_or_more_whatever_the_settings_say(job):
 @pytest.mark.timeout(600)
 def test_five_seeds_learn_from_one_version_without_a_question_and_read_it_once(job, server, tmp_path):
     ref = str(tasks.advise_states(job))
-    asked, table = sum(server.seen.values()), shared_advice(ref)
+    asked, table = sum(server.questions.values()), shared_advice(ref)
     for seed in range(5):
         config = load_config(
             **{"advice.dataset": ref, "gate.enabled": True, "train.steps": 30, "train.seed": seed,
@@ -216,4 +169,4 @@ def test_five_seeds_learn_from_one_version_without_a_question_and_read_it_once(j
         train(config, tmp_path / f"seed-{seed}")
         assert json.loads((tmp_path / f"seed-{seed}" / "config.json").read_text())["advice"] == ref
         assert shared_advice(ref) is table
-    assert asked == STATES == sum(server.seen.values())
+    assert asked == STATES == sum(server.questions.values())
