@@ -7,10 +7,14 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
-from benchmarks.record import timed, write
+from benchmarks.record import alternated, timed, write
 
 __all__ = ["main", "measure"]
+
+SMALL = 3_000
+"""Rows of a usual round of questions; its commit is measured with and without waiting for the disk."""
 
 
 def measure(commit_rows: int, open_rows: int, repeats: int) -> dict:
@@ -31,12 +35,18 @@ def measure(commit_rows: int, open_rows: int, repeats: int) -> dict:
         rows = random_advice(environment, commit_rows, np.random.default_rng(0))
         store, number = Store(root), iter(range(10**6))
 
-        def commit() -> None:
+        def commit(count: int = commit_rows) -> None:
             writer = store.writer(f"b{next(number)}", "advice", environment=environment, skills=environment.skills)
-            writer.append("rows", **rows)
+            writer.append("rows", **{name: values[:count] for name, values in rows.items()})
             writer.commit("benchmark")
 
+        def unsynced() -> None:
+            with mock.patch("os.fsync", lambda handle: None):
+                commit(SMALL)
+
         out = {"commit": {"rows": commit_rows, **timed(commit, repeats)}}
+        small = alternated({"small_commit": lambda: commit(SMALL), "small_commit_unsynced": unsynced}, 3 * repeats)
+        out |= {name: {"rows": SMALL, **figures} for name, figures in small.items()}
         small_advice(root, environment, open_rows, name="large")
 
         def load(texts: bool = False) -> AdviceSource:

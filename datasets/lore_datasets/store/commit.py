@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -252,8 +252,10 @@ def _sync(root: Root, name: str, files: set[str]) -> None:
     with ThreadPoolExecutor(_SYNC_THREADS) as pool:
         for _ in pool.map(sync, sorted(files)):
             pass
-        for _ in pool.map(sync, [*folders, root, root.parent]):
+        for _ in pool.map(sync, [*folders, root]):
             pass
+    with suppress(PermissionError):  # a folder above the datasets need not be ours to read
+        sync(root.parent)
 
 
 @contextmanager

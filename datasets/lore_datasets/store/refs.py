@@ -45,19 +45,22 @@ class Refs:
         """The highest number ever given, 0 for none: a damaged version counts, for its number is taken."""
         return max((*self.versions, *self.damaged), default=0)
 
-    def missing(self, version: int) -> CorruptArtifact:
+    def error(self, version: int) -> CorruptArtifact:
         """The error that names a damaged version and says how to go on."""
         kept = ", ".join(f"{self.name}@v{n}" for n in self.versions)
         hint = f"go on from another version: lore datasets rollback {self.name}@vN"
         return CorruptArtifact(f"{self.name}@v{version} is damaged: {self.damaged[version]}", kept=kept, hint=hint)
 
 
-def read_refs(repository: Any, root: Root, name: str, whole: bool = True) -> Refs:
-    """The versions of an opened repository. ``whole``: walk ``main`` for tags that are missing, too."""
+def read_refs(repository: Any, root: Root, name: str, whole: bool = False) -> Refs:
+    """The versions of an opened repository.
+
+    ``whole``: look for missing tags in an object store too, where that is a request for each version.
+    """
     readable: list[int] = []
     damaged: dict[int, str] = {}
     with guarded(f"listing the versions of {name}", "the files as they are"):
-        ancestry = _numbered(repository) if whole else set()
+        ancestry = _numbered(repository) if whole or isinstance(root, Path) else set()
         found = set()
         if isinstance(root, Path):  # Icechunk leaves what it cannot read out of its list
             found = {file.parent.name.removeprefix("tag.") for file in _refs(root, name).glob("tag.*/ref.json")}
@@ -109,7 +112,7 @@ def current_version(repository: Any, refs: Refs) -> int:
             hint=f"say it again: lore datasets rollback {refs.name}@vN",
         )
     if refs.newest in refs.damaged:
-        raise refs.missing(refs.newest)
+        raise refs.error(refs.newest)
     return refs.newest
 
 

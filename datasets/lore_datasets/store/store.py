@@ -83,8 +83,8 @@ class Store:
     def survey(self, name: str) -> Survey:
         """What a dataset holds and what is damaged in it; arrays are not read (:meth:`verify` does that)."""
         repository = self._open(name)
-        refs = self._refs(repository, name)
-        manifests, damage, current = [], [str(refs.missing(number)) for number in refs.damaged], 0
+        refs = read_refs(repository, self.root, name, whole=True)
+        manifests, damage, current = [], [str(refs.error(number)) for number in refs.damaged], 0
         with suppress(CorruptArtifact):
             current = current_version(repository, refs)
         for number in refs.versions:
@@ -184,7 +184,7 @@ class Store:
                 repository = self._open(each)
                 refs = self._refs(repository, each)
                 if refs.damaged:
-                    damaged.append(refs.missing(max(refs.damaged)))
+                    damaged.append(refs.error(max(refs.damaged)))
                     continue
                 with guarded(f"collecting garbage in {each}", "the versions"):
                     root = list(repository.ancestry(branch=MAIN))[-1].id
@@ -223,7 +223,7 @@ class Store:
             candidates = [n for n in versions if ref_of(read_manifest(repository, name, n)).digest.startswith(digest)]
             version = candidates[-1] if candidates else 0
         if version in refs.damaged:
-            raise refs.missing(version)
+            raise refs.error(version)
         if not refs.newest or (version is not None and version not in versions):
             raise NotFound(f"no version {shown(text)!r} in {self.root}", hint=f"versions: {known}")
         if version is None:
