@@ -157,7 +157,7 @@ def needs(words: Sequence[str]) -> Iterator[Line]:
     yield (
         "ok",
         "duration",
-        f"about {found.hours:.1f} hours for {found.frames:,} steps: {1000 * found.step_s:.1f} ms a step, "
+        f"about {found.hours:.1f} hours for {found.env_steps:,} steps: {1000 * found.step_s:.1f} ms a step, "
         f"{found.updates:,.0f} updates of {1000 * found.update_s:.0f} ms{part}",
     )
 

@@ -88,7 +88,7 @@ def evaluate(
     )
     out: dict[str, Any] = {
         "run": folder.name,
-        "frames": policy.frames,
+        "frames": policy.env_steps,
         "advice": policy.reference,
         "unused_advice": policy.unused_advice,
         "seed": seed,

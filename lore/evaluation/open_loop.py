@@ -97,10 +97,12 @@ def write_open_loop(run: Training, sink: Sink) -> bool:
         return False
     model, layout = run.policy.agent.world_model, run.policy.environment.layout
     names = (model.key, "action", "is_first", "is_last", "is_terminal", "deter", "stoch")
-    records = run.replay.sample(_SEQUENCES, length, np.random.default_rng(run.frames), only=names)
-    truth, predicted = predict(model, records, run.policy.device, Generator(run.policy.device).manual_seed(run.frames))
+    records = run.replay.sample(_SEQUENCES, length, np.random.default_rng(run.env_steps), only=names)
+    truth, predicted = predict(
+        model, records, run.policy.device, Generator(run.policy.device).manual_seed(run.env_steps)
+    )
     if model.key == "state":
         palette, view = _palette(len(run.policy.environment.vocab.targets)), (layout.height, layout.width)
         truth, predicted = _paint(truth, view, palette), _paint(predicted, view, palette)
-    sink.animation(TAG, draw(truth, predicted), run.frames)
+    sink.animation(TAG, draw(truth, predicted), run.env_steps)
     return True

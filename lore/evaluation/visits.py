@@ -29,8 +29,8 @@ class Visits:
         state: uint8[N, S] packed states; terminal ones, where nothing is decided, are left out.
         episode, step: int32[N] episode number, and step inside it.
         uncertainty: float32[N] in 0..1, weighted mean of ``signals``, each between its 5th and 95th percentile here.
-        signals: float32[N, 3] policy entropy / ln A, spread of the critic's distribution, disagreement (NaN: no heads).
-        environment: name of the game. about: run, frames of training, advice, seed, stride, alone.
+        signals: float32[N, 3] as :func:`lore.gate.signals.raw_signals` gives them; disagreement NaN without heads.
+        environment: name of the game. about: run, frames (steps of its training), advice, seed, stride, alone.
         complete: False when the play was interrupted before the budget was reached.
     """
 
@@ -99,7 +99,7 @@ def visit(
         signals=signals,
         environment=policy.environment.name,
         about={
-            "run": Path(run_dir).name, "frames": policy.frames, "advice": policy.reference,
+            "run": Path(run_dir).name, "frames": policy.env_steps, "advice": policy.reference,
             "seed": seed, "stride": stride, "alone": alone,
         },
         complete=complete,

@@ -134,7 +134,7 @@ class AdviceHead(nn.Module):
         rate = torch.where(fresh, 1.0, RATE)
         self.mean += rate * (features.mean(0) - self.mean)
         self.variance += rate * ((features - self.mean).square().mean(0) - self.variance)
-        far, unsure = self._distance(features), self._spread(probs)
+        far, unsure = self._distance(features), self._disagreement(probs)
         self.far += rate * (torch.quantile(far, 0.99) - self.far)
         if held is not None:
             unsure = torch.where(held | ~held.any(), unsure, torch.nan)
@@ -144,7 +144,7 @@ class AdviceHead(nn.Module):
         return ((features - self.mean).square() / (self.variance + 1e-2)).mean(-1)
 
     @staticmethod
-    def _spread(probs: Tensor) -> Tensor:
+    def _disagreement(probs: Tensor) -> Tensor:
         return probs.var(0, unbiased=False).sum(-1)
 
     @torch.no_grad()
@@ -154,7 +154,7 @@ class AdviceHead(nn.Module):
         probs = logits.softmax(-1)
         # 1 up to the 99 % quantile of replay, 0 from twice of it on.
         support = (2.0 - self._distance(features) / self.far.clamp(min=1e-9)).clamp(0.0, 1.0)
-        support = support * (2.0 - self._spread(probs) / self.unsure.clamp(min=1e-9)).clamp(0.0, 1.0)
+        support = support * (2.0 - self._disagreement(probs) / self.unsure.clamp(min=1e-9)).clamp(0.0, 1.0)
         return probs.mean(0), sure.sigmoid().mean(0) * self.agreement * support
 
 

@@ -113,7 +113,7 @@ class Gate:
     """beta for each decision, and the controller that keeps the mean KL under the budget.
 
     Attributes:
-        frame: environment steps so far, which the anneal reads; whoever acts moves it.
+        env_steps: environment steps so far, which the anneal reads; whoever acts moves it.
         kappa: factor in 1e-6..1 of the controller. kl_mean: running mean of the divergence per decision, in nats.
     """
 
@@ -127,9 +127,9 @@ class Gate:
         weights = np.array(config.weights, np.float64)
         self.fixed = weights / weights.sum()
         self.learned = LearnedWeights(self.fixed) if config.learn_weights else None
-        self.spread, self.disagreement = RunningPercentile(), RunningPercentile()
+        self.value_spread, self.disagreement = RunningPercentile(), RunningPercentile()
         self.trust = Trust(num_envs, max(5, config.hold), self.learned)
-        self.frame = 0
+        self.env_steps = 0
         self.kappa = 1.0
         self.kl_mean = 0.0
         self.decisions = 0
@@ -141,7 +141,7 @@ class Gate:
 
     def observe_signals(self, raw: Tensor) -> None:
         """Take the raw signals float[3] of one decision in the game into the percentiles."""
-        self.spread.observe(float(raw[1]))
+        self.value_spread.observe(float(raw[1]))
         self.disagreement.observe(float(raw[2]))
 
     def uncertainty(self, raw: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,13 +150,13 @@ class Gate:
         The entropy is a share of its largest value already; the others lie between their running percentiles.
         """
         normal = torch.stack(
-            [raw[..., 0].clamp(0.0, 1.0), self.spread(raw[..., 1]), self.disagreement(raw[..., 2])], -1
+            [raw[..., 0].clamp(0.0, 1.0), self.value_spread(raw[..., 1]), self.disagreement(raw[..., 2])], -1
         )
         return (normal * torch.as_tensor(self.weights, dtype=raw.dtype, device=raw.device)).sum(-1), normal
 
     def beta(self, u: Tensor, confidence: Tensor | float) -> Tensor:
         """The weight [...] of the advice logits at uncertainty u [...]; ``confidence`` 0 means no advice."""
-        anneal = max(0.0, 1.0 - self.frame / self.config.anneal_steps) if self.config.anneal_steps else 1.0
+        anneal = max(0.0, 1.0 - self.env_steps / self.config.anneal_steps) if self.config.anneal_steps else 1.0
         most = self.beta_max * self.kappa * self.trust.value * anneal
         return most * confidence * torch.sigmoid((u - self.threshold) / self.config.temperature)
 
@@ -181,7 +181,7 @@ class Gate:
         own = {"kappa": self.kappa, "kl_mean": self.kl_mean, "decisions": self.decisions}
         own["trust"] = self.trust.state_dict()
         own |= {"learned": self.learned.state_dict()} if self.learned is not None else {}
-        return own | {"spread": self.spread.state_dict(), "disagreement": self.disagreement.state_dict()}
+        return own | {"spread": self.value_spread.state_dict(), "disagreement": self.disagreement.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state_dict`."""
@@ -190,5 +190,5 @@ class Gate:
             self.trust.load_state_dict(state["trust"])
         if self.learned is not None and "learned" in state:
             self.learned.load_state_dict(state["learned"])
-        self.spread.load_state_dict(state["spread"])
+        self.value_spread.load_state_dict(state["spread"])
         self.disagreement.load_state_dict(state["disagreement"])

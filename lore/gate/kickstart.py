@@ -26,7 +26,7 @@ __all__ = ["kickstart_loss", "kickstart_weight", "slot_targets"]
 def kickstart_weight(gate: Gate) -> float:
     """Weight of the loss at the gate's environment step."""
     config = gate.config
-    done = min(1.0, gate.frame / config.kickstart_steps)
+    done = min(1.0, gate.env_steps / config.kickstart_steps)
     return (config.kickstart + done * (config.kickstart_floor - config.kickstart)) * gate.trust.value
 
 

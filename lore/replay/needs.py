@@ -46,7 +46,7 @@ class Needs:
     update_s: float
     measured_share: float
     updates: float
-    frames: int
+    env_steps: int
 
     @property
     def replay_bytes(self) -> int:
@@ -56,7 +56,7 @@ class Needs:
     @property
     def hours(self) -> float:
         """Duration of the whole run at the measured speed."""
-        return (self.frames * self.step_s + self.updates * self.update_s) / 3600.0
+        return (self.env_steps * self.step_s + self.updates * self.update_s) / 3600.0
 
 
 def measure(config: Config) -> Needs:
@@ -93,7 +93,7 @@ def measure(config: Config) -> Needs:
             update_s=_extrapolate(times, train.sequences),
             measured_share=sequences / train.sequences,
             updates=train.steps * train.train_ratio / train.batch_size,
-            frames=train.steps,
+            env_steps=train.steps,
         )
 
 

@@ -47,7 +47,7 @@ def train(
     with lock_run(folder), stop_signals() as stop:
         run = Training(with_absolute_export(config), folder)
         resumed, renewed = open_folder(run)
-        sink, progress = Sink(folder, run.frames, tensorboard, run.rows), ProgressLog(run, on_progress)
+        sink, progress = Sink(folder, run.env_steps, tensorboard, run.rows), ProgressLog(run, on_progress)
         save_due, report_due = Every(config.train.save_interval_s), Every(REPORT_S)
         if not resumed:
             run.steps = run.envs.reset()
@@ -55,13 +55,13 @@ def train(
         elif renewed:
             _save(run, sink, progress)  # the change of version is a checkpoint of its own
         progress.report("resumed" if resumed else "training")
-        while run.frames < config.train.steps and not stop:
+        while run.env_steps < config.train.steps and not stop:
             _environment_step(run, sink)
             for _ in range(_updates_owed(run)):
                 _update(run)
-            if run.frames // config.train.log_interval > progress.logged:
-                progress.logged = run.frames // config.train.log_interval
-                sink.row(run.frames, _metrics(run, progress))
+            if run.env_steps // config.train.log_interval > progress.logged:
+                progress.logged = run.env_steps // config.train.log_interval
+                sink.row(run.env_steps, _metrics(run, progress))
             progress.tick()
             if report_due():
                 write_open_loop(run, sink)
@@ -84,7 +84,7 @@ def _environment_step(run: Training, sink: Sink) -> None:
     if ended and run.policy.slots is not None:
         _review_skills(run, run.policy.slots, ended)
     run.steps = run.envs.step(actions)
-    run.policy.frames += len(run.steps) - ended
+    run.policy.env_steps += len(run.steps) - ended
     for env, step in enumerate(run.steps):
         run.returns[env] = step.reward + (0.0 if step.is_first else run.returns[env])
         if step.is_last:
@@ -107,7 +107,7 @@ def _count_episode(run: Training, sink: Sink, env: int, step: Step) -> None:
     } | {f"env/achievement/{n}": float(c > 0) for n, c in zip(names, unlocked, strict=True)}
     counts = {n: int(c) for n, c in zip(names, unlocked, strict=True)}
     row = {"episode": run.episodes, "length": length, "return": round(score, 4), "achievements": counts}
-    sink.episode(run.frames, row, tags)
+    sink.episode(run.env_steps, row, tags)
 
 
 def _review_skills(run: Training, slots: Slots, ended: int) -> None:
@@ -122,7 +122,7 @@ def _review_skills(run: Training, slots: Slots, ended: int) -> None:
 
 
 def _updates_owed(run: Training) -> int:
-    return run.ratio(run.frames) if run.replay.items() >= run.config.train.batch_size else 0
+    return run.ratio(run.env_steps) if run.replay.items() >= run.config.train.batch_size else 0
 
 
 def _update(run: Training) -> None:
@@ -144,7 +144,7 @@ def _dump_batch(run: Training, records: Mapping[str, Any]) -> None:
     host = {k: v if isinstance(v, np.ndarray) else v.cpu().numpy() for k, v in records.items()}
     np.savez_compressed(path, **host)  # pyright: ignore[reportArgumentType]
     raise Diverged(
-        f"{MAX_BAD_UPDATES} updates in a row were not finite at step {run.frames}",
+        f"{MAX_BAD_UPDATES} updates in a row were not finite at step {run.env_steps}",
         kept=f"the last checkpoint, and the batch in {path.name}",
         hint="lower train.learning_rate, or look at the batch",
     )

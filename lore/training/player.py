@@ -42,7 +42,7 @@ class Player:
         self.previous = torch.zeros(num_envs, dtype=torch.int64, device=device)
 
     @torch.no_grad()
-    def act(self, steps: list[Step], frame: int) -> tuple[list[int], list[dict[str, Any]]]:
+    def act(self, steps: list[Step], env_steps: int) -> tuple[list[int], list[dict[str, Any]]]:
         """(actions, replay records) for the latest step of every environment; the action after ``is_last`` is 0."""
         agent = self.agent
         tokens = agent.world_model.encode(observation_of(steps, agent.observation, self.device))
@@ -52,7 +52,7 @@ class Player:
         logits = agent.actor_critic.actor(features)
         signals = torch.zeros(len(steps), len(SIGNALS), dtype=torch.float64)
         if self.controller.gate is not None:
-            self.controller.gate.frame = frame
+            self.controller.gate.env_steps = env_steps
             signals = self._signals(features, logits)
         if agent.actor_critic.unimix:
             logits = policy_log_probs(logits, None, agent.actor_critic.unimix)

@@ -68,7 +68,7 @@ class Policy:
         is_advised: False plays with beta 0, the agent alone.
 
     Attributes:
-        frames: environment steps that the agent was trained for.
+        env_steps: environment steps that the agent was trained for.
         streams: uint32[5] seeds of replay, environments, controller, player and updates.
     """
 
@@ -94,7 +94,7 @@ class Policy:
         )  # fmt: skip
         generator = torch.Generator(self.device).manual_seed(int(self.streams[3]))
         self.player = Player(self.agent, self.controller, config.env.num_envs, self.device, generator)
-        self.frames = 0
+        self.env_steps = 0
 
     def _make_source(self) -> AdviceSource | None:
         if self.advice is None:
@@ -134,7 +134,7 @@ class Policy:
 
     def act(self, steps: list[Step]) -> tuple[list[int], list[dict[str, Any]]]:
         """(actions, replay records) for the latest step of every environment."""
-        return self.player.act(steps, self.frames)
+        return self.player.act(steps, self.env_steps)
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must agree with: sizes, observation, environment, skills."""
@@ -155,7 +155,7 @@ class Policy:
         """
         self.agent.load_state_dict(part(tensors, "agent/"))
         self.controller.load_state_dict(meta["controller"], goes_on=goes_on)
-        self.frames = meta["frames"]
+        self.env_steps = meta["frames"]
 
 
 def load_policy(folder: Path | str, seed_offset: int, *, is_advised: bool = True) -> Policy:

@@ -34,8 +34,8 @@ class ProgressLog:
 
     def __init__(self, run: Training, on_progress: Callable[[Progress], None] | None) -> None:
         self.run, self.on_progress = run, on_progress
-        self.began, self.before, self.first = time.monotonic(), run.seconds, run.frames
-        self.logged = run.frames // run.config.train.log_interval
+        self.began, self.before, self.first = time.monotonic(), run.seconds, run.env_steps
+        self.logged = run.env_steps // run.config.train.log_interval
         self.due = Every(PROGRESS_S)
 
     def elapsed(self) -> float:
@@ -44,7 +44,7 @@ class ProgressLog:
 
     def rate(self) -> float:
         """Environment steps per second since this process began."""
-        return (self.run.frames - self.first) / max(1e-6, time.monotonic() - self.began)
+        return (self.run.env_steps - self.first) / max(1e-6, time.monotonic() - self.began)
 
     def tick(self) -> None:
         """A row where one is due."""
@@ -55,9 +55,9 @@ class ProgressLog:
         """Write one row and return it; the ``final`` one has ``interrupted``, ``training_score`` and
         ``unused_advice`` too."""
         run, total = self.run, self.run.config.train.steps
-        left = max(0, total - run.frames)
+        left = max(0, total - run.env_steps)
         row: Progress = {
-            "phase": phase, "step": run.frames, "total": total, "updates": run.learner.updates,
+            "phase": phase, "step": run.env_steps, "total": total, "updates": run.learner.updates,
             "episodes": run.episodes, "episode_return": float(np.mean(run.recent)) if run.recent else None,
             "fps": round(self.rate(), 2), "eta_s": round(left / self.rate(), 1) if self.rate() > 0 else None,
             "seconds": round(self.elapsed(), 1), "advice": run.policy.reference,

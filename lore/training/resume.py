@@ -40,7 +40,7 @@ def open_folder(run: Training) -> tuple[bool, bool]:
     about = {"advice": policy.reference, "unused_advice": policy.unused_advice}
     write_json(path, {"config": to_dict(run.config), **about, "machine": machine()})
     if policy.advice is not None:
-        record_version(run.folder, run.frames, run.learner.updates, policy.reference)
+        record_version(run.folder, run.env_steps, run.learner.updates, policy.reference)
     if policy.unused_advice:
         _LOG.warning(policy.unused_advice)
     return resumed, renewed

@@ -91,9 +91,9 @@ class Training:
         )
 
     @property
-    def frames(self) -> int:
+    def env_steps(self) -> int:
         """Environment steps so far."""
-        return self.policy.frames
+        return self.policy.env_steps
 
     def fill_slots(self, generation: bool = False) -> None:
         """Fill empty option slots with the skills that advice speaks for: on the version's rows first, then where the
@@ -128,7 +128,7 @@ class Training:
                     skill=skill.name, skill_json=skill.to_json(), uses=s.uses, success_rate=round(s.success_rate, 4),
                     steps_per_use=round(s.steps / max(1, s.uses), 2), outcomes=dict(s.outcomes),
                     actions=tuple(names[a] for a in last.get("actions", [])), state=last.get("state", ""),
-                    outcome=last.get("outcome", ""), frame=self.frames, advice=policy.reference,
+                    outcome=last.get("outcome", ""), frame=self.env_steps, advice=policy.reference,
                 ))  # fmt: skip
         return out
 
@@ -154,7 +154,7 @@ class Training:
             "config": to_dict(self.config),
             "advice": policy.reference,
             "skill_names": [skill.name for skill in policy.skills],
-            "frames": self.frames, "episodes": self.episodes, "recent": list(self.recent),
+            "frames": self.env_steps, "episodes": self.episodes, "recent": list(self.recent),
             "returns": self.returns.tolist(), "successes": self.successes, "seconds": self.seconds,
             "rows": self.rows,
             "learner": self.learner.state_dict(), "replay": cursors, "controller": policy.controller.state_dict(),

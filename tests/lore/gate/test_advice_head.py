@@ -117,7 +117,7 @@ def advised_policy(head: AdviceHead, **gate) -> AdvisedPolicy:
 def test_the_anneal_weakens_advice_in_imagination_as_it_does_in_the_game():
     policy, features = advised_policy(taught(0.0), anneal_steps=100), lesson(50, seeded(6), 0.0)[0]
     bias = []
-    for policy.gate.frame in (0, 50, 100):
+    for policy.gate.env_steps in (0, 50, 100):
         bias.append(policy.bias(features))
     assert bias[0].abs().max() > 0.5
     torch.testing.assert_close(bias[1], bias[0] / 2)

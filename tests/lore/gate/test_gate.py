@@ -41,7 +41,7 @@ def test_beta_follows_its_formula():
 def test_beta_anneals_to_zero_when_asked():
     g = gate(anneal_steps=100)
     full, sizes = beta(g, 1.0), []
-    for g.frame in (50, 200):
+    for g.env_steps in (50, 200):
         sizes.append(beta(g, 1.0))
     assert sizes == [pytest.approx(full / 2), 0.0]
 

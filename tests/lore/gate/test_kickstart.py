@@ -62,7 +62,7 @@ def test_descending_the_loss_draws_all_entries_to_the_slots_and_the_primitives_a
 
 def test_the_weight_falls_from_its_start_to_its_floor_and_with_the_trust():
     gate, weights = Gate(GateConfig(kickstart=1.0, kickstart_floor=0.2, kickstart_steps=1000)), []
-    for gate.frame in (0, 500, 1000, 5000):
+    for gate.env_steps in (0, 500, 1000, 5000):
         weights.append(kickstart_weight(gate))
     assert weights == pytest.approx([1.0, 0.6, 0.2, 0.2])
     gate.trust.value = 0.01
