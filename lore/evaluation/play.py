@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -93,7 +94,8 @@ class AdvisedChoice:
             replacement from the advised probabilities (Gumbel noise on the logits).
 
     Attributes:
-        spoke: how often each part of the look-up answered: ``row``, ``goal``, ``model``, ``none``.
+        spoke: how often each part of the look-up answered: ``row``, ``goal``, ``model``, ``none``, or a program's
+            ``rule 3 collect_drink``.
     """
 
     def __init__(self, source: AdviceSource, rng: np.random.Generator, sampled: bool = False) -> None:
@@ -103,8 +105,12 @@ class AdvisedChoice:
 
     def __call__(self, view: StateView) -> Ranking:
         """Goals of one state with their logits, best first; empty where nothing is known."""
-        found = self.source.lookup(np.frombuffer(view.raw, np.uint8)[None])
-        self.spoke[SOURCES[int(found.source[0])]] += 1
+        state = np.frombuffer(view.raw, np.uint8)[None]
+        found = self.source.lookup(state)
+        speaker, program = SOURCES[int(found.source[0])], self.source.program
+        if speaker == "program" and program is not None:
+            speaker = program.told(int(program.rule_of(state)[0])).partition(":")[0]
+        self.spoke[speaker] += 1
         known = np.flatnonzero(found.known[0])
         value = found.logits[0, known].astype(np.float64)
         if self.sampled:
@@ -221,6 +227,7 @@ def difference(lives: Sequence[Life], others: Sequence[Life], achievements: Sequ
     return {**out, "score": [round(value, 4), *_bounds(scores[0] - scores[1])]}
 
 
+@lru_cache(maxsize=4)
 def _weights(n: int) -> np.ndarray:
     """float64[DRAWS, n]: shares of the lives in each bootstrap sample."""
     drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=DRAWS)
