@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from flows.terminal import current
 from lore_datasets.errors import LimitReached
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def answer_shards(
                 raise limit
         except BaseException:
             stopping.set()
+            current().say("  stopping: what is in flight is waited for and kept")
             for future in futures:
                 future.cancel()
             raise

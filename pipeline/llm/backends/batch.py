@@ -18,6 +18,7 @@ from typing import Any
 from lore_datasets.errors import ConfigError, ServiceError, shown
 from pipeline.llm.backends.gemini import Gemini
 from pipeline.llm.base import Prompt, Response, Stop, Take
+from pipeline.llm.journal.budget import why_failed
 from pipeline.llm.journal.journal import Journal
 
 __all__ = ["GeminiBatch"]
@@ -212,10 +213,11 @@ class GeminiBatch:
                 if gone and failed.status == 404:
                     return None
                 if not failed.again or attempt + 1 == attempts:
+                    what, hint = why_failed(failed.status)
                     raise ServiceError(
-                        f"partial: batch job: {shown(failed.text)}",
+                        f"partial: batch job: {what}{shown(failed.text)}",
                         kept=f"every answer and the names of open jobs, in {self._journal.path}",
-                        hint="run the same command again later; it collects what was ordered",
+                        hint=f"{hint}; what was ordered is collected then",
                     ) from None
                 time.sleep(max(failed.wait_s, min(self.poll_s, 2.0**attempt)))
         raise AssertionError

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from pipeline.llm.base import Prompt, Response
 
-__all__ = ["MAX_FAILURES", "Budget", "JournalStats"]
+__all__ = ["MAX_FAILURES", "Budget", "JournalStats", "why_failed"]
 
 MAX_FAILURES = 5
 """Questions in a row that may fail before asking stops."""
+_PASSING = (408, 409, 429)  # statuses below 500 that may be gone later
 
 
 @dataclass
@@ -106,3 +107,12 @@ class Budget:
         """Replace the estimate of one asked question by its real price."""
         with self._lock:
             self.cost += response.price_usd - self.estimate(prompt)
+
+
+def why_failed(status: int) -> tuple[str, str]:
+    """(what it means, what to do next) when questions fail with this HTTP status."""
+    if status in (401, 403):
+        return "the service refuses the key: ", "check the key in the environment; nothing is asked twice"
+    if 400 <= status < 500 and status not in _PASSING:
+        return "the service refuses the request: ", "check ask.model, ask.base_url and the other settings of ask"
+    return "", "run the same command again later; nothing is asked twice"

@@ -28,12 +28,11 @@ from lore_datasets.errors import (
     shown,
 )  # fmt: skip
 from pipeline.llm.base import LLM, Prompt, Response, Stop, never, request_hash, response_from
-from pipeline.llm.journal.budget import MAX_FAILURES, Budget, JournalStats
+from pipeline.llm.journal.budget import MAX_FAILURES, Budget, JournalStats, why_failed
 from pipeline.llm.keys import without_key
 
 __all__ = ["Journal"]
 
-_PASSING = (408, 409, 429)  # statuses below 500 that may be gone later
 _LATER = ("status", "tokens_cached")  # fields that came later are written where they say something
 Judge = Callable[[str, Prompt, Response], str]
 VERSION = 1
@@ -276,7 +275,7 @@ class Journal:
         llm.answer([prompt for _, prompt in entries], take, enough)
         where = shown(llm.capabilities.where or llm.name, 160)
         if stats.gave_up:
-            what, hint = _why_failed(stats.last_status)
+            what, hint = why_failed(stats.last_status)
             raise ServiceError(
                 f"partial: {MAX_FAILURES} questions in a row failed: {what}{shown(stats.last_error)} ({where})",
                 kept=self._kept(),
@@ -320,15 +319,6 @@ class Journal:
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return CorruptArtifact(where, hint="move the file away, or restore it from a copy")
         return BadInput(where, kept=kept)
-
-
-def _why_failed(status: int) -> tuple[str, str]:
-    """(what it means, what to do next) when questions fail with this HTTP status."""
-    if status in (401, 403):
-        return "the service refuses the key: ", "check the key in the environment; nothing is asked twice"
-    if 400 <= status < 500 and status not in _PASSING:
-        return "the service refuses the request: ", "check ask.model, ask.base_url and the other settings of ask"
-    return "", "run the same command again later; nothing is asked twice"
 
 
 @lru_cache(maxsize=64)

@@ -54,7 +54,9 @@ class Batches(BaseHTTPRequestHandler):
 
     def do_POST(self):
         server, body = self.server, self.rfile.read(int(self.headers["content-length"]))
-        if ":batchGenerateContent" in self.path:
+        if server.refused:
+            self._send({"error": {"code": 401, "status": "UNAUTHENTICATED", "message": KEY}}, 401)
+        elif ":batchGenerateContent" in self.path:
             job = json.loads(body)["batch"]
             source = job["inputConfig"]
             if "fileName" in source:
@@ -134,6 +136,7 @@ def answer(text):
 def server(serve):
     return serve(
         Batches, jobs={}, files={}, polls=0, interactive=0, hold="", gone=False, state="SUCCEEDED", keyed=True,
+        refused=False,
         shuffled=False,
         answers=lambda text, job: answer(text), reached=threading.Event(),
     )  # fmt: skip
@@ -229,6 +232,14 @@ def test_a_job_that_the_service_forgot_is_ordered_again(server, tmp_path):
         journal.put_batch("batches/job77", llm.name, journal.keys(llm, questions()))
         assert all(r.error is None for r in journal.ask(llm, questions()))
         assert not journal.batches(llm.name) and len(server.jobs) == 1
+
+
+def test_a_job_that_the_service_refuses_for_good_never_says_to_run_again_later(server):
+    journal = Journal()
+    server.refused = True
+    with pytest.raises(ServiceError, match="batch job: the service refuses the key: HTTP 401") as stop:
+        journal.ask(batch(server, journal), questions())
+    assert "later" not in stop.value.hint and "check the key" in stop.value.hint
 
 
 def test_few_questions_go_out_interactively(server):
