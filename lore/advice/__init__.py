@@ -1,1 +1,1 @@
-"""Path B: looking stored advice up, and the gate that lets it in."""
+"""Stored advice: look-up by key, program and model, and how a model is distilled from rows. Decides nothing."""

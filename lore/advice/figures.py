@@ -1,5 +1,4 @@
-"""How good stored advice is on states it was not taught: agreement, coverage and calibration, on held-out rows and by
-who visited a state."""
+"""Agreement, coverage and calibration of stored advice on held-out rows, in all and by who visited the states."""
 
 from __future__ import annotations
 

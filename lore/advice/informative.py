@@ -1,4 +1,4 @@
-"""Does the advice depend on the state? What held-out rows say about it.
+"""A test on held-out rows of whether advice depends on the state.
 
 A state-blind guesser knows which options can start and how the adviser likes them on the whole, nothing else. Advice
 that such a guesser foretells as well as the advice model does says nothing about the state: following it is a habit.

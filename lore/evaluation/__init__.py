@@ -1,2 +1,1 @@
-"""What a trained agent is worth and where it goes: evaluation, recordings, open-loop pictures, statistics. Trains
-nothing."""
+"""Evaluation of trained agents, recordings, visited states, open-loop pictures, statistics. Trains nothing."""

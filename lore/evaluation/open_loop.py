@@ -1,4 +1,4 @@
-"""What the world model expects: half a sequence filtered from observations, half predicted from actions alone."""
+"""Predictions of the world model as pictures: half a sequence filtered from observations, half from actions alone."""
 
 from __future__ import annotations
 

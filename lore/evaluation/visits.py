@@ -1,4 +1,4 @@
-"""Where a trained agent goes, and how sure it is there: the states that a refresh round chooses its questions from."""
+"""States that a trained agent visits, with its uncertainty there: what a refresh round chooses its questions from."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The gate of path B: how much of the advice enters a decision. Looks nothing up."""
+"""Path B: the weight of advice in a decision, and how the actor learns it. Looks nothing up."""

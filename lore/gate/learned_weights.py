@@ -1,4 +1,4 @@
-"""Gate weights learned from play: which signs of uncertainty tell where following the advice pays?
+"""Gate weights by least squares: how much more reward follows an advised decision where a signal is high.
 
 Every trial (a decision with advice at hand, followed or not) gives one row of ``reward = a + b . s + f * (c + w . s)``
 with the signals s and f = 1 where the advice was followed; w says how much more following pays where a signal is high.

@@ -1,4 +1,4 @@
-"""Containment: does the agent fare worse where it followed the advice than where it went its own way?"""
+"""Trust in the advice: reward after decisions that followed it, compared with reward after the policy's own."""
 
 from __future__ import annotations
 

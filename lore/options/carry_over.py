@@ -1,4 +1,4 @@
-"""Going on with another version of the advice whose skills are others: what belongs to a skill follows it by its name.
+"""A checkpoint laid out for another version of the advice with other skills: what belongs to a skill moves by its name.
 
 Heads, optimiser moments, replayed proposals and statistics of a skill that both versions know are kept; a new skill
 starts fresh, and its proposals on replayed states are computed; what belonged to a skill that is gone is dropped.

@@ -1,4 +1,4 @@
-"""Who is in charge in an environment, and the records that acting exchanges."""
+"""Records of acting: the policy, advice, option or plan in charge of an environment, a state, a choice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What keeps broken advice out of the training loop: a look-up that fails is no advice, a skill that fails is masked.
+"""Errors of advice kept out of the training loop: a look-up that fails is no advice, a skill that fails is masked.
 
 Parsers and the interpreter refuse what they can beforehand; this is for what they cannot foresee. Each failure is
 counted, and logged once.

@@ -1,5 +1,4 @@
-"""What options do inside imagination: a head that imitates each skill's next action, and one that says whether it can
-act.
+"""Options inside imagination: a head that imitates each skill's next action, and one for whether the skill can act.
 
 The world model never sees an option; an imagined trajectory carries its skill in charge, draws that skill's primitive
 actions

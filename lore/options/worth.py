@@ -1,4 +1,4 @@
-"""What calling a skill is worth: the reward of as many steps after the call as after a primitive action."""
+"""Mean reward of the steps after a call of a skill, compared with as many steps after a primitive action."""
 
 from __future__ import annotations
 

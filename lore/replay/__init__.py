@@ -1,1 +1,1 @@
-"""What was lived through and is sampled from: ring buffer, device replay, memory check. No learning."""
+"""Replay: ring buffer, its copy on a device, memory check. No learning."""

@@ -1,4 +1,4 @@
-"""What a configuration will need before it starts: memory by part, and hours at a speed measured here."""
+"""Memory and hours that a configuration will need, from one update and some steps measured on this machine."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Path A as the learner sees it: when to roll plans out, which synthetic states join an update, and what they may
-weigh."""
+"""Path A in an update: when plans are rolled out, which synthetic states join the starts, and their weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When to do things: the train ratio with its carried remainder, and clocks."""
+"""The train ratio with its carried remainder, and wall-clock intervals."""
 
 from __future__ import annotations
 
