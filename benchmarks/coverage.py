@@ -37,7 +37,7 @@ from lore_datasets.language.geometry import StateView
 from lore_datasets.store.store import Store
 from lore_datasets.types import SymbolicState
 from pipeline.config import AdviseConfig, PipelineConfig
-from pipeline.llm.backends.rules import RulesAdviser, rank_goals
+from pipeline.llm.backends.rules import RulesAdviser, rule_book
 from pipeline.rounds.advise import advise
 from pipeline.rounds.collect import HalfAndHalf, Policy, RandomPolicy, collect
 
@@ -60,7 +60,7 @@ def players() -> dict[str, Callable[[], Policy]]:
     """Name of a kind of play -> its player."""
 
     def rules() -> GoalPlayer:
-        return GoalPlayer(rank_goals, ENV.skills, ENV.vocab)
+        return GoalPlayer(rule_book(ENV), ENV.skills, ENV.vocab)
 
     return {"random": RandomPolicy, "competent": rules, "mixed": lambda: HalfAndHalf(rules())}
 

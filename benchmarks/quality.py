@@ -28,7 +28,7 @@ from lore_datasets.exchange.shipped import ShippedStore
 from lore_datasets.language.geometry import StateView
 from lore_datasets.types import SymbolicState
 from pipeline.llm import get_backend
-from pipeline.llm.backends.rules import rank_goals
+from pipeline.llm.backends.rules import rule_book
 from pipeline.llm.base import LLM, Response
 from pipeline.llm.journal.journal import Journal
 from pipeline.questions.check import GoalCheck, check_prior
@@ -51,7 +51,7 @@ def mixed_states(count: int, seed: int, dataset: str = "") -> tuple[np.ndarray, 
         env = ENVIRONMENT
 
         def rules() -> GoalPlayer:
-            return GoalPlayer(rank_goals, env.skills, env.vocab)
+            return GoalPlayer(rule_book("crafter"), env.skills, env.vocab)
 
         players = {"random": RandomPolicy(), "rules": rules(), "half_and_half": HalfAndHalf(rules())}
         rng = np.random.default_rng(seed)
@@ -101,7 +101,7 @@ def judge(llm: LLM, states: np.ndarray, source: np.ndarray, journal: Journal, se
         except AnswerError:
             checked = None
         ranked = [name for name, p in checked.choices if p > 0] if checked else []
-        best = next(name for name, _ in rank_goals(view) if name in options)
+        best = next(name for name, _ in rule_book("crafter")(view) if name in options)
         usable.append(bool(ranked))
         first.append(ranked[:1] == [best])
         third.append(best in ranked[:3])

@@ -19,7 +19,7 @@ from benchmarks.record import RESULTS, write
 from lore.envs.crafter.adapter import CrafterEnv
 from lore.options.play import GoalPlayer
 from lore_datasets.language.geometry import StateView
-from pipeline.llm.backends.rules import rank_goals
+from pipeline.llm.backends.rules import rule_book
 
 __all__ = ["main", "measure", "play_episode"]
 
@@ -38,7 +38,7 @@ def measure(episodes: int, seed: int, length: int = 10_000, hold: int = 12) -> d
     """Play ``episodes`` fresh episodes of one seed; a JSON-able summary."""
     env = CrafterEnv(seed, length=length, pixels=False)
     rng = np.random.default_rng(seed)
-    player = GoalPlayer(rank_goals, env.spec.skills, env.spec.vocab, hold=hold)
+    player = GoalPlayer(rule_book("crafter"), env.spec.skills, env.spec.vocab, hold=hold)
     began = time.perf_counter()
     rewards, lengths, counts = zip(*(play_episode(env, player, rng) for _ in range(episodes)), strict=True)
     rates = 100 * (np.array(counts) > 0).mean(0)

@@ -73,7 +73,7 @@ class AdviceJob:
     """Ask an adviser about stored states, store the checked answers, distil the advice model."""
 
     states: str = "states"
-    """Dataset of states: name, name@vN or name@vN#digest."""
+    """Dataset of states: name, name@vN or name@vN#digest; not read when a program alone is asked for."""
     dataset: str = "advice"
     """Dataset to write."""
     select: SelectConfig = field(default_factory=SelectConfig)
@@ -92,6 +92,8 @@ class AdviceJob:
     """Cluster that answers for advisers that compute: a Dask scheduler's address (tcp://host:8786), or local."""
     parallel: int = 0
     """Shards on their way at a time, on a cluster threads that answer; 0: 2 for a service, else 1; all its threads."""
+    environment: str = "crafter"
+    """Environment of a program that is asked for alone; states bring their own."""
 
     def __post_init__(self) -> None:
         _check_name(self.dataset)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lore_datasets.errors import ConfigError
+from pipeline.llm.base import KINDS
 
 __all__ = ["AdviseConfig", "AskConfig", "CollectConfig", "PipelineConfig", "SelectConfig", "to_dict"]
 
@@ -144,6 +145,13 @@ class AskConfig:
 class AdviseConfig:
     """What is asked for and how answers become rows."""
 
+    kinds: str = "prior,plan,skills"
+    """What is asked for, comma-separated: program (one question for a priority program), prior (which goal, per state),
+    plan (per state), skills (new ones). A program alone needs no states."""
+    program_drafts: int = 1
+    """Times the question for a program is asked; several drafts play the same worlds and the best is kept."""
+    program_confidence: float = 0.9
+    """How sure a program is: the share of what is left that each goal of its ranking takes."""
     plans: int = 3
     """Plans kept per state (P)."""
     plan_length: int = 12
@@ -165,11 +173,20 @@ class AdviseConfig:
     seed: int = 0
     """Seed of the option orders and of which states are asked for plans."""
 
+    @property
+    def wanted(self) -> frozenset[str]:
+        """The kinds of questions that ``kinds`` names."""
+        return frozenset(part.strip() for part in self.kinds.split(","))
+
     def __post_init__(self) -> None:
+        if not self.wanted <= set(KINDS) or self.wanted == {"skills"}:
+            raise ConfigError.out_of_range("advise.kinds", self.kinds, f"some of {', '.join(KINDS)}; not skills alone")
         _check(
             "advise",
             self,
             {
+                "program_drafts": (1, 64),
+                "program_confidence": (0.01, 1.0),
                 "plans": (1, 16),
                 "plan_length": (1, 64),
                 "plan_share": (0.0, 1.0),

@@ -12,6 +12,7 @@ import tyro
 from flows.config import AdviceJob, CollectJob, DemoJob
 from flows.terminal import clock, current
 from lore_datasets.errors import NotFound, UsageError
+from lore_datasets.types import ArtifactRef
 
 __all__ = ["advise", "collect", "demo", "evaluate", "report"]
 
@@ -79,11 +80,14 @@ def advise(job: Advice, dry_run: bool = False, prefect: bool = False) -> int:
 
         return run(job)
 
+    def distilled(ref: ArtifactRef) -> bool:
+        return not job.rows_only and tasks.needs_model(ref)
+
     def plain() -> dict[str, str]:
         ref = tasks.advise_states(job)
         return {
             "advice": str(ref),
-            **({"model": str(tasks.distil_model(ref, seed=job.advise.seed))} if not job.rows_only else {}),
+            **({"model": str(tasks.distil_model(ref, seed=job.advise.seed))} if distilled(ref) else {}),
         }
 
     made = _through(prefect, flow, plain)

@@ -92,11 +92,11 @@ class SkillTrials:
             from lore.envs import make_env
             from lore.options.play import GoalPlayer
             from lore_datasets.language.geometry import StateView
-            from pipeline.llm.backends.rules import rank_goals
+            from pipeline.llm.backends.rules import rule_book
 
             vocab = self.environment.vocab
             self._game = make_env(EnvConfig(name=self.environment.name, observation="symbolic"), self.seed)
-            player = GoalPlayer(rank_goals, self.environment.skills, vocab)
+            player = GoalPlayer(rule_book(self.environment), self.environment.skills, vocab)
             rng = np.random.default_rng(self.seed)
             self._places = []
             for _ in range(self.worlds):

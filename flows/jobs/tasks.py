@@ -17,6 +17,7 @@ from lore_datasets.errors import BadInput, NotFound, ServiceError
 if TYPE_CHECKING:
     from distributed import Client
 
+    from flows.jobs.program_trials import ProgramTrials
     from flows.jobs.shards import Wrap
     from flows.report.read import RunData
     from lore_datasets.advice import AdviceData
@@ -30,7 +31,16 @@ if TYPE_CHECKING:
     from pipeline.rounds.ask import ShardResult
     from pipeline.rounds.round import Round
 
-__all__ = ["advise_states", "check_kinds", "coverage", "distil_model", "estimate", "play_states", "report_advice"]
+__all__ = [
+    "advise_states",
+    "check_kinds",
+    "coverage",
+    "distil_model",
+    "estimate",
+    "needs_model",
+    "play_states",
+    "report_advice",
+]
 
 
 def _store() -> ShippedStore:
@@ -52,7 +62,7 @@ def play_states(job: CollectJob) -> ArtifactRef:
     from lore.options.play import GoalPlayer
     from lore_datasets.environments import get_environment
     from pipeline.config import to_dict
-    from pipeline.llm.backends.rules import rank_goals
+    from pipeline.llm.backends.rules import rule_book
     from pipeline.rounds.collect import HalfAndHalf, RandomPolicy, collect, commit_states
 
     check_kinds({job.dataset: "states"})
@@ -64,7 +74,7 @@ def play_states(job: CollectJob) -> ArtifactRef:
         return before
 
     def rules() -> GoalPlayer:
-        return GoalPlayer(rank_goals, environment.skills, environment.vocab)
+        return GoalPlayer(rule_book(environment), environment.skills, environment.vocab)
 
     game = EnvConfig(name=config.environment, observation="symbolic")
     with current().bar("play", config.budget) as bar:
@@ -114,8 +124,10 @@ def _collected(store: ShippedStore, name: str, config: dict[str, Any]) -> tuple[
     return ref, CollectedStates(**fields, sources=tuple(about["sources"]), seed=int(about["seed"]), complete=False)
 
 
-def _asked(job: AdviceJob) -> tuple[ShippedStore, ArtifactRef, Environment, Any, Any]:
-    """(store, states version, environment, states to ask about, pipeline settings); known states are left out."""
+def _asked(job: AdviceJob) -> tuple[ShippedStore, ArtifactRef | None, Environment, Any, Any]:
+    """(store, states version, environment, states to ask about, pipeline settings); known states are left out.
+
+    A program alone is asked for without states."""
     import numpy as np
 
     from lore_datasets.environments import get_environment
@@ -126,6 +138,10 @@ def _asked(job: AdviceJob) -> tuple[ShippedStore, ArtifactRef, Environment, Any,
 
     check_kinds({job.dataset: "advice"})
     store = _store()
+    settings = PipelineConfig(select=job.select, ask=job.ask, advise=job.advise)
+    if job.advise.wanted == {"program"}:
+        environment = get_environment(job.environment)
+        return store, None, environment, np.zeros((0, environment.layout.size), np.uint8), settings
     source = store.open(job.states)
     if source.manifest.kind != "states":
         raise BadInput(f"{source.ref} is of kind {source.manifest.kind}, not states", hint="make one with lore collect")
@@ -153,18 +169,17 @@ def _asked(job: AdviceJob) -> tuple[ShippedStore, ArtifactRef, Environment, Any,
     packed = rows["state"][index]
     keys = fine_keys(SymbolicState.unpack(packed, environment.layout), environment)
     packed = packed[~np.isin(keys, told["key_fine"])]
-    settings = PipelineConfig(select=job.select, ask=job.ask, advise=job.advise)
     return store, source.ref, environment, packed, settings
 
 
-def _is_made(store: ShippedStore, name: str, source: ArtifactRef, settings: Any) -> bool:
+def _is_made(store: ShippedStore, name: str, source: ArtifactRef | None, settings: Any) -> bool:
     """True when the newest version of ``name`` came from these states with these settings."""
     if name not in store.names() or not store.versions(name):
         return False
     from pipeline.config import to_dict
 
     manifest = store.manifest(name)
-    return str(source) in manifest.parents and manifest.config == to_dict(settings)
+    return (source is None or str(source) in manifest.parents) and manifest.config == to_dict(settings)
 
 
 def _journal(job: AdviceJob, store: ShippedStore) -> Path:
@@ -177,6 +192,7 @@ def advise_states(job: AdviceJob, wrap: Wrap | None = None) -> ArtifactRef:
     When all of them are known, the newest version is returned as it is. ``wrap`` stands around every shard that has to
     be asked, where a flow makes a task of it. One run at a time per dataset: Busy otherwise.
     """
+    from flows.jobs.program_trials import ProgramTrials
     from pipeline.llm import backend_from
     from pipeline.llm.journal.journal import Journal
     from pipeline.rounds.commit import commit_round
@@ -188,10 +204,13 @@ def advise_states(job: AdviceJob, wrap: Wrap | None = None) -> ArtifactRef:
         with Journal(path) as journal:
             llm = backend_from(job.ask, environment, job.advise.seed, journal)
             refuse_mixed(store, job.dataset, llm.name, job.ask.allow_mixed_advisers)
-            if not len(states) or _is_made(store, job.dataset, source, settings):
+            if (source is not None and not len(states)) or _is_made(store, job.dataset, source, settings):
                 return _known_already(store, job.dataset, llm)
-            now, results = _ask_all(job, llm, store, environment, states, settings, journal, wrap)
-            ref = commit_round(now, results, store, job.dataset, parents=[source])
+            judge = ProgramTrials(environment, job.advise.seed) if job.advise.program_drafts > 1 else None
+            now, results = _ask_all(job, llm, store, environment, states, settings, journal, wrap, judge)
+            spent = {} if judge is None else {"environment_steps": judge.steps}
+            parents = [] if source is None else [source]
+            ref = commit_round(now, results, store, job.dataset, parents=parents, provenance=spent)
             before, after = now.budget.paid_before, journal.paid()
             asked = now.first.stats.asked + sum(result.stats.asked for result in results)
             current().say(
@@ -224,6 +243,7 @@ def _ask_all(
     settings: Any,
     journal: Journal,
     wrap: Wrap | None,
+    judge: ProgramTrials | None,
 ) -> tuple[Round, list[ShardResult]]:
     """(the round, what its shards gave), with a bar."""
     from flows.jobs.shards import answer_shards
@@ -232,7 +252,9 @@ def _ask_all(
 
     trial, asked, done = SkillTrials(environment, job.advise.seed), _revisions(job), 0
     with current().bar("ask", len(states)) as bar, _cluster(job, llm) as client:
-        now = prepare(states, environment, llm, store, job.dataset, settings, journal, trial=trial, revisions=asked)
+        now = prepare(
+            states, environment, llm, store, job.dataset, settings, journal, trial=trial, judge=judge, revisions=asked,
+        )  # fmt: skip
 
         def on_done(count: int) -> None:
             nonlocal done
@@ -266,12 +288,17 @@ def estimate(job: AdviceJob) -> DryRun:
     from pipeline.rounds.advise import DryRun, dry_run
 
     store, _, environment, states, settings = _asked(job)
-    if not len(states):
+    if not len(states) and job.advise.wanted != {"program"}:
         return DryRun(0, 0, 0, 0, 0.0, 0.0, job.ask.backend, 0.0)
     path = _journal(job, store)
     with Journal(path if path.exists() else ":memory:") as journal:
         llm = backend_from(job.ask, environment, job.advise.seed, journal)
         return dry_run(states, environment, llm, store, job.dataset, settings, journal, revisions=_revisions(job))
+
+
+def needs_model(ref: ArtifactRef) -> bool:
+    """Whether look-up would ask an advice model of this version: not where a program speaks in every state."""
+    return not _store().manifest(ref).counts.get("programs")
 
 
 def distil_model(ref: ArtifactRef, epochs: int = 30, seed: int = 0) -> ArtifactRef:

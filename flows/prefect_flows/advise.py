@@ -7,7 +7,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.config import AdviceJob
-from flows.jobs.tasks import advise_states, distil_model
+from flows.jobs.tasks import advise_states, distil_model, needs_model
 from flows.prefect_flows.artifacts import on_the_board
 from flows.prefect_flows.pages import advice_page
 from lore_datasets.types import ArtifactRef
@@ -33,7 +33,7 @@ def advise(job: AdviceJob, epochs: int = 30) -> dict[str, str]:
     with on_the_board():
         ref = advise_states(job, lambda ask, shard: _ask(ask, shard[0], shard[-1]))
         made = {"advice": str(ref)}
-        if not job.rows_only:
+        if not job.rows_only and needs_model(ref):
             made["model"] = _distil(ref, epochs, job.advise.seed)
     advice_page(made)
     return made

@@ -21,8 +21,8 @@ __all__ = [
     "request_hash", "response_from",
 ]  # fmt: skip
 
-KINDS = ("prior", "plan", "skills")
-"""The three questions: which goal or action now, which plans, which new skills."""
+KINDS = ("prior", "plan", "skills", "program")
+"""The questions: which goal or action now, which plans, which new skills, which priority program."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Prompt:
         template_hash: SHA-256 of the template that rendered it.
         state: packed SymbolicState (uint8 bytes) beside the text; never sent, empty where no state is asked about.
         max_tokens: cap on the answer.
+        draft: number of the answer, from 0, where one question is asked several times; never sent.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Prompt:
     template_hash: str = ""
     state: bytes = field(default=b"", repr=False)
     max_tokens: int = 512
+    draft: int = 0
 
     @property
     def text(self) -> str:
@@ -56,8 +58,9 @@ class Prompt:
 
     @cached_property
     def question(self) -> str:
-        """SHA-256 (hex) of the question, whoever is asked: kind, text, schema, length limit."""
-        before = _canonical([self.kind, _sha256(self.system), self.user])[:-1]
+        """SHA-256 (hex) of the question, whoever is asked: kind, text, schema, length limit, draft."""
+        drafts = [self.draft] if self.draft else []
+        before = _canonical([self.kind, _sha256(self.system), self.user, *drafts])[:-1]
         body = f"{before},{_schema_text(self.schema)},{_canonical(self.max_tokens)}]"
         return hashlib.sha256(body.encode()).hexdigest()
 

@@ -12,13 +12,14 @@ from difflib import get_close_matches
 from typing import Any
 
 from lore_datasets.errors import AnswerError, shown
+from lore_datasets.language.programs import MAX_PROGRAM_BYTES
 from pipeline.llm.base import Prompt, Response
 from pipeline.questions.prompts import LETTERS, MAX_RANKED, MAX_TIMES
 
 __all__ = ["MAX_ANSWER", "Advice", "Plan", "clean_text", "extract_json", "parse"]
 
 MAX_ANSWER = 65_536
-"""Largest answer in bytes; longer ones are refused before they are parsed."""
+"""Largest answer in bytes; longer ones are refused before they are parsed. A program may be larger."""
 MAX_REASON = 200
 MAX_PLANS, MAX_STEPS, MAX_SKILLS = 3, 12, 8
 
@@ -41,12 +42,13 @@ class Advice:
     """What one usable answer says; which fields are filled depends on ``kind``.
 
     Attributes:
-        kind: ``prior``, ``plan`` or ``skills``.
+        kind: ``prior``, ``plan``, ``skills`` or ``program``.
         choices: (name, probability) pairs, best first, probabilities sum to 1 (prior).
         confidence: 0..1 (prior).
         weight: 0..1, how much of the probability follows ``choices``; the rest is spread over all that is feasible.
         reason: cleaned free text of at most 200 characters; never put into a prompt (prior).
         plans: at most three plans (plan).
+        program: raw program object, for ``lore_datasets.language.programs.parse_program`` to judge (program).
         skills: raw skill objects, for ``lore_datasets.language.skills.parse_skill`` to judge (skills).
     """
 
@@ -57,6 +59,7 @@ class Advice:
     reason: str = ""
     plans: tuple[Plan, ...] = ()
     skills: tuple[dict[str, Any], ...] = ()
+    program: dict[str, Any] | None = None
 
 
 def parse(response: Response, prompt: Prompt, names: Collection[str]) -> Advice:
@@ -77,18 +80,22 @@ def parse(response: Response, prompt: Prompt, names: Collection[str]) -> Advice:
         letter = _LETTER.fullmatch(response.text.strip()) if len(response.text) < 16 else None
         if letter:
             return _one_letter(letter[1], prompt.options)
+    if prompt.kind == "program":
+        return Advice("program", program=_program(extract_json(response.text, MAX_PROGRAM_BYTES)))
     value = extract_json(response.text)
     if prompt.kind == "prior":
         return _prior(value, names)
     return _plans(value, names) if prompt.kind == "plan" else _skills(value)
 
 
-def extract_json(text: str) -> dict[str, Any]:
-    """The one JSON object in ``text`` (bare, fenced, or with prose around it); AnswerError for anything else."""
+def extract_json(text: str, limit: int = MAX_ANSWER) -> dict[str, Any]:
+    """The one JSON object in ``text`` (bare, fenced, or with prose around it); AnswerError for anything else, or for
+    more than ``limit`` bytes.
+    """
     if not isinstance(text, str):
         raise AnswerError("answer is not text")
-    if len(text) > MAX_ANSWER or len(text.encode("utf-8", "replace")) > MAX_ANSWER:
-        raise AnswerError(f"answer of {len(text)} characters", hint=f"at most {MAX_ANSWER} bytes")
+    if len(text) > limit or len(text.encode("utf-8", "replace")) > limit:
+        raise AnswerError(f"answer of {len(text)} characters", hint=f"at most {limit} bytes")
     body = text.strip()
     if body.startswith("{") and body.endswith("}"):
         try:
@@ -290,6 +297,16 @@ def _is_step(step: Any, names: Collection[str]) -> bool:
         return False
     do, times = step["do"], step["times"]
     return type(do) is str and do in names and type(times) is int and 1 <= times <= MAX_TIMES
+
+
+def _program(value: dict[str, Any]) -> dict[str, Any]:
+    """The program with its reasons cleaned; all else is the language's to judge."""
+    rules = value.get("rules")
+    if isinstance(rules, list):
+        for rule in rules:
+            if isinstance(rule, dict) and isinstance(rule.get("why"), str):
+                rule["why"] = clean_text(rule["why"])
+    return value
 
 
 def _skills(value: dict[str, Any]) -> Advice:

@@ -13,13 +13,15 @@ import random
 import re
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
 from typing import Any
 
 from lore_datasets.environments import Environment
 from lore_datasets.errors import BadInput, NotFound, shown
+from lore_datasets.language.conditions import canonical
+from lore_datasets.language.programs import program_json_schema
 from lore_datasets.language.skills import Skill, skill_json_schema
 from lore_datasets.types import SymbolicState
 from lore_datasets.vocab import NAME_PATTERN
@@ -40,6 +42,7 @@ _WORDS = {
     "prior": ({"goals"}, {"state", "options"}),
     "plan": ({"goals", "actions"}, {"state", "choices"}),
     "skills": ({"goals", "actions", "items", "vitals", "targets"}, {"state", "count"}),
+    "program": ({"starts", "actions", "items", "vitals", "targets", "achievements"}, {"count"}),
 }
 _INCLUDE = re.compile(r"\{\{include ([a-z_]+)\}\}")
 _SLOT = re.compile(r"\{\{([^{}]*)\}\}")
@@ -134,12 +137,18 @@ class Renderer:
             "items": ", ".join(vocab.items),
             "vitals": ", ".join(vocab.vitals),
             "targets": ", ".join(vocab.targets),
+            "achievements": ", ".join(vocab.achievements),
+            "starts": "\n".join(
+                f"- {s.name}" + (f": {about}" if (about := shipped.get(s.name)) else "") + f"; {canonical(s.start)}"
+                for s in self.skills
+            ),
         }
         self._names = [s.name for s in self.skills] + list(vocab.actions)
         self._unlocks = {name: i for i, name in enumerate(vocab.achievements)}
         self._unlocks |= {goal: self._unlocks[name] for goal, name in environment.unlocks}
         self._systems: dict[str, str] = {}
         self._plan_schema: dict[str, Any] | None = None
+        self._program_schema: dict[str, Any] | None = None
 
     def system(self, template: Template) -> str:
         """The shared prefix of one template."""
@@ -205,6 +214,15 @@ class Renderer:
         """One better skill in place of ``name``; ``told`` says how it failed."""
         return self._skills("revise", told, 1, (name,))
 
+    def program(self, draft: int = 0, count: int = 80) -> Prompt:
+        """A priority program over all goals, of at most ``count`` rules; ``draft`` numbers answers to one question."""
+        template = load_template(self.environment.name, "program")
+        if self._program_schema is None:
+            names = [skill.name for skill in self.skills]
+            self._program_schema = program_json_schema(self.environment.vocab, names)
+        prompt = self._prompt(template, {"count": str(count)}, self._program_schema, (), b"")
+        return replace(prompt, draft=draft)
+
     def _skills(self, file: str, text: str, count: int, options: tuple[str, ...]) -> Prompt:
         template = load_template(self.environment.name, file)
         schema = _object(
@@ -240,6 +258,8 @@ def render(
     from pipeline.questions.check import feasible_actions, feasible_goals
 
     renderer = Renderer(environment, seed=seed)
+    if kind == "program":
+        return renderer.program()
     if kind == "skills":
         return renderer.new_skills(describe(state, environment), 4)
     if kind not in KINDS:

@@ -30,6 +30,7 @@ from pipeline.questions.parse import Advice
 from pipeline.questions.prompts import LETTERS
 from pipeline.rounds.ask import ShardResult
 from pipeline.rounds.commit import commit_round
+from pipeline.rounds.program import Judge, program_prompts
 from pipeline.rounds.revise import revision_prompts
 from pipeline.rounds.round import Round, asks_for_skills, prepare, sample_views, skill_prompts
 from pipeline.rounds.rows import Row, merge_orders
@@ -52,16 +53,18 @@ def advise(
     provenance: Mapping[str, Any] | None = None,
     message: str = "",
     trial: TrialRun | None = None,
+    judge: Judge | None = None,
 ) -> ArtifactRef:
     """Ask ``llm`` about every state and commit the answers as the next version of dataset ``name``.
 
     ``states``: a batch or uint8[N, S]. ``llm``: an :class:`pipeline.llm.base.LLM`, or what has ``complete(prompts)``
     and a name. ``feasible`` gives the goals that can start in a state (default: the start
-    conditions of the skills), ``trial`` plays a new skill in real worlds before it may enter. Interrupts and
+    conditions of the skills), ``trial`` plays a new skill in real worlds before it may enter, ``judge`` drafts of a
+    program. Interrupts and
     ServiceErrors lose nothing that was answered: the same call goes on from ``journal``. ``on_progress(states done,
     states)`` is called after each shard.
     """
-    now = prepare(states, environment, llm, store, name, config, journal, feasible=feasible, trial=trial)
+    now = prepare(states, environment, llm, store, name, config, journal, feasible=feasible, trial=trial, judge=judge)
     results, done = [], 0
     for shard in now.shards:
         results.append(advise_shard(now, shard))
@@ -84,8 +87,9 @@ def _questions(now: Round, row: Row, view: StateView) -> list[Prompt]:
     packed, text = now.packed[row.index].tobytes(), describe(state, now.environment)
     form = "letter" if now.llm.capabilities.letters else "json"
     options = row.goals if row.goals and row.goals_known else feasible_actions(view)
-    out = [renderer.prior(state, options, order=i, answer=form, text=text, packed=packed) for i in range(config.orders)]
-    if "plan" not in now.llm.capabilities.kinds:
+    orders = config.orders if "prior" in now.kinds else 0
+    out = [renderer.prior(state, options, order=i, answer=form, text=text, packed=packed) for i in range(orders)]
+    if "plan" not in now.kinds:
         return out
     draw = int.from_bytes(hashlib.blake2b(b"%d" % config.seed + packed, digest_size=4).digest(), "little")
     if draw < config.plan_share * 2**32:
@@ -166,6 +170,7 @@ def dry_run(
         prompts += skill_prompts(now, sample_views(now))
     if "skills" in known.kinds:
         prompts += revision_prompts(now, revisions)
+    prompts += program_prompts(now)
     prompts += questions_of(now, range(len(now.packed)))
     keyed = dict(zip(now.journal.keys(adviser, prompts), prompts, strict=True))
     new = [prompt for key, prompt in keyed.items() if now.journal.get(key) is None]

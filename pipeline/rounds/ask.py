@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from itertools import compress
 
 from lore_datasets.errors import AnswerError, shown
+from lore_datasets.language.programs import MAX_PROGRAM_BYTES
 from pipeline.llm.base import LLM, Prompt, Response, Stop, never
 from pipeline.llm.journal.budget import Budget, JournalStats
 from pipeline.llm.journal.journal import Journal
 from pipeline.questions.check import Rejected
-from pipeline.questions.parse import MAX_ANSWER, Advice, clean_text, parse
+from pipeline.questions.parse import Advice, clean_text, parse
 from pipeline.rounds.rows import Row
 
 __all__ = ["Asked", "ShardResult", "ask", "storable"]
@@ -126,5 +127,5 @@ def _again(prompt: Prompt, unusable: int) -> Prompt:
 
 
 def storable(text: str) -> str:
-    """Foreign text as the store takes it: valid Unicode, no NUL, at most 64 kB."""
-    return text[:MAX_ANSWER].encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+    """Foreign text as the store takes it: valid Unicode, no NUL, at most as long as the longest answer."""
+    return text[:MAX_PROGRAM_BYTES].encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")

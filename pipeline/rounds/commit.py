@@ -15,7 +15,7 @@ from lore_datasets.store.advisers import AdvisedRound, record
 from lore_datasets.store.store import Store
 from lore_datasets.types import ArtifactRef
 from pipeline.config import to_dict
-from pipeline.llm.base import Prompt, Response
+from pipeline.llm.base import KINDS, Prompt, Response
 from pipeline.llm.journal.budget import JournalStats
 from pipeline.questions.prompts import load_template
 from pipeline.rounds.ask import ShardResult, storable
@@ -40,7 +40,7 @@ def commit_round(
     results = [now.first, *results]
     rows = [row for result in results for row in result.rows]
     answers = [answer for result in results for answer in result.answers]
-    if not rows:
+    if not rows and not now.programs:
         reasons = Counter(r.reason for result in results for r in result.rejects)
         raise BadInput(
             f"no usable advice in {len(answers)} answers", kept="the journal", hint=f"refused: {dict(reasons)}"
@@ -63,6 +63,9 @@ def commit_round(
         name, "advice", environment=now.environment, parents=parents, skills=now.skills, config=config, provenance=about
     )
     writer.append("rows", **row_arrays(rows, now.packed, actions, skills, now.config.advise))
+    if now.programs:
+        texts, origins = [program.text for program, _ in now.programs], [origin for _, origin in now.programs]
+        writer.append("programs", json=texts, origin=origins)
     places = {now.packed[row.index].tobytes(): i for i, row in enumerate(rows)}
     linked = [places.get(prompt.state, -1) for _, prompt, _ in answers]
     writer.append("answers", row=linked, **_answer_arrays(answers))
@@ -75,7 +78,8 @@ def commit_round(
         writer.append("skills", name=names, json=texts, origin=[origin for _, origin in now.new_skills])
     writer.count(**counts)
     writer.spent(**cost)
-    return writer.commit(message or f"{len(rows)} states advised by {now.llm.name}")
+    said = f"{len(rows)} states advised by {now.llm.name}" if rows else f"a program by {now.llm.name}"
+    return writer.commit(message or said)
 
 
 def _answer_arrays(answers: Sequence[tuple[str, Prompt, Response]]) -> dict[str, Any]:
@@ -131,7 +135,7 @@ def _cost(now: Round, results: Sequence[ShardResult], rows: int, before: float) 
         "tokens_in": sum(r.tokens_in for r in responses),
         "tokens_out": sum(r.tokens_out for r in responses),
         "price_usd": dollars,
-        "price_usd_per_row": dollars / rows,
+        "price_usd_per_row": dollars / max(rows, 1),
         "price_usd_total": before + dollars,
         "journal_usd_before": now.budget.paid_before,
         "journal_usd_after": now.journal.paid(),
@@ -143,7 +147,9 @@ def _cost(now: Round, results: Sequence[ShardResult], rows: int, before: float) 
 def _provenance(now: Round, models: Sequence[str]) -> dict[str, Any]:
     templates, systems = {}, {}
     known = now.llm.capabilities
-    for kind, file in (("prior", "prior_letter" if known.letters else "prior"), ("plan", "plan"), ("skills", "skills")):
+    files = {kind: kind for kind in KINDS if kind in now.kinds}
+    files |= {"prior": "prior_letter"} if known.letters and "prior" in files else {}
+    for kind, file in files.items():
         template = load_template(now.environment.name, file)
         templates[kind] = {"name": template.name, "version": template.version, "sha256": template.sha256}
         systems[kind] = now.renderer.system(template)
@@ -154,6 +160,8 @@ def _provenance(now: Round, models: Sequence[str]) -> dict[str, Any]:
         **({"model": dict(known.about)} if known.about else {}),
         "templates": templates,
         "system_prompts": systems,
+        **({"program_drafts": now.drafts} if now.drafts else {}),
+        **({"program_findings": now.findings} if now.findings else {}),
         **({"skill_trials": _trials(now)} if now.trials else {}),
         **({"revisions": dict(sorted(now.revised.items()))} if now.revised else {}),
     }

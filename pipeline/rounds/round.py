@@ -14,6 +14,7 @@ from lore_datasets.environments import Environment
 from lore_datasets.errors import BadInput, ConfigError
 from lore_datasets.exchange.revisions import Revision
 from lore_datasets.language.geometry import StateView, shared_view
+from lore_datasets.language.programs import Program
 from lore_datasets.language.skills import Skill, parse_skill
 from lore_datasets.store.store import Store
 from lore_datasets.types import SymbolicState
@@ -25,6 +26,7 @@ from pipeline.questions.check import Feasible, GoalCheck, Trial, TrialRun, check
 from pipeline.questions.prompts import Renderer
 from pipeline.rounds.ask import Asked, ShardResult, ask
 from pipeline.rounds.mixing import refuse_mixed
+from pipeline.rounds.program import Judge, add_program
 from pipeline.rounds.revise import add_revisions
 
 __all__ = ["Round", "asks_for_skills", "prepare", "sample_views", "skill_prompts"]
@@ -44,7 +46,9 @@ class Round:
         trials: how the new skills fared in real worlds, by name; empty where nobody tried them.
         revisions: requests for better skills of a training run. revised: skill -> the one that took its place, "" for
         none; of this round and those before.
-        first: answers, rejects and counts of the questions for skills.
+        programs: (program, origin) of this round, one at most. drafts: what is known of each usable draft of it.
+        findings: what is doubtful about the program.
+        first: answers, rejects and counts of the questions for skills and programs.
     """
 
     packed: np.ndarray
@@ -60,6 +64,9 @@ class Round:
     trials: dict[str, Trial] = field(default_factory=dict)
     revisions: Sequence[Revision] = ()
     revised: dict[str, str] = field(default_factory=dict)
+    programs: list[tuple[Program, str]] = field(default_factory=list)
+    drafts: list[dict[str, Any]] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
     first: ShardResult = field(default_factory=ShardResult)
     started: float = field(default_factory=time.monotonic)
 
@@ -68,6 +75,11 @@ class Round:
         """Ranges of state indices, one per shard."""
         size = len(self.packed) if self.llm.capabilities.one_shard else self.config.ask.shard
         return [range(i, min(i + size, len(self.packed))) for i in range(0, len(self.packed), size)]
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The questions that are wanted and that the adviser can be asked."""
+        return self.config.advise.wanted & set(self.llm.capabilities.kinds)
 
     @property
     def names(self) -> frozenset[str]:
@@ -104,18 +116,21 @@ def prepare(
     feasible: Feasible | None = None,
     ask_skills: bool = True,
     trial: TrialRun | None = None,
+    judge: Judge | None = None,
     revisions: Sequence[Revision] = (),
 ) -> Round:
-    """Begin a round: take over the skills of the version before, ask for new ones, and make the question renderer.
+    """Begin a round: take over the skills of the version before, ask for new ones and for a program, and make the
+    question renderer. Without states only a program can be asked for.
 
     ``revisions``: skills that a training run gave up; each is asked about once per dataset.
-    ``trial`` plays each new skill in real worlds before it enters (see :class:`pipeline.questions.check.Trial`).
+    ``trial`` plays each new skill in real worlds before it enters (see :class:`pipeline.questions.check.Trial`),
+    ``judge`` the drafts of a program.
     """
     config, llm, journal = config or PipelineConfig(), as_llm(llm), Journal() if journal is None else journal
     refuse_mixed(store, name, llm.name, config.ask.allow_mixed_advisers)
     packed = states.pack() if isinstance(states, SymbolicState) else np.asarray(states)
     SymbolicState.unpack(packed, environment.layout)  # BadInput when it is another environment's
-    if packed.ndim != 2 or not len(packed):
+    if packed.ndim != 2 or not (len(packed) or config.advise.wanted == {"program"}):
         raise BadInput(f"states of shape {list(packed.shape)}, expected [N, {environment.layout.size}] with N >= 1")
     if config.ask.max_cost and llm.capabilities.estimate is None:
         raise ConfigError(
@@ -141,6 +156,7 @@ def prepare(
             _enter(now, add_revisions(now, revisions, sample, trial), feasible)
         if asks_for_skills(llm, config):
             _add_skills(now, sample, feasible, trial)
+        add_program(now, judge)
     return now
 
 
@@ -175,7 +191,7 @@ def _enter(now: Round, skills: Sequence[tuple[Skill, str]], feasible: Feasible |
 
 def asks_for_skills(llm: LLM, config: PipelineConfig) -> bool:
     """Whether a round asks this adviser for new skills."""
-    wanted = config.advise.skill_questions and config.advise.max_new_skills
+    wanted = config.advise.skill_questions and config.advise.max_new_skills and "skills" in config.advise.wanted
     return bool(wanted) and "skills" in llm.capabilities.kinds
 
 

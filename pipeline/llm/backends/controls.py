@@ -35,6 +35,17 @@ def _ranked(names: Sequence[str], confidence: float, reason: str) -> dict[str, A
     return {"ranked": list(names)[:_RANKED], "confidence": confidence, "reason": reason}
 
 
+def _goals(prompt: Prompt) -> list[str]:
+    """The goals that the question for a program may name."""
+    rule = (prompt.schema or {})["properties"]["rules"]["items"]
+    return list(rule["properties"]["goal"]["enum"])
+
+
+def _fixed_order(goals: Sequence[str], why: str) -> dict[str, Any]:
+    """A program that never looks at the state."""
+    return {"rules": [{"when": {"op": "true"}, "goal": goal, "why": why} for goal in goals]}
+
+
 class RandomAdviser(Completing):
     """Uniformly random feasible choices, by seed and prompt: the control for what the skills alone are worth."""
 
@@ -53,8 +64,10 @@ class RandomAdviser(Completing):
         rng = _rng(self.seed, prompt, "random")
         if prompt.kind == "skills":
             return {"skills": []}
-        mixed = list(prompt.options)
+        mixed = _goals(prompt) if prompt.kind == "program" else list(prompt.options)
         rng.shuffle(mixed)
+        if prompt.kind == "program":
+            return _fixed_order(mixed, "drawn at random")
         if prompt.kind == "prior":
             return _ranked(mixed, self.confidence, "drawn at random")
         steps = [{"do": name, "times": 1} for name in mixed[:_STEPS]]
@@ -84,6 +97,8 @@ class Blind(Completing):
             elif prompt.kind == "plan":
                 steps = [{"do": name, "times": 1} for name in fixed[:_STEPS]]
                 body = {"plans": [{"steps": steps, "score": self.confidence}]}
+            elif prompt.kind == "program":
+                body = _fixed_order(sorted(_goals(prompt), key=self._rank), "fixed order")
             else:
                 body = {"skills": []}
             out.append(_answer(body, self.name))

@@ -16,7 +16,7 @@ from lore_datasets.errors import BadInput, ConfigError
 from lore_datasets.store.store import Store
 from pipeline.config import AskConfig, CollectConfig, SelectConfig, to_dict
 from pipeline.llm import backend_from
-from pipeline.llm.backends.rules import rank_goals
+from pipeline.llm.backends.rules import rule_book
 from pipeline.rounds.collect import HalfAndHalf, RandomPolicy, collect, commit_states
 
 PLAY = CollectJob("play", CollectConfig(budget=90, stride=2))
@@ -65,7 +65,7 @@ def test_an_interrupted_collection_is_continued_to_the_same_size(stored):
     config = CollectConfig(budget=60, stride=2, seed=7)
 
     def rules():
-        return GoalPlayer(rank_goals, environment.skills, environment.vocab)
+        return GoalPlayer(rule_book(environment), environment.skills, environment.vocab)
 
     calls = []
 

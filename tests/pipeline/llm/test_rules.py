@@ -10,9 +10,10 @@ from benchmarks.rules_play import main, measure
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput
 from lore_datasets.language.geometry import StateView
+from lore_datasets.language.programs import parse_program
 from lore_datasets.language.skills import parse_skill
 from lore_datasets.types import SymbolicState
-from pipeline.llm.backends.rules import RulesAdviser, rank_goals
+from pipeline.llm.backends.rules import RulesAdviser, rule_book
 from pipeline.llm.base import LLM, Prompt
 from pipeline.questions.check import check_plans, check_prior, feasible_actions, feasible_goals
 from pipeline.questions.parse import parse
@@ -20,6 +21,7 @@ from pipeline.questions.prompts import LETTERS, Renderer, render
 
 ENV = get_environment("crafter")
 VOCAB = ENV.vocab
+RANK = rule_book(ENV)
 ROOM = {(dx, dy): "stone" for dx in range(-1, 3) for dy in range(-2, 2) if dx in (-1, 2) or dy in (-2, 1)}
 NAMES = [s.name for s in ENV.skills] + list(VOCAB.actions)
 
@@ -42,7 +44,7 @@ def state(cells=None, vitals=(9, 9, 9, 9), unlocked=(), sleeping=0, daylight=220
 
 
 def best(**given):
-    return rank_goals(StateView(state(**given), VOCAB))[0][0]
+    return RANK(StateView(state(**given), VOCAB))[0][0]
 
 
 def random_states(n, seed=0):
@@ -92,11 +94,11 @@ def test_rankings_are_deterministic_descending_feasible_goals_in_any_state():
     offered = 0
     for made in random_states(400):
         view = StateView(made, VOCAB)
-        ranked = rank_goals(view)
+        ranked = RANK(view)
         weights = [weight for _, weight in ranked]
         assert weights == sorted(weights, reverse=True) and min(weights) > 0
         assert {goal for goal, _ in ranked} <= goals and "explore" in dict(ranked)
-        assert ranked == rank_goals(StateView(made, VOCAB))
+        assert ranked == RANK(StateView(made, VOCAB))
         offered += sum(goal in feasible_goals(ENV.skills, view) for goal, _ in ranked[:1])
     assert offered >= 380
 
@@ -122,7 +124,7 @@ def test_the_adviser_answers_every_kind_of_question_so_that_parser_and_checks_ac
         advice, rejected = check_prior(parse(answers[0], prior, NAMES), goals, view, "row")
         assert advice is not None and not rejected and 0 <= advice.confidence <= 1
         assert answers[1].text in LETTERS and parse(answers[1], letter, NAMES).choices[0][0] == advice.choices[0][0]
-        kept += advice.choices[0][0] == next(g for g, _ in rank_goals(view) if g in goals)
+        kept += advice.choices[0][0] == next(g for g, _ in RANK(view) if g in goals)
         found, refused = check_plans(parse(answers[2], plan, NAMES), choices, view, "row")
         assert not refused, refused
         plans_kept += len(found)
@@ -141,13 +143,18 @@ def test_plans_walk_to_the_goal_in_primitive_actions():
     assert steps == ["place_table", "make_wood_pickaxe", "make_wood_sword"]
 
 
-def test_confidence_grows_with_the_lead_of_the_best_goal():
-    adviser, renderer = RulesAdviser(), Renderer(ENV)
-    found = []
-    for made in (state(cells={(1, 0): "zombie"}), state(cells={(3, 0): "tree", (-3, 0): "cow"})):
-        prompt = renderer.prior(made, feasible_goals(ENV.skills, StateView(made, VOCAB)))
-        found.append(json.loads(adviser.complete([prompt])[0].text)["confidence"])
-    assert 0.5 <= found[1] < found[0] <= 1.0
+def test_the_reason_names_the_rule_that_spoke_and_the_confidence_is_the_programs():
+    made = state(cells={(1, 0): "zombie"})
+    prompt = Renderer(ENV).prior(made, feasible_goals(ENV.skills, StateView(made, VOCAB)))
+    answer = json.loads(RulesAdviser().complete([prompt])[0].text)
+    assert answer["ranked"][0] == "defeat_zombie" and answer["confidence"] == 0.9
+    assert answer["reason"] == f"rule book: rule 1, {ENV.rules.rules[1].why}"
+
+
+def test_asked_for_a_program_it_answers_with_its_own():
+    prompt = Renderer(ENV).program()
+    advice = parse(RulesAdviser().complete([prompt])[0], prompt, NAMES)
+    assert parse_program(advice.program, VOCAB, NAMES) == ENV.rules
 
 
 def test_new_skills_are_those_that_the_question_does_not_know_and_all_of_them_parse():
@@ -166,8 +173,8 @@ def test_a_question_without_a_readable_state_gets_an_error_and_no_hole():
     assert [a.error is None for a in answers] == [False, True, False]
     assert answers[0].finish == "error" and "104 bytes" in answers[0].error and answers[1].model == "rules"
     assert RulesAdviser().complete([good]) == RulesAdviser().complete([good])
-    with pytest.raises(BadInput, match="crafter only"):
-        RulesAdviser(replace(ENV, name="chess"))
+    with pytest.raises(BadInput, match="chess has no rule book"):
+        RulesAdviser(replace(ENV, name="chess", rules=None))
 
 
 def test_the_rule_book_alone_plays_far_above_chance_in_four_episodes(capsys):
