@@ -34,7 +34,7 @@ __all__ = ["export_hdf5", "import_hdf5", "read_hdf5", "write_hdf5"]
 
 _MODEL = "advice_model"
 _OFFSETS = ".offsets"
-_MAX_RATIO = 1040  # deflate cannot expand further, so a larger claim is a lie
+_MAX_RATIO = 1040  # deflate expands no further: a larger declared size is false
 _FILTERS = {1, 2, 3}  # HDF5's ids of deflate, shuffle and fletcher32
 _MAX_MANIFEST = 64 * 2**20
 
