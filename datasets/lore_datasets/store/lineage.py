@@ -69,9 +69,14 @@ def newest_play(store: Store, ref: ArtifactRef, verify: bool = True) -> Artifact
 
 
 def _newest_child(store: Store, ref: ArtifactRef, name: str, kind: str, verify: bool) -> Artifact | None:
+    """From the child dataset's current version backwards; CorruptArtifact when that one is damaged, never an older."""
     if name not in store.names():
         return None
-    for version in reversed(store.versions(name)):
+    try:
+        current = store.current(name).version
+    except NotFound:  # its first version is being made
+        return None
+    for version in reversed([number for number in store.versions(name) if number <= current]):
         manifest = store.manifest(f"{name}@v{version}")
         digests = [ArtifactRef.parse(parent)[2] or "-" for parent in manifest.parents]
         if manifest.kind == kind and any(ref.digest.startswith(d) for d in digests):

@@ -9,9 +9,10 @@ import sys
 import pytest
 
 from flows.cli.main import main
+from lore_datasets.advice import load_advice
 from lore_datasets.errors import CorruptArtifact, NotFound
 from lore_datasets.store.store import Store
-from lore_datasets.testing import small_advice
+from lore_datasets.testing import small_advice, small_model
 
 
 def ref(root, name):
@@ -58,6 +59,17 @@ def test_a_damaged_newest_tag_is_named_and_a_rollback_goes_on_from_another_versi
     assert store.rollback("small@v1") == store.resolve("small")
     made = small_advice(root, env, 4, seed=5)
     assert made.version == 3 and store.manifest("small").parents == (str(store.resolve("small@v1")),)
+
+
+def test_a_damaged_advice_model_is_not_replaced_by_an_older_one_until_somebody_says_so(root, env):
+    store = Store(root)
+    before = load_advice("small", root)
+    small_model(root, env, before.ref, seed=3)
+    empty(root / "small-model.icechunk" / "refs" / "tag.v2" / "ref.json")
+    with pytest.raises(CorruptArtifact, match="small-model@v2 is damaged"):
+        load_advice("small", root)
+    store.rollback("small-model@v1")
+    assert before.model is not None and load_advice("small", root).model.keys() == before.model.keys()
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda d: d.__name__)
@@ -145,7 +157,7 @@ def test_a_writer_killed_while_it_creates_a_dataset_blocks_nobody(tmp_path, env,
     code = """
 import os, sys
 from lore_datasets.environments import get_environment
-from lore_datasets.testing import small_advice
+from lore_datasets.testing import small_advice, small_model
 left, fsync = int(sys.argv[2]), os.fsync
 def dying(handle):
     global left
