@@ -94,31 +94,26 @@ def ask(
         for i, key, prompt, response in zip(todo, keys, asked, responses, strict=True):
             result.answers.append((key, prompt, response))
             where = f"{prompt.kind} {key[:12]}"
-            if key not in read:
+            if key not in read:  # from the journal
                 judge(key, prompt, response)
             advice = read[key]
-            if isinstance(advice, Advice):
-                out[i] = Asked(where, prompt, advice)
-                continue
-            out[i] = Asked(where, prompt, None)
-            reason = _reason(response)
-            if reason not in ("cut", "leaked"):  # the same question would end the same way
-                left.append(i)
-            unusable[i] += response.error is None
-            result.counts[f"{reason}.{prompt.kind}"] += 1
-            result.rejects.append(Rejected(reason, where, clean_text(shown(advice, 160))))
+            out[i] = Asked(where, prompt, advice if isinstance(advice, Advice) else None)
+            if isinstance(advice, AnswerError):
+                unusable[i] += response.error is None
+                left += [i] if _refuse(result, response, prompt, where, advice) else []
         todo = left
         if not todo:
             break
     return [a for a in out if a is not None]
 
 
-def _reason(response: Response) -> str:
-    """Why an answer cannot be used, for counts and rejects."""
-    known = {"leaked": "leaked", "length": "cut", "blocked": "blocked"}
-    if response.error and response.finish != "leaked":
-        return "failed"
-    return known.get(response.finish, "malformed")
+def _refuse(result: ShardResult, response: Response, prompt: Prompt, where: str, error: AnswerError) -> bool:
+    """Count an answer that cannot be used; whether asking again could end otherwise."""
+    reason = {"leaked": "leaked", "error": "failed", "length": "cut", "blocked": "blocked"}.get(response.finish)
+    reason = reason or ("failed" if response.error else "malformed")
+    result.counts[f"{reason}.{prompt.kind}"] += 1
+    result.rejects.append(Rejected(reason, where, clean_text(shown(error, 160))))
+    return reason not in ("cut", "leaked")
 
 
 def _again(prompt: Prompt, unusable: int) -> Prompt:

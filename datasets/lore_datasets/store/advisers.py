@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -47,9 +48,15 @@ def _read(body: Mapping[str, Any]) -> AdvisedRound:
     return AdvisedRound(
         name,
         tuple(map(str, models)) if isinstance(models, (list, tuple)) else (),
-        int(body.get("rows", 0)),
-        float(body.get("price_usd", 0.0)),
+        int(_number(body.get("rows"))),
+        _number(body.get("price_usd")),
     )
+
+
+def _number(value: Any) -> float:
+    """A stored number; 0 for anything else, for a manifest may come from anywhere."""
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if good else 0.0
 
 
 def advisers(rounds: Sequence[AdvisedRound]) -> list[str]:

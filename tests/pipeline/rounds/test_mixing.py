@@ -1,5 +1,7 @@
 """One adviser per dataset: others are refused or named, with models, rows and cost of each round."""
 
+from dataclasses import replace
+
 import pytest
 
 from lore_datasets.errors import BadInput
@@ -42,6 +44,14 @@ def test_every_round_is_named_with_adviser_models_rows_and_cost(env, states, sto
     assert "| 1 | rules | rules | 8 | 0.0000 |\n| 2 | paid | paid-1 | 4 | 1.0000 |" in card
     told = croissant(manifest)["description"]
     assert "by rules, paid" in told and "Round 2: paid (paid-1), 4 rows, 1.0000 USD." in told
+
+
+def test_a_list_of_rounds_from_elsewhere_is_read_whatever_it_holds(env, states, store):
+    manifest = store.manifest(advise(states[:8], env, get_backend("rules"), store, "a", settings()))
+    strange = [{"adviser": 3, "models": 7, "rows": "x", "price_usd": float("nan")}, "text", {"rows": True}]
+    found = rounds_of(replace(manifest, provenance={"rounds": strange}))
+    assert found == [AdvisedRound("3", (), 0, 0.0), AdvisedRound("unknown", (), 0, 0.0)]
+    assert advisers_of(replace(manifest, provenance={"rounds": "none"}))
 
 
 def test_versions_from_before_the_list_are_read_from_their_ancestors(env, states, store, paid, monkeypatch):
