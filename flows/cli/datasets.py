@@ -134,7 +134,9 @@ def show(
     manifest = found["manifest"]
     lines = _about(found, store.manifest(found["ref"]))
     if (play := _play(store, store.resolve(ref))) is not None:
-        lines["played"] = _worth(play)
+        from lore_datasets.exchange.played import in_one_line
+
+        lines["played"] = in_one_line(play)
     for title, text in lines.items():
         print(textwrap.fill(f"{title:<12} {text}", 118, subsequent_indent=" " * 13, break_on_hyphens=False))
     print("arrays")
@@ -206,18 +208,6 @@ def _play(store: ShippedStore, ref: ArtifactRef) -> Manifest | None:
         return manifest
     found = newest_play(store, ref, verify=False) if manifest.kind == "advice" else None
     return found.manifest if found is not None else None
-
-
-def _worth(play: Manifest) -> str:
-    """One line: return and score of every player, with intervals."""
-    from lore_datasets.exchange.card import played
-
-    said = []
-    for name, found in played(play).items():
-        (reward, low, high), (score, least, most) = found["return"], found["score"]
-        said.append(f"{_safe(name)} return {reward:.1f} ({low:.1f} to {high:.1f}), score {score:.0f} % "
-                    f"({least:.0f} to {most:.0f})")  # fmt: skip
-    return f"{'; '.join(said)}; without learning, {_safe(play.message)}"
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from flows.jobs.machine import keep_loopback_direct
 from lore_datasets.errors import ServiceError, shown
 
 __all__ = ["BEGUN", "Api"]
@@ -23,6 +24,7 @@ class Api:
     def __init__(self, url: str, auth: str = "") -> None:
         import httpx
 
+        keep_loopback_direct()
         headers = {"Authorization": f"Basic {base64.b64encode(auth.encode()).decode()}"} if auth else {}
         self.url = url
         self._client = httpx.Client(base_url=url, headers=headers, timeout=20.0)

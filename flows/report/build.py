@@ -15,6 +15,7 @@ from flows.report.frames import sample_frames
 from flows.report.read import RunData, read_run, success_rates
 from lore.training.metrics import crafter_score
 from lore_datasets.atomic import write_text
+from lore_datasets.errors import LoreError
 from lore_datasets.store.advisers import advisers_of
 
 if TYPE_CHECKING:
@@ -235,6 +236,19 @@ def _achievement_rows(runs: Sequence[RunData], names: Sequence[str]) -> list[dic
     ]
 
 
+def _played(advice: AdviceData) -> str:
+    """What the version was worth with no learner, in one line; ``not played`` where the store holds no play of it."""
+    from lore_datasets.exchange.played import in_one_line
+    from lore_datasets.exchange.shipped import ShippedStore
+    from lore_datasets.store.lineage import newest_play
+
+    try:
+        found = newest_play(ShippedStore(), advice.ref, verify=False)
+        return in_one_line(found.manifest) if found is not None else "not played"
+    except LoreError as error:
+        return f"unknown: {error.message}"
+
+
 def _dataset(advice: AdviceData | None) -> dict[str, Any] | None:
     if advice is None:
         return None
@@ -254,6 +268,7 @@ def _dataset(advice: AdviceData | None) -> dict[str, Any] | None:
         ("cost", flat(manifest.cost)),
         ("provenance", flat(manifest.provenance)),
         ("advice model", f"{len(advice.model)} arrays" if advice.model else "none"),
+        ("played without learning", _played(advice)),
     ]
     rows = f"{len(advice.rows):,}"
     return {"ref": str(advice.ref), "rows": rows, "adviser": adviser, "is_rules": adviser == "rules", "card": card}

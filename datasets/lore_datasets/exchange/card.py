@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lore_datasets.errors import CorruptArtifact, shown
+from lore_datasets.errors import shown
+from lore_datasets.exchange.played import measured, play_section, safe
 from lore_datasets.store.advisers import advisers_of, rounds_of
 from lore_datasets.store.manifest import ref_of
 from lore_datasets.types import Manifest
 
-__all__ = ["croissant", "markdown", "played", "summary"]
+__all__ = ["croissant", "markdown", "summary"]
 
 _TYPES = {
     "uint8": "cr:UInt8", "int16": "cr:Int16", "int32": "cr:Int32", "int64": "cr:Int64", "float32": "cr:Float32",
@@ -103,7 +103,7 @@ def markdown(
         "size_categories": [_size_category(rows)],
         "tags": ["lore", manifest.environment, manifest.kind],
     }
-    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---", f"# {_safe(ref)}", ""]
+    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---", f"# {safe(ref)}", ""]
     lines += [_description(manifest), ""]
     if adviser == "rules" or adviser.startswith("degraded:rules"):
         lines += ["The adviser is a hand-written rule book, not a language model.", ""]
@@ -120,19 +120,19 @@ def markdown(
         "license": license,
         "sha256": ref.digest,
     }
-    lines += ["| | |", "|---|---|", *(f"| {name} | {_safe(text)} |" for name, text in facts.items() if text), ""]
+    lines += ["| | |", "|---|---|", *(f"| {name} | {safe(text)} |" for name, text in facts.items() if text), ""]
     if rounds:
         lines += ["## Advised by", "| round | adviser | models | rows | USD |", "|---|---|---|---|---|"]
         for i, each in enumerate(rounds):
-            models = _safe(", ".join(each.models))
-            lines.append(f"| {i + 1} | {_safe(each.adviser)} | {models} | {each.rows:,} | {each.price_usd:.4f} |")
+            models = safe(", ".join(each.models))
+            lines.append(f"| {i + 1} | {safe(each.adviser)} | {models} | {each.rows:,} | {each.price_usd:.4f} |")
         lines.append("")
     lines += _table("Counts", _flat(manifest.counts)) + _table("Cost", _flat(manifest.cost))
     for parent in parents:
         if parent.kind == "states":
             lines += _table(f"States by source ({ref_of(parent)})", _flat(parent.counts.get("by_source", {})))
     if play is not None:
-        lines += _worth(play)
+        lines += play_section(play)
     if model is not None:
         lines += _reach(model)
     templates = manifest.provenance.get("templates", {})
@@ -141,43 +141,8 @@ def markdown(
     trials = manifest.provenance.get("skill_trials", {})
     lines += _table("New skills, tried in real worlds", _flat(trials) if isinstance(trials, dict) else {})
     lines += ["## Arrays", "| path | dtype | shape |", "|---|---|---|"]
-    lines += [f"| `{_safe(p)}` | {s.dtype} | {list(s.shape)} |" for p, s in sorted(manifest.arrays.items())]
+    lines += [f"| `{safe(p)}` | {s.dtype} | {list(s.shape)} |" for p, s in sorted(manifest.arrays.items())]
     return "\n".join([*lines, "", *_loading(manifest)])
-
-
-def played(play: Manifest) -> dict[str, dict[str, list[float]]]:
-    """Player -> figure (``return``, ``score``, ``length``) -> [mean, lower, upper], of a play artifact.
-
-    CorruptArtifact when its manifest does not hold them.
-    """
-    try:
-        players = play.provenance["report"]["players"]
-        return {
-            str(name): {figure: [float(v) for v in found[figure]] for figure in ("return", "score", "length")}
-            for name, found in players.items()
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptArtifact(f"{ref_of(play)} holds no figures of a play: {type(error).__name__}") from None
-
-
-def _worth(play: Manifest) -> list[str]:
-    """What the version was worth with no learner, beside its control."""
-    report = play.provenance.get("report", {})
-    settings = report.get("settings", {})
-    lines = [
-        f"## Played without learning ({ref_of(play)})",
-        f"{_safe(report.get('episodes'))} lives each in fresh worlds that follow the advice, goals held up to "
-        f"{_safe(settings.get('hold'))} steps, seed {_safe(settings.get('seed'))}; mean and 95 % interval. Play over "
-        "given skills is no learning result: the two are never compared.",
-        "",
-        "| player | return | score, % | length |",
-        "|---|---|---|---|",
-    ]
-    for name, found in played(play).items():
-        cells = (f"{m:.2f} ({low:.2f} to {high:.2f})" for m, low, high in found.values())
-        lines.append(f"| {_safe(name)} | {' | '.join(cells)} |")
-    steps = play.cost.get("environment_steps", 0)
-    return [*lines, "", f"Environment steps spent on it: {_safe(steps)}.", ""]
 
 
 def _reach(model: Manifest) -> list[str]:
@@ -197,7 +162,7 @@ def _reach(model: Manifest) -> list[str]:
         "|---" * (1 + len(_BY_SOURCE)) + "|",
     ]
     for name, values in sorted(found.items()):
-        lines.append(f"| {_safe(name)} | {' | '.join(_cell(values.get(key)) for key, _ in _BY_SOURCE)} |")
+        lines.append(f"| {safe(name)} | {' | '.join(_cell(values.get(key)) for key, _ in _BY_SOURCE)} |")
     return [*lines, ""]
 
 
@@ -261,25 +226,7 @@ def croissant(
         "isBasedOn": list(manifest.parents),
         "distribution": [base],
         "recordSet": [_record_set(manifest, group, where) for group in _rounds(manifest)],
-    } | ({"variableMeasured": _measured(play)} if play is not None else {})
-
-
-def _measured(play: Manifest) -> list[dict[str, Any]]:
-    """Figures of a play without learning as schema.org property values, with their 95 % intervals."""
-    settings = play.provenance.get("report", {}).get("settings", {})
-    how = f"play without learning ({ref_of(play)}), mean and 95 % bootstrap interval over lives; {_pairs(settings)}"
-    return [
-        {
-            "@type": "sc:PropertyValue",
-            "name": f"{figure} of {name}",
-            "value": value[0],
-            "minValue": value[1],
-            "maxValue": value[2],
-            "measurementTechnique": how,
-        }
-        for name, found in played(play).items()
-        for figure, value in found.items()
-    ]
+    } | ({"variableMeasured": measured(play)} if play is not None else {})
 
 
 def _record_set(manifest: Manifest, group: str, where: dict[str, Any]) -> dict[str, Any]:
@@ -303,11 +250,11 @@ def _record_set(manifest: Manifest, group: str, where: dict[str, Any]) -> dict[s
 
 
 def _description(manifest: Manifest) -> str:
-    adviser = _safe(advisers_of(manifest))
+    adviser = safe(advisers_of(manifest))
     what = {
         "advice": f"Advice on game states of {manifest.environment}{f' by {adviser}' if adviser else ''}: logits over "
         f"{len(manifest.actions)} actions and {len(manifest.skills)} skills, plans, confidence, every answer."
-        + "".join(f" Round {i}: {_safe(each)}." for i, each in enumerate(rounds_of(manifest), 1)),
+        + "".join(f" Round {i}: {safe(each)}." for i, each in enumerate(rounds_of(manifest), 1)),
         "states": f"Game states of {manifest.environment}: what the player sees or has lived through.",
         "advice_model": f"A small model distilled from advice on {manifest.environment}.",
         "play": f"Lives in {manifest.environment} that followed an advice version without learning.",
@@ -380,15 +327,9 @@ def _table(title: str, values: Mapping[str, Any]) -> list[str]:
     if not values:
         return []
     return [
-        f"## {_safe(title)}",
+        f"## {safe(title)}",
         "| | |",
         "|---|---|",
-        *(f"| {_safe(k)} | {_safe(_short(v))} |" for k, v in values.items()),
+        *(f"| {safe(k)} | {safe(_short(v))} |" for k, v in values.items()),
         "",
     ]
-
-
-def _safe(text: object) -> str:
-    """Stored text as Markdown shows it literally: printable, no markup, no table bars."""
-    plain = "".join(c if c.isprintable() else "?" for c in str(text))[:400]
-    return re.sub(r"([\\`|<>\[\]])", lambda m: f"&#{ord(m[1])};", plain)
