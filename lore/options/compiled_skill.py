@@ -64,8 +64,8 @@ def _compile_block(steps: Sequence[dict[str, Any]], vocab: Vocab, blocks: list[t
             cond = compile_condition(step["cond"], vocab)
             nodes.append(StepNode(do, step["limit"], cond=cond, body=_compile_block(step["body"], vocab, blocks)))
         elif do != "if":
-            targets = target_ids(step.get("target", step.get("beside", [])), vocab)
-            action = vocab.action(step["action"]) if "action" in step else -1
+            targets = target_ids(step.get("target", step.get("beside", step.get("toward", []))), vocab)
+            action = vocab.action(step.get("action", "noop")) if do == "wait" or "action" in step else -1
             through, size = target_ids(step.get("through", []), vocab), step.get("within", step.get("cells", 1))
             nodes.append(StepNode(do, step["limit"], action, targets, through, size))
         else:

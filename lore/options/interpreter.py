@@ -17,7 +17,7 @@ from lore.options.compiled_skill import CompiledSkill, StepNode, compile_skill
 from lore_datasets.errors import BadInput
 from lore_datasets.language.geometry import StateView
 from lore_datasets.language.rooms import step_wall_in
-from lore_datasets.language.routes import step_ahead, step_digging, step_near
+from lore_datasets.language.routes import step_ahead, step_beside_all, step_digging, step_fencing, step_near
 from lore_datasets.language.skills import MAX_BOUND, Skill
 from lore_datasets.vocab import Vocab
 
@@ -43,14 +43,19 @@ def _signature(view: StateView) -> tuple[bytes, bytes, int] | None:
     return None if view.sleeping else (view.cells, view.counts, view.facing_direction)
 
 
-def _heading(view: StateView, along: Callable[[int], int | None], rng: np.random.Generator | None) -> int:
-    """A heading for exploration: keep the facing direction if free (four times in five with an rng), else another
-    free one.
+def _heading(
+    view: StateView, along: Callable[[int], int | None], toward: Sequence[int], rng: np.random.Generator | None
+) -> int:
+    """A heading for exploration: where most cells ``toward`` are in view; without such keep the facing direction if
+    free (four times in five with an rng), else another free one.
     """
     free = [d for d in range(len(view.vocab.directions)) if along(d) is not None]
     facing = view.facing_direction
     if not free:
         return facing
+    seen = [view.cells_ahead(toward, d) for d in free] if toward else []
+    if any(seen):
+        return max(zip(seen, (d == facing for d in free), free, strict=True))[2]
     if rng is None:
         return facing if facing in free else free[0]
     if facing in free and (len(free) == 1 or rng.random() < 0.8):
@@ -146,19 +151,26 @@ class SkillRun:
     def _primitive(self, node: StepNode, view: StateView) -> int | None:
         if node.do == "act":
             return node.action
+        if node.do == "wait":
+            self._still = 0  # nothing has to change
+            return node.action
         if node.do == "move_toward":
             return view.step_toward_ids(node.targets)
         if node.do == "flee":
             return view.step_away_ids(node.targets)
         if node.do == "go_to":
             return step_near(view, node.targets, node.size)
+        if node.do == "stand_near":
+            return step_beside_all(view, node.targets)
+        if node.do == "fence":
+            return step_fencing(view, node.targets, node.action)
         if node.do == "dig_toward":
             return step_digging(view, node.targets, node.through)
         if node.do == "wall_in":
             return step_wall_in(view, node.action, node.size, node.targets, node.through)
         along = lambda d: step_ahead(view, d, node.through) if node.through else view.step_along(d)  # noqa: E731
         if self._heading is None or along(self._heading) is None:
-            self._heading = _heading(view, along, self.rng)
+            self._heading = _heading(view, along, node.targets, self.rng)
         return along(self._heading)
 
     def state_dict(self) -> dict[str, Any]:

@@ -122,6 +122,11 @@ class StateView:
         ids, distance = self._tables.resolve(targets), self._tables.distance
         return sum(1 for cell, kind in enumerate(self.cells) if kind in ids and 0 < distance[cell] <= within)
 
+    def cells_ahead(self, ids: Sequence[int], direction: int) -> int:
+        """How many such cells are in the half of the view that lies in a direction."""
+        (dx, dy), place = self._tables.deltas[direction], self._tables.place
+        return sum(1 for at, kind in zip(place, self.cells, strict=True) if kind in ids and at[0] * dx + at[1] * dy > 0)
+
     def nearest(self, targets: Targets) -> tuple[int, int, int] | None:
         """(dx, dy, Manhattan distance) of the nearest such cell, reachable or not; None when none is in view."""
         ids, tables = self._tables.resolve(targets), self._tables

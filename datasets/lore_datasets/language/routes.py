@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from lore_datasets.language.geometry import StateView
 from lore_datasets.language.geometry_tables import Tables, tables_of
 
-__all__ = ["can_apply", "can_clear", "step_ahead", "step_digging", "step_near"]
+__all__ = ["can_apply", "can_clear", "step_ahead", "step_beside_all", "step_digging", "step_fencing", "step_near"]
 
 
 def step_near(view: StateView, ids: Sequence[int], within: int) -> int | None:
@@ -28,6 +28,47 @@ def step_near(view: StateView, ids: Sequence[int], within: int) -> int | None:
     walks = view.walks()
     best = min(walks, key=lambda cell: (away(cell), walks[cell][0]))
     return tables.moves[walks[best][1]] if away(best) < away(tables.center) else None
+
+
+def step_beside_all(view: StateView, ids: Sequence[int]) -> int | None:
+    """To the nearest reachable cell with every one of these kinds in its 3x3 block, as crafting needs it; None there,
+    or when no reachable cell has them.
+    """
+    tables, walks = tables_of(view.vocab), view.walks()
+    spots = [[tables.place[cell] for cell, kind in enumerate(view.cells) if kind == i] for i in set(ids)]
+
+    def fits(cell: int) -> bool:
+        x, y = tables.place[cell]
+        return all(any(abs(x - a) <= 1 and abs(y - b) <= 1 for a, b in spot) for spot in spots)
+
+    found = next((cell for cell in walks if fits(cell)), tables.center)
+    return None if found == tables.center else tables.moves[walks[found][1]]
+
+
+def step_fencing(view: StateView, ids: Sequence[int], action: int) -> int | None:
+    """Towards closing every side of the nearest such cell by an action that puts an obstacle straight ahead; None when
+    its sides are closed, when none is in view with all its sides, or when no open side can be faced.
+    """
+    tables, walks = tables_of(view.vocab), view.walks()
+    seen = [c for c, kind in enumerate(view.cells) if kind in ids and c != tables.center and min(tables.ahead[c]) >= 0]
+    target = min(seen, key=tables.distance.__getitem__, default=-1)
+    sides = tables.ahead[target] if seen else []
+    ground = any(can_apply(view, action, kind) for kind, free in enumerate(tables.walkable) if free)
+    best: tuple[int, int] | None = None  # steps, first action
+    for side in sides:
+        if not can_apply(view, action, view.cells[side]) and not (ground and side == tables.center):
+            continue
+        for direction, (dx, dy) in enumerate(tables.deltas):
+            back = tables.deltas.index((-dx, -dy))
+            stand = tables.ahead[side][back]
+            if stand == target or stand not in walks:
+                continue
+            if stand == tables.center and view.facing_direction == direction:
+                return action
+            behind = tables.ahead[stand][back]  # the player faces the side when it walks on from here
+            if behind in walks and (best is None or walks[behind][0] < best[0]):
+                best = (walks[behind][0], tables.moves[direction if behind == tables.center else walks[behind][1]])
+    return None if best is None else best[1]
 
 
 def can_apply(view: StateView, action: int, kind: int, counts: Sequence[int] = ()) -> bool:

@@ -5,7 +5,9 @@
     Skill := {version: 1, name, about?, start: Cond, steps: [Step] 1..16, done: Cond, abort?: Cond, max_steps: 1..500}
     Step  := {do: "act", action, times?: 1..50}    {do: "move_toward", target, limit: 1..50}
            | {do: "flee", target, limit: 1..50}    {do: "go_to", target, within: 1..9, limit: 1..50}
-           | {do: "explore", limit: 1..50, through?: kinds}
+           | {do: "stand_near", target, limit: 1..50}    {do: "fence", target, action, limit: 1..50}
+           | {do: "wait", limit: 1..50}
+           | {do: "explore", limit: 1..50, through?: kinds, toward?: target}
            | {do: "dig_toward", target, limit: 1..50, through?: kinds}
            | {do: "wall_in", action, limit: 1..50, cells?: 1..4, beside?: target, through?: kinds}
            | {do: "repeat", times: 1..50, body: [Step] 1..8}
@@ -13,11 +15,13 @@
            | {do: "if", cond: Cond, then: [Step] 1..8, otherwise?: [Step] 0..8}
 
 ``Cond``: see :mod:`lore_datasets.language.conditions`; ``target`` may be a list of names (any of them). A step that
-walks ends by itself where it has nothing to do. ``move_toward`` faces the nearest reachable target; ``go_to`` comes
-close to one that may be out of reach; ``dig_toward`` reaches one through cells of the kinds ``through``, which the
-player can open (stone with a pickaxe, water with a stone and a pickaxe); ``explore`` keeps a heading, with ``through``
-straight through such cells; ``wall_in`` closes a room of at least ``cells`` cells by the placing ``action``, one side
-of it a target ``beside`` (:mod:`lore_datasets.language.rooms`).
+walks ends by itself where it has nothing to do. ``move_toward`` faces the nearest reachable target, ``go_to`` comes
+close to one that may be out of reach, ``stand_near`` goes where all its targets are in the 3x3 block (as crafting needs
+it), ``dig_toward`` reaches one through cells of the kinds ``through`` that the player can open (stone with a pickaxe,
+water with a stone and a pickaxe). ``explore`` keeps a heading, where most cells ``toward`` are in view, straight
+through such cells. ``fence`` closes all sides of the nearest target by the placing ``action``, ``wall_in`` those of a
+room of at least ``cells`` cells around the player, one side of it a target ``beside``
+(:mod:`lore_datasets.language.rooms`). ``wait`` does nothing, and no change is needed meanwhile.
 Termination is by construction: :func:`bound` is finite for every skill that parses. Execution lives in
 ``lore.options``.
 
@@ -55,8 +59,11 @@ MAX_BOUND = 10_000
 _WALKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "move_toward": (("target",), ()),
     "flee": (("target",), ()),
-    "explore": ((), ("through",)),
+    "wait": ((), ()),
+    "explore": ((), ("through", "toward")),
     "go_to": (("target", "within"), ()),
+    "stand_near": (("target",), ()),
+    "fence": (("target", "action"), ()),
     "dig_toward": (("target",), ("through",)),
     "wall_in": (("action",), ("cells", "beside", "through")),
 }
@@ -156,10 +163,12 @@ class _Checker(Checker):
     def walk(self, do: str, value: dict[str, Any], where: str) -> dict[str, Any]:
         """One of the steps that walk: keys that may be left out stay out."""
         needed, optional = _WALKS[do]
+        if do == "wait":
+            self.word("noop", where, "actions")
         self.fields(value, where, ("do", *needed, "limit"), optional)
         out: dict[str, Any] = {"do": do, "limit": self.integer(value["limit"], f"{where}.limit", 1, 50)}
         for key in (*needed, *(key for key in optional if key in value)):
-            if key in ("target", "beside"):
+            if key in ("target", "beside", "toward"):
                 out[key] = self.targets(value[key], f"{where}.{key}")
             elif key == "through":
                 out[key] = self.kinds(value[key], f"{where}.{key}")
@@ -286,11 +295,13 @@ def skill_json_schema(vocab: Vocab, depth: int = 3) -> dict[str, Any]:
         return condition_schema(vocab, cond(level - 1) if level > 1 else None)
 
     def step(level: int) -> dict[str, Any]:
+        listed = {"type": "array", "items": words("targets"), "minItems": 1, "maxItems": 8}
         forms = [
             obj(do=const("act"), action=words("actions"), times=integer(1, 50)),
             obj(do={"type": "string", "enum": ["move_toward", "flee"]}, target=words("targets"), limit=integer(1, 50)),
             obj(do=const("explore"), limit=integer(1, 50)),
             obj(do=const("go_to"), target=words("targets"), within=integer(1, 9), limit=integer(1, 50)),
+            obj(do=const("stand_near"), target=listed, limit=integer(1, 50)),
         ]
         if vocab.clears:
             opened = {"type": "string", "enum": [kind for kind, _, _ in vocab.clears]}
@@ -302,7 +313,12 @@ def skill_json_schema(vocab: Vocab, depth: int = 3) -> dict[str, Any]:
         placing = [name for name, recipes in vocab.recipes.items() if any(r.facing and r.uses for r in recipes)]
         if placing:
             action = {"type": "string", "enum": placing}
-            forms.append(obj(do=const("wall_in"), action=action, cells=integer(1, 4), limit=integer(1, 50)))
+            forms += [
+                obj(do=const("wall_in"), action=action, cells=integer(1, 4), limit=integer(1, 50)),
+                obj(do=const("fence"), target=words("targets"), action=action, limit=integer(1, 50)),
+            ]
+        if "noop" in vocab.actions:
+            forms.append(obj(do=const("wait"), limit=integer(1, 50)))
         if level > 1:
             body = {"type": "array", "items": step(level - 1), "minItems": 1, "maxItems": 8}
             forms += [

@@ -91,8 +91,6 @@ def test_random_ground_is_walled_in_wherever_a_room_is_begun():
         actions, _ = ground.play(wanted)
         if actions:
             begun += 1
-            if not ground.view.is_enclosed():
-                print("\n".join("".join(r) for r in letters), actions, ground.view.in_view(), ground.view.counts)
             assert ground.view.is_enclosed() and len(actions) < 30
     assert begun > 40
 
@@ -160,6 +158,45 @@ def test_going_to_what_is_out_of_reach_comes_as_close_as_asked_and_no_closer():
     assert walled.play(skill({"do": "go_to", "target": "diamond", "within": 1, "limit": 50}))[0] == []
 
 
+def test_a_plant_is_fenced_on_all_four_sides_and_eaten_through_the_fence_when_ripe():
+    from crafter import objects
+
+    library = {made.name: made for made in get_environment("crafter").skills}
+    ground = Ground(["@"], stone=4, wood_pickaxe=1)
+    world, (x, y) = ground.env._world, ground.env._player.pos.tolist()
+    plant = objects.Plant(world, (x, y + 1))
+    world.add(plant)
+    ground.view = StateView(ground.env.step(0).state, VOCAB)
+    actions, _ = ground.play(library["fence_plant"])
+    assert actions.count("place_stone") == 4 and len(actions) <= 25
+    assert all(world[(x + dx, y + 1 + dy)][0] == "stone" for dx, dy in ((0, 1), (0, -1), (1, 0), (-1, 0)))
+    assert ground.play(library["fence_plant"])[0] == []
+    plant.grown = 301
+    ground.play(library["eat_plant"])
+    assert ground.view.unlocked("eat_plant")
+
+
+def test_standing_near_table_and_furnace_finds_the_cell_between_them():
+    ground = Ground(["t........", ".........", "........."], stone=0)
+    near = {"do": "stand_near", "target": ["table", "iron"], "limit": 20}
+    assert ground.play(skill(near))[0] == []
+    ground = Ground(["t.I......", ".........", "........."])
+    assert len(ground.play(skill(near))[0]) == 3 and ground.view.can_stand_near(("table", "iron"))
+
+
+def test_exploring_towards_rock_takes_the_heading_where_most_of_it_is_in_view():
+    ground = Ground(["......SSS"] * 7, facing=(-1, 0), wood_pickaxe=1)
+    step = {"do": "explore", "toward": ["stone", "coal"], "through": ["stone"], "limit": 6}
+    assert ground.play(skill(step))[0] == ["move_right", "do"] * 3
+    assert Ground(["@"], facing=(-1, 0)).play(skill({**step, "limit": 2}))[0] == ["move_left"] * 2
+
+
+def test_waiting_is_not_being_stuck_but_the_same_action_by_name_is():
+    ground = Ground(["@"])
+    assert ground.play(skill({"do": "wait", "limit": 30}))[0] == ["noop"] * 30
+    assert len(Ground(["@"]).play(skill({"do": "act", "action": "noop", "times": 30}))[0]) < 12
+
+
 @pytest.mark.parametrize(
     ("step", "what"),
     [
@@ -169,6 +206,8 @@ def test_going_to_what_is_out_of_reach_comes_as_close_as_asked_and_no_closer():
         ({"do": "dig_toward", "target": "iron", "through": [], "limit": 5}, "1..8"),
         ({"do": "explore", "through": "cow", "limit": 5}, "no action opens cow"),
         ({"do": "wall_in", "action": "sleep", "limit": 5}, "puts nothing"),
+        ({"do": "fence", "target": "plant", "limit": 5}, "missing"),
+        ({"do": "wait", "times": 5}, "missing"),
         ({"do": "wall_in", "action": "place_stone", "cells": 5, "limit": 5}, "1..4"),
         ({"do": "wall_in", "action": "place_stone", "limit": 51}, "1..50"),
     ],
@@ -184,8 +223,13 @@ def test_every_new_step_is_bounded_survives_its_canonical_form_and_stands_in_the
         {"do": "dig_toward", "target": "iron", "through": ["stone"], "limit": 6},
         {"do": "explore", "through": ["stone", "water"], "limit": 7},
         {**WALL_IN, "cells": 2, "beside": "water", "through": "stone", "limit": 8},
+        {"do": "stand_near", "target": ["table", "furnace"], "limit": 9},
+        {"do": "fence", "target": "plant", "action": "place_stone", "limit": 10},
+        {"do": "wait", "limit": 11},
     ]
     made = skill(*steps)
-    assert bound(made) == 26 and parse_skill(made.to_json(), VOCAB) == made
+    assert bound(made) == 56 and parse_skill(made.to_json(), VOCAB) == made
     forms = skill_json_schema(VOCAB)["properties"]["steps"]["items"]["anyOf"]
-    assert {"go_to", "dig_toward", "wall_in"} <= {form["properties"]["do"]["enum"][0] for form in forms}
+    assert {"go_to", "dig_toward", "wall_in", "stand_near", "fence", "wait"} <= {
+        form["properties"]["do"]["enum"][0] for form in forms
+    }

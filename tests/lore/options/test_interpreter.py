@@ -196,7 +196,7 @@ def test_proposals_equal_the_first_action_of_a_run_on_played_states():
 
 def test_the_base_library_is_named_by_goals_and_every_achievement_but_none_is_without_a_skill():
     names = [s.name for s in ENV.skills]
-    assert len(set(names)) == len(names) and 20 <= len(names) <= 26
+    assert len(set(names)) == len(names) and len(names) == 33
     assert set(VOCAB.achievements) - set(names) == {"wake_up"} and {"sleep", "explore", "flee"} <= set(names)
     assert all(s.about and bound(s) <= 200 for s in ENV.skills)
 
@@ -228,7 +228,7 @@ def test_the_shelter_closes_a_room_in_the_open_in_the_real_game():
     run = SkillRun(shelter, VOCAB)
     while not isinstance(action := run.next_action(view), Outcome):
         view = StateView(env.step(action).state, VOCAB)
-    assert view.is_enclosed() and view.inventory("stone") == 0 and run.elapsed == 16
+    assert view.is_enclosed() and view.inventory("stone") == 0 and run.elapsed <= 16
 
 
 def test_a_goal_player_holds_its_choice_and_passes_a_failed_skill_over():
