@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,7 @@ from lore_datasets.types import ArtifactRef, Manifest, layout_table, vocabulary_
 
 __all__ = ["check_copy", "check_programs", "check_skills", "commit_version"]
 
+_log = logging.getLogger(__name__)
 _CHUNK_BYTES = 4 * 2**20
 _TEXT_CHUNK = 8192
 _SYNC_THREADS = 16
@@ -231,7 +233,10 @@ def _write(
     snapshot = session.flush(manifest.message or str(ref_of(manifest)), metadata=metadata)
     _sync(root, name, _files(root, name) - before)
     make_tag(repository, root, name, manifest.version, snapshot)
-    move_branch(repository, root, name, MAIN, snapshot)
+    try:
+        move_branch(repository, root, name, MAIN, snapshot)
+    except Exception as error:  # the version is there; the next commit moves main (in a bucket others may have)
+        _log.warning("main of %s was not moved to v%d: %s", name, manifest.version, shown(error))
 
 
 def _files(root: Root, name: str) -> set[str]:

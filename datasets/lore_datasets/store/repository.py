@@ -58,8 +58,8 @@ def repository_path(root: Path, name: str) -> Path:
 
 
 def stored_names(root: Root) -> list[str]:
-    """Names of the repositories under ``root``, sorted; no symbolic links, no foreign folders, and none that a writer
-    died over before there was anything in it."""
+    """Names of the repositories under ``root``, sorted; no symbolic links, no foreign folders, and no folder whose
+    writer died before it held a branch."""
     if isinstance(root, Bucket):
         with guarded(f"reading the catalogue of {root}", "everything"):
             return [name for name in root.names(SUFFIX) if _is_name(name)]

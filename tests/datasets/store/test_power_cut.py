@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lore_datasets.errors import CorruptArtifact
+from lore_datasets.errors import Busy, CorruptArtifact, NoSpace
 from lore_datasets.store.store import Store
 from lore_datasets.testing import small_advice
 
@@ -81,6 +81,21 @@ def test_what_was_acknowledged_survives_a_power_cut_at_any_moment(tmp_path, env,
     monkeypatch.undo()
     after = small_advice(tmp_path / "left", env, 4, seed=9, name="hit")
     assert after.version == 4 and Store(tmp_path / "left").verify(after) == after
+
+
+@pytest.mark.parametrize("error", [NoSpace("full"), Busy("somebody else was first")], ids=lambda e: e.kind)
+def test_a_version_with_its_tag_is_committed_once_even_if_main_cannot_follow(root, env, monkeypatch, caplog, error):
+    from lore_datasets.store import commit
+
+    def fails(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commit, "move_branch", fails)
+        ref = small_advice(root, env, 4, seed=5)
+    store = Store(root)
+    assert ref.version == 3 and store.verify("small") == ref and "main of small was not moved to v3" in caplog.text
+    assert small_advice(root, env, 4, seed=6).version == 4 and store.versions("small") == [1, 2, 3, 4]
 
 
 def test_labels_and_rollbacks_that_returned_survive_a_power_cut(tmp_path, env, monkeypatch):
