@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -128,8 +127,6 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"lore {version('lore-rl')}")
         return 0
     verb, rest = arguments[0], arguments[1:]
-    if verb == "advise":
-        rest = [re.sub(r"^--(kinds|program-drafts)(?==|$)", r"--advise.\1", word) for word in rest]
     if verb in VERBS:
         return _run(VERBS[verb][0], f"lore {verb}", rest)
     if verb in GROUPS:

@@ -31,7 +31,7 @@ def train_runs(jobs: list[TrainJob], root: str, workers: int = 0, dask: str = ""
 
 
 def run_all(
-    work: Mapping[str, Callable[[], Any]], frames: Mapping[str, int], where: Place, workers: int = 0
+    work: Mapping[str, Callable[[], Any]], steps: Mapping[str, int], where: Place, workers: int = 0
 ) -> list[Any]:
     """Do all of ``work`` (folder of a run -> what trains it), ``workers`` at a time, with a bar for each; results.
 
@@ -51,7 +51,7 @@ def run_all(
     with ThreadPoolExecutor(workers or where.threads) as pool:
         futures: list[Future[Any]] = [pool.submit(one, folder) for folder in work]
         try:
-            follow_runs(frames, lambda: not wait_for(futures, timeout=0.5).not_done)
+            follow_runs(steps, lambda: not wait_for(futures, timeout=0.5).not_done)
         except BaseException:
             where.stopping.set()
             for future in futures:
@@ -66,12 +66,12 @@ def run_all(
     return [future.result() for future in futures]
 
 
-def follow_runs(frames: Mapping[str, int], finished: Callable[[], bool]) -> None:
+def follow_runs(steps: Mapping[str, int], finished: Callable[[], bool]) -> None:
     """Show the progress of runs (folder -> environment steps in all) until ``finished()``."""
-    names = {folder: _name(folder, frames) for folder in frames}
+    names = {folder: _name(folder, steps) for folder in steps}
     follow(
-        {names[folder]: Path(folder) / "progress.jsonl" for folder in frames},
-        {names[folder]: total for folder, total in frames.items()},
+        {names[folder]: Path(folder) / "progress.jsonl" for folder in steps},
+        {names[folder]: total for folder, total in steps.items()},
         finished,
     )
 

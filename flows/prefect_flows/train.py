@@ -53,13 +53,13 @@ def _train(job: TrainJob, root: str, where: Place) -> dict[str, Any]:
 
 def _side_by_side(jobs: list[TrainJob], root: str, dask: str) -> list[dict[str, Any]]:
     jobs = [replace(job, folder=str(Path(job.folder).resolve())) for job in jobs] if dask else jobs
-    frames = {job.folder: job.config.train.steps for job in jobs}
+    steps = {job.folder: job.config.train.steps for job in jobs}
     with on_the_board(), place(dask, device=jobs[0].config.train.device, on_stop=stop_processes) as where:
         futures = [_train.submit(job, root, where) for job in jobs]
         try:
-            follow_runs(frames, lambda: not wait(futures, timeout=0.5).not_done)
+            follow_runs(steps, lambda: not wait(futures, timeout=0.5).not_done)
         except BaseException:
-            where.stop(frames)
+            where.stop(steps)
             stop_processes()
             raise
         found = [future.result() for future in futures]

@@ -45,14 +45,14 @@ TAGS = (
 
 
 def ablation_figures(
-    runs: dict[str, list[RunData]], frames: int, costs: dict[str, dict[str, Any]] | None = None
+    runs: dict[str, list[RunData]], steps: int, costs: dict[str, dict[str, Any]] | None = None
 ) -> dict[str, Any]:
     """Figures of every arm (label -> its runs, one per seed); comparisons are with the arm ``none`` where there is one.
 
-    Returns a JSON-able dict: ``frames``, ``grid``, ``baseline`` (the level of ``steps_ratio``), ``arms`` and their
+    Returns a JSON-able dict: ``steps``, ``grid``, ``baseline`` (the level of ``steps_ratio``), ``arms`` and their
     ``order``.
     """
-    grid = np.linspace(frames / POINTS, frames, POINTS)
+    grid = np.linspace(steps / POINTS, steps, POINTS)
     curves = {label: np.array([_curve(run, grid) for run in group]) for label, group in runs.items()}
     means = {label: _seed_mean(curve) for label, curve in curves.items()}
     base = runs.get("none")
@@ -79,7 +79,7 @@ def ablation_figures(
         body["steps_ratio"] = needed / reached if needed and reached else None
         body["cost"] = (costs or {}).get(label, {})
         arms[label] = body
-    return _plain({"frames": frames, "grid": grid, "baseline": level, "order": list(arms), "arms": arms})
+    return _plain({"steps": steps, "grid": grid, "baseline": level, "order": list(arms), "arms": arms})
 
 
 def _plain(value: Any) -> Any:

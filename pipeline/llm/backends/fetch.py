@@ -15,6 +15,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,7 +106,10 @@ def fetch(
         found.append(path)
     _assemble(source, found, target)
     if wheels is None:
-        shutil.rmtree(folder)
+        for path in found:
+            path.unlink()
+        with suppress(OSError):  # whatever else lies there is not ours
+            folder.rmdir()
     return target
 
 

@@ -48,6 +48,13 @@ def test_the_parts_make_the_whole_in_numeric_order_and_leave_nothing_behind(tmp_
     assert fetch(SOURCE, target, get=index) == target and len(index.asked) == 3
 
 
+def test_what_else_lies_in_the_folder_of_parts_stays(tmp_path):
+    (tmp_path / "tiny.gguf.parts").mkdir()
+    (tmp_path / "tiny.gguf.parts" / "notes.txt").write_text("mine")
+    fetch(SOURCE, tmp_path / "tiny.gguf", get=Index())
+    assert [p.name for p in (tmp_path / "tiny.gguf.parts").iterdir()] == ["notes.txt"]
+
+
 def test_a_broken_run_goes_on_with_what_it_has(tmp_path):
     with pytest.raises(ServiceError):
         fetch(SOURCE, tmp_path / "tiny.gguf", get=Index(fails_at=2))

@@ -130,6 +130,7 @@ def test_every_command_that_a_text_shows_has_the_options_of_its_verb():
         ("collect", "--name a --collect.budget 3", "--dataset a --collect.budget 3"),
         ("advise", "--name a --no-distil --budget 7 --model m",
          "--dataset a --rows_only --select.budget 7 --ask.model m"),
+        ("advise", "--kinds program --program-drafts=2", "--advise.kinds program --advise.program_drafts=2"),
         ("refresh", "--frames 9 --max-cost 1", "--steps 9 --ask.max_cost 1"),
         ("ablate", "--frames 9 --name a --config.env.area 9 9 --use_llm",
          "--steps 9 --dataset a --env.area 9 9 --gate.enabled"),
