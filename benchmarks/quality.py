@@ -31,7 +31,8 @@ from pipeline.llm import get_backend
 from pipeline.llm.backends.rules import rule_book
 from pipeline.llm.base import LLM, Response
 from pipeline.llm.journal.journal import Journal
-from pipeline.questions.check import GoalCheck, check_prior
+from pipeline.questions.check import check_prior
+from pipeline.questions.feasible import GoalCheck
 from pipeline.questions.parse import parse
 from pipeline.questions.prompts import Renderer
 from pipeline.rounds.collect import HalfAndHalf, RandomPolicy, collect

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"lore": ROOT, "pipeline": ROOT, "flows": ROOT, "lore_datasets": ROOT / "datasets"}
-NOT_YET = {"pipeline"}
+NOT_YET: set[str] = set()
 """Packages that still have circles; nothing may join them."""
 
 

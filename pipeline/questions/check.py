@@ -13,23 +13,17 @@ from lore_datasets.language.conditions import compile_condition
 from lore_datasets.language.geometry import StateView
 from lore_datasets.language.skills import Skill, bound, parse_skill
 from lore_datasets.vocab import Vocab
+from pipeline.questions.feasible import feasible_actions
 from pipeline.questions.parse import Advice, Plan, clean_text
 
 __all__ = [
-    "Feasible",
-    "GoalCheck",
     "Rejected",
     "Trial",
     "TrialRun",
     "check_plans",
     "check_prior",
     "check_skills",
-    "feasible_actions",
-    "feasible_goals",
 ]
-
-Feasible = Callable[[StateView], Sequence[str]]
-"""Names of the goals that can start in a state and are not done there."""
 
 
 @dataclass(frozen=True)
@@ -74,27 +68,6 @@ class Trial:
 
 TrialRun = Callable[[Skill], Trial]
 """Plays a skill in real worlds; whoever runs the pipeline brings one, for the pipeline knows no game."""
-
-
-class GoalCheck:
-    """Start conditions of a list of skills, made ready once: ``GoalCheck(skills, vocab)(view) -> names``."""
-
-    def __init__(self, skills: Iterable[Skill], vocab: Vocab) -> None:
-        self.tests = [(s.name, compile_condition(s.start, vocab), compile_condition(s.done, vocab)) for s in skills]
-
-    def __call__(self, view: StateView) -> list[str]:
-        """Names of the skills that can start in this state and are not done there."""
-        return [name for name, start, done in self.tests if start(view) and not done(view)]
-
-
-def feasible_goals(skills: Iterable[Skill], view: StateView) -> list[str]:
-    """Names of the skills that can start in this state and are not done there."""
-    return GoalCheck(skills, view.vocab)(view)
-
-
-def feasible_actions(view: StateView) -> list[str]:
-    """Names of the primitive actions worth trying in this state."""
-    return [name for name, ok in zip(view.vocab.actions, view.feasible_actions().tolist(), strict=True) if ok]
 
 
 def check_prior(

@@ -255,7 +255,7 @@ def render(
 ) -> Prompt:
     """One question about one state; ``options`` default to the goals and actions that the recipes allow."""
     from lore_datasets.language.geometry import StateView
-    from pipeline.questions.check import feasible_actions, feasible_goals
+    from pipeline.questions.feasible import feasible_actions, feasible_goals
 
     renderer = Renderer(environment, seed=seed)
     if kind == "program":

@@ -1,7 +1,7 @@
 """The walk of the offline phase: states -> questions -> answers -> checked rows -> one version of an advice dataset.
 
 :func:`advise` is the whole walk. Its three parts stand alone for an orchestrator that runs shards as tasks:
-:func:`pipeline.rounds.round.prepare` (skills first, for they index everything), :func:`advise_shard`,
+:func:`pipeline.rounds.prepare.prepare` (skills first, for they index everything), :func:`advise_shard`,
 :func:`pipeline.rounds.commit.commit_round`.
 """
 
@@ -24,15 +24,17 @@ from pipeline.config import PipelineConfig
 from pipeline.llm.base import Prompt, Stop, never
 from pipeline.llm.journal.journal import Journal
 from pipeline.llm.prices import estimate_tokens
-from pipeline.questions.check import Feasible, TrialRun, check_plans, check_prior, feasible_actions
+from pipeline.questions.check import TrialRun, check_plans, check_prior
 from pipeline.questions.describe import describe
+from pipeline.questions.feasible import Feasible, feasible_actions
 from pipeline.questions.parse import Advice
 from pipeline.questions.prompts import LETTERS
 from pipeline.rounds.ask import ShardResult
 from pipeline.rounds.commit import commit_round
+from pipeline.rounds.prepare import asks_for_skills, prepare, sample_views, skill_prompts
 from pipeline.rounds.program import Judge, program_prompts
 from pipeline.rounds.revise import revision_prompts
-from pipeline.rounds.round import Round, asks_for_skills, prepare, sample_views, skill_prompts
+from pipeline.rounds.round import Round
 from pipeline.rounds.rows import Row, merge_orders
 
 __all__ = ["DryRun", "Round", "advise", "advise_shard", "commit_round", "dry_run", "explain", "prepare", "questions_of"]

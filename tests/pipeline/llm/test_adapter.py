@@ -11,7 +11,7 @@ from pipeline.llm import backend_from, get_backend
 from pipeline.llm.backends.adapter import AdapterBackend, LLMAdapter
 from pipeline.llm.base import LLM
 from pipeline.llm.journal.journal import Journal
-from pipeline.questions.check import feasible_actions
+from pipeline.questions.feasible import feasible_actions
 from pipeline.questions.prompts import Renderer
 from pipeline.rounds.advise import advise, dry_run
 

@@ -16,7 +16,7 @@ from pipeline.config import AdviseConfig, AskConfig, PipelineConfig
 from pipeline.llm import get_backend
 from pipeline.llm.backends.local import Local
 from pipeline.llm.base import Response, complete
-from pipeline.questions.check import feasible_goals
+from pipeline.questions.feasible import feasible_goals
 from pipeline.questions.prompts import Renderer
 from pipeline.rounds.advise import advise
 

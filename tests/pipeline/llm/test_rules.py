@@ -15,7 +15,8 @@ from lore_datasets.language.skills import parse_skill
 from lore_datasets.types import SymbolicState
 from pipeline.llm.backends.rules import RulesAdviser, rule_book
 from pipeline.llm.base import LLM, Prompt
-from pipeline.questions.check import check_plans, check_prior, feasible_actions, feasible_goals
+from pipeline.questions.check import check_plans, check_prior
+from pipeline.questions.feasible import feasible_actions, feasible_goals
 from pipeline.questions.parse import parse
 from pipeline.questions.prompts import LETTERS, Renderer, render
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from lore_datasets.language.conditions import compile_condition
 from lore_datasets.language.skills import bound, parse_skill
-from pipeline.questions.check import Trial, check_plans, check_prior, check_skills, feasible_actions, feasible_goals
+from pipeline.questions.check import Trial, check_plans, check_prior, check_skills
+from pipeline.questions.feasible import feasible_actions, feasible_goals
 from pipeline.questions.parse import Advice, Plan
 
 

@@ -15,7 +15,8 @@ from lore_datasets.language.skills import MAX_BOUND, bound, parse_skill, skill_j
 from lore_datasets.testing import random_states
 from pipeline.config import AdviseConfig
 from pipeline.llm.base import Prompt, Response
-from pipeline.questions.check import GoalCheck, check_plans, check_prior, check_skills, feasible_actions
+from pipeline.questions.check import check_plans, check_prior, check_skills
+from pipeline.questions.feasible import GoalCheck, feasible_actions
 from pipeline.questions.parse import parse
 from pipeline.rounds.rows import Row, row_arrays
 

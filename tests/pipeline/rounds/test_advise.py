@@ -13,7 +13,7 @@ from pipeline.config import AdviseConfig, AskConfig, PipelineConfig
 from pipeline.llm import get_backend
 from pipeline.llm.base import Response
 from pipeline.llm.journal.journal import Journal
-from pipeline.questions.check import feasible_goals
+from pipeline.questions.feasible import feasible_goals
 from pipeline.rounds.advise import advise, advise_shard, commit_round, dry_run, explain, prepare
 
 
