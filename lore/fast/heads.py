@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lore.dreamer.dists import twohot_weights
 from lore.dreamer.nets import Head, TwoHotHead
-from lore.fast import kernels_cpu, kernels_head
+from lore.fast import kernels_head, kernels_twohot
+from lore.fast.bundles import Dense, Layer
 from lore.fast.packing import CACHED, fits, packed, raw
 from lore.fast.parallel import run_shared, run_summed
 
@@ -50,10 +51,10 @@ class CompiledTwoHotHead(CompiledHead, TwoHotHead):
         """Expected value [...] of logits [..., BINS], without gradient."""
         if _is_time_major(logits):
             return self.mean(logits.transpose(0, 1)).transpose(0, 1)
-        rows = logits.detach().float().flatten(0, -2).contiguous()
-        out = torch.empty(len(rows))
-        run_shared(kernels_cpu.twohot_mean, len(rows), rows.numel(), rows.numpy(), self.bins.numpy(), out.numpy())
-        return out.view(logits.shape[:-1])
+        out = torch.empty(logits.shape[:-1])
+        arrays = (raw(logits.float()), raw(self.bins), raw(out))
+        run_shared(kernels_twohot.twohot_mean, out.numel(), logits.numel(), *arrays)
+        return out
 
     def loss(self, logits: Tensor, *targets: Tensor) -> Tensor:
         """Sum [...] of the cross-entropies of logits [..., BINS] to targets [...]."""
@@ -72,19 +73,19 @@ class _TwoHotLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, logits: Tensor, bins: Tensor, targets: Tensor) -> Tensor:
-        below, weight = (x.contiguous() for x in twohot_weights(targets, bins))
-        logits = logits.detach().contiguous()
+        below, weight = twohot_weights(targets, bins)
         loss, total = torch.empty(len(logits)), torch.empty(len(logits))
-        arrays = [x.numpy() for x in (logits, below, weight, loss, total)]
-        run_shared(kernels_cpu.twohot_loss, len(logits), logits.numel(), *arrays)
+        arrays = (raw(logits), len(bins), raw(below), raw(weight), raw(loss), raw(total))
+        run_shared(kernels_twohot.twohot_loss, len(logits), logits.numel(), *arrays)
         ctx.save_for_backward(logits, total, below, weight)
         return loss
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
-        logits, out = ctx.saved_tensors[0], torch.empty(ctx.saved_tensors[0].shape)
-        arrays = [x.numpy() for x in (grad.contiguous(), *ctx.saved_tensors, out)]
-        run_shared(kernels_cpu.twohot_loss_back, len(logits), logits.numel(), *arrays)
+        logits, *kept = ctx.saved_tensors
+        out = torch.empty(logits.shape)
+        arrays = (raw(grad), raw(logits), logits.shape[1], *map(raw, kept), raw(out))
+        run_shared(kernels_twohot.twohot_loss_back, len(logits), logits.numel(), *arrays)
         return out, None, None
 
 
@@ -92,26 +93,40 @@ def _padded(x: Tensor) -> Tensor:
     return F.pad(x.detach(), (0, -x.shape[-1] % 8))
 
 
-def _weights(owner: Any, tensors: Sequence[Tensor]) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-    """A head's parameters with weights [inputs, outputs], and its weights [outputs, inputs]; outputs padded."""
+class _Packed(NamedTuple):
+    """A head's parameters as the loops take them."""
 
-    def pack() -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-        *layers, weight, bias = (t.detach() for t in tensors)
-        forms = [v.t().contiguous() if i % 3 == 0 else v for i, v in enumerate(layers)]
-        last = _padded(weight.t())
-        there = tuple(raw(v) for v in (*forms, last, _padded(bias)))
-        return there, tuple(raw(v) for v in (*layers[::3], last.t().contiguous()))
+    layers: tuple[Layer, ...]
+    last: Dense
+    scales: tuple[np.ndarray, ...]
+    turned: tuple[np.ndarray, ...]  # weights [outputs, inputs] of all layers and the last
+    sizes: list[int]  # numbers in weight, bias and scale of each layer, weight and bias of the last
 
-    return packed(owner, tensors, pack)
+
+def _pack(owner: Any, tensors: Sequence[Tensor]) -> _Packed:
+    def make() -> _Packed:
+        *given, weight, bias = (t.detach() for t in tensors)
+        groups = list(zip(given[::3], given[1::3], given[2::3], strict=True))
+        layers = tuple(Layer(raw(w.t()), raw(b), raw(scale)) for w, b, scale in groups)
+        wide = _padded(weight.t())
+        last = Dense(raw(wide), raw(_padded(bias)))
+        turned = tuple(raw(w) for w in (*given[::3], wide.t()))
+        sizes = [len(x) for bundle in (*layers, last) for x in bundle]
+        return _Packed(layers, last, tuple(layer.scale for layer in layers), turned, sizes)
+
+    return packed(owner, tensors, make)
 
 
 def _forward(owner: Any, x: Tensor, tensors: Sequence[Tensor], keeps: bool) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """The output, and with ``keeps`` what the way back needs: [layers, R, units] before the norms, 1 / rms."""
-    (weights, _), rows, units = _weights(owner, tensors), len(x), len(tensors[1])
-    outputs, many = len(tensors[-1]), len(tensors) // 3 * rows if keeps else 0
+    """The output of x [R, C], and with ``keeps`` what the way back needs: [layers, R, units] before the norms, 1 / rms.
+
+    tensors: weight, bias and scale of each layer, weight and bias of the last.
+    """
+    p, rows, units, outputs = _pack(owner, tensors), len(x), len(tensors[1]), len(tensors[-1])
+    many = len(p.layers) * rows if keeps else 0
     out = torch.empty(rows, outputs)
     before, inverse = np.empty(many * units, np.float32), np.empty(many, np.float32)
-    arrays = (raw(x.contiguous()), x.shape[1], units, weights, outputs, raw(out), before, inverse)
+    arrays = (raw(x), x.shape[1], units, p.layers, p.last, outputs, raw(out), before, inverse)
     run_shared(kernels_head.forward, rows, rows * units, *arrays)
     return out, before, inverse
 
@@ -129,13 +144,12 @@ class _Head(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
         x, *tensors = ctx.saved_tensors
-        weights, turned = _weights(ctx.owner, tensors)
-        (rows, inputs), units, outputs = x.shape, len(tensors[1]), len(tensors[-1])
-        out, sizes = torch.empty(x.shape if ctx.needs_input_grad[1] else 0), [len(v) for v in weights]
-        arrays = (raw(grad.contiguous()), raw(x.contiguous()), inputs, units, weights, turned, outputs)
+        p, (rows, inputs), units, outputs = _pack(ctx.owner, tensors), x.shape, len(tensors[1]), len(tensors[-1])
+        out = torch.empty(x.shape if ctx.needs_input_grad[1] else 0)
+        arrays = (raw(grad), raw(x), inputs, units, p.scales, p.turned, outputs, len(p.last.bias))
         kept = (ctx.before, ctx.inverse, raw(out))
-        sums = run_summed(kernels_head.backward, rows, rows * units, sum(sizes), *arrays, *kept)
-        *layers, weight, bias = sums.split(sizes)
+        sums = run_summed(kernels_head.backward, rows, rows * units, sum(p.sizes), *arrays, *kept)
+        *layers, weight, bias = sums.split(p.sizes)
         found = [v.view(-1, units).t().contiguous() if i % 3 == 0 else v for i, v in enumerate(layers)]
         last = weight.view(units, -1)[:, :outputs].t().contiguous()
         return None, out if len(out) else None, *found, last, bias[:outputs]

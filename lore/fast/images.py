@@ -140,11 +140,9 @@ def up_stage(x: Tensor, phases: Tensor, bias: Tensor, scale: Tensor | None) -> T
 class _FrameLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits: Tensor, target: Tensor) -> Tensor:
-        loss, slope = torch.empty(len(logits)), torch.empty_like(logits)
-        run_shared(
-            kernels_conv.frame_loss, len(logits), logits.numel(), logits.detach().numpy(), target.numpy(), loss.numpy(),
-            slope.numpy(),
-        )  # fmt: skip
+        loss, slope = torch.empty(len(logits)), torch.empty(logits.shape)
+        arrays = (raw(logits), raw(target), logits.shape[1], raw(loss), raw(slope))
+        run_shared(kernels_conv.frame_loss, len(logits), logits.numel(), *arrays)
         ctx.save_for_backward(slope)
         return loss
 
@@ -155,7 +153,7 @@ class _FrameLoss(torch.autograd.Function):
 
 def frame_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Sum [N] of (sigmoid(logits) - target / 255)^2 over logits [N, M] and uint8 target [N, M]."""
-    return _FrameLoss.apply(logits.contiguous(), target.contiguous())
+    return _FrameLoss.apply(logits, target)
 
 
 # ------------------------------------------------------------------------------------------------------ the networks

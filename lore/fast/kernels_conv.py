@@ -6,23 +6,22 @@ eight. ``sums`` [grows] gathers the gradients of weights, bias and scale of one 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import njit
 
-from lore.fast.kernels_cpu import _sigmoid
 from lore.fast.kernels_products import add_outer, convolve, gather_long, gather_small, scatter_long
+from lore.fast.kernels_rows import get, norm_silu, norm_silu_back, put
 from lore.fast.kernels_vector import (
+    WIDE,
     WIDTH,
+    inline,
     larger,
     load,
-    load_part,
+    loop,
     sigmoid,
     splat,
+    splat_wide,
     store,
     store_bytes,
-    store_part,
     total,
 )
 
@@ -33,15 +32,7 @@ _EPS, _ONE = _f(1e-4), _f(1.0)
 _SPARE = 8  # pixels behind a row that a block of outputs may read
 
 
-def _loop(function: Any) -> Any:
-    return njit(function, cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp"})
-
-
-def _inline(function: Any) -> Any:
-    return njit(function, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp"})
-
-
-@_inline
+@inline
 def _fill(buffer, row, border, x, at, height, width, channels, factor, shift):
     """Copy an image [height, width, channels], times factor plus shift, into the inside of a zero buffer."""
     line = width * channels
@@ -51,61 +42,8 @@ def _fill(buffer, row, border, x, at, height, width, channels, factor, shift):
             buffer[there + j] = _f(x[here + j]) * factor + shift
 
 
-@_inline
-def _get(x, at, count):
-    return load(x, at) if count >= WIDTH else load_part(x, at, count)
-
-
-@_inline
-def _put(x, at, value, count):
-    if count >= WIDTH:
-        store(x, at, value)
-    else:
-        store_part(x, at, value, count)
-
-
-@_inline
-def _norm_silu(x, x_at, step, cells, scale, count, out, out_at, inverse, first):
-    """out [cells, count] = silu(x / rms(x) * scale) of cells of count channels, ``step`` apart; inverse = 1 / rms."""
-    for j in range(cells):
-        squares = splat(_f(0.0))
-        for v in range(0, count, WIDTH):
-            value = _get(x, x_at + j * step + v, count - v)
-            squares = squares + value * value
-        inverse[first + j] = total(squares)
-    for j in range(first, first + cells):
-        inverse[j] = _ONE / np.sqrt(inverse[j] / _f(count) + _EPS)
-    for j in range(cells):
-        inv = splat(inverse[first + j])
-        for v in range(0, count, WIDTH):
-            y = _get(x, x_at + j * step + v, count - v) * inv * load(scale, v)
-            _put(out, out_at + j * count + v, y * sigmoid(y), count - v)
-
-
-@_inline
-def _norm_silu_back(grad, g_at, x, x_at, step, cells, scale, count, inverse, first, out, wide, means, sums, s_at):
-    """out [cells, wide] = gradients of x for those of the output; sums[s_at:] grows by the gradient of scale."""
-    for j in range(cells):
-        inv, along = splat(inverse[first + j]), splat(_f(0.0))
-        for v in range(0, count, WIDTH):
-            n, weight = _get(x, x_at + j * step + v, count - v) * inv, load(scale, v)
-            y = n * weight
-            s = sigmoid(y)
-            d = _get(grad, g_at + j * count + v, count - v) * s * (splat(_ONE) + y * (splat(_ONE) - s))
-            store(sums, s_at + v, load(sums, s_at + v) + d * n)
-            d = d * weight
-            along = along + d * n
-            store(out, j * wide + v, d)
-        means[j] = total(along) / _f(count)
-    for j in range(cells):
-        inv, mean = splat(inverse[first + j]), splat(means[j])
-        for v in range(0, count, WIDTH):
-            n = _get(x, x_at + j * step + v, count - v) * inv
-            store(out, j * wide + v, (load(out, j * wide + v) - n * mean) * inv)
-
-
 # ------------------------------------------------------------------------------------------------------ the encoder
-@_inline
+@inline
 def _pool(rows, line, cells, wide, pooled, which, at):
     """The largest of each 2x2 block of two rows [2, line] of outputs, and which of the four it was."""
     for j in range(cells):
@@ -120,7 +58,7 @@ def _pool(rows, line, cells, wide, pooled, which, at):
             store_bytes(which, at + j * wide + v, index)
 
 
-@_loop
+@loop
 def pool_stage(
     low, high, x, height, width, inputs, factor, shift, weight, bias, wide, scale, outputs, pooled, which, out, inverse
 ):
@@ -138,10 +76,10 @@ def pool_stage(
                 there = rows[i * line : (i + 1) * line]
                 convolve(buffer, (y + i) * row, inputs, row, weight, wide, 5, 5 * inputs, bias, there, width)
             _pool(rows, line, half, wide, pooled, which, cell * wide)
-            _norm_silu(pooled, cell * wide, wide, half, scale, outputs, out, cell * outputs, inverse, cell)
+            norm_silu(pooled, cell * wide, wide, half, scale, outputs, out, cell * outputs, inverse, cell)
 
 
-@_inline
+@inline
 def _patch_gradients(buffer, spread, row, weight, long, outputs, wanted, places, factors, count, sums):
     """Send the gradients of ``count`` convolution outputs per channel to the weights and, if wanted, to the input."""
     for c in range(outputs):
@@ -157,7 +95,7 @@ def _patch_gradients(buffer, spread, row, weight, long, outputs, wanted, places,
                         scatter_long(weight, here, long, spread, at, row, places, factors, first, count)
 
 
-@_loop
+@loop
 def pool_stage_back(
     low, high, grad, x, height, width, inputs, factor, shift, weight, long, wide, scale, outputs, pooled, which,
     inverse, x_grad, sums,
@@ -171,16 +109,16 @@ def pool_stage_back(
     row = (width + 4 + _SPARE) * inputs
     buffer, wanted = np.zeros((height + 4) * row + 5 * WIDTH, np.float32), len(x_grad) > 0
     spread, half, b_at = np.zeros(len(buffer), np.float32), width // 2, outputs * 5 * long
-    slopes, means, count = np.zeros(half * wide, np.float32), np.empty(half, np.float32), (height // 2) * half
+    slopes, count = np.zeros(half * wide, np.float32), (height // 2) * half
     places, factors = np.empty(outputs * count, np.int64), np.empty(outputs * count, np.float32)
     for n in range(low, high):
         start = n * height * width * inputs
         _fill(buffer, row, 2, x, start, height, width, inputs, _f(factor), _f(shift))
         for y in range(height // 2):
             cell = n * count + y * half
-            _norm_silu_back(
-                grad, cell * outputs, pooled, cell * wide, wide, half, scale, outputs, inverse, cell, slopes, wide,
-                means, sums, b_at + wide,
+            norm_silu_back(
+                grad, cell * outputs, pooled, cell * wide, wide, half, scale, outputs, 
+                inverse, cell, slopes, 0, wide, sums, b_at + wide,
             )  # fmt: skip
             for j in range(half):
                 for v in range(0, wide, WIDTH):
@@ -200,7 +138,7 @@ def pool_stage_back(
 
 
 # ------------------------------------------------------------------------------------------------------ the decoder
-@_loop
+@loop
 def up_stage(
     low, high, x, height, width, inputs, weight, bias, wide, scale, outputs, normed, before, out, inverse
 ):  # fmt: skip
@@ -217,13 +155,13 @@ def up_stage(
                 cell = (n * 2 * height + 2 * y + i) * 2 * width
                 for j in range(width):
                     for v in range(0, pair, WIDTH):
-                        _put(before, cell * outputs + j * pair + v, load(line, j * wide + i * pair + v), pair - v)
+                        put(before, cell * outputs + j * pair + v, load(line, j * wide + i * pair + v), pair - v)
                 if normed:
                     at = cell * outputs
-                    _norm_silu(before, at, outputs, 2 * width, scale, outputs, out, at, inverse, cell)
+                    norm_silu(before, at, outputs, 2 * width, scale, outputs, out, at, inverse, cell)
 
 
-@_inline
+@inline
 def _slopes(
     grad, n, height, width, outputs, wide, normed, before, scale, inverse, tight, padded, means, out, row, sums, at
 ):
@@ -231,20 +169,20 @@ def _slopes(
     for i in range(2 * height):
         cell = (n * 2 * height + i) * 2 * width
         if normed:
-            _norm_silu_back(
-                grad, cell * outputs, before, cell * outputs, outputs, 2 * width, scale, outputs, inverse, cell,
-                tight, padded, means, sums, at,
+            norm_silu_back(
+                grad, cell * outputs, before, cell * outputs, outputs, 2 * width, scale, outputs, 
+                inverse, cell, tight, 0, padded, sums, at,
             )  # fmt: skip
         for j in range(2 * width):
             there = ((i >> 1) + 1) * row + ((j >> 1) + 1) * wide + (2 * (i & 1) + (j & 1)) * outputs
             for v in range(0, outputs, WIDTH):
                 if normed:
-                    _put(out, there + v, load(tight, j * padded + v), outputs - v)
+                    put(out, there + v, load(tight, j * padded + v), outputs - v)
                 else:
-                    _put(out, there + v, _get(grad, (cell + j) * outputs + v, outputs - v), outputs - v)
+                    put(out, there + v, get(grad, (cell + j) * outputs + v, outputs - v), outputs - v)
 
 
-@_loop
+@loop
 def up_stage_back(
     low, high, grad, x, height, width, inputs, weight, deep, wide, scale, outputs, normed, before, inverse, x_grad, sums
 ):  # fmt: skip
@@ -274,7 +212,7 @@ def up_stage_back(
             for j in range(width):
                 there = ((n * height + y) * width + j) * inputs
                 for v in range(0, inputs, WIDTH):
-                    _put(x_grad, there + v, load(line, j * deep + v), inputs - v)
+                    put(x_grad, there + v, load(line, j * deep + v), inputs - v)
         for i in range(3):
             for j in range(0, long, 6):
                 for c in range(0, wide, 2 * WIDTH):
@@ -284,14 +222,18 @@ def up_stage_back(
                     )  # fmt: skip
 
 
-@_loop
-def frame_loss(low, high, logits, target, loss, slope):
-    """loss [N] = sum of (sigmoid(logits) - target / 255)^2 of logits [N, M], slope [N, M] = its gradient."""
+@loop
+def frame_loss(low, high, logits, target, size, loss, slope):
+    """loss [N] = sum of (sigmoid(logits) - target / 255)^2 of logits [N, size], slope [N, size] = its gradient."""
+    wanted, one, two = np.empty(size, np.float32), splat_wide(_ONE), splat_wide(_f(2.0))
     for n in range(low, high):
-        error = _f(0.0)
-        for j in range(logits.shape[1]):
-            s = _sigmoid(logits[n, j])
-            d = s - _f(target[n, j]) / _f(255.0)
-            error += d * d
-            slope[n, j] = _f(2.0) * d * s * (_ONE - s)
-        loss[n] = error
+        for j in range(size):
+            wanted[j] = _f(target[n * size + j]) / _f(255.0)
+        error = splat_wide(_f(0.0))
+        for v in range(0, size, WIDE):
+            left = size - v
+            s = sigmoid(get(logits, n * size + v, left))
+            d = s - get(wanted, v, left)
+            put(slope, n * size + v, two * d * s * (one - s), left)
+            error = error + d * d
+        loss[n] = total(error)

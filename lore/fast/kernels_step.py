@@ -1,20 +1,17 @@
 """Compiled loops (numba) of the recurrence, one step of some rows in one call: the posterior's in acting, the prior's
 in imagination, which goes tile by tile of rows; and the pieces that the filter's loops share with them.
 
-Arrays are flat, contiguous float32; weights are [inputs, outputs], all widths multiples of eight. ``c``, the core:
-weight, bias and scale of the layers of deter and of stoch; weight from the shared inputs and bias of the mix, its
-weights [g, ..] within blocks, its scale; weights [g, ..] and bias of the gates. NaN goes through everywhere.
+Arrays are flat, contiguous float32; weights are bundles of :mod:`lore.fast.bundles`, all widths multiples of eight. NaN
+goes through everywhere.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from lore.fast.kernels_conv import _inline, _loop
-from lore.fast.kernels_cpu import _exp
 from lore.fast.kernels_products import convolve
 from lore.fast.kernels_rows import add, get, move, norm_silu, put
-from lore.fast.kernels_vector import WIDE, fill, sigmoid, splat_wide
+from lore.fast.kernels_vector import WIDE, exp, fill, inline, loop, sigmoid, splat_wide
 
 __all__ = ["draw", "exponentials", "gate", "imagine", "mix", "product", "step", "tanh"]
 
@@ -24,39 +21,39 @@ _TILE = 32  # rows that imagination takes through a step at a time
 _SPARE = 8  # rows behind the last that a block of outputs may read and write
 
 
-@_inline
+@inline
 def tanh(x):
     """tanh of a vector."""
     return fill(x, _f(2.0)) * sigmoid(fill(x, _f(2.0)) * x) - fill(x, _ONE)
 
 
-@_inline
+@inline
 def product(x, at, step, inputs, weight, bias, outputs, out, out_at, rows):
     """out [rows, outputs] = bias + x [rows, inputs], its rows ``step`` apart, times weight."""
     convolve(x, at, step, 0, weight, outputs, 1, inputs, bias, out[out_at:], rows)
 
 
-@_inline
+@inline
 def mix(first, rows, width, hidden, blocks, deter, shared, c, x, own, nothing):
     """x = shared inputs and each block's own part of deter, times the weights of the mix, plus bias; rows of all from
     ``first`` on. ``own``: room for one block's part."""
     part = width // blocks
-    product(shared, first * 3 * hidden, 3 * hidden, 3 * hidden, c[6], c[7], width, x, first * width, rows)
+    product(shared, first * 3 * hidden, 3 * hidden, 3 * hidden, c.shared, c.mix_bias, width, x, first * width, rows)
     for k in range(blocks):
-        block = c[8][k * part * part : (k + 1) * part * part]
+        block = c.blocks[k * part * part : (k + 1) * part * part]
         product(deter, first * width + k * part, width, part, block, nothing, part, own, 0, rows)
         for i in range(rows):
             add(own, i * part, x, (first + i) * width + k * part, part)
 
 
-@_inline
+@inline
 def gate(first, rows, width, blocks, deter, mixed, c, gates, plane, following, after):
     """Rows ``after`` on of following: the state that the gates make of deter. gates [g, plane, 3 D/g], a plane of 0
     rows is room that all blocks share."""
     part = width // blocks
     many = 3 * part
     for k in range(blocks):
-        bias, block = c[11][k * many : (k + 1) * many], c[10][k * part * many : (k + 1) * part * many]
+        bias, block = c.gates_bias[k * many : (k + 1) * many], c.gates[k * part * many : (k + 1) * part * many]
         begin = (k * plane + first) * many
         product(mixed, first * width + k * part, width, part, block, bias, many, gates, begin, rows)
         for i in range(rows):
@@ -70,7 +67,7 @@ def gate(first, rows, width, blocks, deter, mixed, c, gates, plane, following, a
                 put(following, (after + i) * width + k * part + j, value, left)
 
 
-@_inline
+@inline
 def exponentials(logits, at, flat, classes, exps):
     """exps [flat] = exp of logits from ``at``, less the largest of each ``classes``."""
     for j in range(0, flat, classes):
@@ -79,11 +76,11 @@ def exponentials(logits, at, flat, classes, exps):
             top = max(top, logits[at + j + n])
         for n in range(classes):
             exps[j + n] = logits[at + j + n] - top
-    for j in range(flat):
-        exps[j] = _exp(exps[j])
+    for j in range(0, flat, WIDE):
+        put(exps, j, exp(get(exps, j, flat - j)), flat - j)
 
 
-@_inline
+@inline
 def draw(logits, at, rows, flat, classes, uniform, first, unimix, exps, out, out_at):
     """One-hot draws into out (zeros before) from the unimixed softmax by inverse CDF; uniform from ``first``."""
     keep, floor = _ONE - unimix, unimix / _f(classes)
@@ -106,7 +103,7 @@ def draw(logits, at, rows, flat, classes, uniform, first, unimix, exps, out, out
             out[out_at + i * flat + j + index] = _ONE
 
 
-@_inline
+@inline
 def _dense(x, rows, inputs, weight, bias, outputs):
     """x [rows + spare, inputs] times weight [inputs, outputs] plus bias, with as many spare rows."""
     out = np.empty((rows + _SPARE) * outputs, np.float32)
@@ -114,25 +111,25 @@ def _dense(x, rows, inputs, weight, bias, outputs):
     return out
 
 
-@_inline
+@inline
 def _recur(rows, deter, stoch, action, first, table, hidden, blocks, c, following):
     """Rows ``first`` on of following from deter, stoch (tiles with spare rows) and action, rows of the table."""
-    width = len(c[7])
+    width = len(c.mix_bias)
     inverse, shared = np.empty(rows, np.float32), np.zeros((rows + _SPARE) * 3 * hidden, np.float32)
-    a = _dense(deter, rows, width, c[0], c[1], hidden)
-    b = _dense(stoch, rows, len(c[3]) // hidden, c[3], c[4], hidden)
+    a = _dense(deter, rows, width, c.deter.weight, c.deter.bias, hidden)
+    b = _dense(stoch, rows, len(c.stoch.weight) // hidden, c.stoch.weight, c.stoch.bias, hidden)
     for i in range(rows):
-        norm_silu(a, i * hidden, 1, c[2], hidden, shared, 3 * i * hidden, inverse, i)
-        norm_silu(b, i * hidden, 1, c[5], hidden, shared, (3 * i + 1) * hidden, inverse, i)
+        norm_silu(a, i * hidden, hidden, 1, c.deter.scale, hidden, shared, 3 * i * hidden, inverse, i)
+        norm_silu(b, i * hidden, hidden, 1, c.stoch.scale, hidden, shared, (3 * i + 1) * hidden, inverse, i)
         move(table, action[first + i] * hidden, shared, (3 * i + 2) * hidden, hidden)
     x, own = np.empty((rows + _SPARE) * width, np.float32), np.empty((rows + _SPARE) * width // blocks, np.float32)
     mix(0, rows, width, hidden, blocks, deter, shared, c, x, own, np.zeros(width // blocks, np.float32))
-    norm_silu(x, 0, rows, c[9], width, x, 0, inverse, 0)
+    norm_silu(x, 0, width, rows, c.mix_scale, width, x, 0, inverse, 0)
     room = np.empty((rows + _SPARE) * 3 * width // blocks, np.float32)
     gate(0, rows, width, blocks, deter, x, c, room, 0, following, first)
 
 
-@_inline
+@inline
 def _tile(x, first, rows, width):
     """Rows ``first`` on of x, with spare rows."""
     out = np.zeros((rows + _SPARE) * width, np.float32)
@@ -140,39 +137,36 @@ def _tile(x, first, rows, width):
     return out
 
 
-@_loop
+@loop
 def imagine(
-    low, high, deter, stoch, action, table, hidden, blocks, classes, c, prior, uniform, unimix, following, drawn
+    low, high, deter, stoch, action, table, hidden, blocks, classes, c, layers, last, uniform, unimix, following, drawn
 ):
     """following [R, D] and drawn [R, S K] (zeros before): the next state under the prior.
 
-    prior: weight, bias and scale of each layer of its net, weight and bias of the last.
+    layers, last: of the prior's net.
     """
-    width, flat, exps = len(c[7]), len(prior[-1]), np.empty(len(prior[-1]), np.float32)
-    inverse, layers = np.empty(_TILE, np.float32), len(prior) // 3
+    width, flat, exps = len(c.mix_bias), len(last.bias), np.empty(len(last.bias), np.float32)
+    inverse = np.empty(_TILE, np.float32)
     for first in range(low, high, _TILE):
         rows = min(_TILE, high - first)
         here, drew = _tile(deter, first, rows, width), _tile(stoch, first, rows, flat)
         _recur(rows, here, drew, action, first, table, hidden, blocks, c, following)
         h, inputs = _tile(following, first, rows, width), width
-        for i in range(layers):
-            h = _dense(h, rows, inputs, prior[3 * i], prior[3 * i + 1], hidden)
-            norm_silu(h, 0, rows, prior[3 * i + 2], hidden, h, 0, inverse, 0)
+        for layer in layers:
+            h = _dense(h, rows, inputs, layer.weight, layer.bias, hidden)
+            norm_silu(h, 0, hidden, rows, layer.scale, hidden, h, 0, inverse, 0)
             inputs = hidden
-        logits = _dense(h, rows, hidden, prior[3 * layers], prior[3 * layers + 1], flat)
+        logits = _dense(h, rows, hidden, last.weight, last.bias, flat)
         at = first * flat
         draw(logits, 0, rows, flat, classes, uniform, at // classes, _f(unimix), exps, drawn, at)
 
 
-@_loop
+@loop
 def step(
     rows, deter, stoch, keep, action, table, tokens, hidden, blocks, classes, c, w, uniform, unimix, following, drawn
 ):
-    """following [rows, D] and drawn [rows, S K] (zeros before): the filter's next state.
-
-    w: weight, bias and scale of the posterior's first layer, weight and bias of its last.
-    """
-    width, flat, seen = len(c[7]), len(w[4]), len(tokens) // rows
+    """following [rows, D] and drawn [rows, S K] (zeros before): the filter's next state; w: the posterior."""
+    width, flat, seen = len(c.mix_bias), len(w.last.bias), len(tokens) // rows
     deter, stoch = _tile(deter, 0, rows, width), _tile(stoch, 0, rows, flat)
     for i in range(rows):
         if not keep[i]:
@@ -183,7 +177,7 @@ def step(
     for i in range(rows):
         move(following, i * width, both, i * (width + seen), width)
         move(tokens, i * seen, both, i * (width + seen) + width, seen)
-    h = _dense(both, rows, width + seen, w[0], w[1], hidden)
-    norm_silu(h, 0, rows, w[2], hidden, h, 0, inverse, 0)
-    logits = _dense(h, rows, hidden, w[3], w[4], flat)
+    h = _dense(both, rows, width + seen, w.first.weight, w.first.bias, hidden)
+    norm_silu(h, 0, hidden, rows, w.first.scale, hidden, h, 0, inverse, 0)
+    logits = _dense(h, rows, hidden, w.last.weight, w.last.bias, flat)
     draw(logits, 0, rows, flat, classes, uniform, 0, _f(unimix), np.empty(flat, np.float32), drawn, 0)

@@ -19,13 +19,16 @@ from numba.extending import intrinsic, models, overload, register_model
 __all__ = [
     "WIDE",
     "WIDTH",
+    "exp",
     "fill",
+    "inline",
     "larger",
     "largest",
     "load",
     "load_part",
     "load_part_wide",
     "load_wide",
+    "loop",
     "sigmoid",
     "splat",
     "splat_wide",
@@ -40,6 +43,7 @@ WIDE = 16 if get_host_cpu_features().get("avx512f") else 8
 """Floats that a register of this processor holds."""
 
 _f = np.float32
+_FAST = {"contract", "reassoc", "nsz", "arcp"}
 _FLOAT, _WORD, _INDEX = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _VECTOR = ir.VectorType(_FLOAT, WIDTH)
 _at = types.int64
@@ -291,14 +295,30 @@ def _split(typing, x):
 
 
 @njit(cache=True, inline="always", error_model="numpy")
-def sigmoid(x):
-    """1 / (1 + exp(-x)), with the polynomial of :mod:`lore.fast.kernels_cpu`."""
-    one = fill(x, _f(1.0))
-    x, n, power = _split(fill(x, _f(0.0)) - x)
+def exp(x):
+    """exp of a vector, within 2 ulp: a polynomial of degree six after range reduction (Cephes expf)."""
+    x, n, power = _split(x)
     r = x - n * fill(x, _f(0.693359375)) + n * fill(x, _f(2.12194440e-4))
     p = fill(x, _f(1.9875691500e-4)) * r + fill(x, _f(1.3981999507e-3))
     p = p * r + fill(x, _f(8.3334519073e-3))
     p = p * r + fill(x, _f(4.1665795894e-2))
     p = p * r + fill(x, _f(1.6666665459e-1))
     p = p * r + fill(x, _f(5.0000001201e-1))
-    return one / (one + (p * r * r + r + one) * power)
+    return (p * r * r + r + fill(x, _f(1.0))) * power
+
+
+@njit(cache=True, inline="always", error_model="numpy")
+def sigmoid(x):
+    """1 / (1 + exp(-x)) of a vector."""
+    one = fill(x, _f(1.0))
+    return one / (one + exp(fill(x, _f(0.0)) - x))
+
+
+def loop(function: Any) -> Any:
+    """A compiled loop that Python calls; it holds no lock and is kept on disk."""
+    return njit(function, cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+
+
+def inline(function: Any) -> Any:
+    """A piece of compiled loops."""
+    return njit(function, cache=True, error_model="numpy", fastmath=_FAST)

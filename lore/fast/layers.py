@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lore.dreamer.nets import Linear, NormAct
 from lore.dreamer.symbols import OneHotLinear
-from lore.fast import kernels_cpu, kernels_rows
+from lore.fast import kernels_rows
 from lore.fast.packing import fits, raw
 from lore.fast.parallel import run_shared, run_summed
 
@@ -81,18 +81,17 @@ class _NormSilu(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
-        x, scale, inverse = (v.detach() for v in ctx.saved_tensors)
-        grad, x = grad.contiguous(), x.contiguous()
-        out, arrays = torch.empty_like(x), (grad.numpy(), x.numpy(), scale.numpy(), inverse.numpy())
-        return out, run_summed(kernels_cpu.norm_silu_back, len(x), x.numel(), len(scale), *arrays, out.numpy())
+        x, scale, inverse = ctx.saved_tensors
+        out, width = torch.empty(x.shape), len(scale)
+        arrays = (raw(grad), raw(x), raw(scale), width, raw(inverse), raw(out))
+        return out, run_summed(kernels_rows.norm_silu_rows_back, len(x), x.numel(), width, *arrays)
 
 
 def _norm_silu(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """silu(rms_norm(x) * scale) of x [R, C], and 1 / rms [R]."""
-    x = x.detach().contiguous()
-    out, inverse = torch.empty_like(x), torch.empty(len(x))
-    arrays = (x.numpy(), scale.detach().numpy(), out.numpy(), inverse.numpy())
-    run_shared(kernels_cpu.norm_silu, len(x), x.numel(), *arrays)
+    out, inverse = torch.empty(x.shape), torch.empty(len(x))
+    arrays = (raw(x), raw(scale), len(scale), raw(out), raw(inverse))
+    run_shared(kernels_rows.norm_silu_rows, len(x), x.numel(), *arrays)
     return out, inverse
 
 
@@ -120,7 +119,7 @@ class _GatheredSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
         (ids,), (rows, width) = ctx.saved_tensors, ctx.shape
-        arrays = (raw(grad.contiguous()), raw(ids.contiguous()), width)
+        arrays = (raw(grad), raw(ids), width)
         found = run_summed(kernels_rows.scatter, len(ids), ids.numel() * width, rows * width, *arrays)
         return found.view(rows, width), None
 

@@ -34,4 +34,4 @@ def packed(owner: Any, sources: Sequence[Tensor], make: Callable[[], T], what: s
 
 def raw(x: Tensor) -> np.ndarray:
     """A contiguous copy or view of x without its shape."""
-    return (x.detach() if x.requires_grad else x).reshape(-1).numpy()
+    return (x.detach() if x.requires_grad else x).reshape(-1).contiguous().numpy()
