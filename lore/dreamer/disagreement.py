@@ -130,12 +130,8 @@ class Ensemble(nn.Module):
         starts = Latent(seen.latent.deter[:, columns].flatten(0, 1), seen.latent.stoch[:, columns].flatten(0, 1))
         truth = unimix_probs(seen.post_logits, UNIMIX)
         latent, alive = starts, torch.ones(len(starts.deter), dtype=torch.bool, device=action.device)
-        doubt, bound, total, count = (
-            starts.deter.new_zeros(len(alive)),
-            starts.deter.new_zeros(()),
-            starts.deter.new_zeros(()),
-            0,
-        )
+        doubt, zero = starts.deter.new_zeros(len(alive)), starts.deter.new_zeros(())
+        bound, total, count = zero, zero, 0
         for i in range(depth):
             step = action[:, columns + i].long().flatten()
             doubt = doubt + self.disagreement(latent.features(), step)

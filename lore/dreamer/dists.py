@@ -11,24 +11,10 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "BINS",
-    "FORBIDDEN",
-    "categorical_entropy",
-    "categorical_kl",
-    "log_softmax",
-    "policy_entropy",
-    "policy_log_probs",
-    "sample_index",
-    "straight_through",
-    "symexp",
-    "symlog",
-    "twohot_bins",
-    "twohot_loss",
-    "twohot_mean",
-    "twohot_spread",
-    "twohot_weights",
-    "unimix_probs",
-]
+    "BINS", "FORBIDDEN", "categorical_entropy", "categorical_kl", "log_softmax", "policy_entropy", "policy_log_probs",
+    "sample_index", "straight_through", "symexp", "symlog", "twohot_bins", "twohot_loss", "twohot_mean",
+    "twohot_spread", "twohot_weights", "unimix_probs",
+]  # fmt: skip
 
 BINS = 255
 """Bins of every two-hot head."""

@@ -16,14 +16,8 @@ from lore.dreamer.world_model import WorldModel
 __all__ = ["SCALES", "Loss", "Paths", "as_starts", "loss", "replay_returns", "replay_value_loss"]
 
 SCALES: Mapping[str, float] = {
-    "dyn": 1.0,
-    "rep": 0.1,
-    "rew": 1.0,
-    "con": 1.0,
-    "policy": 1.0,
-    "value": 1.0,
-    "repval": 0.3,
-}
+    "dyn": 1.0, "rep": 0.1, "rew": 1.0, "con": 1.0, "policy": 1.0, "value": 1.0, "repval": 0.3,
+}  # fmt: skip
 """Weight of every loss of DreamerV3 in the total; the reconstruction, named as its observation, weighs 1."""
 
 

@@ -16,19 +16,9 @@ from torch import Generator, Tensor, nn
 from lore.dreamer.dists import BINS, twohot_bins, twohot_loss, twohot_mean
 
 __all__ = [
-    "MLP",
-    "NORM_EPS",
-    "BlockLinear",
-    "Conv",
-    "Head",
-    "ImageDecoder",
-    "ImageEncoder",
-    "Linear",
-    "NormAct",
-    "TwoHotHead",
-    "count_parameters",
+    "MLP", "NORM_EPS", "BlockLinear", "Conv", "Head", "ImageDecoder", "ImageEncoder", "Linear", "NormAct", "TwoHotHead",
     "init_weight",
-]
+]  # fmt: skip
 
 NORM_EPS = 1e-4
 """Added to the mean square before the root."""
@@ -44,11 +34,6 @@ def init_weight(weight: Tensor, fan_in: int, generator: Generator | None, outsca
         return
     std = outscale * _TRUNCATED / sqrt(fan_in)
     nn.init.trunc_normal_(weight, 0.0, std, -2.0 * std, 2.0 * std, generator=generator)
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Number of scalars in a module's parameters."""
-    return sum(p.numel() for p in module.parameters())
 
 
 class Linear(nn.Linear):
@@ -127,14 +112,9 @@ class Head(nn.Module):
     """MLP plus one linear layer; logits leave in float32."""
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        layers: int,
-        units: int,
-        generator: Generator | None = None,
+        self, inputs: int, outputs: int, layers: int, units: int, generator: Generator | None = None,
         outscale: float = 1.0,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.mlp = MLP(inputs, layers, units, generator)
         self.out = Linear(units, outputs, generator, outscale)
@@ -227,16 +207,9 @@ class ImageDecoder(nn.Module):
     """Latent -> frame in [0, 1]: block-linear from deter plus MLP from stoch, then upsampling convolutions."""
 
     def __init__(
-        self,
-        deter: int,
-        stoch: int,
-        depth: int,
-        units: int,
-        blocks: int,
-        image_size: int,
-        mults: Sequence[int],
+        self, deter: int, stoch: int, depth: int, units: int, blocks: int, image_size: int, mults: Sequence[int],
         generator: Generator | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.side = image_size // 2 ** len(mults)
         self.deter, self.blocks, self.channels = deter, blocks, depth * mults[-1]

@@ -39,17 +39,9 @@ class LaProp:
     """
 
     def __init__(
-        self,
-        named: Iterable[tuple[str, nn.Parameter]],
-        lr: float = 4e-5,
-        *,
-        warmup: int = 1000,
-        agc: float = 0.3,
-        floor: float = 1e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-20,
-    ) -> None:
+        self, named: Iterable[tuple[str, nn.Parameter]], lr: float = 4e-5, *, warmup: int = 1000, agc: float = 0.3,
+        floor: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-20,
+    ) -> None:  # fmt: skip
         pairs = [(name, p) for name, p in named if p.requires_grad]
         self.names = [name for name, _ in pairs]
         self.params: list[Tensor] = [p for _, p in pairs]

@@ -43,12 +43,9 @@ class RSSM(nn.Module):
 
     def initial(self, batch: int, device: torch.device | None = None) -> Latent:
         """The all-zero state for ``batch`` rows."""
-        device = device or self.gates.bias.device
-        size = self.size
-        return Latent(
-            torch.zeros(batch, size.deter, device=device),
-            torch.zeros(batch, size.stoch, size.classes, device=device),
-        )
+        device, size = device or self.gates.bias.device, self.size
+        stoch = torch.zeros(batch, size.stoch, size.classes, device=device)
+        return Latent(torch.zeros(batch, size.deter, device=device), stoch)
 
     def project_action(self, action: Tensor, keep: Tensor | None = None) -> Tensor:
         """int64 [...] -> action input of the core [..., h]; rows with keep bool [...] False get the zero action.

@@ -44,16 +44,10 @@ class WorldModel(nn.Module):
     """
 
     def __init__(
-        self,
-        observation: Literal["pixels", "symbolic"],
-        environment: Environment | None,
-        size: Size,
-        *,
-        actions: int | None = None,
-        image_size: int = 64,
-        mults: Sequence[int] = (2, 3, 4, 4),
+        self, observation: Literal["pixels", "symbolic"], environment: Environment | None, size: Size, *,
+        actions: int | None = None, image_size: int = 64, mults: Sequence[int] = (2, 3, 4, 4),
         generator: Generator | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         if actions is None:
             assert environment is not None, "without an environment the number of actions must be given"
@@ -122,8 +116,5 @@ class WorldModel(nn.Module):
         """``dyn`` teaches the prior, ``rep`` the posterior, both at least :data:`FREE_NATS` [B, T]; and metrics."""
         post, prior = unimix_probs(seen.post_logits, UNIMIX), unimix_probs(seen.prior_logits, UNIMIX)
         dyn, rep = categorical_kl(post.detach(), prior), categorical_kl(post, prior.detach())
-        metrics = {
-            "dyn_ent": categorical_entropy(prior.detach()).mean(),
-            "rep_ent": categorical_entropy(post.detach()).mean(),
-        }
+        metrics = {name: categorical_entropy(p.detach()).mean() for name, p in (("dyn_ent", prior), ("rep_ent", post))}
         return {"dyn": dyn.clamp(min=FREE_NATS), "rep": rep.clamp(min=FREE_NATS)}, metrics

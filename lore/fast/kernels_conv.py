@@ -117,7 +117,7 @@ def pool_stage_back(
         for y in range(height // 2):
             cell = n * count + y * half
             norm_silu_back(
-                grad, cell * outputs, pooled, cell * wide, wide, half, scale, outputs, 
+                grad, cell * outputs, pooled, cell * wide, wide, half, scale, outputs,
                 inverse, cell, slopes, 0, wide, sums, b_at + wide,
             )  # fmt: skip
             for j in range(half):
@@ -170,7 +170,7 @@ def _slopes(
         cell = (n * 2 * height + i) * 2 * width
         if normed:
             norm_silu_back(
-                grad, cell * outputs, before, cell * outputs, outputs, 2 * width, scale, outputs, 
+                grad, cell * outputs, before, cell * outputs, outputs, 2 * width, scale, outputs,
                 inverse, cell, tight, 0, padded, sums, at,
             )  # fmt: skip
         for j in range(2 * width):

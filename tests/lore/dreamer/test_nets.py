@@ -11,7 +11,6 @@ from lore.dreamer.nets import (
     ImageEncoder,
     Linear,
     NormAct,
-    count_parameters,
     init_weight,
 )
 from lore.dreamer.symbols import StateCodec, SymbolicDecoder, SymbolicEncoder
@@ -20,6 +19,10 @@ from lore_datasets.environments import Environment
 from lore_datasets.environments.crafter import KEY_SCHEME, VOCAB
 
 CRAFTER = Environment("crafter", VOCAB, KEY_SCHEME, ())
+
+
+def count_parameters(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
 
 
 def seeded(seed: int = 0) -> torch.Generator:

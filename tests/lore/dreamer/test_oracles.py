@@ -7,7 +7,6 @@ import torch
 
 from lore.config import SIZES
 from lore.dreamer.dists import categorical_kl, twohot_bins, twohot_loss, twohot_mean, unimix_probs
-from lore.dreamer.nets import count_parameters
 from lore.dreamer.optim import LaProp
 from lore.dreamer.returns import PercentileNorm
 from lore.dreamer.rssm import RSSM
@@ -29,6 +28,10 @@ def oracle():
         "dreamer": dreamer_v3,
         "trainers": algorithms,
     }
+
+
+def count_parameters(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
 
 
 def seeded(seed: int = 0) -> torch.Generator:
