@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from lore_datasets.environments import Environment
+from lore_datasets.language.geometry import StateView
 from lore_datasets.types import SymbolicState
 from lore_datasets.vocab import Vocab
 
@@ -52,17 +53,20 @@ def describe(state: SymbolicState, environment: Environment) -> str:
     """Four lines: achievements of this episode, inventory, vitals and daylight, what is in view.
 
     ``state`` is a single state. What changes seldom comes first, so that questions about one episode share their
-    beginning. Distances are in cells; of each kind that is not beside the player the nearest is named.
+    beginning. Distances are in cells; of each kind that is not beside the player the nearest is named, and how many are
+    in view. What is no option though in view is told with the reason: no path, or the tool that it needs.
     """
     vocab = environment.vocab
     vitals = ", ".join(_vitals(state, vocab))
-    sleep = "asleep" if int(state.sleeping) else "awake"
+    sleep = "asleep: every action is a noop until you wake" if int(state.sleeping) else "awake"
+    view = StateView(state, vocab)
     return "\n".join(
         (
             "Achieved so far: " + (_flagged(state.unlocked.tolist(), vocab.achievements) or "nothing"),
             "Inventory: " + (_counted(state.inventory.tolist(), vocab.items) or "empty"),
-            f"Vitals: {vitals}. It is {daylight_word(int(state.daylight))}, you are {sleep}.",
-            _view(state, vocab),
+            f"Vitals: {vitals}. It is {daylight_word(int(state.daylight))}, you are {sleep}."
+            + (" You are walled in." if view.is_enclosed() else ""),
+            _view(state, vocab) + _barred(view),
         )
     )
 
@@ -73,13 +77,31 @@ def _view(state: SymbolicState, vocab: Vocab) -> str:
     here = {name: targets[seen[crop.rank[dx, dy]]] for name, dx, dy, _ in vocab.directions}
     faced = vocab.directions[int(state.facing) % len(vocab.directions)][0]
     beside = {"player", *here.values()}
-    farther = [(at, f"{targets[kind]} {crop.words[at]}") for kind in set(seen[1:])  # index 0 is the player's own cell
-               if kind and targets[kind] not in beside and (at := seen.find(kind, 1)) > 0]  # fmt: skip
+    farther = []
+    for kind in set(seen[1:]) - {0}:  # index 0 is the player's own cell
+        name, at, count = targets[kind], seen.find(kind, 1), seen.count(kind)
+        if name not in beside:
+            several = f" ({count} in view)" if count > 1 and name not in vocab.walkable else ""
+            farther.append((at, f"{name} {crop.words[at]}{several}"))
     around = ", ".join(f"{name} {what}" for name, what in here.items() if name != faced)
     if len(set(here.values())) == 1:
         around = "the same all round"
     nearest = "; ".join(text for _, text in sorted(farther)) or "nothing else"
     return f"Facing {faced}: {here[faced]}. Beside you: {around}. Farther: {nearest}."
+
+
+def _barred(view: StateView) -> str:
+    """What is in view but no option, with the reason; empty where there is none."""
+    vocab, reasons = view.vocab, []
+    tools = {kind: action for kind, action, _ in vocab.clears}
+    for name in view.in_view():
+        recipes = [r for r in vocab.recipes.get(tools.get(name, ""), ()) if name in r.facing]
+        lacking = [item for r in recipes[:1] for item, n in r.needs if item != name and view.inventory(item) < n]
+        if lacking and not any(item in vocab.targets for item in lacking):
+            reasons.append(f"{name} needs {' and '.join(lacking)}")
+        elif name not in (*vocab.walkable, *vocab.lethal, "nothing", "player") and not view.reachable(name):
+            reasons.append(f"{name} has no path")
+    return f" No option: {'; '.join(sorted(reasons))}." if reasons else ""
 
 
 def _counted(counts: list[int], names: tuple[str, ...]) -> str:

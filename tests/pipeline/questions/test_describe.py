@@ -16,8 +16,8 @@ def test_a_known_state_reads_as_its_golden_four_lines(env, make_state):
         "Achieved so far: collect_wood, wake_up\n"
         "Inventory: 3 wood, 1 wood_pickaxe\n"
         "Vitals: health 9, food 9, drink 3 (low), energy 8. It is day, you are awake.\n"
-        "Facing left: table. Beside you: right cow, up grass, down grass. Farther: zombie 2 down; tree 3 up; "
-        "stone 2 right 1 up; water 3 left; lava 3 right 1 down."
+        "Facing left: table. Beside you: right cow, up grass, down grass. Farther: zombie 2 down; "
+        "tree 3 up (2 in view); stone 2 right 1 up (7 in view); water 3 left (6 in view); lava 3 right 1 down."
     )
 
 
@@ -26,8 +26,17 @@ def test_an_empty_beginning_says_so(env, make_state):
     lines = text.splitlines()
     assert len(lines) == 4
     assert lines[0] == "Achieved so far: nothing" and lines[1] == "Inventory: empty"
-    assert "you are asleep" in lines[2]
+    assert "you are asleep: every action is a noop until you wake" in lines[2]
     assert lines[3] == "Facing left: grass. Beside you: the same all round. Farther: nothing else."
+
+
+def test_what_is_no_option_is_told_with_its_reason_and_so_is_being_walled_in(env, make_state):
+    rows = ("ggggggggg",) * 2 + ("gggsssggg", "gggsPsggg", "gggsssggg", "ggggggggg", "gggggggtg")
+    text = describe(make_state(rows=rows), env)
+    assert "you are awake. You are walled in." in text
+    assert text.endswith("No option: stone needs wood_pickaxe; table has no path.")
+    with_tool = describe(make_state(rows=rows, inventory={"wood_pickaxe": 1}), env)
+    assert with_tool.endswith("No option: table has no path.")
 
 
 def test_a_hundred_states_with_different_keys_have_different_texts(env):
@@ -41,7 +50,8 @@ def test_a_description_is_made_of_words_of_the_vocabulary_and_numbers_alone(env,
     vocab = env.vocab
     closed = {*vocab.targets, *vocab.items, *vocab.vitals, *vocab.achievements, *(d[0] for d in vocab.directions)}
     fixed = "facing beside you the same all round farther else inventory vitals it is are awake asleep achieved so far "
-    fixed = {*(fixed + "nothing empty low day dusk night here").split()}
+    fixed += "nothing empty low day dusk night here in view no option needs has path and walled "
+    fixed = {*(fixed + "every action a noop until wake").split()}
     for i in range(len(states)):
         words = describe(states[i], env).lower().replace(".", " ").replace(":", " ").replace(";", " ").replace(",", " ")
         words = words.replace("(", " ").replace(")", " ").split()
