@@ -1,7 +1,6 @@
 """What costs money is counted, bounded and never spent for nothing; no answer that holds a key is stored."""
 
 import json
-from collections import Counter
 
 import pytest
 
@@ -144,10 +143,10 @@ def test_an_answer_that_holds_a_key_is_refused_counted_and_stored_nowhere(
     answer = json.dumps({"ranked": ["explore"], "confidence": 0.5, "reason": f"key {KEY}" if where != "model" else "r"})
     if where == "escaped":
         answer = answer.replace(KEY, "".join(f"\\u{ord(c):04x}" for c in KEY))
-    bad = Counter()
+    order = {}
 
-    def is_bad(question):
-        return sum(question.encode()) % 2 == 0
+    def is_bad(question):  # every second one, so that no five in a row fail
+        return order.setdefault(question, len(order)) % 2 == 0
 
     good = json.dumps({"ranked": ["explore"], "confidence": 0.5, "reason": "r"})
     server.answer = lambda question: answer if is_bad(question) and where != "model" else good
