@@ -80,7 +80,7 @@ class AskConfig:
     """Who is asked, how often, and for how much."""
 
     backend: str = "rules"
-    """rules, gemini, openai, local, replay, a control (blind, random, degraded), or your own as module:Class."""
+    """rules, gemini, openai, local, replay, file, a control (blind, random, degraded), or your own as module:Class."""
     model: str = ""
     """Model name for the backends that have several; empty takes the backend's default."""
     base_url: str = ""
@@ -111,6 +111,10 @@ class AskConfig:
     """Share of the answers that the ``degraded`` control drops."""
     wrong: float = 0.25
     """Share of the answers that the ``degraded`` control replaces by a random choice."""
+    folder: str = ""
+    """Folder of the ``file`` backend: questions go out there, results are read from its ``answers`` folder."""
+    partial: bool = False
+    """Commit what the ``file`` backend has answers to, although others wait."""
     allow_mixed_models: bool = False
     """Let answers of several model versions into one dataset version."""
     allow_mixed_advisers: bool = False
@@ -212,5 +216,8 @@ class PipelineConfig:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Plain nested dict of a config, for manifests."""
-    return dataclasses.asdict(config)
+    """Plain nested dict of a config, for manifests; the folder of answers by file is nobody else's and left out."""
+    plain = dataclasses.asdict(config)
+    if "ask" in plain:
+        plain["ask"]["folder"] = ""
+    return plain

@@ -18,6 +18,7 @@
     │   └── NewerSchema        kind "newer"        exit 5   written by a newer LoRe
     ├── Busy                   kind "busy"         exit 6   somebody else holds the lock
     ├── NoSpace                kind "no_space"     exit 7   disk or memory would not hold it
+    ├── Waiting                kind "waiting"      exit 0   answers by file are still to come
     └── Diverged               kind "diverged"     exit 8   ten non-finite updates in a row
 
 A message says what happened and where; ``kept`` says what is still there; ``hint`` says what to do next.
@@ -41,6 +42,7 @@ __all__ = [
     "SkillError",
     "Stopped",
     "UsageError",
+    "Waiting",
     "shown",
 ]
 
@@ -178,6 +180,13 @@ class NoSpace(LoreError):
 
     kind = "no_space"
     exit_code = 7
+
+
+class Waiting(LoreError):
+    """Answers by file are still to come; nothing is wrong."""
+
+    kind = "waiting"
+    exit_code = 0
 
 
 class Diverged(LoreError):

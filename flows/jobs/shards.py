@@ -37,7 +37,7 @@ Wrap = Callable[[Callable[[], Any], Sequence[int]], Any]
 def cut(now: Round) -> list[range]:
     """The round's shards, :data:`LEAST` states or more each but the last; one where the adviser wants all at once."""
     n = len(now.packed)
-    size = n if now.llm.capabilities.one_shard else max(LEAST, now.config.ask.shard)
+    size = max(1, n) if now.llm.capabilities.one_shard else max(LEAST, now.config.ask.shard)
     return [range(i, min(i + size, n)) for i in range(0, n, size)]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flows.config import AdviceJob, CollectJob
 from flows.jobs.phases import hold
 from flows.terminal import current
-from lore_datasets.errors import BadInput, NotFound, ServiceError
+from lore_datasets.errors import BadInput, NotFound, ServiceError, Waiting
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -208,6 +208,7 @@ def advise_states(job: AdviceJob, wrap: Wrap | None = None) -> ArtifactRef:
                 return _known_already(store, job.dataset, llm)
             judge = ProgramTrials(environment, job.advise.seed) if job.advise.program_drafts > 1 else None
             now, results = _ask_all(job, llm, store, environment, states, settings, journal, wrap, judge)
+            _exchange(llm, job)
             spent = {} if judge is None else {"environment_steps": judge.steps}
             parents = [] if source is None else [source]
             ref = commit_round(now, results, store, job.dataset, parents=parents, provenance=spent)
@@ -218,6 +219,28 @@ def advise_states(job: AdviceJob, wrap: Wrap | None = None) -> ArtifactRef:
                 f"{before:.4f} USD before ({path})"
             )
             return ref
+
+
+def _exchange(llm: LLM, job: AdviceJob) -> None:
+    """Write the questions that wait for answers by file and say what the result files hold; Waiting unless all are
+    answered or ``ask.partial`` is set.
+    """
+    from pipeline.llm.backends.file import FileAdviser
+
+    if not isinstance(llm, FileAdviser):
+        return
+    made, unknown = llm.write(), llm.unknown()
+    for note in llm.notes:
+        current().say(f"  note: {note}")
+    if unknown:
+        current().say(f"  note: {len(unknown):,} answers of unknown questions, such as {unknown[0][:12]}")
+    current().say(f"  {llm.said}")
+    if llm.waiting and not (job.ask.partial and llm.used):
+        raise Waiting(
+            f"{llm.said}; the questions are in {len(made)} files in {llm.folder}",
+            kept="every answer",
+            hint=f"put results into {llm.folder / 'answers'} and run the same command, or add --ask.partial",
+        )
 
 
 def _known_already(store: ShippedStore, name: str, llm: LLM) -> ArtifactRef:

@@ -21,6 +21,7 @@ BACKENDS = {
     "gemini": "Google Gemini through google-genai; key in GEMINI_API_KEY or GOOGLE_API_KEY",
     "openai": "any OpenAI-compatible server; key, where it needs one, in OPENAI_API_KEY",
     "local": "a GGUF model in this process through xllamacpp",
+    "file": "questions as batch files and Markdown packs, answers read back from files",
     "replay": "answers of a stored journal",
     "blind": "control: a fixed order that never looks at the state",
     "random": "control: uniformly random feasible choices",
@@ -79,6 +80,8 @@ def backend_from(
         options = {"seed": seed}
     if ask.backend == "degraded":
         options |= {"dropped": ask.dropped, "wrong": ask.wrong}
+    if ask.backend == "file":
+        options = {"folder": ask.folder, "model": ask.model}
     if ask.backend == "replay":
         options = {"adviser": ask.model} | ({} if journal is None else {"journal": journal})
     llm = get_backend(ask.backend, **options)
@@ -98,6 +101,7 @@ def _make(name: str, options: dict[str, Any]) -> LLM:
         "gemini": ("pipeline.llm.backends.gemini", "Gemini"),
         "openai": ("pipeline.llm.backends.openai", "OpenAI"),
         "local": ("pipeline.llm.backends.local", "Local"),
+        "file": ("pipeline.llm.backends.file", "FileAdviser"),
         "replay": ("pipeline.llm.backends.controls", "Replay"),
         "blind": ("pipeline.llm.backends.controls", "Blind"),
         "random": ("pipeline.llm.backends.controls", "RandomAdviser"),

@@ -79,6 +79,7 @@ class Response:
         confidence: 0..1 beside ``probabilities``, where the backend gives one; else their entropy decides.
         finish: ``stop``, ``length``, ``blocked``, ``error``, or ``leaked`` for one that held a key and was dropped.
         error: None, or what went wrong in one line without secrets.
+        asked: the user part that was answered, where it is an older wording of the question.
         status: HTTP status of a failure, where a server gave one; 401 for a key that is refused.
         tokens_cached: those of ``tokens_in`` that the service had read before and charges less for.
     """
@@ -93,6 +94,7 @@ class Response:
     finish: str = "stop"
     error: str | None = None
     confidence: float | None = None
+    asked: str = ""
     status: int = 0
     tokens_cached: int = 0
 
@@ -122,6 +124,10 @@ def _always(prompt: Prompt) -> bool:
     return True
 
 
+def _nothing_waits(prompt: Prompt) -> bool:
+    return False
+
+
 def _ready() -> None:
     return None
 
@@ -146,6 +152,7 @@ class Capabilities:
         about: what is known of the model beside its name, such as its licence; goes into provenance and card.
         estimate: highest price of a question in US dollars, for limits on cost; None where no price is known.
         has_answer: whether asking this question again can have an answer.
+        waits: whether the answer to a question has yet to come; it is left out for now.
         check: raises what is missing before a question can be asked: UsageError for a key, ServiceError for a server.
     """
 
@@ -166,6 +173,7 @@ class Capabilities:
     about: Mapping[str, Any] = field(default_factory=dict)
     estimate: Callable[[Prompt], float] | None = _free
     has_answer: Callable[[Prompt], bool] = _always
+    waits: Callable[[Prompt], bool] = _nothing_waits
     check: Callable[[], None] = _ready
 
     def seconds(self, questions: int, tokens: int) -> float:

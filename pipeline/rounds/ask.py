@@ -79,8 +79,14 @@ def ask(
         return ""
 
     unusable = [0] * len(prompts)
-    todo = list(range(len(prompts)))
-    for attempt in range(1 if llm.capabilities.answers_once else retries + 1):
+    todo = []
+    for i, prompt in enumerate(prompts):
+        if llm.capabilities.waits(prompt):
+            out[i] = Asked(f"{prompt.kind} waiting", prompt, None)
+            result.counts[f"waiting.{prompt.kind}"] += 1
+        else:
+            todo.append(i)
+    for attempt in range(0 if not todo else 1 if llm.capabilities.answers_once else retries + 1):
         asked = [_again(prompts[i], unusable[i]) for i in todo]
         if attempt:
             can = [llm.capabilities.has_answer(prompt) for prompt in asked]

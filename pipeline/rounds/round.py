@@ -65,7 +65,7 @@ class Round:
     @property
     def shards(self) -> list[range]:
         """Ranges of state indices, one per shard."""
-        size = len(self.packed) if self.llm.capabilities.one_shard else self.config.ask.shard
+        size = max(1, len(self.packed)) if self.llm.capabilities.one_shard else self.config.ask.shard
         return [range(i, min(i + size, len(self.packed))) for i in range(0, len(self.packed), size)]
 
     @property

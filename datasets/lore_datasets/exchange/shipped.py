@@ -17,22 +17,30 @@ from lore_datasets.types import ArtifactRef
 __all__ = ["ShippedStore", "check_meant", "shipped_file", "shipped_files"]
 
 
-def shipped_files() -> dict[str, Path]:
-    """Name -> file of the datasets that came with this installation."""
+def shipped_files() -> dict[str, list[Path]]:
+    """Name -> files of the shipped datasets, oldest version first: ``NAME.h5``, ``NAME@vN.h5``."""
     beside = Path(__file__).resolve().parents[2]
     places = [Path(sysconfig.get_path("data"), "share", "lore", "datasets")]
     places += [beside] if beside.name == "datasets" else []
-    return {path.stem: path for place in places if place.is_dir() for path in sorted(place.glob("*.h5"))}
+    found: dict[str, dict[int, Path]] = {}
+    for path in (path for place in places if place.is_dir() for path in place.glob("*.h5")):
+        name, _, version = path.stem.partition("@v")
+        found.setdefault(name, {})[int(version or 1)] = path
+    return {name: [files[version] for version in sorted(files)] for name, files in sorted(found.items())}
 
 
 def shipped_file(where: str | ArtifactRef, store: Store) -> Path | None:
-    """The file of the shipped dataset that ``where`` names, None when the store has that name or none is shipped."""
+    """The file of the shipped version that ``where`` names, of the newest where it names none; None when the store has
+    that dataset or none is shipped.
+    """
     try:
-        name = where.name if isinstance(where, ArtifactRef) else ArtifactRef.parse(where)[0]
+        name, version, _ = ArtifactRef.parse(str(where))
     except BadInput:
         return None
-    file = shipped_files().get(name)
-    return None if file is None or name in store.names() else file
+    files = shipped_files().get(name)
+    if files is None or name in store.names():
+        return None
+    return next((file for file in files if file.stem == f"{name}@v{version}"), files[0 if version == 1 else -1])
 
 
 def check_meant(where: str | ArtifactRef, found: ArtifactRef) -> None:
@@ -52,8 +60,8 @@ class ShippedStore(Store):
         try:
             return super()._open(name)
         except NotFound:
-            file = shipped_file(name, self)
-            if file is None:
+            if shipped_file(name, self) is None:
                 raise
-            import_hdf5(file, self, name)
+            for file in shipped_files()[name]:
+                import_hdf5(file, self, name)
             return super()._open(name)

@@ -13,7 +13,7 @@ from lore_datasets.exchange.hdf5 import read_hdf5
 from lore_datasets.exchange.shipped import ShippedStore
 from lore_datasets.testing import small_advice
 
-NAMES = ("crafter-qwen1.5b", "crafter-rules")
+NAMES = ("crafter-claude", "crafter-qwen1.5b", "crafter-rules", "crafter-rules@v1")
 ROOT = Path(__file__).parents[3]
 
 
@@ -24,7 +24,8 @@ def name(request):
 
 def test_each_shipped_dataset_loads_by_name_from_an_empty_folder_and_writes_nothing(name, tmp_path):
     data = load_advice(name, tmp_path / "none")
-    assert data.ref.name == name and len(data.rows) >= 500 and data.model
+    assert data.ref.name == name.partition("@")[0] and len(data.rows) >= 500
+    assert bool(data.programs) == (name in ("crafter-claude", "crafter-rules")) and bool(data.model or data.programs)
     assert data.rows.mask.any(1).all()
     assert not (tmp_path / "none").exists()
 
@@ -33,14 +34,15 @@ def test_a_store_takes_a_shipped_dataset_in_at_first_use_with_its_model_and_the_
     store = ShippedStore(tmp_path)
     ref = store.verify(name)
     assert ref == load_advice(name, tmp_path / "none").ref
-    assert store.names() == [name, f"{name}-model"]
-    assert (
-        load_advice(f"{name}@v1#{ref.digest}", tmp_path).model.keys() == load_advice(name, tmp_path / "x").model.keys()
-    )
+    again, shipped_one = load_advice(str(ref), tmp_path), load_advice(name, tmp_path / "x")
+    assert again.programs == shipped_one.programs
+    assert (again.model or {}).keys() == (shipped_one.model or {}).keys()
+    assert len(store.versions(ref.name)) == len(shipped.shipped_files()[ref.name])
 
 
 def test_a_file_is_small_its_cards_name_its_digest_and_git_takes_it_as_binary(name):
-    file, ref = shipped.shipped_files()[name], load_advice(name, "none").ref
+    file = shipped.shipped_file(name, ShippedStore("none"))
+    ref = load_advice(name, "none").ref
     assert file.stat().st_size < 10_000_000
     for card in (file.with_suffix(".md"), file.with_suffix(".croissant.json")):
         assert ref.digest in card.read_text()
@@ -51,7 +53,9 @@ def test_the_list_of_datasets_names_what_can_be_had(tmp_path, capsys):
     from flows.cli.main import main
 
     assert main(["datasets", "list", "--root", str(tmp_path)]) == 0
-    assert set(NAMES) <= set(capsys.readouterr().out.splitlines()[0].replace(",", "").split())
+    assert {name for name in NAMES if "@" not in name} <= set(
+        capsys.readouterr().out.splitlines()[0].replace(",", "").split()
+    )
 
 
 def test_another_version_or_digest_than_the_shipped_one_is_not_found(tmp_path):
@@ -68,7 +72,7 @@ def test_a_dataset_of_the_same_name_in_the_store_comes_first(tmp_path, env):
 
 
 def test_a_damaged_shipped_file_is_refused_by_name_and_nothing_enters_the_store(tmp_path, monkeypatch):
-    file = shipped.shipped_files()["crafter-rules"]
+    file = shipped.shipped_files()["crafter-rules"][0]
     at = _offset(file, "round-000/logits")
     damaged = bytearray(file.read_bytes())
     damaged[at] ^= 0xFF
@@ -103,4 +107,4 @@ def test_a_machine_without_the_store_libraries_reads_a_shipped_dataset_by_name(t
     paths = {"PYTHONPATH": f"{ROOT / 'datasets'}:{ROOT}", "LORE_DATASETS": str(tmp_path / "none")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=paths)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[0] == str(read_hdf5(shipped.shipped_files()["crafter-rules"]).ref)
+    assert done.stdout.split()[0] == str(read_hdf5(shipped.shipped_files()["crafter-rules"][-1]).ref)

@@ -1,0 +1,169 @@
+"""Answers by file: questions out in every service's form, results back in any form and order, by id alone."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lore_datasets.advice import load_advice
+from lore_datasets.errors import BadInput, ConfigError
+from pipeline.config import AdviseConfig, AskConfig, PipelineConfig, to_dict
+from pipeline.llm import backend_from
+from pipeline.llm.backends import file_formats
+from pipeline.llm.backends.file import FileAdviser
+from pipeline.questions.prompts import Renderer
+from pipeline.rounds.advise import advise
+
+GOOD = json.dumps({"ranked": ["explore"], "confidence": 0.9, "reason": "because"})
+CONFIG = PipelineConfig(ask=AskConfig(backend="file", shard=4), advise=AdviseConfig(kinds="prior"))
+
+
+def by_openai(key, text):
+    body = {"model": "gpt-x", "choices": [{"index": 0, "message": {"role": "assistant", "content": text},
+            "finish_reason": "stop"}], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}  # fmt: skip
+    response = {"status_code": 200, "request_id": "r", "body": body}
+    return {"id": "batch_req_1", "custom_id": key, "response": response, "error": None}
+
+
+def by_gemini(key, text):
+    candidate = {"content": {"role": "model", "parts": [{"text": "hm", "thought": True}, {"text": text}]}}
+    usage = {"promptTokenCount": 7, "candidatesTokenCount": 3}
+    response = {"candidates": [candidate | {"finishReason": "STOP"}], "usageMetadata": usage, "modelVersion": "gem-x"}
+    return {"key": key, "response": response}
+
+
+def by_anthropic(key, text):
+    message = {"id": "msg", "type": "message", "role": "assistant", "model": "claude-x",
+               "content": [{"type": "text", "text": text}], "stop_reason": "end_turn",
+               "usage": {"input_tokens": 7, "output_tokens": 3}}  # fmt: skip
+    return {"custom_id": key, "result": {"type": "succeeded", "message": message}}
+
+
+def plainly(key, text):
+    return {"key": key, "text": text}
+
+
+FORMS = {"openai": by_openai, "gemini": by_gemini, "anthropic": by_anthropic, "plain": plainly}
+
+
+def answers(folder, rows, name="a.jsonl"):
+    path = folder / "answers" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+
+
+def ids(folder):
+    return [json.loads(line)["custom_id"] for line in (folder / "openai-001.jsonl").read_text().splitlines()]
+
+
+def written(states, env, store, folder):
+    """Questions about ten states, written into ``folder``; their ids."""
+    llm = FileAdviser(folder)
+    with pytest.raises(BadInput, match="no usable advice"):
+        advise(states[:10], env, llm, store, "none", CONFIG)
+    assert llm.said == "0 of 10 answered, 10 waiting"
+    llm.write()
+    return ids(folder)
+
+
+def test_questions_go_out_in_the_form_of_each_service(states, env, store, tmp_path):
+    keys = written(states, env, store, tmp_path)
+    prompts = FileAdviser(tmp_path)
+    assert len(set(keys)) == 10 and all(len(key) == 64 for key in keys) and prompts.notes == []
+    first = json.loads((tmp_path / "openai-001.jsonl").read_text().splitlines()[0])
+    assert (first["method"], first["url"]) == ("POST", "/v1/chat/completions")
+    assert [m["role"] for m in first["body"]["messages"]] == ["system", "user"]
+    shape = first["body"]["response_format"]
+    assert shape["type"] == "json_schema" and shape["json_schema"]["schema"]["type"] == "object"
+    gemini = json.loads((tmp_path / "gemini-001.jsonl").read_text().splitlines()[0])
+    assert gemini["key"] == keys[0] and gemini["request"]["contents"][0]["parts"][0]["text"]
+    assert gemini["request"]["generation_config"]["response_mime_type"] == "application/json"
+    batch = json.loads((tmp_path / "anthropic-001.json").read_text())["requests"]
+    assert [each["custom_id"] for each in batch] == keys and batch[0]["params"]["max_tokens"] == 256
+    told = (tmp_path / "pack-001.md").read_text()
+    assert all(f"## {key}" in told for key in keys) and told.count("Exact rules") == 1
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_results_of_each_form_are_read_in_any_order(states, env, store, tmp_path, form):
+    keys = written(states, env, store, tmp_path)
+    answers(tmp_path, [FORMS[form](key, GOOD) for key in reversed(keys)])
+    llm = FileAdviser(tmp_path, "me")
+    ref = advise(states[:10], env, llm, store, form, CONFIG)
+    assert llm.said == "10 of 10 answered, 0 waiting" and llm.notes == [] and llm.unknown() == []
+    assert len(load_advice(form, store.root).rows) == 10
+    models = {"openai": "gpt-x", "gemini": "gem-x", "anthropic": "claude-x", "plain": "me"}
+    about = store.manifest(ref)
+    assert about.provenance["models"] == [models[form]]
+    assert about.cost["tokens_in"] == (0 if form == "plain" else 70)
+    llm.write()
+    assert not list(tmp_path.glob("openai-*")) and not list(tmp_path.glob("pack-*"))
+
+
+def test_partial_results_over_several_files_leave_the_others_waiting(states, env, store, tmp_path):
+    keys = written(states, env, store, tmp_path)
+    failed = {"custom_id": keys[5], "result": {"type": "errored", "error": {"error": {"message": "overloaded"}}}}
+    late = {"custom_id": keys[6], "response": {"status_code": 429, "body": {"error": {"message": "slow"}}}}
+    answers(tmp_path, [by_openai(keys[0], GOOD), by_openai(keys[0], "{}"), late, "not json"])
+    answers(tmp_path, [plainly(keys[3], GOOD), failed, plainly("f" * 64, GOOD), '{"key": "' + keys[4]], "b.jsonl")
+    llm = FileAdviser(tmp_path)
+    mixed = replace(CONFIG, ask=replace(CONFIG.ask, allow_mixed_models=True))
+    ref = advise(states[:10], env, llm, store, "part", mixed)
+    assert llm.said == "2 of 10 answered, 8 waiting" and len(load_advice("part", store.root).rows) == 2
+    assert llm.unknown() == ["f" * 64]
+    told = "\n".join(llm.notes)
+    assert f"a.jsonl:2: {keys[0][:12]} is answered twice; the first answer counts" in told
+    assert "overloaded" in told and "slow" in told and "a.jsonl:4: no result" in told and "b.jsonl:4: no result" in told
+    assert store.manifest(ref).counts["waiting"] == {"prior": 8}
+    llm.write()
+    assert sorted(ids(tmp_path)) == sorted(set(keys) - {keys[0], keys[3]})
+
+
+def test_an_answer_to_an_older_wording_serves_and_is_stored_with_it(states, env, store, tmp_path):
+    prompt = Renderer(env).prior(states[0], ["explore"])
+    old = {"key": "a" * 64, "kind": "prior", "user": "the older wording", "state": prompt.state.hex(), "draft": 0}
+    (tmp_path / "questions.jsonl").write_text(json.dumps(old) + "\n")
+    answers(tmp_path, [plainly("a" * 64, GOOD)])
+    llm = FileAdviser(tmp_path)
+    ref = advise(states[:1], env, llm, store, "old", CONFIG)
+    assert store.open(ref).arrays["round-000/answers/prompt"].tolist() == ["the older wording"]
+    assert llm.unknown() == []
+
+
+def test_a_program_by_file_is_the_version(env, store, tmp_path):
+    config = PipelineConfig(advise=AdviseConfig(kinds="program"))
+    key = Renderer(env).program().question
+    answers(tmp_path, [plainly(key, env.rules.text)])
+    llm = backend_from(AskConfig(backend="file", folder=str(tmp_path), model="people"))
+    advise(np.zeros((0, env.layout.size), np.uint8), env, llm, store, "p", config)
+    assert load_advice("p", store.root).programs == (env.rules.text,) and llm.name == "file:people"
+
+
+def test_files_are_split_at_a_services_limits(states, env, store, tmp_path, monkeypatch):
+    limits = file_formats.LIMITS | {"openai": (4, 10**9, "jsonl"), "anthropic": (10**9, 20_000, "json")}
+    monkeypatch.setattr("pipeline.llm.backends.file.LIMITS", limits)
+    llm = FileAdviser(tmp_path, pack_size=3)
+    with pytest.raises(BadInput):
+        advise(states[:10], env, llm, store, "none", CONFIG)
+    llm.write()
+    assert [len(p.read_text().splitlines()) for p in sorted(tmp_path.glob("openai-*"))] == [4, 4, 2]
+    parts = sorted(tmp_path.glob("anthropic-*"))
+    assert len(parts) > 1 and all(p.stat().st_size < 20_100 for p in parts) and len(list(tmp_path.glob("pack-*"))) == 4
+    assert sum(len(json.loads(p.read_text())["requests"]) for p in parts) == 10
+
+
+def test_a_line_of_many_megabytes_is_named_and_passed_over(states, env, store, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.llm.backends.file._LINE", 1000)
+    answers(tmp_path, ["x" * 5000, plainly("b" * 64, GOOD)])
+    llm = FileAdviser(tmp_path)
+    assert len(llm.notes) == 1 and "a.jsonl:1" in llm.notes[0] and llm.unknown() == ["b" * 64]
+
+
+def test_a_folder_is_needed_and_stands_in_no_manifest(tmp_path):
+    with pytest.raises(ConfigError, match="no folder"):
+        backend_from(AskConfig(backend="file"))
+    assert to_dict(PipelineConfig(ask=AskConfig(backend="file", folder="/home/me/x")))["ask"]["folder"] == ""
+    (tmp_path / "about.json").write_text("[1]")
+    with pytest.raises(BadInput, match=r"about\.json is a list"):
+        FileAdviser(tmp_path)
