@@ -24,8 +24,8 @@ from benchmarks.record import RESULTS, write
 from lore.advice.distil import fit, train_arrays
 from lore.advice.figures import calibration_error, reliability
 from lore.advice.key_table import KeyTable
+from lore.advice.lookup import AdviceSource
 from lore.advice.model import AdviceModel
-from lore.advice.source import AdviceSource
 from lore.advice.types import SOURCES
 from lore.envs.crafter.adapter import CrafterEnv
 from lore.options.interpreter import propose

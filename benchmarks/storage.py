@@ -24,7 +24,7 @@ def measure(commit_rows: int, open_rows: int, repeats: int) -> dict:
     """
     import numpy as np
 
-    from lore.advice.source import AdviceSource
+    from lore.advice.lookup import AdviceSource
     from lore_datasets.advice import load_advice
     from lore_datasets.environments import get_environment
     from lore_datasets.store.store import Store

@@ -17,7 +17,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from benchmarks.record import write
-from lore.advice.source import AdviceSource
+from lore.advice.lookup import AdviceSource
 from lore.advice.uniform import UniformSource
 from lore.evaluation.play import Life, PlaySettings, figures, play_life
 from lore_datasets.advice import load_advice

@@ -28,7 +28,7 @@ from lore_datasets.atomic import write_json
 from lore_datasets.errors import BadInput, ConfigError
 
 if TYPE_CHECKING:
-    from lore.advice.source import AdviceSource
+    from lore.advice.lookup import AdviceSource
     from lore_datasets.advice import AdviceData
     from lore_datasets.types import ArtifactRef
 
@@ -105,7 +105,7 @@ def play(job: PlayJob) -> dict[str, Any]:
 
 def source_of(player: str, where: str) -> AdviceSource:
     """The look-up that plays: a version's own, or with ``uniform`` before it the control over its skills."""
-    from lore.advice.source import AdviceSource
+    from lore.advice.lookup import AdviceSource
     from lore.advice.uniform import UniformSource
 
     data = _loaded(where)

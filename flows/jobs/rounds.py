@@ -230,7 +230,7 @@ def _frames(run: Path) -> int:
 
 def measure_coverage(visits: str, advice: str, when: str) -> dict[str, Any]:
     """How an advice version answers for visited states: share per source, mean confidence, states."""
-    from lore.advice.source import AdviceSource
+    from lore.advice.lookup import AdviceSource
     from lore.advice.types import SOURCES
     from lore_datasets.advice import load_advice
 

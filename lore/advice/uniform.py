@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lore.advice.source import AdviceSource
+from lore.advice.lookup import AdviceSource
 from lore.advice.types import SOURCES, AdviceBatch
 
 if TYPE_CHECKING:

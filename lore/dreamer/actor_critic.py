@@ -1,8 +1,9 @@
-"""Actor, critic and slow critic on latent features."""
+"""Actor, critic and slow critic on latent features, and their losses along imagined trajectories."""
 
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -12,8 +13,9 @@ from lore.config import Size
 from lore.dreamer.dists import policy_log_probs, sample_index, twohot_spread, unimix_probs
 from lore.dreamer.nets import Head, TwoHotHead
 from lore.dreamer.returns import PercentileNorm
+from lore.dreamer.types import Trajectories
 
-__all__ = ["SLOW_RATE", "ActorCritic", "Choice", "Policy"]
+__all__ = ["SLOW_RATE", "ActorCritic", "Choice", "Policy", "actor_critic_losses", "trajectory_metrics"]
 
 SLOW_RATE = 0.02
 """Share of the critic that enters the slow critic per update."""
@@ -102,3 +104,40 @@ class ActorCritic(nn.Module):
         uniform = torch.rand(logits.shape[:-1], device=logits.device, generator=generator)
         action = sample_index(unimix_probs(logits.detach(), self.unimix), uniform)
         return Choice(logits, action, action, torch.ones_like(action, dtype=torch.bool), None, carry)
+
+
+def actor_critic_losses(t: Trajectories, scale: Tensor, entropy: float) -> dict[str, Tensor]:
+    """REINFORCE loss ``policy`` (0 where the actor does not decide) and critic's loss ``value``, both [N, H].
+
+    Args:
+        scale: 0-d, of the returns. entropy: weight of the policy's entropy.
+    """
+    advantage = (t.returns - t.value[:, :-1]) / scale
+    active = t.is_decision.to(advantage.dtype)
+    policy = -(t.weight * active).detach() * (t.log_prob * advantage.detach() + entropy * t.entropy)
+    return {"policy": policy, "value": t.weight.detach() * t.value_error}
+
+
+@torch.no_grad()
+def trajectory_metrics(t: Trajectories, scale: Tensor, actions: int) -> dict[str, Tensor]:
+    """0-d metrics of imagined trajectories; ``actions``: entries that the policy chooses from."""
+    advantage = (t.returns - t.value[:, :-1]) / scale
+    decides = t.is_decision.float()
+    entropy = (t.entropy * decides).mean() / decides.mean().clamp(min=1e-6)
+    return {
+        "adv": advantage.mean(),
+        "adv_std": advantage.std(),
+        "adv_mag": advantage.abs().mean(),
+        "rew": t.reward.mean(),
+        "con": t.cont.mean(),
+        "ret": (t.returns / scale).mean(),
+        "val": t.value.mean(),
+        "tar": t.returns.mean(),
+        "weight": t.weight.mean(),
+        "slowval": t.slow_value.mean(),
+        "ret_min": t.returns.amin(),
+        "ret_max": t.returns.amax(),
+        "ret_rate": ((t.returns / scale).abs() >= 1.0).float().mean(),
+        "ent/action": entropy,
+        "rand/action": entropy / math.log(actions),
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -15,7 +14,7 @@ from lore.dreamer.returns import LAMBDA, imagination_weights, lambda_return
 from lore.dreamer.types import Imagined, Latent, Trajectories
 from lore.dreamer.world_model import WorldModel
 
-__all__ = ["Imagination", "actor_critic_losses", "imagine", "judge", "trajectory_metrics"]
+__all__ = ["Imagination", "imagine", "judge"]
 
 
 @torch.no_grad()
@@ -84,40 +83,3 @@ class Imagination:
     def backward(self, losses: Mapping[str, Tensor], scales: Mapping[str, float]) -> None:
         """Add the gradients of sum(scale * mean(loss)) to those of the parameters."""
         total_loss(losses, scales).backward()
-
-
-def actor_critic_losses(t: Trajectories, scale: Tensor, entropy: float) -> dict[str, Tensor]:
-    """REINFORCE loss ``policy`` (0 where the actor does not decide) and critic's loss ``value``, both [N, H].
-
-    Args:
-        scale: 0-d, of the returns. entropy: weight of the policy's entropy.
-    """
-    advantage = (t.returns - t.value[:, :-1]) / scale
-    active = t.is_decision.to(advantage.dtype)
-    policy = -(t.weight * active).detach() * (t.log_prob * advantage.detach() + entropy * t.entropy)
-    return {"policy": policy, "value": t.weight.detach() * t.value_error}
-
-
-@torch.no_grad()
-def trajectory_metrics(t: Trajectories, scale: Tensor, actions: int) -> dict[str, Tensor]:
-    """0-d metrics of imagined trajectories; ``actions``: entries that the policy chooses from."""
-    advantage = (t.returns - t.value[:, :-1]) / scale
-    decides = t.is_decision.float()
-    entropy = (t.entropy * decides).mean() / decides.mean().clamp(min=1e-6)
-    return {
-        "adv": advantage.mean(),
-        "adv_std": advantage.std(),
-        "adv_mag": advantage.abs().mean(),
-        "rew": t.reward.mean(),
-        "con": t.cont.mean(),
-        "ret": (t.returns / scale).mean(),
-        "val": t.value.mean(),
-        "tar": t.returns.mean(),
-        "weight": t.weight.mean(),
-        "slowval": t.slow_value.mean(),
-        "ret_min": t.returns.amin(),
-        "ret_max": t.returns.amax(),
-        "ret_rate": ((t.returns / scale).abs() >= 1.0).float().mean(),
-        "ent/action": entropy,
-        "rand/action": entropy / math.log(actions),
-    }

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from torch import Generator, Tensor
 
-from lore.dreamer.actor_critic import ActorCritic, Policy
-from lore.dreamer.imagination import Imagination, actor_critic_losses, trajectory_metrics
+from lore.dreamer.actor_critic import ActorCritic, Policy, actor_critic_losses, trajectory_metrics
+from lore.dreamer.imagination import Imagination
 from lore.dreamer.returns import CONTINUE_SCALE, LAMBDA, lambda_return
 from lore.dreamer.types import Latent, Observed
 from lore.dreamer.world_model import WorldModel

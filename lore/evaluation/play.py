@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lore.advice.source import AdviceSource
+from lore.advice.lookup import AdviceSource
 from lore.advice.types import SOURCES
 from lore.config import EnvConfig
 from lore.envs import make_env

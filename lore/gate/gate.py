@@ -128,11 +128,16 @@ class Gate:
         self.fixed = weights / weights.sum()
         self.learned = LearnedWeights(self.fixed) if config.learn_weights else None
         self.value_spread, self.disagreement = RunningPercentile(), RunningPercentile()
-        self.trust = Trust(num_envs, max(5, config.hold), self.learned)
+        self.trust = Trust(num_envs, max(5, self.hold_steps), self.learned)
         self.env_steps = 0
         self.kappa = 1.0
         self.kl_mean = 0.0
         self.decisions = 0
+
+    @property
+    def hold_steps(self) -> int:
+        """Steps for which a choice of the advice is held at most (ADR-0004)."""
+        return self.config.hold
 
     @property
     def weights(self) -> np.ndarray:

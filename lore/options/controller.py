@@ -25,7 +25,7 @@ from lore_datasets.language.geometry import StateView
 from lore_datasets.types import SymbolicState
 
 if TYPE_CHECKING:
-    from lore.advice.source import AdviceSource
+    from lore.advice.lookup import AdviceSource
     from lore.advice.types import AdviceBatch
     from lore.config import Config
     from lore.gate.gate import Gate
@@ -246,8 +246,9 @@ class Controller:
 
     def _obey(self, here: Situation, entry: int, skill: int, followed: bool) -> int:
         """First action of a decision for ``entry``, behind which ``skill`` stands (-1 = none). What the advice chose is
-        held for ``gate.hold`` steps, through a slot or not; the policy's own option runs to its end."""
-        hold, kind = self.config.gate.hold, OPTION if entry >= self.num_actions else ADVICE
+        held for ``hold_steps`` of the gate, through a slot or not; the policy's own option runs to its end."""
+        kind = OPTION if entry >= self.num_actions else ADVICE
+        hold = self.gate.hold_steps if followed and self.gate is not None else 1
         self.followed = followed
         if self.slots is not None and not followed:
             self.slots.worth.choose(here.env, skill)

@@ -16,7 +16,7 @@ from lore.advice.types import SOURCES, AdviceBatch
 from lore.options.interpreter import Outcome, SkillRun, propose
 
 if TYPE_CHECKING:
-    from lore.advice.source import AdviceSource
+    from lore.advice.lookup import AdviceSource
     from lore_datasets.language.geometry import StateView
     from lore_datasets.language.skills import Skill
 

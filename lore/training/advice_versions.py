@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from lore.advice.source import AdviceSource
+    from lore.advice.lookup import AdviceSource
 
 __all__ = ["VERSIONS", "is_same_dataset", "record", "relabel", "versions"]
 

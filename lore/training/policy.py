@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from lore.advice.source import AdviceSource
+from lore.advice.lookup import AdviceSource
 from lore.advice.uniform import UniformSource, uniform_advice
 from lore.config import Config, replace
 from lore.dreamer.disagreement import HEADS

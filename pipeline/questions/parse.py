@@ -14,7 +14,8 @@ from typing import Any
 from lore_datasets.errors import AnswerError, shown
 from lore_datasets.language.programs import MAX_PROGRAM_BYTES
 from pipeline.llm.base import Prompt, Response
-from pipeline.questions.prompts import LETTERS, MAX_RANKED, MAX_TIMES
+from pipeline.questions.prompts import LETTERS
+from pipeline.questions.schemas import MAX_RANKED, MAX_TIMES
 
 __all__ = ["MAX_ANSWER", "Advice", "Plan", "clean_text", "extract_json", "parse"]
 

@@ -22,20 +22,18 @@ from lore_datasets.environments import Environment
 from lore_datasets.errors import BadInput, NotFound, shown
 from lore_datasets.language.conditions import canonical
 from lore_datasets.language.programs import program_json_schema
-from lore_datasets.language.skills import Skill, skill_json_schema
+from lore_datasets.language.skills import Skill
 from lore_datasets.types import SymbolicState
 from lore_datasets.vocab import NAME_PATTERN
 from pipeline.llm.base import KINDS, Prompt
 from pipeline.questions.describe import describe
+from pipeline.questions.schemas import plan_schema, prior_schema, skills_schema
 
-__all__ = ["LETTERS", "MAX_RANKED", "MAX_TIMES", "Renderer", "Template", "load_template", "parse_template", "render"]
+__all__ = ["LETTERS", "Renderer", "Template", "load_template", "parse_template", "render"]
 
 LETTERS = string.ascii_uppercase + string.ascii_lowercase
 """Option letters in order; a question has at most this many options."""
-MAX_RANKED = 6
-"""Most names in one ranked answer."""
-MAX_TIMES = 20
-"""Most repeats of one plan step."""
+
 
 _HEAD = ("name", "version", "kind", "environment", "answer", "max_tokens")
 _WORDS = {
@@ -187,7 +185,7 @@ class Renderer:
         marked = [f"{name}*" if name in new else name for name in mixed]
         listed = "\n".join([f"{letter}. {name}" for letter, name in zip(LETTERS, marked, strict=False)])
         words = {"state": describe(state, self.environment) if text is None else text, "options": listed}
-        schema = _prior_schema(mixed) if answer == "json" else None
+        schema = prior_schema(mixed) if answer == "json" else None
         return self._prompt(template, words, schema, mixed, packed)
 
     def _new(self, state: SymbolicState, options: Sequence[str]) -> set[str]:
@@ -203,7 +201,7 @@ class Renderer:
         shown_state = describe(state, self.environment) if text is None else text
         words = {"state": shown_state, "choices": ", ".join(choices) or "none"}
         if self._plan_schema is None:
-            self._plan_schema = _plan_schema(self._names)
+            self._plan_schema = plan_schema(self._names)
         return self._prompt(template, words, self._plan_schema, tuple(choices), packed or state.pack().tobytes())
 
     def new_skills(self, summary: str, count: int) -> Prompt:
@@ -225,14 +223,7 @@ class Renderer:
 
     def _skills(self, file: str, text: str, count: int, options: tuple[str, ...]) -> Prompt:
         template = load_template(self.environment.name, file)
-        schema = _object(
-            skills={
-                "type": "array",
-                "items": skill_json_schema(self.environment.vocab),
-                "minItems": 0,
-                "maxItems": count,
-            }
-        )
+        schema = skills_schema(self.environment.vocab, count)
         return self._prompt(template, {"state": text, "count": str(count)}, schema, options, b"")
 
     def _prompt(
@@ -269,32 +260,3 @@ def render(
     if kind == "prior":
         return renderer.prior(state, goals)
     return renderer.plan(state, goals if options is not None else [*goals, *feasible_actions(view)])
-
-
-def _object(**properties: Any) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
-def _prior_schema(options: tuple[str, ...]) -> dict[str, Any]:
-    names = {"type": "string", "enum": list(options)}
-    return _object(
-        ranked={"type": "array", "items": names, "minItems": 1, "maxItems": MAX_RANKED},
-        confidence={"type": "number", "minimum": 0, "maximum": 1},
-        reason={"type": "string", "maxLength": 200},
-    )
-
-
-def _plan_schema(names: Sequence[str], plans: int = 3, length: int = 12) -> dict[str, Any]:
-    step = _object(
-        do={"type": "string", "enum": list(names)}, times={"type": "integer", "minimum": 1, "maximum": MAX_TIMES}
-    )
-    plan = _object(
-        steps={"type": "array", "items": step, "minItems": 1, "maxItems": length},
-        score={"type": "number", "minimum": 0, "maximum": 1},
-    )
-    return _object(plans={"type": "array", "items": plan, "minItems": 1, "maxItems": plans})

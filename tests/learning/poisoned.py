@@ -44,7 +44,7 @@ class Blind(Trust):
 
 @dataclass
 class Poison:
-    """Advice in the form of :class:`lore.advice.source.AdviceSource`: one entry in every state, confidence 1."""
+    """Advice in the form of :class:`lore.advice.lookup.AdviceSource`: one entry in every state, confidence 1."""
 
     environment: Environment
     entry: int

@@ -8,7 +8,7 @@ import torch
 
 from lore.advice.distil import distil
 from lore.advice.informative import LEAST_GAIN, blind_scores, uninformative
-from lore.advice.source import AdviceSource
+from lore.advice.lookup import AdviceSource
 from lore.advice.types import SOURCES
 from lore.config import load_config
 from lore.evaluation.evaluate import evaluate

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lore.advice.distil import distil
+from lore.advice.lookup import AdviceSource
 from lore.advice.program import ProgramAdvice
-from lore.advice.source import AdviceSource
 from lore.advice.types import SOURCES
 from lore.advice.uniform import uniform_advice
 from lore_datasets.advice import AdviceData, load_advice

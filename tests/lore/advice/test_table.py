@@ -7,7 +7,7 @@ import pytest
 
 from lore.advice.distil import distil
 from lore.advice.key_table import KeyTable
-from lore.advice.source import AdviceSource
+from lore.advice.lookup import AdviceSource
 from lore.advice.types import SOURCES
 from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment

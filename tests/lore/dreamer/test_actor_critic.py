@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from lore.config import Size
-from lore.dreamer.actor_critic import ActorCritic, Choice
+from lore.dreamer.actor_critic import ActorCritic, Choice, actor_critic_losses, trajectory_metrics
 from lore.dreamer.dists import policy_log_probs
-from lore.dreamer.imagination import actor_critic_losses, imagine, judge, trajectory_metrics
+from lore.dreamer.imagination import imagine, judge
 from lore.dreamer.losses import replay_value_loss
 from lore.dreamer.optim import LaProp
 from lore.dreamer.types import Imagined, Latent, Trajectories

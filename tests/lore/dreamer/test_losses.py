@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from lore.config import Size
-from lore.dreamer.actor_critic import ActorCritic
+from lore.dreamer.actor_critic import ActorCritic, actor_critic_losses
 from lore.dreamer.dists import policy_entropy, policy_log_probs
-from lore.dreamer.imagination import Imagination, actor_critic_losses
+from lore.dreamer.imagination import Imagination
 from lore.dreamer.losses import SCALES, Paths, as_starts, loss, replay_returns, replay_value_loss
 from lore.dreamer.optim import total_loss
 from lore.dreamer.returns import imagination_weights, lambda_return

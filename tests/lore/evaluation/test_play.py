@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lore.advice.source import AdviceSource
+from lore.advice.lookup import AdviceSource
 from lore.advice.uniform import UniformSource
 from lore.evaluation.play import AdvisedChoice, Life, PlaySettings, difference, figures, play_life
 from lore.training.metrics import crafter_score

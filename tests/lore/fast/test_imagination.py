@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lore.config import Size
-from lore.dreamer.actor_critic import ActorCritic
-from lore.dreamer.imagination import Imagination, actor_critic_losses, trajectory_metrics
+from lore.dreamer.actor_critic import ActorCritic, actor_critic_losses, trajectory_metrics
+from lore.dreamer.imagination import Imagination
 from lore.dreamer.types import Latent, Trajectories
 from lore.dreamer.world_model import WorldModel
 from lore.fast import parallel

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lore.advice.source import AdviceSource
+from lore.advice.lookup import AdviceSource
 from lore.advice.types import AdviceBatch
 from lore.config import load_config
 from lore.envs.crafter.adapter import CrafterEnv

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lore.advice.source import AdviceSource
+from lore.advice.lookup import AdviceSource
 from lore.config import load_config
 from lore.envs.crafter.adapter import CrafterEnv
 from lore.gate.gate import Gate

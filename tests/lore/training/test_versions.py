@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lore.advice.source import AdviceSource
+from lore.advice.lookup import AdviceSource
 from lore.config import Config, load_config
 from lore.training import checkpoint
 from lore.training.advice_versions import VERSIONS, is_same_dataset, record, versions

@@ -6,7 +6,7 @@ import json
 from functools import cache
 from importlib import resources
 
-from lore_datasets.environments.crafter.words import VOCAB
+from lore_datasets.environments.crafter.vocab import VOCAB
 from lore_datasets.language.programs import Program, parse_program
 from lore_datasets.language.skills import Skill, parse_skill
 
