@@ -283,7 +283,8 @@ class OptionsConfig:
     enabled: bool = False
     """Extend the action space by option slots."""
     max_options: int = 8
-    """Option slots of the network; skills fill them as far as the version has as many."""
+    """Option slots of the network; 0 = one for every skill of the version. The default is filled as far as the version
+    has as many skills, another number of more slots than skills is refused."""
     generation_interval: int = 500
     """Episodes between two rounds of filling option slots from the skill library."""
     confidence_threshold: float = 0.2
@@ -293,7 +294,7 @@ class OptionsConfig:
         _check(
             "options",
             self,
-            {"max_options": (1, 64), "generation_interval": (1, _INF), "confidence_threshold": (0.0, 1.0)},
+            {"max_options": (0, 64), "generation_interval": (1, _INF), "confidence_threshold": (0.0, 1.0)},
         )
 
 

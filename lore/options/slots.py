@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from lore.config import Config, OptionsConfig, replace
 from lore.options.worth import DOUBT, Worth
+from lore_datasets.errors import ConfigError
 
-__all__ = ["SkillStatistics", "Slots"]
+__all__ = ["SkillStatistics", "Slots", "with_slots"]
 
 MIN_USES = 20
 """Uses after which a skill is judged."""
@@ -20,6 +22,24 @@ NOBODY, GONE = -1, -2
 """Whom a slot's parameters were taught for: for no skill yet, or for one that another version of the advice lacks."""
 GAIN = 2.0
 """A free skill takes a slot over when it fits this many times as well."""
+
+
+def with_slots(config: Config, skills: int, *, is_new: bool = False) -> Config:
+    """``config`` with the number of its slots written out: ``options.max_options`` 0 becomes ``skills``, that of the
+    version.
+
+    ConfigError when a new run asks for more slots than there are skills; a run that goes on with a smaller library
+    keeps its network, and the slots that are too many stay empty.
+    """
+    asked = config.options.max_options
+    if not config.options.enabled:
+        return config
+    if is_new and asked > skills and asked != OptionsConfig.max_options:
+        raise ConfigError(
+            f"options.max_options = {asked}, but {config.advice.dataset} has {skills} skills: others would stay empty",
+            hint="give --options.max-options 0 for one slot per skill, or a number up to that of the skills",
+        )
+    return config if asked else replace(config, **{"options.max_options": skills})
 
 
 @dataclass

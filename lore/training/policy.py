@@ -17,7 +17,7 @@ from lore.envs.vector import VectorEnv
 from lore.fast.accelerate import accelerate
 from lore.gate.gate import Gate
 from lore.options.controller import Controller
-from lore.options.slots import Slots
+from lore.options.slots import Slots, with_slots
 from lore.training import checkpoint
 from lore.training.agent import Agent, resolve_device
 from lore.training.folder import CHECKPOINT, read_config
@@ -62,7 +62,7 @@ class Policy:
     """Agent, advice source, option slots, controller and player of one configuration.
 
     Args:
-        config: the run's configuration.
+        config: the run's configuration; the attribute names the number of option slots.
         seed_offset: added to the seed of environments and sampling (evaluation uses another stream than training).
         is_training: it plays training's worlds, and tests plans in the game now and then (path A).
         is_advised: False plays with beta 0, the agent alone.
@@ -75,11 +75,12 @@ class Policy:
     def __init__(
         self, config: Config, *, seed_offset: int = 0, is_training: bool = False, is_advised: bool = True
     ) -> None:
-        self.config, self.is_training = config, is_training
+        self.is_training = is_training
         self.device = resolve_device(config.train.device)
         self.environment = get_environment(config.env.name)
         self.advice = open_advice(config)
         self.skills = self.advice.skills if self.advice is not None else ()
+        self.config = config = with_slots(config, len(self.skills))
         self.source = self._make_source()
         self.streams = np.random.SeedSequence((config.train.seed, seed_offset)).generate_state(5)
         init = torch.Generator().manual_seed(int(np.random.SeedSequence(config.train.seed).generate_state(1)[0]))

@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from lore.config import Config, to_dict
+from lore.config import Config, replace, to_dict
 from lore.envs.base import Step
 from lore.options.carry_over import carry_over
+from lore.options.slots import with_slots
 from lore.replay.backends import check_room, make_replay
 from lore.replay.ring import Replay, latent_fields
 from lore.synthetic.rollout import plan_table
 from lore.training import checkpoint
 from lore.training.advice_versions import is_same_dataset, relabel
 from lore.training.clock import Ratio
-from lore.training.folder import CHECKPOINT, machine, recorded_advice
+from lore.training.folder import CHECKPOINT, CONFIG, machine, read_config, recorded_advice
 from lore.training.learner import Learner
 from lore.training.metrics import Means
 from lore.training.policy import Policy, part
@@ -42,8 +43,12 @@ class Training:
     """
 
     def __init__(self, config: Config, folder: Path) -> None:
-        self.config, self.folder = config, Path(folder)
+        self.folder = Path(folder)
+        is_new = not (self.folder / CONFIG).exists()
+        if not is_new and not config.options.max_options:  # the number that the run began with
+            config = replace(config, **{"options.max_options": read_config(folder).options.max_options})
         self.policy = Policy(config, is_training=True)
+        self.config = config = with_slots(self.policy.config, len(self.policy.skills), is_new=is_new)
         policy, train = self.policy, config.train
         self.envs = policy.make_envs()
         generator = torch.Generator(policy.device).manual_seed(int(policy.streams[4]))
