@@ -178,6 +178,21 @@ class GateConfig:
     """Highest weight of advice logits."""
     delta_target: float = 0.1
     """Bound on the mean KL(pi_mix || pi_wm) per decision, in nats."""
+    beta_max_end: float | None = None
+    """Value that ``beta_max`` falls to, and keeps; not given, it stays as it is."""
+    delta_target_end: float | None = None
+    """Value that ``delta_target`` falls to, and keeps; not given, it stays as it is."""
+    budget_steps: int = 20_000
+    """Environment steps over which both fall, linearly."""
+    guided: Literal["always", "episodes", "blocks"] = "always"
+    """When the gate may guide in training: always, in a share of the episodes, or in one stretch of such a share; at
+    other steps the agent acts by itself and the advice is stored as what it should have done."""
+    guided_end: float = 0.1
+    """Share of such episodes at the end; it falls from 1."""
+    guided_steps: int = 20_000
+    """Environment steps over which it falls, linearly."""
+    guided_block: int = 100
+    """Steps of a guided stretch."""
     uncertainty_threshold: float = 0.5
     """Uncertainty (0..1) at which the gate is half open."""
     hold: int = 10
@@ -221,16 +236,34 @@ class GateConfig:
                 "kickstart": (0.0, 100.0),
                 "kickstart_floor": (0.0, 100.0),
                 "kickstart_steps": (1, _INF),
+                "budget_steps": (1, _INF),
+                "guided_end": (0.0, 1.0),
+                "guided_steps": (1, _INF),
+                "guided_block": (1, _INF),
             },
         )
-        if self.kickstart and self.kickstart_floor > self.kickstart:
-            raise ConfigError(
-                f"gate.kickstart_floor = {self.kickstart_floor:g} lies above gate.kickstart = {self.kickstart:g}: the"
-                " weight of the advice may fall, not rise",
-                hint="give a floor of at most the start",
-            )
+        if self.guided not in ("always", "episodes", "blocks"):
+            raise ConfigError.out_of_range("gate.guided", self.guided, "always, episodes or blocks")
+        for name, end in (
+            ("kickstart", "kickstart_floor" if self.kickstart else ""),
+            ("beta_max", "beta_max_end"),
+            ("delta_target", "delta_target_end"),
+        ):
+            self._check_falls(name, end)
         if len(self.weights) != 3 or min(self.weights) < 0 or sum(self.weights) <= 0:
             raise ConfigError.out_of_range("gate.weights", self.weights, "three numbers >= 0, not all 0")
+
+    def _check_falls(self, name: str, end: str) -> None:
+        """ConfigError when the schedule from the setting ``name`` to the setting ``end`` rises."""
+        if not end or getattr(self, end) is None:
+            return
+        _check("gate", self, {end: (0.0, 100.0)})
+        first, last = getattr(self, name), getattr(self, end)
+        if last > first:
+            raise ConfigError(
+                f"gate.{end} = {last:g} lies above gate.{name} = {first:g}: what the advice may do can fall, not rise",
+                hint=f"give at most gate.{name}",
+            )
 
 
 @dataclass(frozen=True)

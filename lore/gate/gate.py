@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lore.config import GateConfig
 from lore.gate.learned_weights import LearnedWeights
+from lore.gate.schedule import scheduled
 from lore.gate.signals import RunningPercentile
 from lore.gate.trust import Trust
 
@@ -162,8 +163,12 @@ class Gate:
     def beta(self, u: Tensor, confidence: Tensor | float) -> Tensor:
         """The weight [...] of the advice logits at uncertainty u [...]; ``confidence`` 0 means no advice."""
         anneal = max(0.0, 1.0 - self.env_steps / self.config.anneal_steps) if self.config.anneal_steps else 1.0
-        most = self.beta_max * self.kappa * self.trust.value * anneal
+        most = self._budget(self.beta_max, self.config.beta_max_end) * self.kappa * self.trust.value * anneal
         return most * confidence * torch.sigmoid((u - self.threshold) / self.config.temperature)
+
+    def _budget(self, start: float, end: float | None) -> float:
+        """A bound at the present environment step; ``end`` None keeps it."""
+        return start if end is None else scheduled(start, end, self.config.budget_steps, self.env_steps)
 
     def mix(self, logits: np.ndarray, advice: np.ndarray, allowed: np.ndarray, beta: float) -> tuple[np.ndarray, float]:
         """(pi_mix float64[N], the weight it was made with: ``beta``, or less under ``hard_cap``)."""
@@ -177,7 +182,7 @@ class Gate:
         self.decisions += 1
         rate = max(self.RATE, 1.0 / self.decisions)
         self.kl_mean += rate * (divergence - self.kl_mean)
-        error = 1.0 - self.kl_mean / max(self.delta_target, 1e-9)
+        error = 1.0 - self.kl_mean / max(self._budget(self.delta_target, self.config.delta_target_end), 1e-9)
         step = 0.02 * error if error > 0 else 0.1 * max(error, -5.0)
         self.kappa = float(np.clip(self.kappa * math.exp(step), 1e-6, 1.0))
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lore.dreamer.dists import policy_log_probs
+from lore.gate.schedule import scheduled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,8 +27,8 @@ __all__ = ["kickstart_loss", "kickstart_weight", "slot_targets"]
 def kickstart_weight(gate: Gate) -> float:
     """Weight of the loss at the gate's environment step."""
     config = gate.config
-    done = min(1.0, gate.env_steps / config.kickstart_steps)
-    return (config.kickstart + done * (config.kickstart_floor - config.kickstart)) * gate.trust.value
+    weight = scheduled(config.kickstart, config.kickstart_floor, config.kickstart_steps, gate.env_steps)
+    return weight * gate.trust.value
 
 
 def slot_targets(advice: Tensor, proposals: Tensor, slots: Tensor, num_actions: int) -> tuple[Tensor, Tensor]:

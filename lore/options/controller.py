@@ -17,6 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from lore.gate.gate import advice_distribution, advice_logits, kl, softmax
+from lore.gate.schedule import Guidance
 from lore.options.accounts import Accounts
 from lore.options.charge import ADVICE, OPTION, PLAN, Charge, Choice, Situation
 from lore.options.guard import Guard
@@ -56,12 +57,12 @@ class Controller:
     Args:
         config: of the run. source: stored advice, None = the policy acts alone. slots: path C's, None = off.
         gate: path B's, None = off. num_envs: E. num_actions: A. rng: of every draw.
-        tests_plans: play plans now and then (path A).
+        tests_plans: play plans now and then (path A). is_training: guide as ``gate.guided`` says, not always.
     """
 
     def __init__(
         self, config: Config, source: AdviceSource | None, slots: Slots | None, gate: Gate | None, num_envs: int,
-        num_actions: int, rng: np.random.Generator, *, tests_plans: bool = False,
+        num_actions: int, rng: np.random.Generator, *, tests_plans: bool = False, is_training: bool = False,
     ) -> None:  # fmt: skip
         self.config = config
         self.source = source
@@ -73,6 +74,8 @@ class Controller:
         self.guard = Guard(source, self.skills) if source else None
         self.accounts = Accounts(gate, slots, len(self.skills), tests_plans)
         self.plan_tests = PLAN_TESTS if tests_plans else 0.0
+        scheduled = is_training and gate is not None and config.gate.guided != "always"
+        self.guidance = Guidance(config.gate, num_envs, rng) if scheduled else None
         self.charges = [Charge() for _ in range(num_envs)]
         self.log_prob = 0.0
         self.followed = False
@@ -115,6 +118,8 @@ class Controller:
             charge.actions.append(action)
         charge.health = _health(view)
         self.accounts.step(charge)
+        if self.guidance is not None:
+            self.guidance.step(env)
         said, sure = self._said(advice, proposals)
         advised = self.followed or charge.advised
         return Choice(action, proposals, charge.skill, row, said, sure, self.log_prob, advised)
@@ -142,6 +147,8 @@ class Controller:
         self.accounts.reward(env, self.charges[env], reward)
         self.accounts.end_episode(env)
         self._finish(env, "episode_end")
+        if self.guidance is not None and self.gate is not None:
+            self.guidance.begin(env, self.gate.env_steps)
 
     # -- between decisions ------------------------------------------------------------------------------------------
 
@@ -189,7 +196,7 @@ class Controller:
         plan = self._plan_to_test(here.env, int(here.advice.row[0]), foretell)
         if plan is not None:
             return plan
-        if self.gate is None or not covered:
+        if self.gate is None or not covered or not self._is_guided(here.env):
             entry = self._sample(here.policy)
             self.log_prob = float(np.log(here.policy[entry]))
             return self._obey(here, entry, self._skill_of(entry), False)
@@ -202,7 +209,7 @@ class Controller:
         """The policy's own option wants to play ``action``: it goes on, as an own choice, unless the gate's draw is one
         that the advice added. So options take steps from the policy's primitive actions, and none from the advice."""
         hint, extended, covered = self._advice(here)
-        if not covered:
+        if not covered or not self._is_guided(here.env):
             return action
         mixed, entry, followed = self._gated(here, hint)
         added = np.maximum(mixed - here.policy, 0.0)
@@ -214,6 +221,9 @@ class Controller:
             return action
         self._finish(here.env, "advised_away")
         return self._obey(here, entry, skill, True)
+
+    def _is_guided(self, env: int) -> bool:
+        return self.guidance is None or self.guidance.is_on(env)
 
     def _advice(self, here: Situation) -> tuple[np.ndarray, np.ndarray, bool]:
         """The advice of this state over A+M and over A+K entries (:func:`advice_distribution`), and is there any."""
@@ -314,6 +324,7 @@ class Controller:
             "charges": [c.state_dict() for c in self.charges],
             "source": self.source.state_dict() if self.source else None,
             "guard": self.guard.state_dict() if self.guard else None,
+            "guidance": self.guidance.state_dict() if self.guidance else None,
             "rng": self.rng.bit_generator.state,
         }
 
@@ -328,6 +339,8 @@ class Controller:
         if not goes_on:
             self.accounts.forget_open()
             return
+        if self.guidance is not None and state.get("guidance"):
+            self.guidance.load_state_dict(state["guidance"])
         self.charges = [self._charge(dict(body)) for body in state["charges"]]
         self.rng.bit_generator.state = state["rng"]
 

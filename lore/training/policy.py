@@ -91,7 +91,7 @@ class Policy:
         self.controller = Controller(
             config, self.source, self.slots, self.gate, config.env.num_envs, self.agent.num_actions,
             np.random.default_rng(int(self.streams[2])),
-            tests_plans=is_training and config.synthetic.enabled,
+            tests_plans=is_training and config.synthetic.enabled, is_training=is_training,
         )  # fmt: skip
         generator = torch.Generator(self.device).manual_seed(int(self.streams[3]))
         self.player = Player(self.agent, self.controller, config.env.num_envs, self.device, generator)
