@@ -92,12 +92,18 @@ class AdviceJob:
     """Cluster that answers for advisers that compute: a Dask scheduler's address (tcp://host:8786), or local."""
     parallel: int = 0
     """Shards on their way at a time, on a cluster threads that answer; 0: 2 for a service, else 1; all its threads."""
+    revise: bool = False
+    """Ask for a better program in place of the dataset's own, told how that one played, and for nothing else; needs no
+    states. It is kept only if it plays better: the paired 95 % interval of its gain in return lies above 0."""
+    revise_worlds: int = 40
+    """Fresh worlds in which the program before and the better one play a life each."""
     environment: str = "crafter"
     """Environment of a program that is asked for alone; states bring their own."""
 
     def __post_init__(self) -> None:
         _check_name(self.dataset)
         check_address("dask", self.dask)
+        _at_least(self, revise_worlds=1)
         if type(self.parallel) is not int or not 0 <= self.parallel <= 1024:
             raise ConfigError.out_of_range("parallel", self.parallel, "0..1024")
 
@@ -291,6 +297,9 @@ class RefreshJob:
     """Whom."""
     advise: AdviseConfig = field(default_factory=AdviseConfig)
     """What for; a run in progress takes new skills over by name."""
+    revise_worlds: int = 40
+    """Where the version holds a program, ask for a better one too, told how it played, and keep it only if it plays
+    better in so many fresh worlds; 0 asks for none."""
     epochs: int = 30
     """Passes of each version's advice model over its rows."""
     journal: str = ""
@@ -300,7 +309,7 @@ class RefreshJob:
 
     def __post_init__(self) -> None:
         check_address("dask", self.dask)
-        _at_least(self, rounds=1, visits=1, steps=0, epochs=1)
+        _at_least(self, rounds=1, visits=1, steps=0, epochs=1, revise_worlds=0)
 
 
 def check_pinned(dataset: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,15 @@ from lore_datasets.environments import Environment, get_environment
 from lore_datasets.errors import BadInput, CorruptArtifact, LoreError
 from lore_datasets.exchange.shipped import check_meant, shipped_file
 from lore_datasets.keys import check_scheme
+from lore_datasets.language.programs import Program
 from lore_datasets.language.skills import Skill, parse_skill
-from lore_datasets.schema import KINDS, split_path
+from lore_datasets.schema import KINDS, SCHEMA, split_path
 from lore_datasets.store.lineage import newest_model
 from lore_datasets.store.manifest import Artifact
 from lore_datasets.store.store import Store
 from lore_datasets.types import ArtifactRef, Manifest
 
-__all__ = ["AdviceData", "AdviceRows", "advice_from", "load_advice", "shared_advice"]
+__all__ = ["AdviceData", "AdviceRows", "advice_from", "load_advice", "program_alone", "shared_advice"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +86,18 @@ def load_advice(where: str | ArtifactRef, root: Path | str | None = None, *, tex
         return data
     artifact = store.open(where, wanted=needed)
     return advice_from(artifact, newest_model(store, artifact.ref))
+
+
+def program_alone(program: Program, skills: Sequence[Skill], environment: Environment) -> AdviceData:
+    """A program that is in no version yet as advice, with nothing beside it: what plays before it may enter one."""
+    ref, names = ArtifactRef("program", 0, program.digest), tuple(skill.name for skill in skills)
+    manifest = Manifest(
+        SCHEMA, "advice", ref.name, ref.version, environment=environment.name, key_scheme=environment.key_scheme,
+        actions=environment.vocab.actions, skills=names,
+    )  # fmt: skip
+    rows = _side_by_side([], manifest, environment)
+    texts = (program.text,)
+    return AdviceData(ref, manifest, environment, manifest.actions, tuple(skills), rows, None, texts)
 
 
 def shared_advice(where: str) -> AdviceData:

@@ -25,14 +25,21 @@ from flows.jobs.training_process import run_child, stop_processes
 from flows.terminal import current
 from lore.evaluation.play import Life, PlaySettings, check_skills, difference, figures, play_life
 from lore_datasets.atomic import write_json
+from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, ConfigError
+from lore_datasets.language.programs import parse_program
+from lore_datasets.language.skills import parse_skill
+from lore_datasets.store.manifest import canonical_json
 
 if TYPE_CHECKING:
     from lore.advice.lookup import AdviceSource
     from lore_datasets.advice import AdviceData
+    from lore_datasets.environments import Environment
+    from lore_datasets.language.programs import Program
+    from lore_datasets.language.skills import Skill
     from lore_datasets.types import ArtifactRef
 
-__all__ = ["UNIFORM", "PlayJob", "play", "play_part", "source_of"]
+__all__ = ["UNIFORM", "PlayJob", "play", "play_part", "play_programs", "source_of"]
 
 UNIFORM = "uniform"
 """The control: the same skills without preference, every one that can start equally likely."""
@@ -80,7 +87,7 @@ def play(job: PlayJob) -> dict[str, Any]:
     what = {"players": players, "settings": asdict(job.settings), "where": {k: _where(job, k) for k in players}}
     folder = store.beside / "plays" / f"{advice.ref.name}-{_key(what)}"
     with hold(folder):
-        lives = _played(job, folder, what)
+        lives = _played(folder, what, job.episodes, job.workers)
     names = advice.environment.vocab.achievements
     if not any(life.startable for life in lives["advice"]):
         steps = sum(life.length for life in lives["advice"])
@@ -112,9 +119,42 @@ def source_of(player: str, where: str) -> AdviceSource:
     return UniformSource(data) if player == UNIFORM else AdviceSource(data)
 
 
-def _loaded(dataset: str) -> AdviceData:
-    from lore_datasets.advice import load_advice
+def play_programs(
+    programs: Sequence[Program],
+    skills: Sequence[Skill],
+    environment: Environment,
+    settings: PlaySettings,
+    episodes: int,
+    workers: int = 0,
+) -> list[list[Life]]:
+    """Lives of programs that are in no version, each alone, in the same worlds; kept as they end."""
+    from lore_datasets.exchange.shipped import ShippedStore
 
+    told = [json.loads(skill.to_json()) for skill in skills]
+    bodies = {
+        program.digest[:12]: {"environment": environment.name, "skills": told, "program": json.loads(program.text)}
+        for program in programs
+    }
+    players = {name: hashlib.sha256(canonical_json(body).encode()).hexdigest() for name, body in bodies.items()}
+    what: dict[str, Any] = {"players": players, "settings": asdict(settings)}
+    folder = ShippedStore().beside / "plays" / f"programs-{_key(what)}"
+    what["where"] = {name: str((folder / f"{name}.json").resolve()) for name in players}
+    with hold(folder):
+        for name, body in bodies.items():
+            write_json(folder / f"{name}.json", body)
+        lives = _played(folder, what, episodes, workers)
+    return [lives[program.digest[:12]] for program in programs]
+
+
+def _loaded(dataset: str) -> AdviceData:
+    from lore_datasets.advice import load_advice, program_alone
+
+    if dataset.endswith(".json"):
+        body = json.loads(Path(dataset).read_text())
+        environment = get_environment(body["environment"])
+        skills = [parse_skill(each, environment.vocab) for each in body["skills"]]
+        program = parse_program(body["program"], environment.vocab, [skill.name for skill in skills])
+        return program_alone(program, skills, environment)
     return load_advice(dataset, texts=False)
 
 
@@ -130,17 +170,17 @@ def _key(what: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _played(job: PlayJob, folder: Path, what: dict[str, Any]) -> dict[str, list[Life]]:
+def _played(folder: Path, what: dict[str, Any], episodes: int, workers: int) -> dict[str, list[Life]]:
     """The first ``episodes`` lives of every player; those that are missing are played in processes."""
-    wanted = [(player, number) for number in range(job.episodes) for player in what["players"]]
+    wanted = [(player, number) for number in range(episodes) for player in what["players"]]
     found = _read(folder)
     missing = [each for each in wanted if each not in found]
     if missing:
-        parts = max(1, min(job.workers or os.cpu_count() or 1, len(missing)))
+        parts = max(1, min(workers or os.cpu_count() or 1, len(missing)))
         write_json(folder / _TODO, what | {"parts": [missing[part::parts] for part in range(parts)]})
         _in_processes(folder, parts, wanted)
         found = _read(folder)
-    return {player: [found[player, number] for number in range(job.episodes)] for player in what["players"]}
+    return {player: [found[player, number] for number in range(episodes)] for player in what["players"]}
 
 
 def _in_processes(folder: Path, parts: int, wanted: list[tuple[str, int]]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,6 +155,9 @@ def _round(job: RefreshJob, number: int, steps: Steps) -> dict[str, Any]:
         revisions=str(run), dask=job.dask,
     )  # fmt: skip
     ref = phases.run("advise", {"at": visits}, lambda: {"advice": steps.advise(ask)}, _is_stored)["advice"]
+    if job.revise_worlds and store.manifest(ref).counts.get("programs"):
+        better = replace(ask, revise=True, revisions="", revise_worlds=job.revise_worlds)
+        ref = phases.run("revise", {"of": ref}, lambda: {"advice": steps.advise(better)}, _is_stored)["advice"]
     made = phases.run("distil", {"of": ref}, lambda: {"model": steps.distil(ref, job.epochs, job.advise.seed)})
     after = phases.run("after", {"at": visits, "of": ref}, lambda: steps.coverage(visits, ref, "after"))
     say(f"  {ref}: {_shares(after)}")

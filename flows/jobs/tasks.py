@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.config import AdviceJob, CollectJob
+from flows.jobs.asked import exchange, paid
 from flows.jobs.phases import hold
 from flows.terminal import current
-from lore_datasets.errors import BadInput, NotFound, ServiceError, Waiting
+from lore_datasets.errors import BadInput, NotFound, ServiceError
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -190,7 +191,8 @@ def advise_states(job: AdviceJob, wrap: Wrap | None = None) -> ArtifactRef:
     """Ask about the selected states that the dataset does not know yet, commit the next version.
 
     When all of them are known, the newest version is returned as it is. ``wrap`` stands around every shard that has to
-    be asked, where a flow makes a task of it. One run at a time per dataset: Busy otherwise.
+    be asked, where a flow makes a task of it. One run at a time per dataset: Busy otherwise. With ``job.revise`` a
+    better program is asked for instead, without states (:mod:`flows.jobs.revise_program`).
     """
     from flows.jobs.program_trials import ProgramTrials
     from pipeline.llm import backend_from
@@ -200,6 +202,10 @@ def advise_states(job: AdviceJob, wrap: Wrap | None = None) -> ArtifactRef:
 
     path = _journal(job, _store())
     with hold(path.with_name(f"{path.name}.asking") / job.dataset):
+        if job.revise:
+            from flows.jobs.revise_program import advise_better
+
+            return advise_better(job, _store(), path)
         store, source, environment, states, settings = _asked(job)
         with Journal(path) as journal:
             llm = backend_from(job.ask, environment, job.advise.seed, journal)
@@ -208,39 +214,12 @@ def advise_states(job: AdviceJob, wrap: Wrap | None = None) -> ArtifactRef:
                 return _known_already(store, job.dataset, llm)
             judge = ProgramTrials(environment, job.advise.seed) if job.advise.program_drafts > 1 else None
             now, results = _ask_all(job, llm, store, environment, states, settings, journal, wrap, judge)
-            _exchange(llm, job)
+            exchange(llm, job)
             spent = {} if judge is None else {"environment_steps": judge.steps}
             parents = [] if source is None else [source]
             ref = commit_round(now, results, store, job.dataset, parents=parents, provenance=spent)
-            before, after = now.budget.paid_before, journal.paid()
-            asked = now.first.stats.asked + sum(result.stats.asked for result in results)
-            current().say(
-                f"  asked {asked:,} questions for {after - before:.4f} USD; paid in all {after:.4f} USD, "
-                f"{before:.4f} USD before ({path})"
-            )
+            current().say(paid(now, results, journal))
             return ref
-
-
-def _exchange(llm: LLM, job: AdviceJob) -> None:
-    """Write the questions that wait for answers by file and say what the result files hold; Waiting unless all are
-    answered or ``ask.partial`` is set.
-    """
-    from pipeline.llm.backends.file import FileAdviser
-
-    if not isinstance(llm, FileAdviser):
-        return
-    made, unknown = llm.write(), llm.unknown()
-    for note in llm.notes:
-        current().say(f"  note: {note}")
-    if unknown:
-        current().say(f"  note: {len(unknown):,} answers of unknown questions, such as {unknown[0][:12]}")
-    current().say(f"  {llm.said}")
-    if llm.waiting and not (job.ask.partial and llm.used):
-        raise Waiting(
-            f"{llm.said}; the questions are in {len(made)} files in {llm.folder}",
-            kept="every answer",
-            hint=f"put results into {llm.folder / 'answers'} and run the same command, or add --ask.partial",
-        )
 
 
 def _known_already(store: ShippedStore, name: str, llm: LLM) -> ArtifactRef:
@@ -310,6 +289,10 @@ def estimate(job: AdviceJob) -> DryRun:
     from pipeline.llm.journal.journal import Journal
     from pipeline.rounds.advise import DryRun, dry_run
 
+    if job.revise:
+        from flows.jobs.revise_program import estimate_better
+
+        return estimate_better(job, _store(), _journal(job, _store()))
     store, _, environment, states, settings = _asked(job)
     if not len(states) and job.advise.wanted != {"program"}:
         return DryRun(0, 0, 0, 0, 0.0, 0.0, job.ask.backend, 0.0)

@@ -2,13 +2,14 @@
 
 A template is a Markdown file ``templates/<environment>/<name>.md``: a head of strict ``field: value`` lines between two
 ``---``, then the parts ``# system`` and ``# user``. ``{{word}}`` is filled in from the closed list of its kind; nothing
-that a model once wrote is ever filled in, except checked skills: their names, and in a request for a better one their
-steps and conditions. ``{{include name}}`` is the system part of that template.
+that a model once wrote is ever filled in, except checked skills and programs: names, and in a request for a better one
+steps, conditions and rules. ``{{include name}}`` is the system part of that template.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import re
 import string
@@ -20,7 +21,6 @@ from typing import Any
 
 from lore_datasets.environments import Environment
 from lore_datasets.errors import BadInput, NotFound, shown
-from lore_datasets.language.conditions import canonical
 from lore_datasets.language.programs import program_json_schema
 from lore_datasets.language.skills import Skill
 from lore_datasets.types import SymbolicState
@@ -42,6 +42,8 @@ _WORDS = {
     "skills": ({"goals", "actions", "items", "vitals", "targets"}, {"state", "count"}),
     "program": ({"starts", "actions", "items", "vitals", "targets", "achievements"}, {"count"}),
 }
+_MAY = {"program": {"state"}}
+"""Slots that the last part of a kind's template may do without: of a program to be revised, its rules and its play."""
 _INCLUDE = re.compile(r"\{\{include ([a-z_]+)\}\}")
 _SLOT = re.compile(r"\{\{([^{}]*)\}\}")
 
@@ -84,7 +86,7 @@ def parse_template(text: str, where: str = "template") -> Template:
     shared, own = _WORDS[head["kind"]]
     for part, allowed, needed in (
         (match[2], shared, shared if head["answer"] == "json" else set()),
-        (match[3], own, own),
+        (match[3], own | _MAY.get(head["kind"], set()), own),
     ):
         found = set(_SLOT.findall(part))
         if not needed <= found <= allowed:
@@ -119,6 +121,12 @@ def _fill(text: str, words: dict[str, str]) -> str:
     return _SLOT.sub(lambda m: words[m[1]], text)
 
 
+def _when(skill: Skill) -> str:
+    """When a skill can start and when it ends."""
+    ends = "ends only by its steps" if skill.done == {"op": "false"} else f"done when {json.dumps(skill.done)}"
+    return f"starts when {json.dumps(skill.start)}; {ends}; at most {skill.max_steps} steps"
+
+
 class Renderer:
     """Makes all questions of one environment and skill list; the shared prefixes are rendered once."""
 
@@ -137,7 +145,7 @@ class Renderer:
             "targets": ", ".join(vocab.targets),
             "achievements": ", ".join(vocab.achievements),
             "starts": "\n".join(
-                f"- {s.name}" + (f": {about}" if (about := shipped.get(s.name)) else "") + f"; {canonical(s.start)}"
+                f"- {s.name}" + (f": {about}" if (about := shipped.get(s.name)) else "") + f"; {_when(s)}"
                 for s in self.skills
             ),
         }
@@ -214,12 +222,18 @@ class Renderer:
 
     def program(self, draft: int = 0, count: int = 80) -> Prompt:
         """A priority program over all goals, of at most ``count`` rules; ``draft`` numbers answers to one question."""
-        template = load_template(self.environment.name, "program")
+        return self._program("program", {"count": str(count)}, (), draft)
+
+    def revised_program(self, digest: str, told: str, draft: int = 0, count: int = 80) -> Prompt:
+        """A better program in place of that of ``digest``; ``told`` holds its rules and what its play showed."""
+        return self._program("revise_program", {"state": told, "count": str(count)}, (digest[:12],), draft)
+
+    def _program(self, file: str, words: dict[str, str], options: tuple[str, ...], draft: int) -> Prompt:
+        template = load_template(self.environment.name, file)
         if self._program_schema is None:
             names = [skill.name for skill in self.skills]
             self._program_schema = program_json_schema(self.environment.vocab, names)
-        prompt = self._prompt(template, {"count": str(count)}, self._program_schema, (), b"")
-        return replace(prompt, draft=draft)
+        return replace(self._prompt(template, words, self._program_schema, options, b""), draft=draft)
 
     def _skills(self, file: str, text: str, count: int, options: tuple[str, ...]) -> Prompt:
         template = load_template(self.environment.name, file)

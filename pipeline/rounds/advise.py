@@ -34,7 +34,7 @@ from pipeline.rounds.commit import commit_round
 from pipeline.rounds.prepare import asks_for_skills, prepare, sample_views, skill_prompts
 from pipeline.rounds.program import Judge, program_prompts
 from pipeline.rounds.revise import revision_prompts
-from pipeline.rounds.round import Round
+from pipeline.rounds.round import ProgramRevision, Round
 from pipeline.rounds.rows import Row, merge_orders
 
 __all__ = ["DryRun", "Round", "advise", "advise_shard", "commit_round", "dry_run", "explain", "prepare", "questions_of"]
@@ -163,9 +163,12 @@ def dry_run(
     *,
     feasible: Feasible | None = None,
     revisions: Sequence[Revision] = (),
+    revision: ProgramRevision | None = None,
 ) -> DryRun:
     """Count what :func:`advise` would ask, without asking; tokens are upper figures (answers at their cap)."""
-    now = prepare(states, environment, llm, store, name, config, journal, feasible=feasible, ask_skills=False)
+    now = prepare(
+        states, environment, llm, store, name, config, journal, feasible=feasible, ask_skills=False, revision=revision
+    )
     prompts: list[Prompt] = []
     adviser, known = now.llm, now.llm.capabilities
     if asks_for_skills(adviser, now.config):

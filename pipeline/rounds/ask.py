@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 
-from lore_datasets.errors import AnswerError, shown
+from lore_datasets.errors import AnswerError, BadInput, shown
 from lore_datasets.language.programs import MAX_PROGRAM_BYTES
 from pipeline.llm.base import LLM, Prompt, Response, Stop, never
 from pipeline.llm.journal.budget import Budget, JournalStats
@@ -16,7 +16,10 @@ from pipeline.questions.check import Rejected
 from pipeline.questions.parse import Advice, clean_text, parse
 from pipeline.rounds.rows import Row
 
-__all__ = ["Asked", "ShardResult", "ask", "storable"]
+__all__ = ["Asked", "Check", "ShardResult", "ask", "storable"]
+
+Check = Callable[[Advice], object]
+"""Raises BadInput when an answer of the right form cannot be used all the same."""
 
 _AGAIN = "\n\nYour last answer to this question could not be used (attempt {n}). Answer exactly in the form asked for."
 
@@ -59,23 +62,27 @@ def ask(
     budget: Budget | None = None,
     retries: int = 0,
     stop: Stop = never,
+    check: Check | None = None,
 ) -> list[Asked]:
     """Ask, parse, and ask again what failed or could not be used (``retries`` times); one Asked per prompt, in order.
 
     A question whose answer could not be used is asked again in other words, one that failed in the same words: so a
     later run finds the answer of the second attempt under the same key. An answer that was cut at its length limit, or
-    held a key, is not asked for again: it would end the same way. ``names`` are all goals and actions that an
-    answer may name. Answers, rejects and counts are added to ``result``. Stopped as soon as ``stop()`` is True.
+    held a key, is not asked for again: it would end the same way. ``names`` are all goals and actions that an answer
+    may name, ``check`` judges what each says. Answers, rejects and counts are added to ``result``. Stopped as soon as
+    ``stop()`` is True.
     """
     out: list[Asked | None] = [None] * len(prompts)
     read: dict[str, Advice | AnswerError] = {}
 
     def judge(key: str, prompt: Prompt, response: Response) -> str:
         try:
-            read[key] = parse(response, prompt, names)
-        except AnswerError as error:
-            read[key] = error
-            return error.message
+            read[key] = advice = parse(response, prompt, names)
+            if check is not None:
+                check(advice)
+        except (BadInput, RecursionError) as error:
+            read[key] = found = error if isinstance(error, AnswerError) else AnswerError(shown(error, 200))
+            return found.message
         return ""
 
     unusable = [0] * len(prompts)

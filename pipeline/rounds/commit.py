@@ -23,7 +23,14 @@ from pipeline.rounds.mixing import advised_rounds
 from pipeline.rounds.round import Round
 from pipeline.rounds.rows import row_arrays
 
-__all__ = ["commit_round"]
+__all__ = ["commit_round", "program_revisions"]
+
+
+def program_revisions(store: Store, name: str) -> list[dict[str, Any]]:
+    """What came of each question for a better program, oldest first, as the dataset's current version tells it."""
+    if name not in store.names() or not store.versions(name):
+        return []
+    return list(store.manifest(name).provenance.get("program_revisions", []))
 
 
 def commit_round(
@@ -40,7 +47,7 @@ def commit_round(
     results = [now.first, *results]
     rows = [row for result in results for row in result.rows]
     answers = [answer for result in results for answer in result.answers]
-    if not rows and not now.programs:
+    if not rows and not now.programs and not now.verdict:
         reasons = Counter(r.reason for result in results for r in result.rejects)
         raise BadInput(
             f"no usable advice in {len(answers)} answers", kept="the journal", hint=f"refused: {dict(reasons)}"
@@ -58,6 +65,8 @@ def commit_round(
     actions, skills = now.environment.vocab.actions, [skill.name for skill in now.skills]
     about = {**_provenance(now, models), **(provenance or {}), "round_counts": counts}
     about["rounds"] = record([*before, mine])
+    if revised := [*program_revisions(store, name), *([now.verdict] if now.verdict else [])]:
+        about["program_revisions"] = revised
     config = to_dict(now.config)
     writer = store.writer(
         name, "advice", environment=now.environment, parents=parents, skills=now.skills, config=config, provenance=about
@@ -78,7 +87,8 @@ def commit_round(
         writer.append("skills", name=names, json=texts, origin=[origin for _, origin in now.new_skills])
     writer.count(**counts)
     writer.spent(**cost)
-    said = f"{len(rows)} states advised by {now.llm.name}" if rows else f"a program by {now.llm.name}"
+    said = f"a program by {now.llm.name}" if now.programs else f"no better program by {now.llm.name}"
+    said = f"{len(rows)} states advised by {now.llm.name}" if rows else said
     return writer.commit(message or said)
 
 
@@ -148,6 +158,7 @@ def _provenance(now: Round, models: Sequence[str]) -> dict[str, Any]:
     templates, systems = {}, {}
     known = now.llm.capabilities
     files = {kind: kind for kind in KINDS if kind in now.kinds}
+    files |= {"program": "revise_program"} if now.revision is not None else {}
     files |= {"prior": "prior_letter"} if known.letters and "prior" in files else {}
     for kind, file in files.items():
         template = load_template(now.environment.name, file)

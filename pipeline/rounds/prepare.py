@@ -25,7 +25,7 @@ from pipeline.questions.prompts import Renderer
 from pipeline.rounds.mixing import refuse_mixed
 from pipeline.rounds.program import Judge, add_program
 from pipeline.rounds.revise import add_revisions
-from pipeline.rounds.round import Round
+from pipeline.rounds.round import ProgramRevision, Round
 
 __all__ = ["asks_for_skills", "prepare", "sample_views", "skill_prompts"]
 
@@ -46,13 +46,14 @@ def prepare(
     trial: TrialRun | None = None,
     judge: Judge | None = None,
     revisions: Sequence[Revision] = (),
+    revision: ProgramRevision | None = None,
 ) -> Round:
     """Begin a round: take over the skills of the version before, ask for new ones and for a program, and make the
     question renderer. Without states only a program can be asked for.
 
     ``revisions``: skills that a training run gave up; each is asked about once per dataset.
     ``trial`` plays each new skill in real worlds before it enters (see :class:`pipeline.questions.check.Trial`),
-    ``judge`` the drafts of a program.
+    ``judge`` the drafts of a program. ``revision``: a program to be revised, where otherwise a first one is asked for.
     """
     config, llm, journal = config or PipelineConfig(), as_llm(llm), Journal() if journal is None else journal
     refuse_mixed(store, name, llm.name, config.ask.allow_mixed_advisers)
@@ -77,6 +78,7 @@ def prepare(
         feasible=_all_goals(feasible, skills, environment),
         revisions=revisions,
         revised=_revised_before(store, name),
+        revision=revision,
     )
     if ask_skills:
         sample = sample_views(now)

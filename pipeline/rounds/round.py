@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,9 +21,26 @@ from pipeline.llm.journal.journal import Journal
 from pipeline.questions.check import Trial
 from pipeline.questions.feasible import Feasible
 from pipeline.questions.prompts import Renderer
-from pipeline.rounds.ask import Asked, ShardResult, ask
+from pipeline.rounds.ask import Asked, Check, ShardResult, ask
 
-__all__ = ["Round"]
+__all__ = ["ProgramRevision", "Round"]
+
+
+@dataclass(frozen=True)
+class ProgramRevision:
+    """A program that a round asks to have revised.
+
+    Attributes:
+        program: the one that speaks. told: its rules and how it played, as text.
+        compare: plays (before, after, skills) in the same fresh worlds; JSON figures, among them ``return``, what the
+            second gains in return over the first: [mean, lower, upper bound of its paired 95 % interval].
+        first_draft: number of the first draft, over those that earlier rounds asked about the same program.
+    """
+
+    program: Program
+    told: str
+    compare: Callable[[Program, Program, Sequence[Skill]], dict[str, Any]]
+    first_draft: int = 0
 
 
 @dataclass
@@ -40,6 +57,7 @@ class Round:
         none; of this round and those before.
         programs: (program, origin) of this round, one at most. drafts: what is known of each usable draft of it.
         findings: what is doubtful about the program.
+        revision: the program that the round asks to have revised. verdict: what came of it, empty before.
         first: answers, rejects and counts of the questions for skills and programs.
     """
 
@@ -59,6 +77,8 @@ class Round:
     programs: list[tuple[Program, str]] = field(default_factory=list)
     drafts: list[dict[str, Any]] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
+    revision: ProgramRevision | None = None
+    verdict: dict[str, Any] = field(default_factory=dict)
     first: ShardResult = field(default_factory=ShardResult)
     started: float = field(default_factory=time.monotonic)
 
@@ -82,7 +102,9 @@ class Round:
         """State ``index`` with its questions."""
         return shared_view(self.packed[index].tobytes(), self.environment.vocab)
 
-    def ask(self, prompts: Sequence[Prompt], result: ShardResult, stop: Stop = never) -> list[Asked]:
+    def ask(
+        self, prompts: Sequence[Prompt], result: ShardResult, stop: Stop = never, check: Check | None = None
+    ) -> list[Asked]:
         """:func:`pipeline.rounds.ask.ask` with this round's adviser, journal and budget."""
         return ask(
             self.llm,
@@ -93,4 +115,5 @@ class Round:
             budget=self.budget,
             retries=self.config.ask.retries,
             stop=stop,
+            check=check,
         )

@@ -83,7 +83,7 @@ class FileAdviser(Completing):
         found = self._answers.get(prompt.question)
         if found is not None:
             return found
-        older = self._older.get((prompt.kind, prompt.state.hex(), prompt.draft))
+        older = self._older.get(_same(prompt.kind, prompt.state.hex(), prompt.draft, prompt.options))
         if older is None:
             return None
         found = self._answers[older["key"]]
@@ -180,7 +180,12 @@ class FileAdviser(Completing):
 
 
 def _about(record: dict[str, Any]) -> tuple[str, str, int]:
-    return record["kind"], record.get("state", ""), int(record.get("draft", 0))
+    return _same(record["kind"], record.get("state", ""), int(record.get("draft", 0)), record.get("options", ()))
+
+
+def _same(kind: str, state: str, draft: int, options: Sequence[str]) -> tuple:
+    """What wordings of one question share: kind, draft and state, or what a question without a state is about."""
+    return kind, state, draft, () if state else tuple(options)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:

@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 
 from flows.cli import main as cli
-from flows.jobs.play import PlayJob, play
-from lore.evaluation.play import Life, PlaySettings
+from flows.jobs.play import PlayJob, play, play_programs
+from lore.advice.lookup import AdviceSource
+from lore.evaluation.play import Life, PlaySettings, play_life
+from lore_datasets.advice import program_alone
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, ConfigError
+from lore_datasets.language.programs import parse_program
 from lore_datasets.store.lineage import newest_play
 from lore_datasets.store.store import Store
 from lore_datasets.testing import random_states, small_advice
@@ -153,3 +156,18 @@ def test_a_play_that_is_killed_goes_on_with_the_lives_that_are_missing(tmp_path,
     done = subprocess.run([sys.executable, "-m", "flows", *words], capture_output=True, text=True, check=True)
     rows = [(row["player"], row["number"]) for row in lives_in(own_datasets)]
     assert len(rows) == len(set(rows)) == 24 and json.loads(done.stdout)["players"]["advice"]["lives"] == 12
+
+
+def test_programs_in_no_version_are_played_alone_and_their_lives_are_kept(own_datasets):
+    skills = CRAFTER.skills[:2]
+    names = [skill.name for skill in skills]
+    both = [parse_program({"rules": [{"when": {"op": "true"}, "goal": goal}]}, CRAFTER.vocab, names) for goal in names]
+    found = play_programs(both, skills, CRAFTER, SHORT, 2, workers=2)
+    for program, lives in zip(both, found, strict=True):
+        source = AdviceSource(program_alone(program, skills, CRAFTER))
+        assert lives == [play_life(source, number, SHORT) for number in range(2)]
+        assert set(lives[0].spoke) <= {f"rule 0 {program.rules[0].goal}", "none"}
+    kept = sorted(own_datasets.parent.glob("**/plays/*/lives-*.jsonl"))
+    before = [path.stat().st_mtime_ns for path in kept]
+    assert play_programs(both, skills, CRAFTER, SHORT, 2) == found and kept
+    assert [path.stat().st_mtime_ns for path in kept] == before

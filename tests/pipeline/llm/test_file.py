@@ -140,6 +140,18 @@ def test_a_program_by_file_is_the_version(env, store, tmp_path):
     assert load_advice("p", store.root).programs == (env.rules.text,) and llm.name == "file:people"
 
 
+def test_the_answer_to_one_program_question_is_no_older_wording_of_another(env, tmp_path):
+    first, again = Renderer(env).program(), Renderer(env).revised_program("a" * 64, "0: {}")
+    llm = FileAdviser(tmp_path)
+    assert llm.capabilities.waits(first)
+    llm.write()
+    answers(tmp_path, [plainly(first.question, env.rules.text)])
+    llm = FileAdviser(tmp_path)
+    assert not llm.capabilities.waits(first) and llm.capabilities.waits(again)
+    other = replace(first, user=first.user + " Mind the night.")
+    assert not llm.capabilities.waits(other)
+
+
 def test_files_are_split_at_a_services_limits(states, env, store, tmp_path, monkeypatch):
     limits = file_formats.LIMITS | {"openai": (4, 10**9, "jsonl"), "anthropic": (10**9, 20_000, "json")}
     monkeypatch.setattr("pipeline.llm.backends.file.LIMITS", limits)

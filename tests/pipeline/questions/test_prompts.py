@@ -10,7 +10,7 @@ from lore_datasets.language.skills import parse_skill
 from pipeline.questions.prompts import LETTERS, Renderer, load_template, parse_template, render
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-NAMES = ("prior", "prior_letter", "plan", "skills", "revise")
+NAMES = ("prior", "prior_letter", "plan", "skills", "revise", "program", "revise_program")
 
 
 def _skill(name, env, about=""):
@@ -27,6 +27,10 @@ def _prompt(name, env, state):
         return renderer.new_skills("Share of 2 visited states in which a goal can start: explore 100 %.", 3)
     if name == "revise":
         return renderer.revision("collect_wood", "{...}\nOf 30 uses 10 % succeeded.")
+    if name == "program":
+        return renderer.program()
+    if name == "revise_program":
+        return renderer.revised_program("ab" * 32, "0: {...}\n\nThe program, played without learning: 20 lives", 1)
     if name == "plan":
         return renderer.plan(state, ["explore", "collect_wood", "move_left"])
     answer = "letter" if "letter" in name else "json"

@@ -7,12 +7,17 @@ import pytest
 
 from lore_datasets.advice import load_advice
 from lore_datasets.errors import BadInput, ConfigError
+from lore_datasets.language.programs import parse_program
 from pipeline.config import AdviseConfig, AskConfig, PipelineConfig
 from pipeline.llm import get_backend
 from pipeline.llm.base import KINDS, Response
 from pipeline.llm.journal.journal import Journal
 from pipeline.questions.prompts import Renderer, load_template
 from pipeline.rounds.advise import advise, dry_run
+from pipeline.rounds.commit import commit_round
+from pipeline.rounds.prepare import prepare
+from pipeline.rounds.program import rules_told
+from pipeline.rounds.round import ProgramRevision
 
 
 def config(kinds="program", ask=None, **advice):
@@ -65,9 +70,9 @@ def test_drafts_are_asked_apart_played_on_the_same_worlds_and_the_best_is_kept(e
         asked.append(prompt.draft)
         return next(answers)
 
-    def judge(program, skills):
+    def judge(programs, skills):
         assert skills == env.skills
-        return worth[program.rules[0].goal]
+        return [worth[program.rules[0].goal] for program in programs]
 
     llm = scripted(make, answers_once=True)
     ref = advise(nothing(env), env, llm, store, "p", config(program_drafts=4), journal, judge=judge)
@@ -76,7 +81,7 @@ def test_drafts_are_asked_apart_played_on_the_same_worlds_and_the_best_is_kept(e
     drafts = store.manifest(ref).provenance["program_drafts"]
     assert [draft["return_mean"] for draft in drafts] == [1.5, 4.5, 3.0] and all(d["worlds"] == 2 for d in drafts)
     rejects = store.open(ref).arrays["round-000/rejects/reason"].tolist()
-    assert sorted(rejects) == ["program_malformed", "program_not_best", "program_not_best"]
+    assert sorted(rejects) == ["malformed", "program_not_best", "program_not_best"]
     again = advise(nothing(env), env, llm, store, "q", config(program_drafts=4), journal, judge=judge)
     assert len(asked) == 4 and store.manifest(again).cost["from_journal"] == 4
 
@@ -92,9 +97,24 @@ def test_an_answer_outside_the_language_is_a_named_reject_and_makes_no_version(e
         deep = {"op": "not", "of": deep}
     llm = scripted(lambda prompt: json.dumps({"rules": [{"when": deep, "goal": "explore"}]}), answers_once=True)
     journal = Journal()
-    with pytest.raises(BadInput, match=r"no usable advice in 1 answers.*program_malformed"):
+    with pytest.raises(BadInput, match=r"no usable advice in 1 answers.*malformed"):
         advise(nothing(env), env, llm, store, "p", config(), journal)
     assert store.names() == []
+
+
+def test_a_program_outside_the_language_is_asked_for_again_in_other_words(env, store, scripted):
+    asked = []
+
+    def make(prompt):
+        asked.append(prompt.user)
+        return order("fly") if len(asked) == 1 else order("explore")
+
+    ref = advise(nothing(env), env, scripted(make), store, "p", config(ask={"retries": 1}), Journal())
+    assert len(asked) == 2 and asked[1].startswith(asked[0]) and "fly" not in asked[1]
+    arrays, counts = store.open(ref).arrays, store.manifest(ref).counts
+    assert arrays["round-000/rejects/reason"].tolist() == ["malformed"]
+    assert "rule 0: goal" in arrays["round-000/rejects/text"][0] and counts["malformed"] == {"program": 1}
+    assert json.loads(load_advice("p", store.root).programs[0])["rules"][0]["goal"] == "explore"
 
 
 @pytest.mark.parametrize(
@@ -140,7 +160,7 @@ def test_the_question_tells_the_language_and_every_start(env):
     for word in (*env.vocab.items, *env.vocab.targets, *env.vocab.achievements, *env.vocab.actions, "enclosed"):
         assert word in prompt.system
     for skill in env.skills:
-        assert f"- {skill.name}: {skill.about}; {{" in prompt.system
+        assert f"- {skill.name}: {skill.about}; starts when {{" in prompt.system
     drafts = [Renderer(env).program(draft) for draft in range(3)]
     assert len({draft.question for draft in drafts}) == 3 and len({draft.text for draft in drafts}) == 1
 
@@ -151,3 +171,45 @@ def test_a_failed_answer_is_told_from_a_bad_one(env, store, scripted):
 
     with pytest.raises(BadInput, match="failed"):
         advise(nothing(env), env, scripted(fail), store, "p", config(ask={"retries": 0}))
+
+
+def revised(env, store, llm, gain):
+    """A round that asks for a better program than the dataset's; ``gain`` is what the answer's play is said to gain."""
+    program = parse_program(load_advice("p", store.root).programs[-1], env.vocab, [s.name for s in env.skills])
+    found = {"return": gain, "worlds": 9, "steps": 90}
+    revision = ProgramRevision(program, f"{rules_told(program)}\n\nreturn 2.0", lambda *programs: found)
+    wanted = config(ask={"allow_mixed_advisers": True})
+    now = prepare(nothing(env), env, llm, store, "p", wanted, Journal(), revision=revision)
+    return now, lambda: commit_round(now, [], store, "p")
+
+
+def test_a_better_program_takes_the_place_of_the_one_before(env, store, scripted):
+    advise(nothing(env), env, scripted(lambda prompt: order("sleep", "explore")), store, "p", config())
+    asked = []
+    llm = scripted(lambda prompt: asked.append(prompt.user) or order("explore", "flee"))
+    now, commit = revised(env, store, llm, [1.0, 0.1, 1.9])
+    assert '0: {"when": {"op": "true"}, "goal": "sleep"}' in asked[0] and "return 2.0" in asked[0]
+    assert '"why"' not in asked[0]
+    ref = commit()
+    assert len(load_advice("p", store.root).programs) == 2 and now.verdict["kept"]
+    about = store.manifest(ref).provenance
+    assert about["program_revisions"] == [now.verdict]
+    assert about["templates"]["program"]["name"] == "crafter-revise-program"
+
+
+def test_a_program_that_is_no_better_is_a_reject_with_its_figures_and_the_one_before_still_speaks(env, store, scripted):
+    advise(nothing(env), env, scripted(lambda prompt: order("sleep", "explore")), store, "p", config())
+    now, commit = revised(env, store, scripted(lambda prompt: order("explore")), [0.3, -0.2, 0.8])
+    ref, data = commit(), load_advice("p", store.root)
+    assert [json.loads(text)["rules"][0]["goal"] for text in data.programs] == ["sleep"] and data.ref == ref
+    arrays = store.open(ref).arrays
+    assert arrays["round-001/rejects/reason"].tolist() == ["program_not_better"]
+    assert "return +0.30 (-0.20 to +0.80)" in arrays["round-001/rejects/text"][0]
+    assert arrays["round-001/answers/response"].tolist() == [order("explore")]
+    assert store.manifest(ref).message.startswith("no better program") and not now.verdict["kept"]
+
+
+def test_the_rules_backend_answers_with_its_own_program_again(env, store):
+    advise(nothing(env), env, get_backend("rules"), store, "p", config())
+    now, _ = revised(env, store, get_backend("rules"), [9.0, 9.0, 9.0])
+    assert now.verdict["same_rules"] and not now.programs and not now.first.rejects
