@@ -104,7 +104,8 @@ def evaluate(
     record: bool = False,
     progress: Path | None = None,
 ) -> int:
-    """Play fresh episodes with a trained agent: as trained, and alone (the advice switched off).
+    """Play fresh episodes with a trained agent: as trained, alone (the advice switched off), and alone with primitive
+    actions only (the skills switched off too).
 
     Args:
         folder: The run.
@@ -115,25 +116,26 @@ def evaluate(
     """
     from flows.config import EvaluateJob
     from lore.evaluation.evaluate import evaluate as run
+    from lore.evaluation.evaluate import modes
     from lore.training.folder import read_config
 
     job = EvaluateJob(str(folder), episodes, seed)
-    modes = 2 if read_config(folder).gate.enabled else 1
+    total = job.episodes * modes(read_config(folder))
     done: dict[str, int] = {}
-    with current().bar("evaluate", job.episodes * modes) as bar:
+    with current().bar("evaluate", total) as bar:
 
         def show(mode: str, count: int) -> None:
             done[mode] = count
             bar.update(sum(done.values()), note=mode)
             if progress is not None:
                 with progress.open("a") as file:
-                    file.write(json.dumps({"step": sum(done.values()), "total": job.episodes * modes}) + "\n")
+                    file.write(json.dumps({"step": sum(done.values()), "total": total}) + "\n")
 
         found = run(folder, job.episodes, seed=job.seed, on_progress=show)
     for mode, result in found["final_policy"].items():
         low, high = result["return_interval"]
         print(
-            f"{mode.replace('_', ' '):<12} return {result['return_mean']:6.2f} ({low:.2f} to {high:.2f}), "
+            f"{mode.replace('_', ' '):<15} return {result['return_mean']:6.2f} ({low:.2f} to {high:.2f}), "
             f"score {result['score']:6.2f} %, {result['episodes']} episodes"
         )
     if found["unused_advice"]:
@@ -207,7 +209,7 @@ def demo(job: Demo) -> int:
             if arm == "none" and mode != "as_trained":
                 continue
             terminal.say(
-                f"  {arm:<5} {mode.replace('_', ' '):<12} final policy: return {result['return_mean']:.2f}, "
+                f"  {arm:<5} {mode.replace('_', ' '):<15} final policy: return {result['return_mean']:.2f}, "
                 f"score {result['score']:.2f} % over {result['episodes']} episodes"
             )
     terminal.say(f"\nreport: {Path(made['report']).resolve()}")

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TAGS", "ablation_figures", "table", "write_ablation"]
 
+MODES = ("as_trained", "agent_alone", "primitives_only")
+"""How the final policy is evaluated."""
 POINTS = 60
 """Points of a learning curve."""
 TAGS = (
@@ -128,9 +130,9 @@ def _pooled_iqm(runs: Sequence[np.ndarray]) -> float:
 
 
 def _final_difference(group: Sequence[RunData], base: Sequence[RunData]) -> dict[str, Any]:
-    """Final policies against those without advice, as trained and alone; {} where one was not evaluated."""
+    """Final policies against those without advice in each mode; {} where one was not evaluated."""
     own, out = _finals(base, "as_trained"), {}
-    for mode in ("as_trained", "agent_alone"):
+    for mode in MODES:
         ours = _finals(group, mode)
         if ours and own:
             out[f"{mode}_difference"] = _difference(ours, own)
@@ -164,7 +166,7 @@ def _arm(group: Sequence[RunData], curves: np.ndarray, mean: np.ndarray) -> dict
         "seconds": [(run.progress or {}).get("seconds", 0.0) for run in group],
         "statistics": {tag: np.mean(v) for tag in TAGS if (v := [m for r in group if (m := r.mean(tag)) is not None])},
     }  # fmt: skip
-    for mode in ("as_trained", "agent_alone"):
+    for mode in MODES:
         finals = _finals(group, mode)
         if finals:
             evaluated = [(run.evaluation or {})["final_policy"][mode] for run in group]
@@ -186,7 +188,8 @@ def _range(value: Sequence[float | None] | None) -> str:
 
 HEADER = (
     "arm", "seeds", "episodes", "return", "95 %", "IQM", "score, %", "difference to none", "95 %", "P(improvement)",
-    "95 %", "to uniform", "95 %", "final policy", "95 %", "alone", "95 %", "steps ratio", "minutes", "advice USD",
+    "95 %", "to uniform", "95 %", "final policy", "95 %", "alone", "95 %",
+    "primitives only", "95 %", "steps ratio", "minutes", "advice USD",
 )  # fmt: skip
 
 
@@ -194,7 +197,7 @@ def cells_of(found: dict[str, Any]) -> list[list[str]]:
     """Rows of the table as text, in the order of :data:`HEADER`."""
     rows = []
     for label, arm in found["arms"].items():
-        trained, alone = arm.get("as_trained", {}), arm.get("agent_alone", {})
+        trained, alone, bare = (arm.get(mode, {}) for mode in MODES)
         rows.append(
             [
                 label, str(arm["seeds"]), str(sum(arm["episodes"])), _number(arm["return_mean"]),
@@ -203,7 +206,8 @@ def cells_of(found: dict[str, Any]) -> list[list[str]]:
                 _number(arm.get("improvement")), _range(arm.get("improvement_interval")),
                 _number(arm.get("choice")), _range(arm.get("choice_interval")),
                 _number(trained.get("mean")), _range(trained.get("interval")), _number(alone.get("mean")),
-                _range(alone.get("interval")), _number(arm["steps_ratio"]),
+                _range(alone.get("interval")), _number(bare.get("mean")), _range(bare.get("interval")),
+                _number(arm["steps_ratio"]),
                 _number(sum(arm["seconds"]) / 60 / max(1, arm["seeds"]), 1), _number(arm["cost"].get("price_usd")),
             ]
         )  # fmt: skip

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["build_report", "render"]
 
-_MODES = {"as_trained": "as trained", "agent_alone": "alone"}
+_MODES = {"as_trained": "as trained", "agent_alone": "alone", "primitives_only": "primitives only"}
 _SHORT_RUN = 100_000
 
 

@@ -1,5 +1,5 @@
-"""Evaluating a run: its training episodes (the benchmark's protocol) and its final policy, with advice and without
-it."""
+"""Evaluating a run: its training episodes (the benchmark's protocol) and its final policy, with advice, without it, and
+without skills too."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from lore.config import Config
 from lore.training.metrics import bootstrap_interval, crafter_score, read_jsonl
 from lore.training.policy import Policy, load_policy
 from lore_datasets.atomic import write_json
 
-__all__ = ["evaluate", "play_episodes", "summarise"]
+__all__ = ["evaluate", "modes", "play_episodes", "summarise"]
 
 
 def summarise(returns: list[float], lengths: list[int], unlocked: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
@@ -66,6 +67,11 @@ def play_episodes(policy: Policy, episodes: int, on_episode: Callable[[int], Non
     return summarise(returns, lengths, np.array(unlocked), policy.environment.vocab.achievements)
 
 
+def modes(config: Config) -> int:
+    """How many different policies :func:`evaluate` plays for a run of this configuration: 1, 2 or 3."""
+    return 1 + config.gate.enabled + config.options.enabled
+
+
 def evaluate(
     run_dir: str | Path,
     episodes: int = 10,
@@ -76,8 +82,9 @@ def evaluate(
     """Write ``evaluation.json`` of a run and return it.
 
     ``training``: every training episode so far. ``final_policy.as_trained``: with the gate as configured.
-    ``final_policy.agent_alone``: beta 0. Runs without path B have the same policy in both. Advice is the version that
-    the checkpoint recorded. Worlds are none of any training, whatever ``seed`` is.
+    ``final_policy.agent_alone``: beta 0. ``final_policy.primitives_only``: beta 0 and the option slots masked. Where a
+    path is off its mode is the one before it, and not played again. Advice is the version that the checkpoint recorded.
+    Worlds are none of any training, whatever ``seed`` is.
     """
     folder = Path(run_dir)
     policy = load_policy(folder, seed)
@@ -99,11 +106,14 @@ def evaluate(
     def progress(name: str) -> Callable[[int], None] | None:
         return None if on_progress is None else partial(on_progress, name)
 
-    out["final_policy"]["as_trained"] = play_episodes(policy, episodes, progress("as trained"))
+    found = out["final_policy"]
+    found["as_trained"] = found["agent_alone"] = play_episodes(policy, episodes, progress("as trained"))
     if policy.gate is not None:
         alone = load_policy(folder, seed, is_advised=False)
-        out["final_policy"]["agent_alone"] = play_episodes(alone, episodes, progress("agent alone"))
-    else:
-        out["final_policy"]["agent_alone"] = out["final_policy"]["as_trained"]
+        found["agent_alone"] = play_episodes(alone, episodes, progress("agent alone"))
+    found["primitives_only"] = found["agent_alone"]
+    if policy.slots is not None:
+        bare = load_policy(folder, seed, is_advised=False, has_skills=False)
+        found["primitives_only"] = play_episodes(bare, episodes, progress("primitives only"))
     write_json(folder / "evaluation.json", out)
     return out

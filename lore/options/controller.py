@@ -58,17 +58,19 @@ class Controller:
         config: of the run. source: stored advice, None = the policy acts alone. slots: path C's, None = off.
         gate: path B's, None = off. num_envs: E. num_actions: A. rng: of every draw.
         tests_plans: play plans now and then (path A). is_training: guide as ``gate.guided`` says, not always.
+        has_skills: False masks all slots.
     """
 
     def __init__(
         self, config: Config, source: AdviceSource | None, slots: Slots | None, gate: Gate | None, num_envs: int,
         num_actions: int, rng: np.random.Generator, *, tests_plans: bool = False, is_training: bool = False,
+        has_skills: bool = True,
     ) -> None:  # fmt: skip
         self.config = config
         self.source = source
         self.slots = slots
         self.gate = gate
-        self.num_actions = num_actions
+        self.num_actions, self.has_skills = num_actions, has_skills
         self.rng = rng
         self.skills = source.data.skills if source else ()
         self.guard = Guard(source, self.skills) if source else None
@@ -301,7 +303,9 @@ class Controller:
         if self.slots is None:
             return np.ones(self.num_actions, bool)
         skill = self.slots.skill
-        return np.concatenate([np.ones(self.num_actions, bool), (skill >= 0) & (proposals[np.maximum(skill, 0)] >= 0)])
+        return np.concatenate(
+            [np.ones(self.num_actions, bool), (skill >= 0) & (proposals[np.maximum(skill, 0)] >= 0) & self.has_skills]
+        )
 
     def _sample(self, p: np.ndarray) -> int:
         return min(int(np.searchsorted(np.cumsum(p), self.rng.random() * p.sum(), side="right")), len(p) - 1)

@@ -65,7 +65,7 @@ class Policy:
         config: the run's configuration; the attribute names the number of option slots.
         seed_offset: added to the seed of environments and sampling (evaluation uses another stream than training).
         is_training: it plays training's worlds, and tests plans in the game now and then (path A).
-        is_advised: False plays with beta 0, the agent alone.
+        is_advised: False plays with beta 0, the agent alone. has_skills: False masks the option slots.
 
     Attributes:
         env_steps: environment steps that the agent was trained for.
@@ -73,8 +73,9 @@ class Policy:
     """
 
     def __init__(
-        self, config: Config, *, seed_offset: int = 0, is_training: bool = False, is_advised: bool = True
-    ) -> None:
+        self, config: Config, *, seed_offset: int = 0, is_training: bool = False, is_advised: bool = True,
+        has_skills: bool = True,
+    ) -> None:  # fmt: skip
         self.is_training = is_training
         self.device = resolve_device(config.train.device)
         self.environment = get_environment(config.env.name)
@@ -92,6 +93,7 @@ class Policy:
             config, self.source, self.slots, self.gate, config.env.num_envs, self.agent.num_actions,
             np.random.default_rng(int(self.streams[2])),
             tests_plans=is_training and config.synthetic.enabled, is_training=is_training,
+            has_skills=has_skills,
         )  # fmt: skip
         generator = torch.Generator(self.device).manual_seed(int(self.streams[3]))
         self.player = Player(self.agent, self.controller, config.env.num_envs, self.device, generator)
@@ -159,18 +161,20 @@ class Policy:
         self.env_steps = meta["frames"]
 
 
-def load_policy(folder: Path | str, seed_offset: int, *, is_advised: bool = True) -> Policy:
+def load_policy(folder: Path | str, seed_offset: int, *, is_advised: bool = True, has_skills: bool = True) -> Policy:
     """The policy of a run's checkpoint, with the advice version that it learned from, for games of no training.
 
     UsageError before the first checkpoint; SchemeMismatch when the export that the run read holds another version now.
-    ``is_advised`` False: with beta 0.
+    ``is_advised`` False: with beta 0. ``has_skills`` False: with primitive actions alone.
     """
     path = Path(folder) / CHECKPOINT
     config = read_config(folder)
     if not path.exists():
         raise UsageError(f"{folder} has no checkpoint yet", hint="train it first: lore train")
     tensors, meta = checkpoint.load(path, fall_back=True)
-    policy = Policy(with_version(config, meta["advice"]), seed_offset=seed_offset, is_advised=is_advised)
+    policy = Policy(
+        with_version(config, meta["advice"]), seed_offset=seed_offset, is_advised=is_advised, has_skills=has_skills
+    )
     if policy.reference != meta["advice"]:
         raise SchemeMismatch(
             f"{config.advice.dataset} holds {policy.reference or 'no advice'}, the run learned from {meta['advice']}",

@@ -141,6 +141,7 @@ def test_final_policies_are_compared_apart_from_training_returns():
     found = ablation_figures({"none": none, "B rules": arm}, 900)["arms"]["B rules"]
     assert (found["return_mean"], found["difference"], found["above_none"]) == (3.0, 2.0, True)
     assert found["as_trained"]["mean"] == 2.0 and found["as_trained"]["episodes"] == [4, 4]
+    assert "primitives_only" not in found  # evaluations of before lack it
     assert found["as_trained_difference"] == -3.0 and found["as_trained_difference_interval"] == [-3.0, -3.0]
 
 

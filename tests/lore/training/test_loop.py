@@ -181,7 +181,7 @@ def test_evaluation_reports_both_protocols_with_intervals(tmp_path, advice):
     train(config(150, advice), tmp_path, tensorboard=False)
     report = evaluate(tmp_path, episodes=2)
     assert json.loads((tmp_path / "evaluation.json").read_text())["run"] == tmp_path.name
-    assert set(report["final_policy"]) == {"as_trained", "agent_alone"}
+    assert list(report["final_policy"]) == ["as_trained", "agent_alone", "primitives_only"]
     assert report["final_policy"]["as_trained"]["episodes"] == 2
     trained = report["training"]
     assert trained["episodes"] == len(read_jsonl(tmp_path / "episodes.jsonl"))
