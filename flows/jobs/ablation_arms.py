@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
 __all__ = ["AblationRun", "Cell", "cells", "check_advisers", "make_advice", "planned_runs", "shuffle"]
 
-_ARM = re.compile(r"none|(?=[ABC])A?(B1?)?C?")
+_ARM = re.compile(r"none|(?=[ABC])A?(B1?)?C?|(?=A?B)A?B1?C?\+kick(\+budget)?|A?B?C\+all")
+_ALL_SLOTS = {"options.max_options": 0}
+_ADDED: dict[str, dict[str, Any]] = {
+    "all": _ALL_SLOTS,
+    "kick": _ALL_SLOTS | {"gate.kickstart": 1.0},
+    "budget": {
+        "gate.beta_max": 4.0, "gate.beta_max_end": 0.3, "gate.delta_target": 1.5, "gate.delta_target_end": 0.02,
+    },
+}  # fmt: skip
+"""What a word behind the paths of an arm adds: all skills in slots; kickstarting, with them; a budget that falls."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +51,16 @@ class Cell:
         settings: dict[str, Any] = {"train.steps": job.steps, "train.seed": seed}
         off = {"gate.enabled": False, "synthetic.enabled": False}
         settings |= off | {"options.enabled": False, "advice.dataset": ""}
+        paths, *added = self.arm.split("+")
         if self.arm != "none":
             settings["advice.dataset"] = advice
-            settings["gate.enabled"] = "B" in self.arm
-            settings["synthetic.enabled"] = "A" in self.arm
-            settings["options.enabled"] = "C" in self.arm
-        if "B1" in self.arm:
+            settings["gate.enabled"] = "B" in paths
+            settings["synthetic.enabled"] = "A" in paths
+            settings["options.enabled"] = "C" in paths
+        if "B1" in paths:
             settings["gate.hold"] = 1
+        for word in added:
+            settings |= _ADDED[word]
         if self.adviser == "uniform" and self.arm != "none":
             settings["advice.prior"] = "uniform"
         return configured(job.config, **settings)
@@ -68,7 +80,9 @@ def cells(job: AblateJob) -> list[Cell]:
     wrong = [arm for arm in [*arms, *few] if not _ARM.fullmatch(arm)]
     if wrong:
         raise ConfigError(
-            f"unknown arm {shown(wrong[0])!r}", hint="arms: none, A, B, B1, C and their unions in this order, as ABC"
+            f"unknown arm {shown(wrong[0])!r}",
+            hint="arms: none, A, B, B1, C and their unions in this order, as ABC; with B also BC+kick, BC+kick+budget;"
+            " with C also C+all",
         )
     names = [text.partition("=")[0] for text in _words(job.advisers, "advisers")]
     if len(set(names)) < len(names):

@@ -54,6 +54,15 @@ def test_arms_differ_in_their_paths_alone_and_have_one_budget():
     assert changed == [{b}, {b, "gate.hold"}, {a}, {c}, {a, b, c}]
 
 
+def test_words_behind_the_paths_add_kickstarting_slots_for_all_skills_and_a_falling_budget():
+    job = AblateJob(arms="C,C+all,BC,BC+kick,BC+kick+budget")
+    c, c_all, bc, kick, budget = (cell.config(job, 0, "x@v1") for cell in cells(job))
+    assert (c.options.max_options, c_all.options.max_options, bc.gate.kickstart) == (8, 0, 0.0)
+    assert kick.gate.kickstart == 1.0 and kick.options.max_options == 0 and kick.gate.delta_target_end is None
+    assert budget.gate.delta_target > budget.gate.delta_target_end and budget.gate.kickstart == 1.0
+    assert len({cell.folder for cell in cells(job)}) == 5
+
+
 def test_controls_run_in_their_own_arms_and_uniform_changes_the_prior_alone():
     job = AblateJob(arms="none,B,A,ABC", advisers="rules,random,uniform", control_arms="B", seeds=(0,))
     found = {cell.label: cell for cell in cells(job)}
@@ -65,7 +74,7 @@ def test_controls_run_in_their_own_arms_and_uniform_changes_the_prior_alone():
         cells(AblateJob(control_arms="D"))
 
 
-@pytest.mark.parametrize("arms", ["", "none,D", "BA", "A1", "b", "CA"])
+@pytest.mark.parametrize("arms", ["", "none,D", "BA", "A1", "b", "CA", "C+kick", "BC+budget", "B+all", "none+kick"])
 def test_an_arm_that_does_not_exist_is_refused_by_name(arms):
     with pytest.raises(ConfigError, match="arm"):
         cells(AblateJob(arms=arms))
