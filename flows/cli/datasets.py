@@ -13,6 +13,7 @@ from lore_datasets.errors import LoreError, UsageError
 
 if TYPE_CHECKING:
     from lore_datasets.exchange.shipped import ShippedStore
+    from lore_datasets.language.programs import Program
     from lore_datasets.types import ArtifactRef, Manifest
 
 __all__ = ["diff", "export", "gc", "import_file", "lineage", "list_datasets", "rollback", "show", "tag", "verify"]
@@ -72,7 +73,7 @@ def list_datasets(root: Path | None = None, json: bool = False) -> int:
                 "ref": str(ref_of(manifest)), "kind": manifest.kind, "rows": _rows(manifest),
                 "adviser": _adviser(manifest), "rounds": manifest.provenance.get("rounds", []),
                 "created": manifest.created[:19], "message": manifest.message,
-                "current": manifest.version == survey.current,
+                "programs": manifest.counts.get("programs", 0), "current": manifest.version == survey.current,
             })  # fmt: skip
     if json:
         _dump([*found, *damage])
@@ -91,7 +92,7 @@ def list_datasets(root: Path | None = None, json: bool = False) -> int:
     for row in found:
         made = _safe(row["created"]).replace("T", " ")
         back = row["current"] and row["ref"] not in newest
-        note = "  <- rolled back to this one" if back else ""
+        note = ("  + a program" if row["programs"] else "") + ("  <- rolled back to this one" if back else "")
         print(f"{row['ref']:<{width}}  {row['kind']:<13}{row['rows']:>8,}  {row['adviser'][:by]:<{by}} {made}{note}")
     return 0
 
@@ -139,6 +140,11 @@ def show(
         lines["played"] = in_one_line(play)
     for title, text in lines.items():
         print(textwrap.fill(f"{title:<12} {text}", 118, subsequent_indent=" " * 13, break_on_hyphens=False))
+    if (program := _program(store, found["ref"])) is not None:
+        goals = list(dict.fromkeys(rule.goal for rule in program.rules))
+        print(f"program      {len(program)} rules, digest {program.digest[:12]}, {len(goals)} goals")
+        for number, rule in enumerate(program.rules):
+            print(f"  rule {number:<3} {rule.goal:<20} {_safe(rule.why)}"[:118].rstrip())
     print("arrays")
     width = max((len(path) for path in manifest["arrays"]), default=0)
     for path, spec in sorted(manifest["arrays"].items()):
@@ -146,6 +152,19 @@ def show(
         print(f"  {path:<{width}}  {spec['dtype']:<8} {shape:<14} sha256 {spec['sha256'][:12]}")
     print(f"\nnext: lore datasets verify {found['ref']}")
     return 0
+
+
+def _program(store: ShippedStore, ref: str) -> Program | None:
+    """The program that speaks in a version; None where it holds none."""
+    from lore_datasets.environments import get_environment
+    from lore_datasets.language.programs import parse_program
+
+    manifest = store.manifest(ref)
+    if not any(path.endswith("/programs/json") for path in manifest.arrays):
+        return None
+    arrays = store.open(ref, wanted=lambda path: path.endswith("/programs/json")).arrays
+    text = arrays[max(arrays)].tolist()[-1]
+    return parse_program(text, get_environment(manifest.environment).vocab, manifest.skills)
 
 
 def _about(found: dict[str, Any], whole: Manifest) -> dict[str, str]:
@@ -251,10 +270,13 @@ def diff(a: Name, b: Name, root: Path | None = None, json: bool = False) -> int:
     if json:
         _dump(found)
         return 0
+    rules = found.pop("program", [])
     changes = {key: value for key, value in _flat(found).items() if value not in ([], None, "")}
     for key, value in changes.items():
         print(f"{key:<32} {_short(value)}")
-    if not changes:
+    for line in rules:
+        print(f"program: rule {_safe(line)}")
+    if not changes and not rules:
         print("no difference")
     return 0
 

@@ -100,17 +100,19 @@ def show(name: Word, environment: str = "crafter", dataset: str = "") -> int:
 
 
 def lint(path: File, environment: str = "crafter") -> int:
-    """Check a file of skills: every one that does not hold is named with its reason.
+    """Check a file of skills, or of a priority program: what does not hold is named with its reason.
 
     Args:
-        path: JSON file with one skill or a list.
-        environment: Whose words the skills use.
+        path: JSON file with one skill, a list of skills, or one program ({"rules": [...]}).
+        environment: Whose words the skills use, and whose skills the program names.
     """
     from lore_datasets.environments import get_environment
     from lore_datasets.language.skills import bound, parse_skill
 
     where, bad = get_environment(environment), 0
-    for index, entry in enumerate(_entries(path)):
+    if len(entries := _entries(path)) == 1 and isinstance(entries[0], dict) and "rules" in entries[0]:
+        return _lint_program(entries[0], where)
+    for index, entry in enumerate(entries):
         try:
             skill = parse_skill(entry, where.vocab)
             print(f"ok    {skill.name}: at most {bound(skill)} steps")
@@ -119,6 +121,18 @@ def lint(path: File, environment: str = "crafter") -> int:
             print(f"bad   entry {index}: {error}")
     if bad:
         raise SkillError(f"{path}: {bad} skills do not hold", hint="mend the entries listed above")
+    return 0
+
+
+def _lint_program(body: dict, where: Environment) -> int:
+    from lore_datasets.language.lint import lint_program
+    from lore_datasets.language.programs import parse_program
+
+    program = parse_program(body, where.vocab, [skill.name for skill in where.skills])
+    found = lint_program(program, where.skills, where.vocab)
+    for line in found:
+        print(f"doubt {line}")
+    print(f"ok    a program of {len(program)} rules, digest {program.digest[:12]}, {len(found)} doubts")
     return 0
 
 

@@ -128,3 +128,20 @@ def test_rollback_is_one_command_and_so_is_its_undoing(tmp_path, capsys):
     assert "newest version" in said(capsys, "rollback", "small@v3", "--root", folder)
     said(capsys, "rollback", "small", "--root", folder, code=2)
     said(capsys, "rollback", "small@v9", "--root", folder, code=3)
+
+
+def test_a_program_is_shown_rule_by_rule_and_linted(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("LORE_DATASETS", str(tmp_path / "shipped"))
+    rules = get_environment("crafter").rules
+    shown = said(capsys, "show", "crafter-rules@v2")
+    assert f"{len(rules)} rules, digest {rules.digest[:12]}" in shown and "\n  rule 0   " in shown
+    assert "+ a program" in said(capsys, "list")
+    assert "program: rule" not in said(capsys, "diff", *["crafter-rules@v2"] * 2)
+    changed = said(capsys, "diff", "crafter-rules@v1", "crafter-rules@v2")
+    assert changed.count("program: rule added") == len(rules)
+    file = tmp_path / "p.json"
+    file.write_text(json.dumps({"rules": [{"when": {"op": "true"}, "goal": goal} for goal in ("explore", "flee")]}))
+    assert cli.main(["skills", "lint", str(file)]) == 0
+    assert "rule 1 (flee): can never come first" in capsys.readouterr().out
+    file.write_text(json.dumps({"rules": [{"when": {"op": "true"}, "goal": "fly"}]}))
+    assert cli.main(["skills", "lint", str(file)]) == 3
