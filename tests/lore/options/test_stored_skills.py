@@ -18,7 +18,7 @@ PLAYED = "439838ceb0fc523c1baeb008340273cde0c901691efcd27fe77d803e398970c5"
 
 def test_the_skills_of_crafter_rules_v1_play_every_action_as_before():
     vocab = get_environment("crafter").vocab
-    stored = read_hdf5(shipped.shipped_files()["crafter-rules"]).arrays["round-000/skills/json"].tolist()
+    stored = read_hdf5(shipped.shipped_files()["crafter-rules"][0]).arrays["round-000/skills/json"].tolist()
     skills = [parse_skill(each, vocab) for each in stored]
     rng = np.random.default_rng(5)
     names = [skill.name for skill in skills]

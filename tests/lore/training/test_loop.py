@@ -258,7 +258,7 @@ def test_bad_settings_on_the_command_line_give_one_line_and_exit_code_3():
     assert "ratio_max" in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize(("change", "name"), [({"model.size": "1m"}, "size"), ({"options.enabled": False}, "entries")])
+@pytest.mark.parametrize(("change", "name"), [({"size": "1m"}, "size"), ({"options.enabled": False}, "entries")])
 def test_a_checkpoint_of_another_shape_is_refused_with_what_does_fit(tmp_path, advice, change, name):
     train(config(20, advice), tmp_path, tensorboard=False)
     other = config(40, advice, **change)

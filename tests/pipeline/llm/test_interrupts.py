@@ -20,12 +20,13 @@ from pipeline.llm.journal.journal import Journal
 PROMPTS = [Prompt("prior", "system", f"state {i}", {"type": "object"}, ("explore",)) for i in range(20)]
 IN_FLIGHT, BEFORE = 3, 10
 ASKING = """
-import json, sys
+import json, signal, sys
 from pipeline.config import AskConfig
 from pipeline.llm import backend_from
 from pipeline.llm.base import Prompt
 from pipeline.llm.journal.journal import Journal
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is born deaf to it
 ask, path = json.loads(sys.argv[1])
 prompts = [Prompt("prior", "system", f"state {i}", {"type": "object"}, ("explore",)) for i in range(20)]
 with Journal(path) as journal:
