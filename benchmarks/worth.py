@@ -17,6 +17,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from benchmarks.record import write
+from lore.advice.distil import train_arrays
 from lore.advice.lookup import AdviceSource
 from lore.advice.uniform import UniformSource
 from lore.evaluation.play import Life, PlaySettings, figures, play_life
@@ -51,19 +52,21 @@ def _source(chooser: Chooser) -> AdviceSource:
     data = load_advice(chooser.dataset, texts=False)
     if chooser.part == "uniform":
         return UniformSource(data)
-    return AdviceSource(replace(data, programs=()) if chooser.part == "rows" else data)
+    if chooser.part == "rows":  # as a version without a program is looked up: rows, goal keys, distilled model
+        data = replace(data, programs=(), model=train_arrays(data)[0])
+    return AdviceSource(data)
 
 
 def _life(chooser: Chooser, number: int, area: int) -> Life:
     return play_life(_source(chooser), number, PlaySettings(area=area, sampled=chooser.part == "uniform"))
 
 
-def measure(episodes: int, areas: tuple[int, ...], workers: int) -> dict[str, Any]:
-    """Play every chooser in worlds ``0..episodes-1`` of every area; rows with figures."""
+def measure(episodes: int, areas: tuple[int, ...], workers: int, only: str = "") -> dict[str, Any]:
+    """Play every chooser whose name holds ``only`` in worlds ``0..episodes-1`` of every area; rows with figures."""
     rows: list[dict[str, Any]] = []
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for area in areas:
-            for chooser in CHOOSERS:
+            for chooser in (each for each in CHOOSERS if only in each.name):
                 data = _source(chooser).data
                 n = range(episodes)
                 lives = list(pool.map(_life, [chooser] * episodes, n, [area] * episodes, chunksize=10))
@@ -94,10 +97,12 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--areas", type=int, nargs="+", default=[64, 32])
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", default="", help="part of a chooser's name")
     options = parser.parse_args(words)
-    found = measure(options.episodes, tuple(options.areas), options.workers)
+    found = measure(options.episodes, tuple(options.areas), options.workers, options.only)
     print(table(found["rows"]))
-    write("worth", found)
+    if not options.only:
+        write("worth", found)
     return 0
 
 
