@@ -34,10 +34,11 @@ FOREIGN = {
     "pip": {"--no-deps", "--only-binary", "--no-input", "--disable-pip-version-check", "--dest"},
     "dask": {"--host", "--dashboard-address", "--nthreads", "--nworkers", "--resources", "--memory-limit", "--port"},
     "slurm": {"--gres"},
-    "tests and benchmarks": {
-        "--table", "--all", "--backends", "--rows", "--repeats", "--only", "--skip", "--list", "--strict-markers",
-        "--import-mode", "--dist", "--write", "--no-cache", "--fix",
+    "benchmarks": {
+        flag for path in sorted((ROOT / "benchmarks").glob("*.py"))
+        for flag in re.findall(r'add_argument\(\s*"(--[a-z][\w-]*)"', path.read_text())
     },
+    "tests": {"--strict-markers", "--import-mode", "--dist", "--no-cache", "--fix"},
     "lore": {"--help", "--version"},
 }  # fmt: skip
 """Options of other programs that pages and messages name."""
