@@ -237,7 +237,8 @@ class AblateJob:
     """Arms x advisers x seeds with equal budgets in environment steps, and one table. After a stop: run it again."""
 
     arms: str = "none,B,A,C,ABC"
-    """Comma-separated: none, any of A, B, C together (ABC), and B1 or AB1C: the gate decides anew at every step;
+    """Comma-separated: none, prefill (the version plays the first 5,000 steps or half of a shorter run, then the policy
+    is alone), any of A, B, C together (ABC), and B1 or AB1C: the gate decides anew at every step;
     BC+kick draws the actor to the advice, with all skills in slots, BC+kick+budget under a budget that falls, C+all has
     all skills in slots and nothing else."""
     advisers: str = "rules"

@@ -344,6 +344,9 @@ class AdviceConfig:
     without this it counts as none."""
     prior: Literal["stored", "uniform"] = "stored"
     """``uniform`` is a control: the version's skills, all that can start equally likely in every state, no plans."""
+    prefill_steps: int = 0
+    """Baseline: the version plays so many first steps by itself, each first choice held ``gate.hold`` steps; they are
+    the run's and go to replay, and after them the policy acts alone, unadvised. All three paths have to be off."""
     cache_size: int = 2000
     """Look-ups kept by state in memory; 0 switches the cache off."""
     llm_model: str = "gemini-2.5-flash-lite"
@@ -352,7 +355,10 @@ class AdviceConfig:
     """Total deadline of one question of a study, in seconds."""
 
     def __post_init__(self) -> None:
-        ranges = {"min_agreement": (0.0, 1.0), "cache_size": (0, _INF), "llm_timeout_s": (0.001, 86400.0)}
+        ranges = {
+            "min_agreement": (0.0, 1.0), "prefill_steps": (0, _INF), "cache_size": (0, _INF),
+            "llm_timeout_s": (0.001, 86400.0),
+        }  # fmt: skip
         _check("advice", self, ranges)
         if self.prior not in ("stored", "uniform"):
             raise ConfigError.out_of_range("advice.prior", self.prior, "stored or uniform")
@@ -373,8 +379,16 @@ class Config:
     def __post_init__(self) -> None:
         if self.needs_advice and not self.advice.dataset:
             raise ConfigError(
-                "advice.dataset is empty, but a path that reads advice is on",
+                "advice.dataset is empty, but a path that reads advice is on"
+                if self._has_path
+                else f"advice.dataset is empty, so nobody can play advice.prefill_steps = {self.advice.prefill_steps}",
                 hint="give --advice.dataset name@vN or switch the path off",
+            )
+        if self.advice.prefill_steps and self._has_path:
+            raise ConfigError(
+                f"advice.prefill_steps = {self.advice.prefill_steps}, but a path that reads advice is on: prefill is"
+                " the baseline whose policy is alone after these steps",
+                hint="switch gate, synthetic and options off, or leave advice.prefill_steps at 0",
             )
         if self.gate.kickstart and not self.gate.enabled:
             raise ConfigError(
@@ -389,7 +403,11 @@ class Config:
 
     @property
     def needs_advice(self) -> bool:
-        """True when at least one of the three paths is on."""
+        """True when at least one of the three paths is on, or the version plays the first steps."""
+        return self._has_path or self.advice.prefill_steps > 0
+
+    @property
+    def _has_path(self) -> bool:
         return self.gate.enabled or self.synthetic.enabled or self.options.enabled
 
 

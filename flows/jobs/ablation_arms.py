@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AblationRun", "Cell", "cells", "check_advisers", "make_advice", "planned_runs", "shuffle"]
 
-_ARM = re.compile(r"none|(?=[ABC])A?(B1?)?C?|(?=A?B)A?B1?C?\+kick(\+budget)?|A?B?C\+all")
+_ARM = re.compile(r"none|prefill|(?=[ABC])A?(B1?)?C?|(?=A?B)A?B1?C?\+kick(\+budget)?|A?B?C\+all")
 _ALL_SLOTS = {"options.max_options": 0}
 _ADDED: dict[str, dict[str, Any]] = {
     "all": _ALL_SLOTS,
@@ -27,6 +27,8 @@ _ADDED: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 """What a word behind the paths of an arm adds: all skills in slots; kickstarting, with them; a budget that falls."""
+PREFILL_STEPS = 5_000
+"""Environment steps that the arm ``prefill`` lets the version play; half of the budget of shorter runs."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ class Cell:
         off = {"gate.enabled": False, "synthetic.enabled": False}
         settings |= off | {"options.enabled": False, "advice.dataset": ""}
         paths, *added = self.arm.split("+")
-        if self.arm != "none":
+        if self.arm == "prefill":
+            settings |= {"advice.dataset": advice, "advice.prefill_steps": max(1, min(PREFILL_STEPS, job.steps // 2))}
+        elif self.arm != "none":
             settings["advice.dataset"] = advice
             settings["gate.enabled"] = "B" in paths
             settings["synthetic.enabled"] = "A" in paths
@@ -81,8 +85,8 @@ def cells(job: AblateJob) -> list[Cell]:
     if wrong:
         raise ConfigError(
             f"unknown arm {shown(wrong[0])!r}",
-            hint="arms: none, A, B, B1, C and their unions in this order, as ABC; with B also BC+kick, BC+kick+budget;"
-            " with C also C+all",
+            hint="arms: none, prefill, A, B, B1, C and their unions in this order, as ABC; with B also BC+kick,"
+            " BC+kick+budget; with C also C+all",
         )
     names = [text.partition("=")[0] for text in _words(job.advisers, "advisers")]
     if len(set(names)) < len(names):

@@ -5,6 +5,7 @@ map memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +49,17 @@ class GoalPlayer:
     def goal(self) -> str | None:
         """Name of the skill that is being played."""
         return None if self._run is None else self._run.skill.name
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an episode under way goes on from, as JSON values; counts are not part of it."""
+        return {"run": self._run.state_dict() if self._run is not None else None, "failed": self._failed}
+
+    def load_state_dict(self, state: dict[str, Any], rng: np.random.Generator) -> None:
+        """Inverse of :meth:`state_dict`; a skill that is not in the library any more has ended."""
+        self._run, self._failed = None, state["failed"]
+        if state["run"] is not None and state["run"]["skill"] in self.skills:
+            self._run = SkillRun(self.skills[state["run"]["skill"]], self.vocab, rng)
+            self._run.load_state_dict(state["run"])
 
     def __call__(self, view: StateView, rng: np.random.Generator) -> int:
         """The next primitive action id in the state that ``view`` shows."""

@@ -17,6 +17,7 @@ from lore.synthetic.rollout import foretells_unlock
 if TYPE_CHECKING:
     from lore.envs.base import Step
     from lore.training.agent import Agent
+    from lore.training.prefill import Prefill
 
 __all__ = ["Player", "observation_of"]
 
@@ -32,12 +33,15 @@ class Player:
 
     Args:
         agent: networks. controller: who decides. num_envs: E. generator: of posterior samples.
+        prefill: plays the first steps of training in place of the controller.
     """
 
     def __init__(
-        self, agent: Agent, controller: Controller, num_envs: int, device: torch.device, generator: Generator
-    ) -> None:
+        self, agent: Agent, controller: Controller, num_envs: int, device: torch.device, generator: Generator,
+        prefill: Prefill | None = None,
+    ) -> None:  # fmt: skip
         self.agent, self.controller, self.device, self.generator = agent, controller, device, generator
+        self.prefill = prefill
         self.latent = agent.world_model.rssm.initial(num_envs)
         self.previous = torch.zeros(num_envs, dtype=torch.int64, device=device)
 
@@ -63,6 +67,10 @@ class Player:
             if step.is_last:
                 self.controller.reset(e, step.reward)
                 choice = self.controller.idle(step.state)
+                if self.prefill is not None:
+                    self.prefill.reset(e)
+            elif self.prefill is not None and env_steps < self.prefill.steps:
+                choice, env_steps = self.prefill.act(e, step.state), env_steps + 1
             else:
                 choice = self.controller.act(e, step.state, step.reward, host_logits[e], signals[e], self.foretell)
             actions.append(choice.action)

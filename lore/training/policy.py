@@ -14,6 +14,7 @@ from lore.config import Config, replace
 from lore.dreamer.disagreement import HEADS
 from lore.envs.base import Step, make_env_fns
 from lore.envs.vector import VectorEnv
+from lore.evaluation.play import check_skills
 from lore.fast.accelerate import accelerate
 from lore.gate.gate import Gate
 from lore.options.controller import Controller
@@ -22,6 +23,7 @@ from lore.training import checkpoint
 from lore.training.agent import Agent, resolve_device
 from lore.training.folder import CHECKPOINT, read_config
 from lore.training.player import Player
+from lore.training.prefill import Prefill
 from lore_datasets.advice import AdviceData, shared_advice
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import SchemeMismatch, UsageError
@@ -90,13 +92,16 @@ class Policy:
         self.slots = self._make_slots()
         self.gate = Gate(config.gate, config.env.num_envs) if config.gate.enabled and is_advised else None
         self.controller = Controller(
-            config, self.source, self.slots, self.gate, config.env.num_envs, self.agent.num_actions,
+            config, None if config.advice.prefill_steps else self.source, self.slots, self.gate,
+            config.env.num_envs, self.agent.num_actions,
             np.random.default_rng(int(self.streams[2])),
             tests_plans=is_training and config.synthetic.enabled, is_training=is_training,
             has_skills=has_skills,
         )  # fmt: skip
         generator = torch.Generator(self.device).manual_seed(int(self.streams[3]))
-        self.player = Player(self.agent, self.controller, config.env.num_envs, self.device, generator)
+        self.player = Player(
+            self.agent, self.controller, config.env.num_envs, self.device, generator, self._make_prefill()
+        )
         self.env_steps = 0
 
     def _make_source(self) -> AdviceSource | None:
@@ -108,6 +113,15 @@ class Policy:
             self.advice, min_confidence=config.min_agreement, only_informative=not config.accept_uninformative,
             cache_size=config.cache_size,
         )  # fmt: skip
+
+    def _make_prefill(self) -> Prefill | None:
+        """Who plays the first steps of training, None where nobody does."""
+        steps, config = self.config.advice.prefill_steps, self.config
+        if not steps or self.source is None or not self.is_training:
+            return None
+        check_skills(self.source.data)
+        rng = np.random.default_rng([int(self.streams[2]), steps])
+        return Prefill(self.source, steps, config.gate.hold, config.env.num_envs, rng)
 
     def _make_slots(self) -> Slots | None:
         options = self.config.options

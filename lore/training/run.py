@@ -81,7 +81,7 @@ class Training:
         }  # fmt: skip
         if config.env.observation == "pixels":
             fields["image"] = ((64, 64, 3), np.uint8)
-        if policy.advice is not None:
+        if policy.controller.source is not None:
             fields |= {"proposals": ((len(policy.skills),), np.int8), "skill": ((), np.int16), "row": ((), np.int32)}
         if policy.gate is not None:
             fields["advised"] = ((), np.bool_)
@@ -163,6 +163,7 @@ class Training:
             "returns": self.returns.tolist(), "successes": self.successes, "seconds": self.seconds,
             "rows": self.rows,
             "learner": self.learner.state_dict(), "replay": cursors, "controller": policy.controller.state_dict(),
+            "prefill": player.prefill.state_dict() if player.prefill is not None else None,
             "ratio": self.ratio.state_dict(), "means": self.means.state_dict(), "envs": self.envs.state_dict(),
             "steps": [_step_to_json(s) for s in self.steps],
             "machine": machine(), "saved": time.time(),
@@ -173,11 +174,11 @@ class Training:
         """Continue from the checkpoint; returns its meta data. SchemeMismatch names what does fit."""
         policy = self.policy
         tensors, meta = checkpoint.load(self.folder / CHECKPOINT, self._expected(), fall_back=True)
-        if policy.source is not None and meta["advice"] != policy.reference:
+        if policy.controller.source is not None and meta["advice"] != policy.reference:
             fresh = {f"agent/{k}": v for k, v in policy.agent.state_dict().items()}
             fresh |= {f"learner/{k}": v for k, v in self.learner.tensors().items()}
             carry_over(tensors, meta, fresh, policy.skills, policy.environment.vocab)
-            relabel(tensors, policy.source)
+            relabel(tensors, policy.controller.source)
         policy.load(tensors, meta)
         if policy.slots is not None:
             self.learner.set_slots(policy.slots.skill)
@@ -185,6 +186,8 @@ class Training:
         player = part(tensors, "player/")
         policy.player.generator.set_state(player.pop("generator").cpu())
         policy.player.load(player)
+        if policy.player.prefill is not None:
+            policy.player.prefill.load_state_dict(meta["prefill"])
         kept = {k: v.numpy() for k, v in part(tensors, "replay/").items()}
         for name in [k for k in kept if k.endswith("/is_last") and "advised" in self.replay.fields]:
             kept.setdefault(name.replace("/is_last", "/advised"), np.zeros_like(kept[name]))  # older ones do not say

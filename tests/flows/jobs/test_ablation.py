@@ -63,6 +63,14 @@ def test_words_behind_the_paths_add_kickstarting_slots_for_all_skills_and_a_fall
     assert len({cell.folder for cell in cells(job)}) == 5
 
 
+def test_prefill_lets_the_version_play_half_of_a_short_run_and_5000_steps_of_a_long_one():
+    for steps, played in ((20_000, 5_000), (700, 350)):
+        (cell,) = cells(job := AblateJob(arms="prefill", steps=steps))
+        found = cell.config(job, 0, "x@v1")
+        assert (found.advice.prefill_steps, found.advice.dataset) == (played, "x@v1")
+        assert not (found.gate.enabled or found.options.enabled or found.synthetic.enabled)
+
+
 def test_controls_run_in_their_own_arms_and_uniform_changes_the_prior_alone():
     job = AblateJob(arms="none,B,A,ABC", advisers="rules,random,uniform", control_arms="B", seeds=(0,))
     found = {cell.label: cell for cell in cells(job)}
