@@ -1,7 +1,7 @@
 """Every question and answer in one SQLite file, written before it is used: the same question is never paid twice.
 
 The key of an answer is the SHA-256 of model, prompt, schema and parameters (:func:`pipeline.llm.base.request_hash`).
-Failures are kept beside the answers, for the record, and are never served.
+Every answer has the SHA-256 of its row beside it: a damaged one is named, never served. Failures are kept beside the answers, for the record, and are never served.
 """
 
 from __future__ import annotations
@@ -33,15 +33,17 @@ from pipeline.llm.keys import without_key
 
 __all__ = ["Journal"]
 
+_RESPONSE = 7  # column of `answer`
 _LATER = ("status", "tokens_cached")  # fields that came later are written where they say something
 Judge = Callable[[str, Prompt, Response], str]
-VERSION = 1
+VERSION = 2
+"""1 had no digests; such a journal is given them when it is opened."""
 _SETTINGS = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA wal_autocheckpoint=4000")  # of 4 kB
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answer (
     hash TEXT PRIMARY KEY, kind TEXT NOT NULL, adviser TEXT NOT NULL, parameters TEXT NOT NULL,
     reads_state INTEGER NOT NULL, system TEXT NOT NULL, user TEXT NOT NULL, response TEXT NOT NULL,
-    created REAL NOT NULL) WITHOUT ROWID;
+    created REAL NOT NULL, digest TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS failure (
     hash TEXT NOT NULL, kind TEXT NOT NULL, adviser TEXT NOT NULL, response TEXT NOT NULL, created REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS prefix (sha256 TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
@@ -71,7 +73,8 @@ class Journal:
             for setting in _SETTINGS:
                 self._db.execute(setting)
             self._db.executescript(_TABLES)
-            self._db.execute(f"PRAGMA user_version={VERSION}")
+            if version < VERSION:
+                self._seal_all()
         except sqlite3.Error as error:
             raise self._named(error) from None
 
@@ -91,8 +94,7 @@ class Journal:
 
     def get(self, key: str) -> Response | None:
         """The answer to the request ``key``, None when it was never answered."""
-        rows = self._query("SELECT response FROM answer WHERE hash = ?", (key,))
-        return _loaded(rows[0][0], self.path) if rows else None
+        return self.get_many([key]).get(key)
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Response]:
         """The answers among ``keys`` that are there."""
@@ -100,8 +102,15 @@ class Journal:
         for i in range(0, len(wanted), 500):
             part = wanted[i : i + 500]
             marks = ",".join("?" * len(part))
-            rows = self._query(f"SELECT hash, response FROM answer WHERE hash IN ({marks})", part)
-            found.update((key, _loaded(text, self.path)) for key, text in rows)
+            for row in self._query(f"SELECT * FROM answer WHERE hash IN ({marks})", part):
+                if _seal(row[:-1]) != row[-1]:
+                    raise CorruptArtifact(
+                        f"journal {self.path}: the answer to {row[0][:12]} does not have its digest",
+                        kept="all other answers",
+                        hint=f"restore a copy, or pay once more: sqlite3 {self.path} "
+                        f"\"DELETE FROM answer WHERE hash = '{row[0]}'\"",
+                    )
+                found[row[0]] = _loaded(row[_RESPONSE], self.path)
         return found
 
     def advisers(self) -> list[tuple[str, str, bool]]:
@@ -137,12 +146,12 @@ class Journal:
             if prefix not in self._prefixes:
                 prefixes[prefix] = prompt.system
             row = (key, prompt.kind, llm.name, parameters, reads, prefix, prompt.user, text, now)
-            answers.append(row)
+            answers.append((*row, _seal(row)))
         with self._lock:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 self._db.executemany("INSERT OR IGNORE INTO prefix VALUES (?, ?)", prefixes.items())
-                self._db.executemany("INSERT OR IGNORE INTO answer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", answers)
+                self._db.executemany("INSERT OR IGNORE INTO answer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", answers)
                 self._db.executemany("INSERT INTO failure VALUES (?, ?, ?, ?, ?)", failures)
                 self._db.execute("COMMIT")
             except BaseException as error:
@@ -299,6 +308,17 @@ class Journal:
         sql = "SELECT TOTAL(json_extract(response, '$.price_usd')) FROM {}"
         return float(sum(self._query(sql.format(table))[0][0] for table in ("answer", "failure")))
 
+    def _seal_all(self) -> None:
+        """Bring a new journal, or one of version 1, to this version: every answer gets the digest of its row."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            if "digest" not in [column[1] for column in self._db.execute("PRAGMA table_info(answer)")]:
+                self._db.execute("ALTER TABLE answer ADD COLUMN digest TEXT")
+                self._db.create_function("seal", -1, lambda *row: _seal(row))
+                columns = "hash, kind, adviser, parameters, reads_state, system, user, response, created"
+                self._db.execute(f"UPDATE answer SET digest = seal({columns})")
+            self._db.execute(f"PRAGMA user_version={VERSION}")
+
     def _kept(self) -> str:
         return f"{len(self)} answers in {self.path}"
 
@@ -316,7 +336,8 @@ class Journal:
             return Busy(where, kept=kept, hint="another run is writing; try again when it is done")
         if code == sqlite3.SQLITE_FULL:
             return NoSpace(where, kept=kept, hint="free some space and run again")
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        unread = any(word in str(error) for word in ("decode", "malformed"))  # of the module, or of JSON in a row
+        if unread or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT):
             return CorruptArtifact(where, hint="move the file away, or restore it from a copy")
         return BadInput(where, kept=kept)
 
@@ -324,6 +345,11 @@ class Journal:
 @lru_cache(maxsize=64)
 def _sha(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _seal(row: Sequence[Any]) -> str:
+    """SHA-256 of a row of ``answer`` without its digest."""
+    return hashlib.sha256(_dump(list(row)).encode()).hexdigest()
 
 
 _dump = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode

@@ -1,5 +1,6 @@
 """The journal: written before used, never asked twice, failures never served; threads, interrupts, limits."""
 
+import random
 import sqlite3
 import threading
 from dataclasses import replace
@@ -165,3 +166,52 @@ def test_a_file_that_is_no_journal_and_one_of_a_newer_program_are_refused(tmp_pa
     with pytest.raises(NewerSchema):
         Journal(tmp_path / "new")
     assert issubclass(NewerSchema, LoreError)
+
+
+@pytest.fixture
+def written(tmp_path, scripted):
+    with Journal(tmp_path / "j.sqlite") as journal:
+        return tmp_path / "j.sqlite", journal.ask(scripted(echo), questions(30))
+
+
+def test_a_flipped_bit_anywhere_gives_the_same_answers_or_is_named_as_damage(written, scripted):
+    path, answers = written
+    whole, rng = path.read_bytes(), random.Random(0)
+    named = 0
+    for _ in range(80):
+        damaged = bytearray(whole)
+        at = rng.randrange(len(whole) - 1)
+        damaged[at] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        path.with_name(f"{path.name}-wal").unlink(missing_ok=True)
+        try:
+            with Journal(path) as journal:
+                assert journal.ask(scripted(echo), questions(30)) == answers, at
+        except LoreError as error:
+            assert error.kind in ("corrupt", "newer"), (at, error)
+            named += 1
+    assert named > 5
+
+
+def test_an_answer_changed_in_its_row_is_refused_and_named_with_what_to_do(written, scripted):
+    path, _ = written
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE answer SET response = replace(response, 'state 7', 'state 8')")
+    db.close()
+    with Journal(path) as journal, pytest.raises(CorruptArtifact, match="does not have its digest") as error:
+        journal.ask(scripted(echo), questions(8)[7:])
+    assert "all other answers" in error.value.kept and "DELETE FROM answer" in error.value.hint
+
+
+def test_a_journal_of_before_digests_is_given_them_and_serves_what_it_had(written, scripted):
+    path, answers = written
+    with sqlite3.connect(path) as db:
+        db.executescript("ALTER TABLE answer DROP COLUMN digest; PRAGMA user_version=1")
+    db.close()
+    llm = scripted(echo)
+    with Journal(path) as journal:
+        assert journal.ask(llm, questions(30)) == answers and not llm.asked
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        assert db.execute("SELECT COUNT(*) FROM answer WHERE length(digest) = 64").fetchone() == (30,)
+    db.close()
