@@ -49,7 +49,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
     """Make ``path`` hold ``content``, at once or not at all; its folder is made where it is missing."""
     _make_folder(Path(path).parent)
     with replacing(path) as draft:
@@ -84,13 +84,27 @@ def sync(path: str | os.PathLike[str]) -> None:
         os.close(handle)
 
 
-def clear_drafts(path: str | os.PathLike[str]) -> None:
-    """Remove drafts of ``path`` that killed processes left; only for the one process that may write there now."""
+def clear_drafts(path: str | os.PathLike[str], *, alone: bool = True) -> None:
+    """Remove drafts of ``path`` that killed processes left.
+
+    ``alone``: nobody else may write there now, as under a lock; otherwise only those whose process is gone here.
+    """
     path = Path(path)
-    draft = re.compile(re.escape(f".{path.name}.") + r"[0-9]+-[0-9]+\.tmp")
+    draft = re.compile(re.escape(f".{path.name}.") + r"([0-9]{1,9})-[0-9]+\.tmp")
     for entry in list(os.scandir(path.parent)) if path.parent.is_dir() else []:
-        if draft.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+        match = draft.fullmatch(entry.name)
+        if match and entry.is_file(follow_symlinks=False) and (alone or not _is_alive(int(match[1]))):
             Path(entry).unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 @contextmanager

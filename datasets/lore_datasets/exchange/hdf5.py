@@ -8,7 +8,9 @@ covered by no checksum. The newest ``advice_model`` of an advice version lies in
 
 from __future__ import annotations
 
+import io
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from lore_datasets.atomic import replacing
+from lore_datasets.atomic import clear_drafts, write_bytes
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import CorruptArtifact, LoreError, NotFound, shown
 from lore_datasets.schema import check_layout, dimension_names
-from lore_datasets.store.commit import commit_version
+from lore_datasets.store.commit import check_copy, commit_version
 from lore_datasets.store.lineage import model_name, newest_model
 from lore_datasets.store.manifest import Artifact, canonical_json, check_arrays, sealed, unsealed
 from lore_datasets.store.migrate import migrated
@@ -34,7 +36,9 @@ __all__ = ["export_hdf5", "import_hdf5", "read_hdf5", "write_hdf5"]
 
 _MODEL = "advice_model"
 _OFFSETS = ".offsets"
-_MAX_RATIO = 1040  # deflate expands no further: a larger declared size is false
+_MAX_RATIO = 64  # ten times what exports reach; reading needs about as much memory as is declared
+_FREE_BYTES = 64 * 2**20  # whatever a file's size, this much may be declared
+_TEXT_BYTES = 64  # what a short text takes in memory
 _FILTERS = {1, 2, 3}  # HDF5's ids of deflate, shuffle and fletcher32
 _MAX_MANIFEST = 64 * 2**20
 
@@ -48,7 +52,11 @@ def export_hdf5(store: Store, ref: ArtifactRef | str, path: Path | str) -> Artif
 
 
 def write_hdf5(artifact: Artifact, path: Path | str) -> None:
-    """Write an artifact to a temporary file, then fsync, rename, fsync the folder; NoSpace keeps the old file."""
+    """Write an artifact to a file, at once or not at all; NoSpace keeps the old file.
+
+    The file is made in memory: HDF5 itself ends the process where a disk or a quota fills while it writes. Drafts that
+    killed exports of the same file left are removed.
+    """
     import h5py
 
     path = Path(path)
@@ -57,10 +65,14 @@ def write_hdf5(artifact: Artifact, path: Path | str) -> None:
     if not folder.is_dir():
         raise NotFound(f"no folder {folder}", hint="make it first")
     check_space(folder, sum(a.nbytes for a in artifact.arrays.values()) // 4, kept)
-    with guarded(f"writing {path}", kept), replacing(path) as draft, h5py.File(draft, "w", libver="earliest") as file:
-        _write_artifact(file, artifact)
-        if artifact.model:
-            _write_artifact(file.create_group(_MODEL), artifact.model)
+    with guarded(f"writing {path}", kept):
+        clear_drafts(path, alone=False)
+        image = io.BytesIO()
+        with h5py.File(image, "w", libver="earliest") as file:
+            _write_artifact(file, artifact)
+            if artifact.model:
+                _write_artifact(file.create_group(_MODEL), artifact.model)
+        write_bytes(path, image.getbuffer())
 
 
 def import_hdf5(path: Path | str, store: Store, name: str | None = None) -> ArtifactRef:
@@ -77,9 +89,10 @@ def import_hdf5(path: Path | str, store: Store, name: str | None = None) -> Arti
 
 
 def read_hdf5(path: Path | str, verify: bool = True, wanted: Callable[[str], bool] | None = None) -> Artifact:
-    """Read an exported file, checking declared shapes before allocation and digests after it.
+    """Read an exported file, checking declared shapes before allocation, digests and values after it.
 
-    NotFound when there is no such file; CorruptArtifact or NewerSchema otherwise, naming the array. Needs no store.
+    NotFound when there is no such file; CorruptArtifact or NewerSchema otherwise, naming the array; BadInput where a
+    value breaks the rules that :meth:`Writer.append` holds rows to. Needs no store.
     """
     path = Path(path)
     if not path.is_file():
@@ -90,7 +103,7 @@ def read_hdf5(path: Path | str, verify: bool = True, wanted: Callable[[str], boo
         if not h5py.is_hdf5(path):
             raise CorruptArtifact(f"{path} is not an HDF5 file")
         with h5py.File(path, "r") as file:
-            budget = _MAX_RATIO * path.stat().st_size
+            budget = _FREE_BYTES + _MAX_RATIO * path.stat().st_size
             artifact = _read_artifact(file, str(path), verify, wanted, budget)
             if _MODEL not in file:
                 return artifact
@@ -153,13 +166,20 @@ def _read_artifact(group: Any, where: str, verify: bool, wanted: Callable[[str],
     for path in paths:
         declared += _check_dataset(group, path, manifest, where)
     if declared > budget:
-        raise CorruptArtifact(f"{where} declares {declared} bytes of arrays, more than its size can hold")
+        raise CorruptArtifact(
+            f"{where} declares {declared / 2**20:.0f} MiB of arrays, a file of its size may hold {budget / 2**20:.0f}",
+            kept="the file as it is",
+        )
     arrays = {}
     for path in paths:
         with _naming(path, where):
             arrays[path] = _read_array(group, path, manifest.arrays[path].dtype)
     if verify:
         check_arrays(manifest, arrays, where)
+        try:
+            check_copy(manifest, arrays)
+        except LoreError as error:
+            raise type(error)(f"{where}: {error.message}", kept=error.kept, hint=error.hint) from None
     return Artifact(manifest, arrays)
 
 
@@ -223,10 +243,15 @@ def _check_dataset(group: Any, path: str, manifest: Manifest, where: str) -> int
         offsets = group[path + _OFFSETS]
         _check_stored(offsets, (spec.shape[0] + 1,), "int64", path, where)
         _check_stored(stored, stored.shape if stored.ndim == 1 else (-1,), "uint8", path, where)
-        total += 8 * spec.shape[0] + 8
+        total += _TEXT_BYTES * spec.shape[0] + _bytes(offsets)
     else:
         _check_stored(stored, spec.shape, spec.dtype, path, where)
-    return total + stored.size * stored.dtype.itemsize
+    return total + _bytes(stored)
+
+
+def _bytes(stored: Any) -> int:
+    """What a dataset takes when it is read, or one of its chunks if that is more."""
+    return max(stored.size, math.prod(stored.chunks or ())) * stored.dtype.itemsize
 
 
 def _check_stored(stored: Any, shape: tuple[int, ...], dtype: str, path: str, where: str) -> None:

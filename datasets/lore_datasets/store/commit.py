@@ -104,10 +104,9 @@ def commit_version(
     """Write one version under the lock. Keys of ``arrays``: (group, name) for a new round, or whole paths for a copy.
 
     A new round goes on from the dataset's current version: the newest, or the one it was rolled back to.
-    A copy (``version`` given) replaces the whole tree and takes that number when it is free, else the next one.
+    A copy (``version`` given) replaces the whole tree and takes that number when it is free, else the next one; who
+    read it has held it to :func:`check_copy`.
     """
-    if version is not None:
-        check_copy(draft, {str(path): array for path, array in arrays.items()})
     needed = sum(a.nbytes if a.dtype != object else 16 * a.size + sum(map(len, a.ravel())) for a in arrays.values())
     for attempt in range(ATTEMPTS):
         try:

@@ -93,6 +93,36 @@ def test_a_disk_that_fills_keeps_the_older_file(store, exported, monkeypatch):
     assert exported.read_bytes() == before and len(list(exported.parent.glob("*small.h5*"))) == 1
 
 
+QUOTA = """
+import resource, signal, sys
+from lore_datasets.exchange.hdf5 import export_hdf5
+from lore_datasets.store.store import Store
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    export_hdf5(Store(sys.argv[1]), "small", sys.argv[2])
+except Exception as error:
+    print(error.kind)
+"""
+
+
+def test_a_quota_that_fills_while_a_file_is_written_is_an_error_of_ours_and_leaves_no_draft(store, tmp_path):
+    command = [sys.executable, "-c", QUOTA, str(store.root), str(tmp_path / "x.h5")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (0, "no_space\n"), done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["datasets"]
+
+
+def test_drafts_of_killed_exports_go_with_the_next_one_and_those_of_living_ones_stay(store, tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    for process in (dead.pid, os.getppid()):
+        (tmp_path / f".x.h5.{process}-0.tmp").write_bytes(b"half")
+    export_hdf5(store, "small", tmp_path / "x.h5")
+    assert sorted(p.name for p in tmp_path.glob("*x.h5*")) == [f".x.h5.{os.getppid()}-0.tmp", "x.h5"]
+
+
 def test_every_array_of_a_file_has_checksums(exported):
     plain = []
 
@@ -137,6 +167,7 @@ SPOILED = {
     "not a number": (lambda a: a["round-000/logits"].__setitem__((0, 0), np.nan), BadInput, "NaN"),
     "a logit out of range": (lambda a: a["round-000/confidence"].__setitem__(0, 7.0), BadInput, "allowed 0..1"),
     "keys of other states": (lambda a: a["round-001/key_goal"].__iadd__(1), BadInput, "does not hold the keys"),
+    "lengths below nothing": (lambda a: a["round-000/plan_lengths"].fill(-5), BadInput, "plan_lengths"),
     "a plan of unknown ids": (lambda a: a["round-000/plans"].fill(999), BadInput, "rows/plans"),
     "a skill outside the language": (lambda a: a["round-000/skills/json"].fill("{}"), BadInput, "skill"),
     "an unknown array": (lambda a: a.update({"round-000/x": np.zeros(3)}), CorruptArtifact, "unknown array"),
@@ -156,6 +187,9 @@ def test_a_file_with_right_digests_but_wrong_values_is_not_imported(exported, tm
         path = rewritten(tmp_path / "bad.h5", read_hdf5(exported), spoil)
         import_hdf5(path, other)
     assert other.names() == []
+    if (tmp_path / "bad.h5").exists():  # training from the file itself holds it to the same rules
+        with pytest.raises(error, match=message):
+            load_advice(str(tmp_path / "bad.h5"), texts=False)
 
 
 def patched(path, change):
@@ -237,6 +271,16 @@ def test_a_file_that_expands_beyond_what_one_deflate_can_is_refused(tmp_path, st
 
     patched(path, deflate_twice)
     with pytest.raises(CorruptArtifact, match="model/big"):
+        read_hdf5(path)
+
+
+def test_a_small_file_that_would_take_much_memory_is_refused_before_it_is_read(tmp_path, store):
+    artifact = store.open("small-model")
+    arrays = {**artifact.arrays, "model/big": np.zeros(90_000_000, np.uint8)}
+    manifest = replace(artifact.manifest, arrays={p: array_spec(a) for p, a in sorted(arrays.items())})
+    write_hdf5(Artifact(manifest, arrays), path := tmp_path / "big.h5")
+    assert path.stat().st_size < 2**20
+    with pytest.raises(CorruptArtifact, match="declares 86 MiB of arrays, a file of its size may hold"):
         read_hdf5(path)
 
 
