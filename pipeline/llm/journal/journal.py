@@ -1,7 +1,8 @@
 """Every question and answer in one SQLite file, written before it is used: the same question is never paid twice.
 
 The key of an answer is the SHA-256 of model, prompt, schema and parameters (:func:`pipeline.llm.base.request_hash`).
-Every answer has the SHA-256 of its row beside it: a damaged one is named, never served. Failures are kept beside the answers, for the record, and are never served.
+Every answer has the SHA-256 of its row beside it: a damaged one is named, never served. Failures are kept beside the
+answers, for the record, and are never served.
 """
 
 from __future__ import annotations
