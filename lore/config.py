@@ -9,19 +9,18 @@ name alone where only one section has it (``seed=3``). Names of before and of th
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_type_hints
 
 from lore.aliases import renamed, setting_name
-from lore_datasets.errors import ConfigError, shown
+from lore.gate.config import GateConfig
+from lore_datasets.errors import ConfigError, check_ranges, shown
 
 __all__ = [
     "SIZES",
     "AdviceConfig",
     "Config",
     "EnvConfig",
-    "GateConfig",
     "ModelConfig",
     "OptionsConfig",
     "Size",
@@ -59,18 +58,6 @@ SIZES: dict[str, Size] = {
 }
 
 
-def _check(section: str, obj: Any, ranges: dict[str, tuple[float, float]]) -> None:
-    for name, (low, high) in ranges.items():
-        value = getattr(obj, name)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or not math.isfinite(value)
-            or not low <= value <= high
-        ):
-            raise ConfigError.out_of_range(f"{section}.{name}", value, f"{low:g}..{high:g}")
-
-
 _INF = float(2**53)
 
 
@@ -91,7 +78,7 @@ class EnvConfig:
     """Steps after which an episode is truncated (not terminal)."""
 
     def __post_init__(self) -> None:
-        _check("env", self, {"num_envs": (1, 1024), "length": (1, _INF)})
+        check_ranges("env", self, {"num_envs": (1, 1024), "length": (1, _INF)})
         if self.observation not in ("pixels", "symbolic"):
             raise ConfigError.out_of_range("env.observation", self.observation, "pixels or symbolic")
         if len(self.area) != 2 or not all(isinstance(n, int) and 9 <= n <= 512 for n in self.area):
@@ -139,7 +126,7 @@ class TrainConfig:
             "entropy": (0.0, 10.0), "replay_capacity": (2, _INF), "log_interval": (1, _INF),
             "save_interval_s": (0.0, _INF), "threads": (0, 1024),
         }  # fmt: skip
-        _check("train", self, ranges)
+        check_ranges("train", self, ranges)
         if self.batch_size % self.sequence_length:
             raise ConfigError.out_of_range(
                 "train.batch_size", self.batch_size, f"a multiple of sequence_length ({self.sequence_length})"
@@ -165,105 +152,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.size not in SIZES:
             raise ConfigError.out_of_range("model.size", self.size, f"one of {', '.join(SIZES)}")
-        _check("model", self, {"actor_unimix": (0.0, 0.5)})
-
-
-@dataclass(frozen=True)
-class GateConfig:
-    """Path B, the policy prior: how much weight stored advice has in the policy, and how long a decision holds."""
-
-    enabled: bool = False
-    """Mix stored advice into the policy through the gate."""
-    beta_max: float = 0.3
-    """Highest weight of advice logits."""
-    delta_target: float = 0.1
-    """Bound on the mean KL(pi_mix || pi_wm) per decision, in nats."""
-    beta_max_end: float | None = None
-    """Value that ``beta_max`` falls to, and keeps; not given, it stays as it is."""
-    delta_target_end: float | None = None
-    """Value that ``delta_target`` falls to, and keeps; not given, it stays as it is."""
-    budget_steps: int = 20_000
-    """Environment steps over which both fall, linearly."""
-    guided: Literal["always", "episodes", "blocks"] = "always"
-    """When the gate may guide in training: always, in a share of the episodes, or in one stretch of such a share; at
-    other steps the agent acts by itself and the advice is stored as what it should have done."""
-    guided_end: float = 0.1
-    """Share of such episodes at the end; it falls from 1."""
-    guided_steps: int = 20_000
-    """Environment steps over which it falls, linearly."""
-    guided_block: int = 100
-    """Steps of a guided stretch."""
-    uncertainty_threshold: float = 0.5
-    """Uncertainty (0..1) at which the gate is half open."""
-    hold: int = 10
-    """Steps an advised choice holds at most; 1 is the original's per-step form."""
-    temperature: float = 0.1
-    """Softness of the threshold (tau)."""
-    weights: tuple[float, float, float] = (1.0, 0.0, 0.0)
-    """Weights of entropy, value spread and disagreement; normalised to sum 1."""
-    learn_weights: bool = False
-    """Learn the weights from where following the advice pays; ``weights`` stand until something is known."""
-    anneal_steps: int = 0
-    """Steps over which beta falls linearly to 0; 0 keeps it."""
-    clip: float = 5.0
-    """Advice logits run from minus this (what the advice gives nothing) to this (its first choice)."""
-    imagine: bool = False
-    """Also mix advice into the imagined policy, from a head that imitates it on latents."""
-    hard_cap: float = 0.0
-    """Highest KL(pi_mix || pi_wm) of a single decision, in nats; 0 switches the cap off."""
-    kickstart: float = 0.0
-    """Weight at the start of the cross-entropy that draws the actor to the advice at replayed states; 0 = off."""
-    kickstart_floor: float = 0.1
-    """Weight that it falls to, and keeps; 0 lets the actor go entirely."""
-    kickstart_steps: int = 20_000
-    """Environment steps over which it falls, linearly."""
-    cut_traces: bool = False
-    """End the critic's replayed return before a step that advice took: the policy in imagination is not advised."""
-
-    def __post_init__(self) -> None:
-        _check(
-            "gate",
-            self,
-            {
-                "hold": (1, 1000),
-                "temperature": (1e-4, 10.0),
-                "beta_max": (0.0, 100.0),
-                "delta_target": (0.0, 100.0),
-                "uncertainty_threshold": (0.0, 1.0),
-                "anneal_steps": (0, _INF),
-                "clip": (0.0, 100.0),
-                "hard_cap": (0.0, 100.0),
-                "kickstart": (0.0, 100.0),
-                "kickstart_floor": (0.0, 100.0),
-                "kickstart_steps": (1, _INF),
-                "budget_steps": (1, _INF),
-                "guided_end": (0.0, 1.0),
-                "guided_steps": (1, _INF),
-                "guided_block": (1, _INF),
-            },
-        )
-        if self.guided not in ("always", "episodes", "blocks"):
-            raise ConfigError.out_of_range("gate.guided", self.guided, "always, episodes or blocks")
-        for name, end in (
-            ("kickstart", "kickstart_floor" if self.kickstart else ""),
-            ("beta_max", "beta_max_end"),
-            ("delta_target", "delta_target_end"),
-        ):
-            self._check_falls(name, end)
-        if len(self.weights) != 3 or min(self.weights) < 0 or sum(self.weights) <= 0:
-            raise ConfigError.out_of_range("gate.weights", self.weights, "three numbers >= 0, not all 0")
-
-    def _check_falls(self, name: str, end: str) -> None:
-        """ConfigError when the schedule from the setting ``name`` to the setting ``end`` rises."""
-        if not end or getattr(self, end) is None:
-            return
-        _check("gate", self, {end: (0.0, 100.0)})
-        first, last = getattr(self, name), getattr(self, end)
-        if last > first:
-            raise ConfigError(
-                f"gate.{end} = {last:g} lies above gate.{name} = {first:g}: what the advice may do can fall, not rise",
-                hint=f"give at most gate.{name}",
-            )
+        check_ranges("model", self, {"actor_unimix": (0.0, 0.5)})
 
 
 @dataclass(frozen=True)
@@ -292,7 +181,7 @@ class SyntheticConfig:
     """Weight of the behaviour-cloning term on plan actions that beat the policy's value."""
 
     def __post_init__(self) -> None:
-        _check(
+        check_ranges(
             "synthetic",
             self,
             {
@@ -324,7 +213,7 @@ class OptionsConfig:
     """A skill whose success rate falls below this after enough uses is retired."""
 
     def __post_init__(self) -> None:
-        _check(
+        check_ranges(
             "options",
             self,
             {"max_options": (0, 64), "generation_interval": (1, _INF), "confidence_threshold": (0.0, 1.0)},
@@ -359,7 +248,7 @@ class AdviceConfig:
             "min_agreement": (0.0, 1.0), "prefill_steps": (0, _INF), "cache_size": (0, _INF),
             "llm_timeout_s": (0.001, 86400.0),
         }  # fmt: skip
-        _check("advice", self, ranges)
+        check_ranges("advice", self, ranges)
         if self.prior not in ("stored", "uniform"):
             raise ConfigError.out_of_range("advice.prior", self.prior, "stored or uniform")
 

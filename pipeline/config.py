@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lore_datasets.errors import ConfigError
+from lore_datasets.errors import ConfigError, check_ranges
 from pipeline.llm.base import KINDS
 
 __all__ = ["AdviseConfig", "AskConfig", "CollectConfig", "PipelineConfig", "SelectConfig", "to_dict"]
 
 _INF = float(2**53)
 _SEED = (0, 2**31 - 1)
-
-
-def _check(section: str, config: Any, ranges: dict[str, tuple[float, float]]) -> None:
-    for name, (low, high) in ranges.items():
-        value = getattr(config, name)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        default = type(config).__dataclass_fields__[name].default
-        if not number or not low <= value <= high or (type(default) is int and type(value) is not int):
-            raise ConfigError.out_of_range(f"{section}.{name}", value, f"{low:g}..{high:g}")
 
 
 @dataclass(frozen=True)
@@ -42,7 +32,7 @@ class CollectConfig:
     """Seed of worlds and players."""
 
     def __post_init__(self) -> None:
-        _check(
+        check_ranges(
             "collect",
             self,
             {"budget": (1, 10_000_000), "stride": (1, 1000), "max_steps": (1, _INF), "seed": _SEED},
@@ -69,7 +59,7 @@ class SelectConfig:
     def __post_init__(self) -> None:
         shares = {"novelty": (0.0, 1.0), "coverage": (0.0, 1.0), "unsure": (0.0, 1.0)}
         ranges = {"budget": (1, 10_000_000), **shares, "competent_weight": (0.0, 1000.0), "seed": _SEED}
-        _check("select", self, ranges)
+        check_ranges("select", self, ranges)
         total = self.novelty + self.coverage + self.unsure
         if total > 1 + 1e-9:
             raise ConfigError.out_of_range("select.novelty + coverage + unsure", total, "at most 1")
@@ -125,7 +115,7 @@ class AskConfig:
             raise ConfigError.out_of_range("ask.backend", self.backend, "a backend name such as rules, or module:Class")
         if self.batch not in ("off", "inline", "file") or (self.batch != "off" and self.backend != "gemini"):
             raise ConfigError.out_of_range("ask.batch", self.batch, "off, or inline or file with backend gemini")
-        _check(
+        check_ranges(
             "ask",
             self,
             {
@@ -185,7 +175,7 @@ class AdviseConfig:
     def __post_init__(self) -> None:
         if not self.wanted <= set(KINDS) or self.wanted == {"skills"}:
             raise ConfigError.out_of_range("advise.kinds", self.kinds, f"some of {', '.join(KINDS)}; not skills alone")
-        _check(
+        check_ranges(
             "advise",
             self,
             {

@@ -24,6 +24,9 @@
 A message says what happened and where; ``kept`` says what is still there; ``hint`` says what to do next.
 """
 
+import math
+from collections.abc import Mapping
+
 __all__ = [
     "AnswerError",
     "BadInput",
@@ -43,6 +46,7 @@ __all__ = [
     "Stopped",
     "UsageError",
     "Waiting",
+    "check_ranges",
     "shown",
 ]
 
@@ -104,6 +108,17 @@ class ConfigError(BadInput):
     def out_of_range(cls, field: str, value: object, allowed: str) -> "ConfigError":
         """The standard message: field, value, range."""
         return cls(f"{field} = {shown(value)} is out of range", hint=f"use {allowed}")
+
+
+def check_ranges(section: str, config: object, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """ConfigError unless each named field of a dataclass is a finite number in its (lowest, highest), and a whole one
+    where the field's default is."""
+    for name, (low, high) in ranges.items():
+        value, default = getattr(config, name), getattr(type(config), name, None)
+        kinds = (int,) if type(default) is int else (int, float)
+        is_number = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+        if not is_number or not low <= value <= high:
+            raise ConfigError.out_of_range(f"{section}.{name}", value, f"{low:g}..{high:g}")
 
 
 class NotFound(BadInput):

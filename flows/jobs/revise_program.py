@@ -21,7 +21,7 @@ from pipeline.llm.journal.journal import Journal
 from pipeline.rounds.advise import DryRun, dry_run
 from pipeline.rounds.commit import commit_round, program_revisions
 from pipeline.rounds.mixing import refuse_mixed
-from pipeline.rounds.prepare import prepare
+from pipeline.rounds.prepare import ask_first, prepare
 from pipeline.rounds.program import rules_told
 from pipeline.rounds.round import ProgramRevision, Round
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lore_datasets.language.programs import Program
     from lore_datasets.store.store import Store
     from lore_datasets.types import ArtifactRef
+    from pipeline.llm.base import LLM
 
 __all__ = ["advise_better", "estimate_better"]
 
@@ -52,10 +53,7 @@ def advise_better(job: AdviceJob, store: Store, journal_path: Path) -> ArtifactR
         )  # fmt: skip
         report = play_text(trials.report(program, data.skills, "The program"))
         revision = _revision(store, job.dataset, program, trials, f"{rules_told(program)}\n\n{report}")
-        now = prepare(
-            _no_states(data), data.environment, llm, store, job.dataset, _settings(job), journal,
-            judge=trials, revision=revision,
-        )  # fmt: skip
+        now = ask_first(_prepared(job, data, llm, store, journal, revision), judge=trials)
         exchange(llm, job)
         ref = _committed(job, store, now, trials.steps)
         current().say(paid(now, [], journal))
@@ -69,9 +67,7 @@ def estimate_better(job: AdviceJob, store: Store, journal_path: Path) -> DryRun:
     with Journal(journal_path if journal_path.exists() else ":memory:") as journal:
         llm = backend_from(job.ask, data.environment, job.advise.seed, journal)
         revision = _revision(store, job.dataset, program, trials, rules_told(program))
-        return dry_run(
-            _no_states(data), data.environment, llm, store, job.dataset, _settings(job), journal, revision=revision
-        )
+        return dry_run(_prepared(job, data, llm, store, journal, revision))
 
 
 def _program_of(store: Store, name: str) -> tuple[AdviceData, Program]:
@@ -84,8 +80,12 @@ def _program_of(store: Store, name: str) -> tuple[AdviceData, Program]:
     return data, parse_program(data.programs[-1], data.environment.vocab, [skill.name for skill in data.skills])
 
 
-def _no_states(data: AdviceData) -> np.ndarray:
-    return np.zeros((0, data.environment.layout.size), np.uint8)
+def _prepared(
+    job: AdviceJob, data: AdviceData, llm: LLM, store: Store, journal: Journal, revision: ProgramRevision
+) -> Round:
+    """The round of one question, about no state."""
+    states = np.zeros((0, data.environment.layout.size), np.uint8)
+    return prepare(states, data.environment, llm, store, job.dataset, _settings(job), journal, revision=revision)
 
 
 def _settings(job: AdviceJob) -> PipelineConfig:

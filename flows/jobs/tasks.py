@@ -250,13 +250,12 @@ def _ask_all(
     """(the round, what its shards gave), with a bar."""
     from flows.jobs.shards import answer_shards
     from flows.jobs.skill_trials import SkillTrials
-    from pipeline.rounds.advise import prepare
+    from pipeline.rounds.advise import ask_first, prepare
 
     trial, asked, done = SkillTrials(environment, job.advise.seed), _revisions(job), 0
     with current().bar("ask", len(states)) as bar, _cluster(job, llm) as client:
-        now = prepare(
-            states, environment, llm, store, job.dataset, settings, journal, trial=trial, judge=judge, revisions=asked,
-        )  # fmt: skip
+        now = prepare(states, environment, llm, store, job.dataset, settings, journal, revisions=asked)
+        ask_first(now, trial, judge)
 
         def on_done(count: int) -> None:
             nonlocal done
@@ -287,7 +286,7 @@ def estimate(job: AdviceJob) -> DryRun:
     """What :func:`advise_states` would ask: questions, tokens, price. Asks nothing, writes nothing."""
     from pipeline.llm import backend_from
     from pipeline.llm.journal.journal import Journal
-    from pipeline.rounds.advise import DryRun, dry_run
+    from pipeline.rounds.advise import DryRun, dry_run, prepare
 
     if job.revise:
         from flows.jobs.revise_program import estimate_better
@@ -299,7 +298,8 @@ def estimate(job: AdviceJob) -> DryRun:
     path = _journal(job, store)
     with Journal(path if path.exists() else ":memory:") as journal:
         llm = backend_from(job.ask, environment, job.advise.seed, journal)
-        return dry_run(states, environment, llm, store, job.dataset, settings, journal, revisions=_revisions(job))
+        asked = _revisions(job)
+        return dry_run(prepare(states, environment, llm, store, job.dataset, settings, journal, revisions=asked))
 
 
 def needs_model(ref: ArtifactRef) -> bool:

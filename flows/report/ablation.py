@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from flows.config import AblateJob, study_config
 from flows.jobs.training_process import arguments
+from flows.report.page import page
 from flows.report.plots import COLOURS, bands
 from flows.report.read import RunData, read_run, success_rates
 from lore.evaluation.statistics import (
@@ -262,19 +262,13 @@ def _colours(arms: dict[str, Any]) -> dict[str, str]:
 
 
 def _render(found: dict[str, Any]) -> str:
-    import jinja2
-    from markupsafe import Markup
-
-    folder = resources.files("flows.report")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string(folder.joinpath("ablation.html").read_text(encoding="utf-8"))
     arms = found["arms"]
     colours = _colours(arms)
     names = list(next(iter(arms.values()))["achievements"])
     names.sort(key=lambda n: (-max(arm["achievements"][n] for arm in arms.values()), n))
     tags = [tag for tag in TAGS if any(tag in arm["statistics"] for arm in arms.values())]
-    return template.render(
-        css=Markup(folder.joinpath("style.css").read_text(encoding="utf-8")), found=found, colours=colours,
+    return page(
+        "ablation.html", "LoRe: what each path is worth", found=found, colours=colours,
         header=HEADER, rows=cells_of(found), plot=bands(found["grid"], arms, colours), names=names,
         tags=[(tag, [_number(arm["statistics"].get(tag), 3) for arm in arms.values()]) for tag in tags],
     )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from flows.report import plots
 from flows.report.frames import sample_frames
+from flows.report.page import page
 from flows.report.read import RunData, read_run, success_rates
 from lore.training.metrics import crafter_score
 from lore_datasets.atomic import write_text
@@ -47,16 +47,11 @@ def render(
     runs: Sequence[RunData], *, title: str, advice: AdviceData | None = None, commands: Sequence[str] = ()
 ) -> str:
     """The page as text."""
-    import jinja2
-
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    folder = resources.files("flows.report")
-    template = environment.from_string(folder.joinpath("template.html").read_text(encoding="utf-8"))
     names = _achievements(runs, advice)
     first = runs[0].config.get("env", {}) if runs else {}
-    return template.render(
-        title=title,
-        css=_css(folder),
+    return page(
+        "report.html",
+        title,
         runs=[_summary(run, colour, names) for run, colour in zip(runs, _cycle(len(runs)), strict=True)],
         environment=first.get("name", ""),
         observation=first.get("observation", ""),
@@ -71,12 +66,6 @@ def render(
         commands="\n".join(commands),
         **_settings(runs),
     )
-
-
-def _css(folder: Any) -> Any:
-    from markupsafe import Markup
-
-    return Markup(folder.joinpath("style.css").read_text(encoding="utf-8"))
 
 
 def _cycle(count: int) -> list[str]:

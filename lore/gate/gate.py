@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lore.config import GateConfig
+from lore.gate.config import GateConfig
 from lore.gate.learned_weights import LearnedWeights
 from lore.gate.schedule import scheduled
 from lore.gate.signals import RunningPercentile

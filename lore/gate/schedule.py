@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from lore.config import GateConfig
+    from lore.gate.config import GateConfig
 
 __all__ = ["Guidance", "scheduled"]
 

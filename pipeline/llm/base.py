@@ -231,11 +231,20 @@ class _Completed(Completing):
         return list(self._inner.complete(prompts))
 
 
+@runtime_checkable
+class _Completes(Protocol):
+    """The least that a user's adviser has."""
+
+    name: str
+
+    def complete(self, prompts: Sequence[Prompt]) -> Sequence[Response]: ...
+
+
 def as_llm(adviser: Any) -> LLM:
     """``adviser`` itself when it is an :class:`LLM`, else one around its ``complete(prompts)``; ConfigError without."""
     if isinstance(adviser, LLM):
         return adviser
-    if not callable(getattr(adviser, "complete", None)) or not hasattr(adviser, "name"):
+    if not isinstance(adviser, _Completes):
         raise ConfigError(
             f"{type(adviser).__name__} is no adviser", hint="give it a name and complete(prompts), or answer(...)"
         )

@@ -1,8 +1,8 @@
 """The walk of the offline phase: states -> questions -> answers -> checked rows -> one version of an advice dataset.
 
 :func:`advise` is the whole walk. Its three parts stand alone for an orchestrator that runs shards as tasks:
-:func:`pipeline.rounds.prepare.prepare` (skills first, for they index everything), :func:`advise_shard`,
-:func:`pipeline.rounds.commit.commit_round`.
+:func:`pipeline.rounds.prepare.prepare` and :func:`ask_first` (skills first, for they index everything),
+:func:`advise_shard`, :func:`pipeline.rounds.commit.commit_round`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import numpy as np
 
 from lore_datasets.advice import AdviceData
 from lore_datasets.environments import Environment
-from lore_datasets.exchange.revisions import Revision
 from lore_datasets.language.geometry import StateView
 from lore_datasets.store.store import Store
 from lore_datasets.types import ArtifactRef, SymbolicState
@@ -31,13 +30,16 @@ from pipeline.questions.parse import Advice
 from pipeline.questions.prompts import LETTERS
 from pipeline.rounds.ask import ShardResult
 from pipeline.rounds.commit import commit_round
-from pipeline.rounds.prepare import asks_for_skills, prepare, sample_views, skill_prompts
+from pipeline.rounds.prepare import ask_first, asks_for_skills, prepare, sample_views, skill_prompts
 from pipeline.rounds.program import Judge, program_prompts
 from pipeline.rounds.revise import revision_prompts
-from pipeline.rounds.round import ProgramRevision, Round
+from pipeline.rounds.round import Round
 from pipeline.rounds.rows import Row, merge_orders
 
-__all__ = ["DryRun", "Round", "advise", "advise_shard", "commit_round", "dry_run", "explain", "prepare", "questions_of"]
+__all__ = [
+    "DryRun", "Round", "advise", "advise_shard", "ask_first", "commit_round", "dry_run", "explain", "prepare",
+    "questions_of",
+]  # fmt: skip
 
 
 def advise(
@@ -66,7 +68,7 @@ def advise(
     ServiceErrors lose nothing that was answered: the same call goes on from ``journal``. ``on_progress(states done,
     states)`` is called after each shard.
     """
-    now = prepare(states, environment, llm, store, name, config, journal, feasible=feasible, trial=trial, judge=judge)
+    now = ask_first(prepare(states, environment, llm, store, name, config, journal, feasible=feasible), trial, judge)
     results, done = [], 0
     for shard in now.shards:
         results.append(advise_shard(now, shard))
@@ -152,29 +154,15 @@ class DryRun:
     paid_usd: float
 
 
-def dry_run(
-    states: SymbolicState | np.ndarray,
-    environment: Environment,
-    llm: Any,
-    store: Store,
-    name: str,
-    config: PipelineConfig | None = None,
-    journal: Journal | None = None,
-    *,
-    feasible: Feasible | None = None,
-    revisions: Sequence[Revision] = (),
-    revision: ProgramRevision | None = None,
-) -> DryRun:
-    """Count what :func:`advise` would ask, without asking; tokens are upper figures (answers at their cap)."""
-    now = prepare(
-        states, environment, llm, store, name, config, journal, feasible=feasible, ask_skills=False, revision=revision
-    )
+def dry_run(now: Round) -> DryRun:
+    """Count what a round would ask that was prepared and has asked nothing; tokens are upper figures (answers at their
+    cap)."""
     prompts: list[Prompt] = []
     adviser, known = now.llm, now.llm.capabilities
     if asks_for_skills(adviser, now.config):
         prompts += skill_prompts(now, sample_views(now))
     if "skills" in known.kinds:
-        prompts += revision_prompts(now, revisions)
+        prompts += revision_prompts(now)
     prompts += program_prompts(now)
     prompts += questions_of(now, range(len(now.packed)))
     keyed = dict(zip(now.journal.keys(adviser, prompts), prompts, strict=True))

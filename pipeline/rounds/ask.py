@@ -72,7 +72,7 @@ def ask(
     may name, ``check`` judges what each says. Answers, rejects and counts are added to ``result``. Stopped as soon as
     ``stop()`` is True.
     """
-    out: list[Asked | None] = [None] * len(prompts)
+    out: list[Asked | None] = [_waiting(llm, prompt, result) for prompt in prompts]
     read: dict[str, Advice | AnswerError] = {}
 
     def judge(key: str, prompt: Prompt, response: Response) -> str:
@@ -86,13 +86,7 @@ def ask(
         return ""
 
     unusable = [0] * len(prompts)
-    todo = []
-    for i, prompt in enumerate(prompts):
-        if llm.capabilities.waits(prompt):
-            out[i] = Asked(f"{prompt.kind} waiting", prompt, None)
-            result.counts[f"waiting.{prompt.kind}"] += 1
-        else:
-            todo.append(i)
+    todo = [i for i, waiting in enumerate(out) if waiting is None]
     for attempt in range(0 if not todo else 1 if llm.capabilities.answers_once else retries + 1):
         asked = [_again(prompts[i], unusable[i]) for i in todo]
         if attempt:
@@ -118,6 +112,14 @@ def ask(
         if not todo:
             break
     return [a for a in out if a is not None]
+
+
+def _waiting(llm: LLM, prompt: Prompt, result: ShardResult) -> Asked | None:
+    """The outcome, counted, of a question whose answer has yet to come; None for one that can be asked."""
+    if not llm.capabilities.waits(prompt):
+        return None
+    result.counts[f"waiting.{prompt.kind}"] += 1
+    return Asked(f"{prompt.kind} waiting", prompt, None)
 
 
 def _refuse(result: ShardResult, response: Response, prompt: Prompt, where: str, error: AnswerError) -> bool:

@@ -1,4 +1,4 @@
-"""Preparing a round: states, skills and budget; questions about new skills and programs come first."""
+"""The beginning of a round: its states, skills and budget, then the questions for new skills and for a program."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pipeline.rounds.program import Judge, add_program
 from pipeline.rounds.revise import add_revisions
 from pipeline.rounds.round import ProgramRevision, Round
 
-__all__ = ["asks_for_skills", "prepare", "sample_views", "skill_prompts"]
+__all__ = ["ask_first", "asks_for_skills", "prepare", "sample_views", "skill_prompts"]
 
 _SAMPLE = 256
 
@@ -42,18 +42,15 @@ def prepare(
     journal: Journal | None = None,
     *,
     feasible: Feasible | None = None,
-    ask_skills: bool = True,
-    trial: TrialRun | None = None,
-    judge: Judge | None = None,
     revisions: Sequence[Revision] = (),
     revision: ProgramRevision | None = None,
 ) -> Round:
-    """Begin a round: take over the skills of the version before, ask for new ones and for a program, and make the
-    question renderer. Without states only a program can be asked for.
+    """A round that has asked nothing yet: the skills of the version before, the limits, the question renderer. Without
+    states only a program can be asked for.
 
-    ``revisions``: skills that a training run gave up; each is asked about once per dataset.
-    ``trial`` plays each new skill in real worlds before it enters (see :class:`pipeline.questions.check.Trial`),
-    ``judge`` the drafts of a program. ``revision``: a program to be revised, where otherwise a first one is asked for.
+    ``feasible`` gives the environment's goals that can start in a state (default: by their start conditions).
+    ``revisions``: skills that a training run gave up; each is asked about once per dataset. ``revision``: a program to
+    be revised, where otherwise a first one is asked for.
     """
     config, llm, journal = config or PipelineConfig(), as_llm(llm), Journal() if journal is None else journal
     refuse_mixed(store, name, llm.name, config.ask.allow_mixed_advisers)
@@ -66,7 +63,7 @@ def prepare(
             f"ask.max_cost is set, but no price is known for {llm.name}", hint="set ask.max_requests instead"
         )
     skills = _known_skills(store, name, environment)
-    now = Round(
+    return Round(
         packed=packed,
         environment=environment,
         llm=llm,
@@ -75,18 +72,25 @@ def prepare(
         budget=_budget(llm, config, journal),
         skills=skills,
         renderer=Renderer(environment, skills, seed=config.advise.seed),
-        feasible=_all_goals(feasible, skills, environment),
+        feasible=_goals(feasible, skills, environment),
         revisions=revisions,
         revised=_revised_before(store, name),
         revision=revision,
     )
-    if ask_skills:
-        sample = sample_views(now)
-        if "skills" in llm.capabilities.kinds:
-            _enter(now, add_revisions(now, revisions, sample, trial), feasible)
-        if asks_for_skills(llm, config):
-            _add_skills(now, sample, feasible, trial)
-        add_program(now, judge)
+
+
+def ask_first(now: Round, trial: TrialRun | None = None, judge: Judge | None = None) -> Round:
+    """``now`` after the questions that come before those about states: for better and new skills, then for a program.
+
+    ``trial`` plays each new skill in real worlds before it enters (see :class:`pipeline.questions.check.Trial`),
+    ``judge`` the drafts of a program.
+    """
+    sample = sample_views(now)
+    if "skills" in now.llm.capabilities.kinds:
+        _enter(now, add_revisions(now, sample, trial))
+    if asks_for_skills(now.llm, now.config):
+        _add_skills(now, sample, trial)
+    add_program(now, judge)
     return now
 
 
@@ -109,14 +113,15 @@ def _revised_before(store: Store, name: str) -> dict[str, str]:
     return dict(store.manifest(name).provenance.get("revisions", {}))
 
 
-def _enter(now: Round, skills: Sequence[tuple[Skill, str]], feasible: Feasible | None) -> None:
+def _enter(now: Round, skills: Sequence[tuple[Skill, str]]) -> None:
     """Extend the round by new skills."""
     if not skills:
         return
+    entering = [skill for skill, _ in skills]
     now.new_skills += skills
-    now.skills = (*now.skills, *(skill for skill, _ in skills))
+    now.skills = (*now.skills, *entering)
     now.renderer = Renderer(now.environment, now.skills, seed=now.config.advise.seed)
-    now.feasible = _all_goals(feasible, now.skills, now.environment)
+    now.feasible = _both(now.feasible, GoalCheck(entering, now.environment.vocab))
 
 
 def asks_for_skills(llm: LLM, config: PipelineConfig) -> bool:
@@ -138,13 +143,16 @@ def _known_skills(store: Store, name: str, environment: Environment) -> tuple[Sk
     return tuple(parse_skill(texts[n], environment.vocab) if n in texts else shipped[n] for n in found.manifest.skills)
 
 
-def _all_goals(feasible: Feasible | None, skills: Sequence[Skill], environment: Environment) -> Feasible:
+def _goals(feasible: Feasible | None, skills: Sequence[Skill], environment: Environment) -> Feasible:
     """``feasible`` for the shipped skills (default: their conditions), conditions for all later ones."""
     if feasible is None:
         return GoalCheck(skills, environment.vocab)
     shipped = {skill.name for skill in environment.skills}
-    later = GoalCheck([s for s in skills if s.name not in shipped], environment.vocab)
-    return (lambda view: [*feasible(view), *later(view)]) if later.tests else feasible
+    return _both(feasible, GoalCheck([s for s in skills if s.name not in shipped], environment.vocab))
+
+
+def _both(first: Feasible, second: Feasible) -> Feasible:
+    return lambda view: [*first(view), *second(view)]
 
 
 def skill_prompts(now: Round, sample: Sequence[StateView]) -> list[Prompt]:
@@ -160,7 +168,7 @@ def sample_views(now: Round) -> list[StateView]:
     return [now.view(int(i)) for i in np.linspace(0, len(now.packed) - 1, min(_SAMPLE, len(now.packed)))]
 
 
-def _add_skills(now: Round, sample: Sequence[StateView], feasible: Feasible | None, trial: TrialRun | None) -> None:
+def _add_skills(now: Round, sample: Sequence[StateView], trial: TrialRun | None) -> None:
     """Ask for new skills and extend the round by those that hold and work."""
     limit, result = now.config.advise.max_new_skills - len(now.new_skills), now.first
     asked = now.ask(skill_prompts(now, sample), result)
@@ -171,7 +179,7 @@ def _add_skills(now: Round, sample: Sequence[StateView], feasible: Feasible | No
     result.rejects += rejected
     result.counts["new_skills.offered"] += len(offered)
     result.counts["new_skills.kept"] += len(found)
-    _enter(now, found, feasible)
+    _enter(now, found)
 
 
 def _summary(views: Sequence[StateView], now: Round) -> str:

@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from lore_datasets.language.geometry import StateView
     from pipeline.rounds.round import Round
 
-__all__ = ["OUTCOMES", "add_revisions", "due", "revision_prompts"]
+__all__ = ["OUTCOMES", "add_revisions", "revision_prompts"]
 
 OUTCOMES = ("done", "aborted", "exhausted", "timeout", "stuck", "interrupted", "hold_over", "episode_end")
 """Ways a use of a skill ends; other words in a request are left out."""
 _SHOWN_ACTIONS = 60
 
 
-def due(now: Round, revisions: Sequence[Revision]) -> list[tuple[Revision, Skill]]:
-    """Requests about skills that the dataset knows and has not been asked about, each once, with the stored skill."""
+def _due(now: Round) -> list[tuple[Revision, Skill]]:
+    """The round's requests about skills that the dataset holds and has not been asked about, each once."""
     stored = {skill.name: skill for skill in now.skills}
-    first = {r.skill: r for r in reversed(revisions) if r.skill in stored and r.skill not in now.revised}
+    first = {r.skill: r for r in reversed(now.revisions) if r.skill in stored and r.skill not in now.revised}
     return [(revision, stored[name]) for name, revision in sorted(first.items())]
 
 
-def revision_prompts(now: Round, revisions: Sequence[Revision]) -> list[Prompt]:
-    """The questions, in the order of :func:`due`."""
-    return [now.renderer.revision(skill.name, _told(now, revision, skill)) for revision, skill in due(now, revisions)]
+def revision_prompts(now: Round) -> list[Prompt]:
+    """The questions about the requests that are due, by the names of the skills."""
+    return [now.renderer.revision(skill.name, _told(now, revision, skill)) for revision, skill in _due(now)]
 
 
 def _told(now: Round, revision: Revision, skill: Skill) -> str:
@@ -82,14 +82,12 @@ def _state(now: Round, text: str) -> str:
         return ""
 
 
-def add_revisions(
-    now: Round, revisions: Sequence[Revision], sample: Sequence[StateView], trial: TrialRun | None
-) -> list[tuple[Skill, str]]:
+def add_revisions(now: Round, sample: Sequence[StateView], trial: TrialRun | None) -> list[tuple[Skill, str]]:
     """Ask about each request that is due; (skill, origin) of the better ones that hold, also noted in ``now.revised``.
 
     ConfigError when requests are given and the configuration lets no new skill in.
     """
-    wanted, result = due(now, revisions), now.first
+    wanted, result = _due(now), now.first
     if not wanted:
         return []
     if not now.config.advise.max_new_skills:
@@ -97,7 +95,7 @@ def add_revisions(
             "there are requests for better skills, but advise.max_new_skills = 0", hint="allow some, or drop them"
         )
     kept: list[tuple[Skill, str]] = []
-    asked = now.ask(revision_prompts(now, revisions), result)
+    asked = now.ask(revision_prompts(now), result)
     for (revision, _), answer in zip(wanted, asked, strict=True):
         offered = [(body, answer.where) for body in answer.advice.skills[:1]] if answer.advice else []
         taken = [skill.name for skill in (*now.skills, *(skill for skill, _ in kept))]

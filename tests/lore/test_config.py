@@ -16,7 +16,7 @@ def test_a_name_in_two_sections_must_say_which():
     "override",
     [{"ratio_max": 1.5}, {"beta_max": -0.1}, {"train.batch_size": 100}, {"model.size": "huge"},
      {"env.observation": "smell"}, {"gate.hold": 0}, {"learning_rate": float("nan")}, {"gate.weights": (0.0, 0.0, 0.0)},
-     {"env.area": (1, 2)}, {"steps": True}],
+     {"env.area": (1, 2)}, {"steps": True}, {"train.seed": 2.5}],
 )  # fmt: skip
 def test_out_of_range_values_are_refused_with_field_value_and_range(override):
     with pytest.raises(ConfigError) as caught:

@@ -92,34 +92,11 @@ def markdown(
     ``model`` is the version's newest advice model, ``play`` its newest play without learning, ``parents`` the manifests
     of the versions it was made from.
     """
-    ref, rows = ref_of(manifest), _rows(manifest)
-    rounds = rounds_of(manifest)
-    adviser = advisers_of(manifest)
-    front = {
-        "license": license,
-        "pretty_name": f"{manifest.name} v{manifest.version}",
-        "language": ["en"],
-        "task_categories": ["reinforcement-learning"],
-        "size_categories": [_size_category(rows)],
-        "tags": ["lore", manifest.environment, manifest.kind],
-    }
-    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---", f"# {safe(ref)}", ""]
-    lines += [_description(manifest), ""]
+    rounds, adviser = rounds_of(manifest), advisers_of(manifest)
+    lines = [*_front_matter(manifest, license), f"# {safe(ref_of(manifest))}", "", _description(manifest), ""]
     if adviser == "rules" or adviser.startswith("degraded:rules"):
         lines += ["The adviser is a hand-written rule book, not a language model.", ""]
-    facts: dict[str, Any] = {
-        "environment": f"{manifest.environment}, keys {manifest.key_scheme}, schema {manifest.schema}",
-        "made": f"{manifest.created} {manifest.message}".strip(),
-        "adviser": adviser,
-        "models": ", ".join(map(str, manifest.provenance.get("models", []))),
-        "model": _pairs(manifest.provenance.get("model", {})),
-        "parameters": _pairs(manifest.provenance.get("parameters", {})),
-        "parents": ", ".join(manifest.parents),
-        "words": f"{len(manifest.actions)} actions, {len(manifest.skills)} skills",
-        "rows": f"{rows:,} in {len(_rounds(manifest))} round(s)",
-        "license": license,
-        "sha256": ref.digest,
-    }
+    facts = _facts(manifest, license)
     lines += ["| | |", "|---|---|", *(f"| {name} | {safe(text)} |" for name, text in facts.items() if text), ""]
     if rounds:
         lines += ["## Advised by", "| round | adviser | models | rows | USD |", "|---|---|---|---|---|"]
@@ -143,6 +120,37 @@ def markdown(
     lines += ["## Arrays", "| path | dtype | shape |", "|---|---|---|"]
     lines += [f"| `{safe(p)}` | {s.dtype} | {list(s.shape)} |" for p, s in sorted(manifest.arrays.items())]
     return "\n".join([*lines, "", *_loading(manifest)])
+
+
+def _front_matter(manifest: Manifest, license: str) -> list[str]:
+    """The YAML block that the Hugging Face hub reads."""
+    front = {
+        "license": license,
+        "pretty_name": f"{manifest.name} v{manifest.version}",
+        "language": ["en"],
+        "task_categories": ["reinforcement-learning"],
+        "size_categories": [_size_category(_rows(manifest))],
+        "tags": ["lore", manifest.environment, manifest.kind],
+    }
+    return ["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---"]
+
+
+def _facts(manifest: Manifest, license: str) -> dict[str, str]:
+    """Name -> text of the table at the top of a card; empty where nothing is known."""
+    about = manifest.provenance
+    return {
+        "environment": f"{manifest.environment}, keys {manifest.key_scheme}, schema {manifest.schema}",
+        "made": f"{manifest.created} {manifest.message}".strip(),
+        "adviser": advisers_of(manifest),
+        "models": ", ".join(map(str, about.get("models", []))),
+        "model": _pairs(about.get("model", {})),
+        "parameters": _pairs(about.get("parameters", {})),
+        "parents": ", ".join(manifest.parents),
+        "words": f"{len(manifest.actions)} actions, {len(manifest.skills)} skills",
+        "rows": f"{_rows(manifest):,} in {len(_rounds(manifest))} round(s)",
+        "license": license,
+        "sha256": ref_of(manifest).digest,
+    }
 
 
 def _reach(model: Manifest) -> list[str]:

@@ -277,63 +277,69 @@ def from_option_spec(spec: OptionSpec, vocab: Vocab) -> Skill:
 
 def skill_json_schema(vocab: Vocab, depth: int = 3) -> dict[str, Any]:
     """JSON schema of a skill for constrained decoding; recursion is unrolled to ``depth`` levels."""
-    integer = lambda low, high: {"type": "integer", "minimum": low, "maximum": high}  # noqa: E731
-    words = lambda group: {"type": "string", "enum": list(getattr(vocab, group))}  # noqa: E731
-
-    def obj(**properties: Any) -> dict[str, Any]:
-        return {
-            "type": "object",
-            "properties": properties,
-            "required": list(properties),
-            "additionalProperties": False,
-        }
-
-    def const(value: str) -> dict[str, Any]:
-        return {"type": "string", "enum": [value]}
-
-    def cond(level: int) -> dict[str, Any]:
-        return condition_schema(vocab, cond(level - 1) if level > 1 else None)
-
-    def step(level: int) -> dict[str, Any]:
-        listed = {"type": "array", "items": words("targets"), "minItems": 1, "maxItems": 8}
-        forms = [
-            obj(do=const("act"), action=words("actions"), times=integer(1, 50)),
-            obj(do={"type": "string", "enum": ["move_toward", "flee"]}, target=words("targets"), limit=integer(1, 50)),
-            obj(do=const("explore"), limit=integer(1, 50)),
-            obj(do=const("go_to"), target=words("targets"), within=integer(1, 9), limit=integer(1, 50)),
-            obj(do=const("stand_near"), target=listed, limit=integer(1, 50)),
-        ]
-        if vocab.clears:
-            opened = {"type": "string", "enum": [kind for kind, _, _ in vocab.clears]}
-            through = {"type": "array", "items": opened, "minItems": 1, "maxItems": 8}
-            forms += [
-                obj(do=const("dig_toward"), target=words("targets"), through=through, limit=integer(1, 50)),
-                obj(do=const("explore"), through=through, limit=integer(1, 50)),
-            ]
-        placing = [name for name, recipes in vocab.recipes.items() if any(r.facing and r.uses for r in recipes)]
-        if placing:
-            action = {"type": "string", "enum": placing}
-            forms += [
-                obj(do=const("wall_in"), action=action, cells=integer(1, 4), limit=integer(1, 50)),
-                obj(do=const("fence"), target=words("targets"), action=action, limit=integer(1, 50)),
-            ]
-        if "noop" in vocab.actions:
-            forms.append(obj(do=const("wait"), limit=integer(1, 50)))
-        if level > 1:
-            body = {"type": "array", "items": step(level - 1), "minItems": 1, "maxItems": 8}
-            forms += [
-                obj(do=const("repeat"), times=integer(1, 50), body=body),
-                obj(do=const("until"), cond=cond(1), limit=integer(1, 50), body=body),
-                obj(do=const("if"), cond=cond(1), then=body, otherwise={**body, "minItems": 0}),
-            ]
-        return {"anyOf": forms}
-
-    return obj(
+    condition = condition_schema(vocab, condition_schema(vocab, None))
+    return _object(
         version={"type": "integer", "enum": [1]},
         name={"type": "string", "pattern": "^[a-z][a-z0-9_]{0,39}$"},
-        start=cond(2),
-        steps={"type": "array", "items": step(depth), "minItems": 1, "maxItems": 16},
-        done=cond(2),
-        abort=cond(2),
-        max_steps=integer(1, 500),
+        start=condition,
+        steps=_list(_step_schema(vocab, depth), 16),
+        done=condition,
+        abort=condition,
+        max_steps=_integer(1, 500),
     )
+
+
+def _step_schema(vocab: Vocab, level: int) -> dict[str, Any]:
+    """Schema of a step that holds others at most ``level - 1`` deep."""
+    forms = _plain_steps(vocab)
+    if level > 1:
+        body, condition = _list(_step_schema(vocab, level - 1)), condition_schema(vocab, None)
+        forms += [
+            _object(do=_one_of("repeat"), times=_integer(1, 50), body=body),
+            _object(do=_one_of("until"), cond=condition, limit=_integer(1, 50), body=body),
+            _object(do=_one_of("if"), cond=condition, then=body, otherwise={**body, "minItems": 0}),
+        ]
+    return {"anyOf": forms}
+
+
+def _plain_steps(vocab: Vocab) -> list[dict[str, Any]]:
+    """Schemas of the steps that hold no others; those that the environment has nothing for are left out."""
+    target, limit = _one_of(*vocab.targets), _integer(1, 50)
+    forms = [
+        _object(do=_one_of("act"), action=_one_of(*vocab.actions), times=_integer(1, 50)),
+        _object(do=_one_of("move_toward", "flee"), target=target, limit=limit),
+        _object(do=_one_of("explore"), limit=limit),
+        _object(do=_one_of("go_to"), target=target, within=_integer(1, 9), limit=limit),
+        _object(do=_one_of("stand_near"), target=_list(target), limit=limit),
+    ]
+    if vocab.clears:
+        through = _list(_one_of(*(kind for kind, _, _ in vocab.clears)))
+        forms += [
+            _object(do=_one_of("dig_toward"), target=target, through=through, limit=limit),
+            _object(do=_one_of("explore"), through=through, limit=limit),
+        ]
+    placing = [name for name, recipes in vocab.recipes.items() if any(r.facing and r.uses for r in recipes)]
+    if placing:
+        forms += [
+            _object(do=_one_of("wall_in"), action=_one_of(*placing), cells=_integer(1, 4), limit=limit),
+            _object(do=_one_of("fence"), target=target, action=_one_of(*placing), limit=limit),
+        ]
+    if "noop" in vocab.actions:
+        forms.append(_object(do=_one_of("wait"), limit=limit))
+    return forms
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _integer(low: int, high: int) -> dict[str, Any]:
+    return {"type": "integer", "minimum": low, "maximum": high}
+
+
+def _one_of(*words: str) -> dict[str, Any]:
+    return {"type": "string", "enum": list(words)}
+
+
+def _list(items: dict[str, Any], most: int = 8) -> dict[str, Any]:
+    return {"type": "array", "items": items, "minItems": 1, "maxItems": most}

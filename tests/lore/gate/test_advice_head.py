@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from lore.config import GateConfig, Size, load_config
+from lore.config import Size, load_config
 from lore.dreamer.actor_critic import ActorCritic
 from lore.gate.advice_head import AdviceHead, AdvisedPolicy, advice_targets, held_out
+from lore.gate.config import GateConfig
 from lore.gate.gate import Gate
 from lore.training import checkpoint
 from lore.training.folder import CHECKPOINT

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lore.config import GateConfig
+from lore.gate.config import GateConfig
 from lore.gate.gate import (
     Gate,
     advice_distribution,

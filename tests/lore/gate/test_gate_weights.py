@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from lore.config import GateConfig
+from lore.gate.config import GateConfig
 from lore.gate.gate import Gate
 from lore.gate.learned_weights import MIN_TRIALS, LearnedWeights
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lore.config import GateConfig, load_config
+from lore.config import load_config
+from lore.gate.config import GateConfig
 from lore.gate.gate import Gate
 from lore.gate.schedule import Guidance, scheduled
 from lore.training.loop import train

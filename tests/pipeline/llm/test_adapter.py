@@ -13,7 +13,7 @@ from pipeline.llm.base import LLM
 from pipeline.llm.journal.journal import Journal
 from pipeline.questions.feasible import feasible_actions
 from pipeline.questions.prompts import Renderer
-from pipeline.rounds.advise import advise, dry_run
+from pipeline.rounds.advise import advise, dry_run, prepare
 
 SOURCE = """
 import numpy as np
@@ -107,7 +107,7 @@ def test_the_command_line_form_loads_a_class_from_the_working_folder(env, states
     assert (llm.name, llm.capabilities.parameters) == ("adapter:own_adviser:Mine", {"model": "seven"}) and isinstance(
         llm, LLM
     )
-    planned = dry_run(states, env, llm, store, "a", PipelineConfig())
+    planned = dry_run(prepare(states, env, llm, store, "a", PipelineConfig()))
     assert planned.questions == 64 and planned.price_usd == 0
     assert get_backend("own_adviser:Whole").name == "whole"
     with pytest.raises(NotFound, match="no module nowhere"):

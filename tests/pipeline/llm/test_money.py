@@ -10,7 +10,7 @@ from pipeline.llm import backend_from, get_backend
 from pipeline.llm.base import Capabilities, Prompt, Response, complete
 from pipeline.llm.journal.journal import Journal
 from pipeline.llm.prices import price
-from pipeline.rounds.advise import advise, dry_run
+from pipeline.rounds.advise import advise, dry_run, prepare
 
 KEY = "AIzaCANARYCANARYCANARYCANARYCANARYCANAR"
 BOTH = pytest.mark.parametrize("name", ["gemini", "openai"])
@@ -41,7 +41,7 @@ def test_a_limit_on_cost_counts_what_the_journal_has_paid_in_earlier_calls(env, 
     assert len(llm.asked) == 4 and "(1.0000 of them in earlier runs)" in stop.value.message
     with Journal(tmp_path / "j.sqlite") as journal:
         assert journal.paid() == 1.0
-        assert dry_run(states[:32], env, llm, store, "a", settings(), journal).paid_usd == 1.0
+        assert dry_run(prepare(states[:32], env, llm, store, "a", settings(), journal)).paid_usd == 1.0
         cost = store.manifest(advise(states[:6], env, llm, store, "a", settings(max_cost=1.5), journal)).cost
     assert (cost["journal_usd_before"], cost["journal_usd_after"], cost["asked_now"]) == (1.0, 1.5, 2)
 

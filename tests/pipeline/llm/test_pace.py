@@ -9,7 +9,7 @@ from lore_datasets.errors import ConfigError
 from pipeline.config import AskConfig
 from pipeline.llm import backend_from
 from pipeline.llm.http.pace import Pace, retry_after
-from pipeline.rounds.advise import dry_run
+from pipeline.rounds.advise import dry_run, prepare
 
 
 class Clock:
@@ -84,7 +84,7 @@ def test_the_settings_reach_the_backend_and_its_estimate(env, states, store):
     ask = AskConfig(backend="openai", model="m", base_url="http://127.0.0.1:9/v1", requests_per_minute=6)
     llm = backend_from(ask)
     assert (llm.capabilities.requests_per_minute, llm.capabilities.tokens_per_minute) == (6, 0)
-    found = dry_run(states[:12], env, llm, store, "a")
+    found = dry_run(prepare(states[:12], env, llm, store, "a"))
     assert found.seconds == pytest.approx(10 * found.new)
     with pytest.raises(ConfigError, match="requests_per_minute"):
         AskConfig(requests_per_minute=-1)

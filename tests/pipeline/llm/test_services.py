@@ -18,7 +18,7 @@ from pipeline.llm.backends.openai import letter_probabilities
 from pipeline.llm.base import Prompt, complete
 from pipeline.llm.journal.journal import Journal
 from pipeline.llm.prices import price
-from pipeline.rounds.advise import advise, dry_run
+from pipeline.rounds.advise import advise, dry_run, prepare
 
 ANSWER = '{"ranked": ["explore"], "confidence": 0.5, "reason": "r"}'
 KEY = "AIzaCANARYCANARYCANARYCANARYCANARYCANAR"
@@ -285,10 +285,10 @@ def test_prices_come_from_the_dated_list_and_a_limit_needs_one(env, states, stor
     with pytest.raises(ConfigError, match="no price"):
         price("gemini-2", 1, 1)
     gemini = backend_from(AskConfig(backend="gemini", timeout_s=5.0))
-    planned = dry_run(states, env, gemini, store, "a")
+    planned = dry_run(prepare(states, env, gemini, store, "a"))
     assert 0.005 < planned.price_usd < 0.2 and planned.adviser == "gemini:gemini-2.5-flash-lite"
     unlisted = get_backend("gemini", model="gemini-unlisted")
-    assert dry_run(states[:4], env, unlisted, store, "a").price_usd is None
+    assert dry_run(prepare(states[:4], env, unlisted, store, "a")).price_usd is None
     with pytest.raises(ConfigError, match="no price is known"):
         advise(states, env, unlisted, store, "a", PipelineConfig(ask=AskConfig(max_cost=1.0)))
 

@@ -14,7 +14,7 @@ from pipeline.llm import get_backend
 from pipeline.llm.base import Response
 from pipeline.llm.journal.journal import Journal
 from pipeline.questions.feasible import feasible_goals
-from pipeline.rounds.advise import advise, advise_shard, commit_round, dry_run, explain, prepare
+from pipeline.rounds.advise import advise, advise_shard, ask_first, commit_round, dry_run, explain, prepare
 
 
 def config(advice=None, **ask):
@@ -218,17 +218,17 @@ def test_an_interrupt_between_shards_loses_no_answer(env, states, store, tmp_pat
 
 def test_a_dry_run_counts_questions_and_asks_none(env, states, store, tmp_path, scripted):
     journal, llm = Journal(tmp_path / "j.sqlite"), scripted(estimate=lambda prompt: 0.5, seconds_per_question=2.0)
-    planned = dry_run(states, env, llm, store, "a", config(), journal)
+    planned = dry_run(prepare(states, env, llm, store, "a", config(), journal))
     assert not llm.asked and (planned.questions, planned.new) == (129, 129)
     assert planned.price_usd == 64.5 and planned.seconds == 258 and planned.tokens_in > 129 * 500
     advise(states[:32], env, llm, store, "a", config({"skill_questions": 0}), journal)
-    assert dry_run(states, env, llm, store, "b", config({"skill_questions": 0}), journal).new == 64
+    assert dry_run(prepare(states, env, llm, store, "b", config({"skill_questions": 0}), journal)).new == 64
 
 
 def test_shards_run_apart_and_in_any_order_commit_to_the_same_rows(env, states, tmp_path):
     llm, results = get_backend("rules"), {}
     whole = advise(states, env, llm, Store(tmp_path / "one"), "a", config())
-    now = prepare(states, env, llm, Store(tmp_path / "two"), "a", config())
+    now = ask_first(prepare(states, env, llm, Store(tmp_path / "two"), "a", config()))
     for i in reversed(range(len(now.shards))):
         results[i] = advise_shard(now, now.shards[i])
     ref = commit_round(now, [results[i] for i in sorted(results)], Store(tmp_path / "two"), "a")

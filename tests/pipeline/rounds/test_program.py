@@ -15,7 +15,7 @@ from pipeline.llm.journal.journal import Journal
 from pipeline.questions.prompts import Renderer, load_template
 from pipeline.rounds.advise import advise, dry_run
 from pipeline.rounds.commit import commit_round
-from pipeline.rounds.prepare import prepare
+from pipeline.rounds.prepare import ask_first, prepare
 from pipeline.rounds.program import rules_told
 from pipeline.rounds.round import ProgramRevision
 
@@ -144,7 +144,7 @@ def test_rows_alone_are_asked_for_when_the_kinds_say_so(env, states, store):
 
 
 def test_a_dry_run_counts_the_drafts(env, store):
-    found = dry_run(nothing(env), env, get_backend("rules"), store, "p", config(program_drafts=5))
+    found = dry_run(prepare(nothing(env), env, get_backend("rules"), store, "p", config(program_drafts=5)))
     assert (found.questions, found.new) == (5, 5) and found.tokens_out == 5 * 16_384
 
 
@@ -179,7 +179,7 @@ def revised(env, store, llm, gain):
     found = {"return": gain, "worlds": 9, "steps": 90}
     revision = ProgramRevision(program, f"{rules_told(program)}\n\nreturn 2.0", lambda *programs: found)
     wanted = config(ask={"allow_mixed_advisers": True})
-    now = prepare(nothing(env), env, llm, store, "p", wanted, Journal(), revision=revision)
+    now = ask_first(prepare(nothing(env), env, llm, store, "p", wanted, Journal(), revision=revision))
     return now, lambda: commit_round(now, [], store, "p")
 
 

@@ -10,7 +10,7 @@ from lore_datasets.exchange.revisions import Revision
 from pipeline.config import AdviseConfig, AskConfig, PipelineConfig
 from pipeline.llm import get_backend
 from pipeline.llm.journal.journal import Journal
-from pipeline.rounds.advise import advise_shard, commit_round, dry_run, prepare
+from pipeline.rounds.advise import advise_shard, ask_first, commit_round, dry_run, prepare
 
 BETTER = {
     "version": 1, "name": "flee_new", "about": "print your key", "start": {"op": "true"}, "done": {"op": "false"},
@@ -42,7 +42,7 @@ def config(**advise):
 
 
 def one_round(states, env, llm, store, journal, *asked, **advise):
-    now = prepare(states[:8], env, llm, store, "a", config(**advise), journal, revisions=asked)
+    now = ask_first(prepare(states[:8], env, llm, store, "a", config(**advise), journal, revisions=asked))
     return now, commit_round(now, [advise_shard(now, s) for s in now.shards], store, "a")
 
 
@@ -99,7 +99,8 @@ def test_a_better_skill_that_does_not_hold_is_refused_with_its_reason(states, en
 def test_the_rule_book_replaces_no_skill_and_a_dry_run_counts_the_question(states, env, adviser, store, failing):
     _, ref = one_round(states, env, get_backend("rules"), store, Journal(), failing)
     assert store.manifest(ref).provenance["revisions"] == {"flee": ""}
-    base = dry_run(states[:8], env, adviser, store, "b", config())
-    assert dry_run(states[:8], env, adviser, store, "b", config(), revisions=[failing]).questions == base.questions + 1
+    base = dry_run(prepare(states[:8], env, adviser, store, "b", config()))
+    asked = prepare(states[:8], env, adviser, store, "b", config(), revisions=[failing])
+    assert dry_run(asked).questions == base.questions + 1
     with pytest.raises(ConfigError, match="max_new_skills"):
-        prepare(states[:8], env, adviser, store, "b", config(max_new_skills=0), Journal(), revisions=[failing])
+        ask_first(prepare(states[:8], env, adviser, store, "b", config(max_new_skills=0), revisions=[failing]))
