@@ -61,7 +61,7 @@ class Setting:
     @staticmethod
     def sizes() -> dict[str, Any]:
         """The size table."""
-        from lore.config import SIZES
+        from lore.sizes import SIZES
 
         return SIZES
 
@@ -131,8 +131,8 @@ def make_learner(setting: Setting, size: str, bf16: bool, paths: str = "plain") 
 
 
 def _fields(size: str) -> dict[str, tuple[tuple[int, ...], Any]]:
-    from lore.config import SIZES
     from lore.replay.ring import latent_fields
+    from lore.sizes import SIZES
 
     return {
         "image": ((64, 64, 3), np.uint8), "action": ((), np.int64), "reward": ((), np.float32),

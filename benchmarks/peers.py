@@ -33,8 +33,9 @@ def ours() -> dict[str, Callable[[], Any]]:
     """Our calls by row."""
 
     from benchmarks.speed import make_learner
-    from lore.config import SIZES, load_config
+    from lore.config import load_config
     from lore.fast.accelerate import divide_threads
+    from lore.sizes import SIZES
     from lore.training.policy import Policy
 
     mine, records = make_learner("1m", "pixels", SEQUENCES, LENGTH, threads=2)

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Generator, Tensor, nn
 
-from lore.config import Size
 from lore.dreamer.dists import policy_log_probs, sample_index, twohot_spread, unimix_probs
 from lore.dreamer.nets import Head, TwoHotHead
 from lore.dreamer.returns import PercentileNorm
 from lore.dreamer.types import Trajectories
+from lore.sizes import Size
 
 __all__ = ["SLOW_RATE", "ActorCritic", "Choice", "Policy", "actor_critic_losses", "trajectory_metrics"]
 

@@ -13,11 +13,11 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from lore.config import Size
 from lore.dreamer.dists import log_softmax, unimix_probs
 from lore.dreamer.nets import Linear, init_weight
 from lore.dreamer.rssm import UNIMIX
 from lore.dreamer.types import Latent, Observed
+from lore.sizes import Size
 
 if TYPE_CHECKING:
     from lore.dreamer.rssm import RSSM

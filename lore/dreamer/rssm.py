@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from lore.config import Size
 from lore.dreamer.dists import straight_through, unimix_probs
 from lore.dreamer.nets import BlockLinear, Head, Linear, NormAct
 from lore.dreamer.types import Latent, Observed
+from lore.sizes import Size
 
 __all__ = ["RSSM", "UNIMIX"]
 

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from lore.config import Size
 from lore.dreamer.dists import categorical_entropy, categorical_kl, unimix_probs
 from lore.dreamer.nets import Head, ImageDecoder, ImageEncoder, TwoHotHead
 from lore.dreamer.returns import CONTINUE_SCALE
 from lore.dreamer.rssm import RSSM, UNIMIX
 from lore.dreamer.symbols import StateCodec, SymbolicDecoder, SymbolicEncoder
 from lore.dreamer.types import Latent, Observed
+from lore.sizes import Size
 from lore_datasets.environments import Environment
 
 __all__ = ["FREE_NATS", "WorldModel", "unpack_latent"]

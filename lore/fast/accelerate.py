@@ -15,7 +15,7 @@ from lore.fast.imagination import SharedImagination
 from lore.fast.packing import CACHED
 
 if TYPE_CHECKING:
-    from lore.config import Size
+    from lore.sizes import Size
     from lore.training.agent import Agent
 
 __all__ = ["accelerate", "compile_modules", "divide_threads"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Generator, nn
 
-from lore.config import SIZES, Config, Size
+from lore.config import Config
 from lore.dreamer.actor_critic import ActorCritic
 from lore.dreamer.disagreement import Ensemble
 from lore.dreamer.imagination import Imagination
 from lore.dreamer.world_model import WorldModel
 from lore.gate import advice_head as head
 from lore.options.heads import OptionHeads
+from lore.sizes import SIZES, Size
 from lore_datasets.environments import Environment
 
 __all__ = ["SLOT_BIAS", "Agent", "needs_disagreement", "resolve_device"]

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from lore.config import Config, Size, load_config
+from lore.config import Config, load_config
 from lore.envs.base import Env, Step
 from lore.envs.vector import VectorEnv
 from lore.options.controller import Controller
 from lore.replay.ring import Replay, latent_fields
+from lore.sizes import Size
 from lore.training.agent import Agent
 from lore.training.clock import Ratio
 from lore.training.learner import Learner

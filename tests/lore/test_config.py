@@ -2,7 +2,8 @@
 
 import pytest
 
-from lore.config import SIZES, Config, from_dict, load_config, replace, to_dict
+from lore.config import Config, from_dict, load_config, replace, to_dict
+from lore.sizes import SIZES
 from lore_datasets.errors import ConfigError
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from lore.config import SIZES, load_config
+from lore.config import load_config
 from lore.options.controller import Controller
 from lore.replay.ring import Replay, latent_fields
+from lore.sizes import SIZES
 from lore_datasets.environments import get_environment
 
 ROOT = Path(__file__).parents[2]

@@ -3,7 +3,6 @@ import math
 import pytest
 import torch
 
-from lore.config import Size
 from lore.dreamer.actor_critic import ActorCritic, Choice, actor_critic_losses, trajectory_metrics
 from lore.dreamer.dists import policy_log_probs
 from lore.dreamer.imagination import imagine, judge
@@ -11,6 +10,7 @@ from lore.dreamer.losses import replay_value_loss
 from lore.dreamer.optim import LaProp
 from lore.dreamer.types import Imagined, Latent, Trajectories
 from lore.dreamer.world_model import WorldModel
+from lore.sizes import Size
 from lore_datasets.environments import Environment
 from lore_datasets.environments.crafter import KEY_SCHEME, VOCAB
 

@@ -2,10 +2,11 @@
 
 import torch
 
-from lore.config import Size, load_config
+from lore.config import load_config
 from lore.dreamer.disagreement import DEPTH, HEADS, MISSES, Ensemble, trusted_limit
 from lore.dreamer.types import Latent, Observed
 from lore.gate.signals import SIGNALS
+from lore.sizes import Size
 from lore.synthetic.rollout import roll_out
 from lore.training.agent import Agent, needs_disagreement
 from lore.training.policy import Policy

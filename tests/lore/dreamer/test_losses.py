@@ -3,7 +3,6 @@ import math
 import pytest
 import torch
 
-from lore.config import Size
 from lore.dreamer.actor_critic import ActorCritic, actor_critic_losses
 from lore.dreamer.dists import policy_entropy, policy_log_probs
 from lore.dreamer.imagination import Imagination
@@ -12,6 +11,7 @@ from lore.dreamer.optim import total_loss
 from lore.dreamer.returns import imagination_weights, lambda_return
 from lore.dreamer.types import Trajectories
 from lore.dreamer.world_model import WorldModel
+from lore.sizes import Size
 from lore_datasets.environments import get_environment
 
 ALL = torch.ones(2, 3, dtype=torch.bool)

@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from lore.config import SIZES
 from lore.dreamer.actor_critic import ActorCritic
 from lore.dreamer.nets import (
     BlockLinear,
@@ -15,6 +14,7 @@ from lore.dreamer.nets import (
 )
 from lore.dreamer.symbols import StateCodec, SymbolicDecoder, SymbolicEncoder
 from lore.dreamer.world_model import WorldModel
+from lore.sizes import SIZES
 from lore_datasets.environments import Environment
 from lore_datasets.environments.crafter import KEY_SCHEME, VOCAB
 

@@ -5,12 +5,12 @@ import warnings
 import pytest
 import torch
 
-from lore.config import SIZES
 from lore.dreamer.dists import categorical_kl, twohot_bins, twohot_loss, twohot_mean, unimix_probs
 from lore.dreamer.optim import LaProp
 from lore.dreamer.returns import PercentileNorm
 from lore.dreamer.rssm import RSSM
 from lore.dreamer.types import Latent
+from lore.sizes import SIZES
 
 
 @pytest.fixture(scope="module")

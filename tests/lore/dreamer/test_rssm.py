@@ -3,9 +3,9 @@ import dataclasses
 import pytest
 import torch
 
-from lore.config import SIZES, Size
 from lore.dreamer.rssm import RSSM
 from lore.dreamer.types import Latent
+from lore.sizes import SIZES, Size
 
 SMALL = Size(deter=64, hidden=8, classes=4, depth=4, units=16, stoch=6)
 

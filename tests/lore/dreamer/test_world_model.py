@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from lore.config import Size
 from lore.dreamer.dists import categorical_kl, unimix_probs
 from lore.dreamer.losses import SCALES
 from lore.dreamer.optim import LaProp, total_loss
 from lore.dreamer.types import Observed
 from lore.dreamer.world_model import WorldModel, unpack_latent
+from lore.sizes import Size
 from lore_datasets.environments import Environment
 from lore_datasets.environments.crafter import KEY_SCHEME, VOCAB
 

@@ -7,12 +7,13 @@ import sys
 import pytest
 import torch
 
-from lore.config import SIZES, load_config
+from lore.config import load_config
 from lore.dreamer.imagination import Imagination
 from lore.dreamer.nets import Head
 from lore.fast import parallel
 from lore.fast.accelerate import accelerate
 from lore.fast.imagination import SharedImagination
+from lore.sizes import SIZES
 from lore.training.agent import Agent
 from lore.training.learner import Learner
 from lore_datasets.environments import get_environment

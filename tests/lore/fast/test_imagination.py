@@ -6,13 +6,13 @@ import copy
 import pytest
 import torch
 
-from lore.config import Size
 from lore.dreamer.actor_critic import ActorCritic, actor_critic_losses, trajectory_metrics
 from lore.dreamer.imagination import Imagination
 from lore.dreamer.types import Latent, Trajectories
 from lore.dreamer.world_model import WorldModel
 from lore.fast import parallel
 from lore.fast.imagination import SharedImagination
+from lore.sizes import Size
 from lore_datasets.environments import get_environment
 from tests.lore.fast.forms import seeded
 

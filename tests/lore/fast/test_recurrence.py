@@ -3,10 +3,10 @@ import dataclasses
 import pytest
 import torch
 
-from lore.config import SIZES, Size
 from lore.dreamer.rssm import RSSM
 from lore.dreamer.types import Latent
 from lore.fast import parallel
+from lore.sizes import SIZES, Size
 from tests.lore.fast.forms import assert_same, both, seeded, shaken
 
 pytest.importorskip("numba")

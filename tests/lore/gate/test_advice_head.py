@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from lore.config import Size, load_config
+from lore.config import load_config
 from lore.dreamer.actor_critic import ActorCritic
 from lore.gate.advice_head import AdviceHead, AdvisedPolicy, advice_targets, held_out
 from lore.gate.config import GateConfig
 from lore.gate.gate import Gate
+from lore.sizes import Size
 from lore.training import checkpoint
 from lore.training.folder import CHECKPOINT
 from lore.training.loop import train

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from lore.config import SIZES, load_config
+from lore.config import load_config
 from lore.dreamer.actor_critic import ActorCritic
 from lore.dreamer.losses import replay_returns
 from lore.dreamer.returns import CONTINUE_SCALE, LAMBDA
 from lore.gate.config import GateConfig
 from lore.gate.gate import Gate
 from lore.gate.kickstart import kickstart_loss, kickstart_weight, slot_targets
+from lore.sizes import SIZES
 from lore.training.loop import train
 from lore.training.metrics import read_jsonl
 from lore.training.run import Training

@@ -121,8 +121,8 @@ class World:
     """An agent with a counting world and a critic that expects ``expected`` everywhere, enough for path A."""
 
     def __init__(self, expected: float = 0.0) -> None:
-        from lore.config import Size
         from lore.dreamer.returns import PercentileNorm
+        from lore.sizes import Size
 
         self.world_model = Counter()
         self.world_model.size = Size(deter=1, hidden=1, classes=3, depth=1, units=1, stoch=2)

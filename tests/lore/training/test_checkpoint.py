@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lore.config import Size
+from lore.sizes import Size
 from lore.training import checkpoint
 from lore_datasets.errors import CorruptArtifact, NewerSchema, NoSpace, NotFound, SchemeMismatch
 
