@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -111,14 +112,16 @@ def commit_version(
     for attempt in range(ATTEMPTS):
         try:
             with locked(root, draft.name, wait):
-                return _commit_once(root, draft, arrays, needed, version)
+                return _commit_once(root, draft, arrays, needed, version, wait)
         except Busy:  # in an object store there is no lock: whoever came second begins anew
             if not isinstance(root, Bucket) or attempt + 1 == ATTEMPTS:
                 raise
     raise AssertionError("unreachable")
 
 
-def _commit_once(root: Root, draft: Manifest, arrays: Mapping, needed: int, version: int | None) -> ArtifactRef:
+def _commit_once(
+    root: Root, draft: Manifest, arrays: Mapping, needed: int, version: int | None, wait: float
+) -> ArtifactRef:
     kept = f"every committed version of {draft.name}"
     check_space(root, needed, kept)
     repository = open_repository(root, draft.name, create=True)
@@ -135,7 +138,9 @@ def _commit_once(root: Root, draft: Manifest, arrays: Mapping, needed: int, vers
     number = version if version is not None and version not in taken else refs.newest + 1
     manifest = _finished(replace(draft, version=number), paths, keep)
     with guarded(f"writing {draft.name}@v{number}", kept), _drained():
-        _write(repository, root, manifest, paths, base=last, clear=keep is None)
+        start = repository.lookup_tag(f"v{last.version}") if last else list(repository.ancestry(branch=MAIN))[-1].id
+        _await_clock(repository, manifest, start, wait)
+        _write(repository, root, manifest, paths, start, clear=keep is None, is_first=last is None)
     return ref_of(manifest)
 
 
@@ -197,15 +202,15 @@ def _write(
     root: Root,
     manifest: Manifest,
     paths: Mapping[str, np.ndarray],
-    base: Manifest | None,
+    start: str,
     clear: bool,
+    is_first: bool,
 ) -> None:
-    """Write on top of the last version (what a killed writer left behind stays behind), wait for the disk, then tag."""
+    """Write on top of the snapshot ``start`` (what a killed writer left stays behind), wait for the disk, then tag."""
     import zarr
     from zarr.codecs import Crc32cCodec, ZstdCodec
 
-    name, before = manifest.name, _files(root, manifest.name) if base else set()
-    start = repository.lookup_tag(f"v{base.version}") if base else list(repository.ancestry(branch=MAIN))[-1].id
+    name, before = manifest.name, set() if is_first else _files(root, manifest.name)
     if repository.lookup_branch(MAIN) != start:
         move_branch(repository, root, name, MAIN, start)
     session = repository.writable_session(MAIN)
@@ -236,6 +241,22 @@ def _write(
         move_branch(repository, root, name, MAIN, snapshot)
     except Exception as error:  # the version is there; the next commit moves main (in a bucket others may have)
         _log.warning("main of %s was not moved to v%d: %s", name, manifest.version, shown(error))
+
+
+def _await_clock(repository: Any, manifest: Manifest, start: str, wait: float) -> None:
+    """Icechunk takes no commit that is older than its parent: wait ``wait`` seconds at most for a clock that was set
+    back; Busy says until when nothing can be committed."""
+    before = next(iter(repository.ancestry(snapshot_id=start))).written_at
+    behind = (before - datetime.now(UTC)).total_seconds()
+    if behind > wait:
+        raise Busy(
+            f"the clock of this machine stands {behind:.0f} s before the last commit to {manifest.name} ({before:%F %T} "
+            "UTC), and the store takes no version that is older than its parent",
+            kept=f"every committed version of {manifest.name}",
+            hint="set the clock right, or run again after that time",
+        )
+    if behind > 0:
+        time.sleep(behind + 0.001)
 
 
 def _files(root: Root, name: str) -> set[str]:
