@@ -19,7 +19,8 @@
     ├── Busy                   kind "busy"         exit 6   somebody else holds the lock
     ├── NoSpace                kind "no_space"     exit 7   disk or memory would not hold it
     ├── Waiting                kind "waiting"      exit 0   answers by file are still to come
-    └── Diverged               kind "diverged"     exit 8   ten non-finite updates in a row
+    ├── Diverged               kind "diverged"     exit 8   ten non-finite updates in a row
+    └── GameFailed             kind "game"         exit 9   an environment raised
 
 A message says what happened and where; ``kept`` says what is still there; ``hint`` says what to do next.
 """
@@ -34,6 +35,7 @@ __all__ = [
     "ConfigError",
     "CorruptArtifact",
     "Diverged",
+    "GameFailed",
     "LimitReached",
     "LoreError",
     "NewerSchema",
@@ -209,3 +211,10 @@ class Diverged(LoreError):
 
     kind = "diverged"
     exit_code = 8
+
+
+class GameFailed(LoreError):
+    """An environment raised something that is not of LoRe."""
+
+    kind = "game"
+    exit_code = 9

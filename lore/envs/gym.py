@@ -50,7 +50,8 @@ def _environment_class() -> type:
         """Crafter with ``terminated`` on death and ``truncated`` at the time limit.
 
         Observations: ``pixels`` uint8[64, 64, 3], or ``symbolic``, the packed symbolic state uint8[S]. ``reset(seed)``
-        starts a new sequence of worlds, ``reset()`` its next episode. ``info``: achievements int16[K], episode, length.
+        starts a new sequence of worlds, ``reset()`` its next episode. ``info``: achievements int16[K], episode_number,
+        length; ``info["episode"]`` belongs to Gymnasium's ``RecordEpisodeStatistics``.
         """
 
         metadata = {"render_modes": ["rgb_array"], "render_fps": 5}  # noqa: RUF012
@@ -83,12 +84,13 @@ def _environment_class() -> type:
             fresh = seed is not None or not self._seeded
             self._seeded = True
             step = self.game.reset(int(self.np_random.integers(2**31 - 1)) if fresh else None)
-            return self._look(step), step.info
+            return self._look(step), _info(step)
 
         def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
             """(observation, reward, terminated, truncated, info)."""
             step = self.game.step(int(action))
-            return self._look(step), step.reward, step.is_terminal, step.is_last and not step.is_terminal, step.info
+            is_cut = step.is_last and not step.is_terminal
+            return self._look(step), step.reward, step.is_terminal, is_cut, _info(step)
 
         def render(self) -> np.ndarray | None:
             """The last frame uint8[64, 64, 3]; never changes the game."""
@@ -99,6 +101,10 @@ def _environment_class() -> type:
 
     LoreCrafter.__qualname__ = "LoreCrafter"
     return LoreCrafter
+
+
+def _info(step: Any) -> dict[str, Any]:
+    return {"episode_number" if name == "episode" else name: value for name, value in step.info.items()}
 
 
 if "gymnasium" in sys.modules and hasattr(sys.modules["gymnasium"], "registry"):

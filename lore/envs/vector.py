@@ -7,18 +7,34 @@ After a step with ``is_last`` the next ``step`` ignores that environment's actio
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from lore.envs.base import Env, Step
-from lore_datasets.errors import BadInput, UsageError
+from lore_datasets.errors import BadInput, GameFailed, LoreError, UsageError, shown
 
 __all__ = ["VectorEnv"]
 
 
-def _advance(env: Env, ended: bool, action: int) -> Step:
-    return env.reset() if ended else env.step(action)
+def _advance(number: int, env: Env, ended: bool, action: int) -> Step:
+    """One step or reset; GameFailed with world, step and seed when the game raises."""
+    try:
+        return env.reset() if ended else env.step(action)
+    except LoreError:
+        raise
+    except Exception as error:
+        state: dict[str, Any] = {}
+        with suppress(Exception):  # whatever state a broken game is in
+            state = env.state_dict()
+        where = ", ".join(f"{name} {state[name]}" for name in ("seed", "episode", "steps") if name in state)
+        raise GameFailed(
+            f"environment {number} ({env.spec.name}) raised {type(error).__name__}: {shown(error)} at action {action}, "
+            f"{where or 'in a state that cannot be read'}",
+            kept="the last checkpoint, where the run has one",
+            hint="play these worlds again: the same command goes on from the checkpoint; if it raises again, report it",
+        ) from error
 
 
 class VectorEnv:
@@ -42,7 +58,7 @@ class VectorEnv:
     def step(self, actions: Sequence[int] | np.ndarray) -> list[Step]:
         """One step each; ``actions`` int[N]."""
         actions, ended = _checked(actions, len(self.envs), self._ended)
-        steps = [_advance(*given) for given in zip(self.envs, ended, actions, strict=True)]
+        steps = [_advance(i, *given) for i, given in enumerate(zip(self.envs, ended, actions, strict=True))]
         self._ended = [step.is_last for step in steps]
         return steps
 

@@ -40,7 +40,10 @@ class SyntheticBuffer:
         self.size = 0
 
     def add(self, batch: SyntheticBatch) -> None:
-        """Append states, overwriting the oldest."""
+        """Append states, overwriting the oldest; what is not finite teaches nothing and is left out."""
+        whole = torch.isfinite(batch.plan_return) & torch.isfinite(batch.latent.deter).all(-1)
+        latent = Latent(*(x[whole] for x in batch.latent))
+        batch = SyntheticBatch(latent, batch.action[whole], batch.plan_return[whole], batch.weight[whole])
         n = min(len(batch.action), self.capacity)
         if n == 0:
             return

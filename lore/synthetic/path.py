@@ -68,7 +68,7 @@ class SyntheticPath:
             return
         rssm = self.agent.world_model.rssm
         error = float(ensemble.calibrate(rssm, seen, batch["action"], batch["is_first"], generator))
-        if error == error:  # no sequence is long enough: what was measured before stands
+        if math.isfinite(error):  # no sequence is long enough, or the batch is not finite: what was measured stands
             self.open_loop = error
 
     def extend(
@@ -81,8 +81,9 @@ class SyntheticPath:
         """
         synthetic = self.config.synthetic
         self.batch, self.share = None, 0.0
-        self.error = float(error) if self.error == float("inf") else 0.95 * self.error + 0.05 * float(error)
-        self.best_error = min(self.best_error, self.error)
+        if math.isfinite(found := float(error)):  # a batch that is not finite says nothing of the model
+            self.error = found if self.error == float("inf") else 0.95 * self.error + 0.05 * found
+            self.best_error = min(self.best_error, self.error)
         if not self.ready(updates):
             return starts, None
         if updates % synthetic.refresh_updates == 0:
@@ -147,7 +148,7 @@ class SyntheticPath:
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able state (infinities as None)."""
-        known = self.error != float("inf")
+        known = math.isfinite(self.error)
         return self.buffer.state_dict() | {
             "rollouts": self.rollouts,
             "open_loop": self.open_loop,
@@ -159,5 +160,6 @@ class SyntheticPath:
         """Inverse of :meth:`state_dict` and the buffer's tensors."""
         self.buffer.load(tensors, state)
         self.rollouts, self.open_loop = state["rollouts"], state.get("open_loop", 0.0)
-        self.error = float("inf") if state["error"] is None else state["error"]
-        self.best_error = float("inf") if state["best_error"] is None else state["best_error"]
+        known = state["error"] is not None and math.isfinite(state["error"])  # older runs saved NaN
+        self.error = state["error"] if known else float("inf")
+        self.best_error = state["best_error"] if known else float("inf")

@@ -62,7 +62,10 @@ class Learner:
                 self.optimiser.restart_rows(f"actor_critic.actor.out.{name}", rows)
 
     def update(self, records: Mapping[str, np.ndarray | Tensor]) -> tuple[Latent, dict[str, Any]]:
-        """One gradient step on records [B, 1+T, ...]; returns the posterior latents [B, T, ...] and 0-d metrics."""
+        """One gradient step on records [B, 1+T, ...]; returns the posterior latents [B, T, ...] and 0-d metrics.
+
+        Where a gradient is not finite the step is skipped and everything that moves with an update stays as it was.
+        """
         agent, train = self.agent, self.config.train
         # Inside an option nothing is bootstrapped; so that a critic that lags behind does not make long options look
         # better than the same steps one by one, neither is anything else before the horizon (ADR-0008).
@@ -72,6 +75,7 @@ class Learner:
         paths = Paths(self.policy(), self._starts, partial(self._terms, more), self._scales())
         is_cut = self.gate is not None and self.gate.config.cut_traces
         replay_lam = LAMBDA * (~batch["advised"]).float() if is_cut else LAMBDA
+        measured = [(buffer, buffer.clone()) for buffer in agent.buffers()]
         self.optimiser.zero_grad()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.model.bf16):
             losses, scales, posterior, metrics = loss(
@@ -81,7 +85,11 @@ class Learner:
             )  # fmt: skip
         agent.imagination.backward(losses, scales)
         self.optimiser.step()
-        agent.actor_critic.update_slow()
+        if self.bad_updates:
+            for buffer, before in measured:
+                buffer.copy_(before)
+        else:
+            agent.actor_critic.update_slow()
         self.updates += 1
         losses = {name: value.detach() for name, value in losses.items()}
         metrics |= more | {f"loss/{name}": value.mean() for name, value in losses.items()}

@@ -250,8 +250,8 @@ def _await_clock(repository: Any, manifest: Manifest, start: str, wait: float) -
     behind = (before - datetime.now(UTC)).total_seconds()
     if behind > wait:
         raise Busy(
-            f"the clock of this machine stands {behind:.0f} s before the last commit to {manifest.name} ({before:%F %T} "
-            "UTC), and the store takes no version that is older than its parent",
+            f"the clock of this machine stands {behind:.0f} s before the last commit to {manifest.name} "
+            f"({before:%F %T} UTC), and the store takes no version that is older than its parent",
             kept=f"every committed version of {manifest.name}",
             hint="set the clock right, or run again after that time",
         )

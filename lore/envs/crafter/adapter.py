@@ -79,6 +79,11 @@ class CrafterEnv:
         self._noise: np.ndarray | None = None
         self._last: Step | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied as its settings and its snapshot."""
+        snapshot = self.state_dict() if self._last is not None else None
+        return _restored, (type(self), self._seed, tuple(self._world.area), self._length, self.pixels, snapshot)
+
     @property
     def last(self) -> Step:
         """The step that was returned last (also after loading a snapshot)."""
@@ -218,6 +223,13 @@ class CrafterEnv:
         state = np.frombuffer(packed, np.uint8)
         self._last = Step(state, image, float(reward), is_first, is_last, dead, self._info())
         return self._last
+
+
+def _restored(kind: type, seed: int, area: tuple[int, int], length: int, pixels: bool, snapshot: Any) -> Any:
+    game = kind(seed, area, length, pixels)
+    if snapshot is not None:
+        game.load_state_dict(snapshot)
+    return game
 
 
 @cache

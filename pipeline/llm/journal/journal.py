@@ -121,9 +121,7 @@ class Journal:
 
     def failures(self) -> list[tuple[str, Response]]:
         """(request hash, response) of everything that failed, oldest first."""
-        return [
-            (h, _loaded(r, self.path)) for h, r in self._query("SELECT hash, response FROM failure ORDER BY rowid")
-        ]
+        return [(h, _loaded(r, self.path)) for h, r in self._query("SELECT hash, response FROM failure ORDER BY rowid")]
 
     @staticmethod
     def keys(llm: LLM, prompts: Sequence[Prompt]) -> list[str]:

@@ -1,17 +1,22 @@
 """Vectors of environments and the Gymnasium form."""
 
+import copy
 import json
+import pickle
 from functools import partial
 
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import SyncVectorEnv
+from gymnasium.wrappers import RecordEpisodeStatistics
+from gymnasium.wrappers.vector import RecordEpisodeStatistics as VectorStatistics
 
 from lore.envs import gym as lore_gym
 from lore.envs.crafter.adapter import CrafterEnv
 from lore.envs.vector import VectorEnv
-from lore_datasets.errors import BadInput, UsageError
+from lore_datasets.errors import BadInput, GameFailed, UsageError
 
 SMALL = (24, 24)
 
@@ -82,11 +87,57 @@ def test_gymnasiums_own_checker_accepts_both_observations():
 def test_the_gymnasium_form_keeps_death_and_time_limit_apart_and_seeds_its_worlds():
     env = lore_gym.LoreCrafter(area=SMALL, length=3, observation="symbolic")
     first, info = env.reset(seed=4)
-    assert info["episode"] == 1
+    assert info["episode_number"] == 1
     ends = [env.step(0)[2:4] for _ in range(3)]
     assert ends == [(False, False), (False, False), (False, True)]
     second, info = env.reset()
-    assert info["episode"] == 2 and not np.array_equal(first, second)
+    assert info["episode_number"] == 2 and not np.array_equal(first, second)
     assert np.array_equal(env.reset(seed=4)[0], first)
     env.game._player.health = 0
     assert env.step(0)[2:4] == (True, False)
+
+
+def test_a_game_that_raises_is_named_with_its_seed_world_and_step():
+    class Broken(CrafterEnv):
+        def step(self, action):
+            return 1 / 0 if self._steps == 3 else super().step(action)
+
+    vector = VectorEnv([*fns(1), partial(Broken, 7, SMALL)])
+    vector.reset()
+    for _ in range(3):
+        vector.step([0, 0])
+    said = r"environment 1 \(crafter\) raised ZeroDivisionError: .* at action 5, seed 7, episode 1, steps 3"
+    with pytest.raises(GameFailed, match=said) as error:
+        vector.step([0, 5])
+    assert error.value.exit_code == 9 and "checkpoint" in error.value.kept
+
+
+def made(length=6):
+    lore_gym.register()
+    return gymnasium.make(lore_gym.ID, area=SMALL, length=length, observation="symbolic")
+
+
+def test_gymnasium_s_own_statistics_of_an_episode_work_with_one_and_with_many():
+    env = RecordEpisodeStatistics(made())
+    env.reset(seed=0)
+    info = [env.step(0)[-1] for _ in range(6)][-1]
+    assert info["episode"]["l"] == 6 and info["episode_number"] == 1
+    many = VectorStatistics(SyncVectorEnv([made] * 2))
+    many.reset(seed=0)
+    infos = [many.step(np.zeros(2, np.int64))[-1] for _ in range(6)]
+    assert infos[-1]["episode"]["l"].tolist() == [6, 6]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copy", "pickle"])
+def test_an_environment_is_copied_and_pickled_in_the_middle_of_a_game(copied):
+    env = made(40).unwrapped
+    assert copied(env).reset(seed=1)[0].tolist() == env.reset(seed=1)[0].tolist()
+    for action in (1, 2, 5):
+        env.step(action)
+    twin = copied(env)
+    for action in (3, 4, 5, 1, *[0] * 40):
+        ours, its = env.step(action), twin.step(action)
+        assert ours[0].tolist() == its[0].tolist() and ours[1:4] == its[1:4]
+        if ours[3]:
+            break
+    assert env.reset()[0].tolist() == twin.reset()[0].tolist(), "the next world is the same too"
