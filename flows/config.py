@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -236,15 +236,28 @@ def study_config() -> Config:
 class AblateJob:
     """Arms x advisers x seeds with equal budgets in environment steps, and one table. After a stop: run it again."""
 
+    preset: Literal["", "quick", "laptop", "paper"] = ""
+    """A study of the docs: fixes arms, advisers, steps, episodes and learner. ``quick``: 5,000 steps a run, three to
+    four minutes of one core; ``laptop``: 50,000 steps; ``paper``: pixels, size 1m, 30,000 steps."""
+    only: str = ""
+    """Cells to run now, comma-separated, as the table names them: ``none,BC+kick claude``; empty: all."""
+    report: bool = False
+    """Run nothing: make table and page of the figures that are there."""
+    results: str = ""
+    """Where each finished run leaves its figures, one small JSON file; what is there is not run again. Default: results
+    in the folder of the study, docs/studies/runs/PRESET for a preset."""
+
     arms: str = "none,B,A,C,ABC"
     """Comma-separated: none, prefill (the version plays the first 5,000 steps or half of a shorter run, then the policy
     is alone), any of A, B, C together (ABC), and B1 or AB1C: the gate decides anew at every step;
-    BC+kick draws the actor to the advice, with all skills in slots, BC+kick+budget under a budget that falls, C+all has
-    all skills in slots and nothing else."""
+    BC+kick draws the actor to the advice, with all skills in slots, BC+kick+budget under a budget that falls over two
+    fifths of the run, BC+kick+end until all guidance has fallen to 0 at its half; C+all has all skills in slots and
+    nothing else."""
     advisers: str = "rules"
     """Comma-separated: backends (rules, random, blind, local, ...), NAME=DATASET for a version that exists,
-    ``shuffled`` (the first one's advice permuted over states), or ``uniform`` (the first one's skills, all that can
-    start equally likely in every state). Every arm with a path runs once per adviser."""
+    ``shuffled`` (the first one's advice permuted over states), ``rows`` (the first one without its program), or
+    ``uniform`` (the first one's skills, all that can start equally likely in every state). Every arm with a path runs
+    once per adviser."""
     control_arms: str = ""
     """Arms that all advisers but the first run in, comma-separated; empty: all arms."""
     seeds: tuple[int, ...] = (0, 1, 2)

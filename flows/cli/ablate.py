@@ -22,11 +22,16 @@ def ablate(job: Annotated[AblateJob, tyro.conf.arg(name="")]) -> int:
         job: What to compare.
     """
     from flows.jobs.ablation import ablate as run
-    from flows.report.ablation import table
+    from flows.jobs.presets import resolved
+    from flows.report.ablation_page import table
 
+    job = resolved(job)
     found = run(job)
     terminal = current()
     terminal.say(table(found))
     terminal.say(f"report: {(Path(job.folder) / 'ablation.html').resolve()}")
-    terminal.say(f"next:   lore report {job.folder}/*/seed-0")
+    if job.preset:
+        terminal.say(f"page:   {(Path(job.results).parents[1] / job.preset).resolve()}.md, from {job.results}")
+    else:
+        terminal.say(f"next:   lore report {job.folder}/*/seed-0")
     return 0

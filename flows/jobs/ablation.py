@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from flows.config import AblateJob, EvaluateJob, TrainJob
 from flows.jobs.ablation_arms import AblationRun, make_advice, planned_runs
 from flows.jobs.phases import Phases, hold
 from flows.jobs.seeds import run_all
-from flows.jobs.training_process import evaluate_in_process, stop_processes, train_in_process
+from flows.jobs.training_process import evaluate_in_process, last_row, stop_processes, train_in_process
 from flows.terminal import current
-from lore.config import to_dict
+from lore.config import Config, to_dict
+from lore.config import replace as configured
 from lore_datasets.atomic import write_json
 from lore_datasets.errors import LoreError
 
@@ -26,57 +27,83 @@ def ablate(job: AblateJob, make: Callable[[AblateJob], dict[str, str]] = make_ad
     """Run what is missing, then write ``ablation.json``, ``ablation.md`` and ``ablation.html``; returns the first.
 
     ``make`` gives the advice version of every adviser. A run that fails does not stop the others; its error comes at
-    the end, and the same command runs it again.
+    the end, and the same command runs it again. ``job.report``: run nothing, write the page of what is there. A job
+    with a preset comes here resolved (:func:`flows.jobs.presets.resolved`).
     """
     from flows.report.ablation import write_ablation
     from lore_datasets.exchange.shipped import ShippedStore
 
     folder, todo = Path(job.folder), planned_runs(job)
+    if job.report:
+        return write_ablation(job)
     with hold(folder):
         shared = {"name": job.dataset, "states": job.states, "rows": job.rows, "epochs": job.epochs}
-        phases = Phases(folder, shared)
-        advised = any(run.cell.adviser for run in todo)
-        advice = phases.run("advice", {"advisers": job.advisers}, lambda: make(job)) if advised else {}
+        phases, wanted = Phases(folder, shared), _advisers(job, todo)
+        asked = replace(job, advisers=wanted)
+        advice = phases.run("advice", {"advisers": wanted}, lambda: make(asked)) if wanted else {}
         for name, ref in advice.items():
             current().say(f"  adviser {name}: {ref}")
-        _run_all(job, todo, advice, phases, str(ShippedStore().root.resolve()))
+        _run_all(job, todo, advice, str(ShippedStore().root.resolve()))
         write_json(folder / "study.json", {"job": asdict(job) | {"config": to_dict(job.config)}, "advice": advice})
-        return write_ablation(job, todo, advice)
+        return write_ablation(job)
 
 
-def _run_all(job: AblateJob, todo: list[AblationRun], advice: dict[str, str], phases: Phases, root: str) -> None:
+def _advisers(job: AblateJob, todo: Sequence[AblationRun]) -> str:
+    """Those of the job's advisers that these runs read, and the first one, of which others are made."""
+    needed = {run.cell.adviser for run in todo} - {""}
+    named = {text.strip().partition("=")[0]: text.strip() for text in job.advisers.split(",") if text.strip()}
+    return ",".join(text for i, (name, text) in enumerate(named.items()) if needed and (name in needed or not i))
+
+
+def _run_all(job: AblateJob, todo: list[AblationRun], advice: dict[str, str], root: str) -> None:
     """Train and evaluate every run that is not finished; the first error is raised when all have ended."""
-    inputs = {run: _inputs(job, run, advice) for run in todo}
-    missing = [t for t in todo if phases.done(t.name, inputs[t]) is None or not (t.folder / "config.json").is_file()]
+    from flows.report.results import evaluated_at, read_result, settings_of, write_result
+
+    configs = {run: run.cell.config(job, run.seed, advice.get(run.cell.adviser, "")) for run in todo}
+    where_to = {run: Path(job.results or Path(job.folder, "results")) / f"{run.name}.json" for run in todo}
+    missing = [t for t in todo if read_result(where_to[t], settings_of(configs[t], job.episodes)) is None]
     current().say(f"  {len(todo) - len(missing)} of {len(todo)} runs are finished; {len(missing)} to go")
+    if stale := [where_to[t].name for t in missing if where_to[t].exists()]:
+        current().say(f"  {len(stale)} were made with other settings and are made anew: {', '.join(stale[:4])}")
     if not missing:
         return
 
     def one(run: AblationRun) -> None:
-        config, folder = run.cell.config(job, run.seed, _of(run, advice)), str(run.folder.resolve())
-        train, evaluate = TrainJob(folder, config), EvaluateJob(folder, max(1, job.episodes), 10_000 + run.seed)
-        made = where.run(folder, train_and_evaluate, train, evaluate if job.episodes else None, root)
-        write_json(phases.state / f"{run.name}.json", {"inputs": inputs[run], "result": made})
+        config, folder = configs[run], str(run.folder.resolve())
+        evaluate = EvaluateJob(folder, max(1, job.episodes), 10_000 + run.seed) if job.episodes else None
+        stops = tuple(evaluated_at(config)) if job.episodes else ()
+        where.run(folder, train_and_evaluate, TrainJob(folder, config), evaluate, root, stops)
+        write_result(where_to[run], run.cell.label, run.seed, run.folder, config, job.episodes)
 
     with place(job.dask, job.workers, job.config.train.device, stop_processes) as where:
         work = {str(run.folder.resolve()): partial(one, run) for run in missing}
         run_all(work, dict.fromkeys(work, job.steps), where, job.workers)
 
 
-def train_and_evaluate(train: TrainJob, evaluate: EvaluateJob | None, root: str) -> dict[str, Any]:
-    """One run from start to end, or on from its checkpoint; on a cluster its folder must lie on a shared disk."""
-    made = train_in_process(train, root)
-    if made.get("step", 0) < train.config.train.steps:
-        raise LoreError(f"{train.folder} stopped at step {made.get('step')}", kept="its checkpoint", hint="run again")
+def train_and_evaluate(
+    train: TrainJob, evaluate: EvaluateJob | None, root: str, stops: Sequence[int] = ()
+) -> dict[str, Any]:
+    """One run from start to end, or on from its checkpoint; on a cluster its folder must lie on a shared disk.
+
+    At each of the steps ``stops`` before the end the policy is evaluated too, into ``evaluation-STEP.json``.
+    """
+    folder, end = Path(train.folder), train.config.train.steps
+    for step in sorted(s for s in stops if s < end):
+        kept = folder / f"evaluation-{step}.json"
+        if evaluate is None or kept.exists() or (last_row(folder / "progress.jsonl") or {}).get("step", 0) > step:
+            continue
+        _train_to(train, step, root)
+        evaluate_in_process(evaluate, root)
+        (folder / "evaluation.json").replace(kept)
+    made = _train_to(train, end, root)
     if evaluate is not None:
         evaluate_in_process(evaluate, root)
     return made
 
 
-def _of(run: AblationRun, advice: dict[str, str]) -> str:
-    return advice[run.cell.adviser] if run.cell.adviser else ""
-
-
-def _inputs(job: AblateJob, run: AblationRun, advice: dict[str, str]) -> dict[str, Any]:
-    config = to_dict(run.cell.config(job, run.seed, _of(run, advice)))
-    return {"config": config, "episodes": job.episodes}
+def _train_to(train: TrainJob, step: int, root: str) -> dict[str, Any]:
+    config: Config = configured(train.config, **{"train.steps": step})
+    made = train_in_process(TrainJob(train.folder, config), root)
+    if made.get("step", 0) < step:
+        raise LoreError(f"{train.folder} stopped at step {made.get('step')}", kept="its checkpoint", hint="run again")
+    return made

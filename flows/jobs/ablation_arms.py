@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AblationRun", "Cell", "cells", "check_advisers", "make_advice", "planned_runs", "shuffle"]
 
-_ARM = re.compile(r"none|prefill|(?=[ABC])A?(B1?)?C?|(?=A?B)A?B1?C?\+kick(\+budget)?|A?B?C\+all")
+_ARM = re.compile(r"none|prefill|(?=[ABC])A?(B1?)?C?|(?=A?B)A?B1?C?\+kick(\+budget)?(\+end)?|A?B?C\+all")
+_OF_THE_FIRST = ("shuffled", "rows", "uniform")
+"""Advisers that are made of the first one's version."""
 _ALL_SLOTS = {"options.max_options": 0}
 _ADDED: dict[str, dict[str, Any]] = {
     "all": _ALL_SLOTS,
@@ -25,8 +27,10 @@ _ADDED: dict[str, dict[str, Any]] = {
     "budget": {
         "gate.beta_max": 4.0, "gate.beta_max_end": 0.3, "gate.delta_target": 1.5, "gate.delta_target_end": 0.02,
     },
+    "end": {"gate.beta_max_end": 0.0, "gate.kickstart_floor": 0.0},
 }  # fmt: skip
-"""What a word behind the paths of an arm adds: all skills in slots; kickstarting, with them; a budget that falls."""
+"""What a word behind the paths of an arm adds: all skills in slots; kickstarting, with them; a budget that falls; an
+end of all guidance."""
 PREFILL_STEPS = 5_000
 """Environment steps that the arm ``prefill`` lets the version play; half of the budget of shorter runs."""
 
@@ -65,6 +69,10 @@ class Cell:
             settings["gate.hold"] = 1
         for word in added:
             settings |= _ADDED[word]
+        if "budget" in added:
+            settings["gate.budget_steps"] = max(1, 2 * job.steps // 5)
+        if "end" in added:
+            settings |= dict.fromkeys(("gate.budget_steps", "gate.kickstart_steps"), max(1, job.steps // 2))
         if self.adviser == "uniform" and self.arm != "none":
             settings["advice.prior"] = "uniform"
         return configured(job.config, **settings)
@@ -86,7 +94,7 @@ def cells(job: AblateJob) -> list[Cell]:
         raise ConfigError(
             f"unknown arm {shown(wrong[0])!r}",
             hint="arms: none, prefill, A, B, B1, C and their unions in this order, as ABC; with B also BC+kick,"
-            " BC+kick+budget; with C also C+all",
+            " BC+kick+budget, BC+kick+end; with C also C+all",
         )
     names = [text.partition("=")[0] for text in _words(job.advisers, "advisers")]
     if len(set(names)) < len(names):
@@ -105,13 +113,20 @@ class AblationRun:
 
     @property
     def name(self) -> str:
-        """``ABC-rules-s0``."""
+        """``ABC-rules-s0``, as its file of results is called."""
         return f"{self.cell.folder}-s{self.seed}"
 
 
 def planned_runs(job: AblateJob) -> list[AblationRun]:
-    """Every run, seed by seed, so that a study that is stopped early has whole seeds."""
+    """Every run, seed by seed, so that a study that is stopped early has whole seeds; ConfigError for a cell that it
+    does not have."""
     root, pairs = Path(job.folder), cells(job)
+    if job.only:
+        known = {pair.label: pair for pair in pairs}
+        wanted = _words(job.only, "only")
+        if strange := [label for label in wanted if label not in known]:
+            raise ConfigError(f"no cell {shown(strange[0])!r} in this study", hint=f"its cells: {', '.join(known)}")
+        pairs = [known[label] for label in wanted]
     return [AblationRun(pair, seed, root / pair.folder / f"seed-{seed}") for seed in job.seeds for pair in pairs]
 
 
@@ -126,7 +141,7 @@ def check_advisers(job: AblateJob) -> None:
         name, _, dataset = text.partition("=")
         if dataset:
             load_advice(dataset, texts=False)
-        elif name in ("shuffled", "uniform"):
+        elif name in _OF_THE_FIRST:
             if not number:
                 raise ConfigError(
                     f"{name} comes first among the advisers", hint="name the one whose skills it has before"
@@ -153,11 +168,12 @@ def make_advice(job: AblateJob) -> dict[str, str]:
 
             out[name] = str(load_advice(dataset).ref)
             continue
-        if name in ("shuffled", "uniform"):
+        if name in _OF_THE_FIRST:
+            first = next(iter(out.values()))
             if name == "uniform":  # the first one's skills; the learner makes the prior itself, in every state
-                out[name] = next(iter(out.values()))
+                out[name] = first
                 continue
-            ref = shuffle(next(iter(out.values())), f"{job.dataset}-shuffled")
+            ref = (shuffle if name == "shuffled" else rows_alone)(first, f"{job.dataset}-{name}")
         else:
             if not states:
                 collect = CollectConfig(budget=job.states)
@@ -172,6 +188,16 @@ def make_advice(job: AblateJob) -> dict[str, str]:
 
 def shuffle(dataset: str, name: str, seed: int = 0) -> ArtifactRef:
     """A version whose advice is that of ``dataset`` permuted over its states: the same words, the wrong places."""
+    return _moved(dataset, name, seed)
+
+
+def rows_alone(dataset: str, name: str) -> ArtifactRef:
+    """A version with the rows of ``dataset`` and without its program, so that a model is distilled from them."""
+    return _moved(dataset, name, None)
+
+
+def _moved(dataset: str, name: str, seed: int | None) -> ArtifactRef:
+    """The rows of ``dataset`` as a version of their own, the advice permuted over the states where there is a seed."""
     import numpy as np
 
     from lore_datasets.advice import load_advice
@@ -182,14 +208,15 @@ def shuffle(dataset: str, name: str, seed: int = 0) -> ArtifactRef:
     if name in store.names() and store.versions(name) and str(data.ref) in store.manifest(name).parents:
         return store.resolve(name)
     rows = data.rows
-    order = np.random.default_rng(seed).permutation(len(rows))
+    order = np.arange(len(rows)) if seed is None else np.random.default_rng(seed).permutation(len(rows))
+    what = "rows" if seed is None else "shuffled"
     writer = store.writer(
         name, "advice", environment=data.environment, parents=(str(data.ref),), skills=data.skills,
-        config={"seed": seed}, provenance={"adviser": "shuffled", "of": str(data.ref)},
+        config={} if seed is None else {"seed": seed}, provenance={"adviser": what, "of": str(data.ref)},
     )  # fmt: skip
     moved = ("logits", "mask", "confidence", "plans", "plan_lengths", "plan_scores")
     writer.append(
         "rows", state=rows.state, applicable=rows.applicable, reason=[str(rows.reason[i]) for i in order],
         **{field: getattr(rows, field)[order] for field in moved},
     )  # fmt: skip
-    return writer.commit(f"advice of {data.ref}, permuted over its states")
+    return writer.commit(f"{what} of {data.ref}" if seed is None else f"advice of {data.ref}, permuted over its states")

@@ -12,6 +12,7 @@ from prefect.states import Cancelled
 from flows.config import AblateJob
 from flows.jobs.ablation import ablate as run_ablation
 from flows.jobs.machine import trainer_slot
+from flows.jobs.presets import resolved
 from flows.prefect_flows.artifacts import on_the_board
 from flows.prefect_flows.pages import ablation_page
 from lore_datasets.errors import Busy
@@ -34,6 +35,7 @@ def _run(job: AblateJob) -> str:
 )
 def ablate(job: AblateJob) -> Any:
     """Compare arms, advisers and seeds; returns the page. Cancelled when another trainer holds this machine."""
+    job = resolved(job)
     with on_the_board():
         try:
             with trainer_slot(f"ablate {job.folder}"):

@@ -5,15 +5,18 @@ from __future__ import annotations
 from base64 import b64decode
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flows.config import AblateJob, study_config
+from flows.jobs.ablation_arms import cells
 from flows.jobs.training_process import arguments
+from flows.report.ablation_page import HEADER, after_guidance, cells_of, markdown_page, number
 from flows.report.page import page
 from flows.report.plots import COLOURS, bands
-from flows.report.read import RunData, read_run, success_rates
+from flows.report.read import RunData, success_rates
+from flows.report.results import MODES, TAGS, read_result, run_of
 from lore.evaluation.statistics import (
     bootstrap,
     interquartile_mean,
@@ -25,25 +28,12 @@ from lore.evaluation.statistics import (
 from lore.training.metrics import crafter_score
 from lore_datasets.atomic import write_json, write_text
 from lore_datasets.environments import get_environment
-from lore_datasets.errors import LoreError
+from lore_datasets.errors import LoreError, NotFound
 
-if TYPE_CHECKING:
-    from flows.jobs.ablation_arms import AblationRun
+__all__ = ["ablation_figures", "write_ablation"]
 
-__all__ = ["TAGS", "ablation_figures", "table", "write_ablation"]
-
-MODES = ("as_trained", "agent_alone", "primitives_only")
-"""How the final policy is evaluated."""
 POINTS = 60
 """Points of a learning curve."""
-TAGS = (
-    "llm_adapter/coverage_row", "llm_adapter/coverage_goal", "llm_adapter/coverage_model", "llm_adapter/coverage_none",
-    "uncertainty_gate/beta", "uncertainty_gate/entropy", "uncertainty_gate/avg_kl", "uncertainty_gate/kl_per_step",
-    "uncertainty_gate/held_share", "uncertainty_gate/trust", "uncertainty_gate/advice_regret", "options/step_share",
-    "options/active", "options/avg_success_rate", "synthetic/ratio", "synthetic/weight", "synthetic/open_loop_error",
-    "synthetic/plans_executed", "synthetic/false_unlock_rate", "train/rand/action", "opt/updates",
-)  # fmt: skip
-"""Statistics of the paths that the study reports, means over a run's rows."""
 
 
 def ablation_figures(
@@ -178,48 +168,6 @@ def _arm(group: Sequence[RunData], curves: np.ndarray, mean: np.ndarray) -> dict
     return out
 
 
-def _number(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def _range(value: Sequence[float | None] | None) -> str:
-    return "–" if not value or value[0] is None else f"{value[0]:.2f} to {value[1]:.2f}"
-
-
-HEADER = (
-    "arm", "seeds", "episodes", "return", "95 %", "IQM", "score, %", "difference to none", "95 %", "P(improvement)",
-    "95 %", "to uniform", "95 %", "final policy", "95 %", "alone", "95 %",
-    "primitives only", "95 %", "steps ratio", "minutes", "advice USD",
-)  # fmt: skip
-
-
-def cells_of(found: dict[str, Any]) -> list[list[str]]:
-    """Rows of the table as text, in the order of :data:`HEADER`."""
-    rows = []
-    for label, arm in found["arms"].items():
-        trained, alone, bare = (arm.get(mode, {}) for mode in MODES)
-        rows.append(
-            [
-                label, str(arm["seeds"]), str(sum(arm["episodes"])), _number(arm["return_mean"]),
-                _range(arm["return_interval"]), _number(arm["return_iqm"]), _number(arm["score_mean"]),
-                _number(arm.get("difference")), _range(arm.get("difference_interval")),
-                _number(arm.get("improvement")), _range(arm.get("improvement_interval")),
-                _number(arm.get("choice")), _range(arm.get("choice_interval")),
-                _number(trained.get("mean")), _range(trained.get("interval")), _number(alone.get("mean")),
-                _range(alone.get("interval")), _number(bare.get("mean")), _range(bare.get("interval")),
-                _number(arm["steps_ratio"]),
-                _number(sum(arm["seconds"]) / 60 / max(1, arm["seeds"]), 1), _number(arm["cost"].get("price_usd")),
-            ]
-        )  # fmt: skip
-    return rows
-
-
-def table(found: dict[str, Any]) -> str:
-    """The table in Markdown."""
-    lines = [f"| {' | '.join(HEADER)} |", f"|{'---|' * len(HEADER)}"]
-    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in cells_of(found)])
-
-
 def _cost(advice: str) -> dict[str, Any]:
     """What a version cost; {} when it is not in the store any more."""
     from lore_datasets.exchange.shipped import ShippedStore
@@ -230,25 +178,53 @@ def _cost(advice: str) -> dict[str, Any]:
         return {}
 
 
-def write_ablation(job: AblateJob, todo: Sequence[AblationRun], advice: dict[str, str]) -> dict[str, Any]:
-    """Write ``ablation.json`` (returned), ``.md``, ``.html`` and ``curves.svg`` into the study's folder."""
-    runs: dict[str, list[RunData]] = {}
-    for run in todo:
-        runs.setdefault(run.cell.label, []).append(read_run(run.folder, run.name))
-    paid = {t.cell.label: _cost(advice[t.cell.adviser]) for t in todo if t.cell.adviser}
+def _results(job: AblateJob) -> dict[str, list[tuple[Path, dict[str, Any]]]]:
+    """Label of a cell -> files and figures of its finished runs, by seed: those that the job asks for, of a preset all
+    that are there; NotFound when there are none."""
+    root, found = Path(job.results or Path(job.folder, "results")), {}
+    for cell in cells(job):
+        named = {seed: root / f"{cell.folder}-s{seed}.json" for seed in job.seeds}
+        if job.preset:
+            files = root.glob(f"{cell.folder}-s*.json")
+            named = {int(n): f for f in files if (n := f.stem.removeprefix(f"{cell.folder}-s")).isdecimal()}
+        read = [(path, read_result(path)) for _, path in sorted(named.items())]
+        if kept := [(path, value) for path, value in read if value is not None and value["steps"] >= job.steps]:
+            found[cell.label] = kept
+    if not found:
+        raise NotFound(f"no finished runs of this study in {root}", hint="the same command without --report runs them")
+    return found
+
+
+def write_ablation(job: AblateJob) -> dict[str, Any]:
+    """Write ``ablation.json`` (returned), ``.md``, ``.html`` and ``curves.svg`` into the study's folder; of a preset
+    also ``docs/studies/PRESET.md`` and ``.svg``, beside its results."""
+    kept = _results(job)
+    runs = {label: [run_of(value, path) for path, value in group] for label, group in kept.items()}
+    advice = {label.partition(" ")[2]: group[0][1]["advice"] for label, group in kept.items() if " " in label}
+    paid = {label: _cost(group[0][1]["advice"]) for label, group in kept.items() if group[0][1]["advice"]}
     found = ablation_figures(runs, job.steps, paid) | {"advice": advice, "command": _command(job)}
+    found["after_guidance"] = after_guidance({label: [v for _, v in group] for label, group in kept.items()})
     folder = Path(job.folder)
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "ablation.json", found)
-    write_text(folder / "ablation.md", f"{table(found)}\n\n`{found['command']}`\n")
     write_text(folder / "ablation.html", _render(found))
     picture = bands(found["grid"], found["arms"], _colours(found["arms"]))
-    if picture:
-        write_text(folder / "curves.svg", b64decode(picture.partition(",")[2]).decode())
+    curves = b64decode(picture.partition(",")[2]).decode() if picture else ""
+    write_text(folder / "ablation.md", markdown_page(found, "curves.svg" if curves else ""))
+    if curves:
+        write_text(folder / "curves.svg", curves)
+    if job.preset:
+        place = Path(job.results).parents[1]
+        write_text(place / f"{job.preset}.md", markdown_page(found, f"{job.preset}.svg" if curves else "", job.preset))
+        if curves:
+            write_text(place / f"{job.preset}.svg", curves)
     return found
 
 
 def _command(job: AblateJob) -> str:
     """The command that makes the study again, on any number of workers."""
+    if job.preset:
+        return f"lore ablate --preset {job.preset}"
     words = [f"--seeds {' '.join(map(str, job.seeds))}"]
     words += [f"--{name} {getattr(job, name)}" for name in ("arms", "advisers", "steps", "episodes", "folder")]
     for name in ("control_arms", "dataset", "states", "rows", "epochs"):
@@ -270,5 +246,5 @@ def _render(found: dict[str, Any]) -> str:
     return page(
         "ablation.html", "LoRe: what each path is worth", found=found, colours=colours,
         header=HEADER, rows=cells_of(found), plot=bands(found["grid"], arms, colours), names=names,
-        tags=[(tag, [_number(arm["statistics"].get(tag), 3) for arm in arms.values()]) for tag in tags],
+        tags=[(tag, [number(arm["statistics"].get(tag), 3) for arm in arms.values()]) for tag in tags],
     )  # fmt: skip

@@ -18,7 +18,8 @@ from flows.cli import main as cli
 from flows.config import AblateJob, CollectJob
 from flows.jobs.ablation_arms import cells, make_advice, planned_runs, shuffle
 from flows.jobs.tasks import play_states
-from flows.report.ablation import HEADER, ablation_figures, table
+from flows.report.ablation import ablation_figures
+from flows.report.ablation_page import HEADER, table
 from flows.report.read import RunData
 from lore.config import to_dict
 from lore_datasets.advice import load_advice

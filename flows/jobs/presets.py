@@ -1,0 +1,54 @@
+"""Studies that have a name: what they compare, at which budget, and where their figures are kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from flows.config import AblateJob
+from lore.config import replace as configured
+from lore_datasets.errors import ConfigError
+
+__all__ = ["PRESETS", "resolved"]
+
+_SYMBOLIC: dict[str, Any] = {
+    "arms": "none,prefill,C+all,C,B,BC+kick,BC+kick+budget,BC+kick+end,ABC+kick",
+    "advisers": "claude=crafter-claude@v1,rows,rules=crafter-rules@v2,uniform",
+    "control_arms": "BC+kick",
+}
+_PIXELS = {"env.observation": "pixels", "model.size": "1m", "train.train_ratio": 32.0}
+PRESETS: dict[str, dict[str, Any]] = {
+    "quick": _SYMBOLIC | {"steps": 5_000, "episodes": 10},
+    "laptop": _SYMBOLIC | {"steps": 50_000, "episodes": 20},
+    "paper": {"arms": "none,BC+kick", "advisers": "claude=crafter-claude@v1", "steps": 30_000, "episodes": 20},
+}
+"""Preset -> what it sets of a job. ``quick`` and ``laptop``: symbolic, ``tiny``, train ratio 64, full Crafter.
+``paper``: pixels, size ``1m``, train ratio 32."""
+_MACHINE = ("train.device", "train.threads", "train.save_interval_s", "train.log_interval")
+"""Settings that a caller may give beside a preset: they change minutes alone."""
+
+
+def resolved(job: AblateJob) -> AblateJob:
+    """The job with its preset's values and folders filled in; ConfigError where the caller set one of them as well."""
+    if not job.preset:
+        return job
+    made, plain = dict(PRESETS[job.preset]), AblateJob()
+    given = [f"--{n.replace('_', '-')}" for n in sorted(made) if getattr(job, n) != getattr(plain, n)]
+    own = {name: _value(job.config, name) for name in _MACHINE}
+    if configured(plain.config, **own) != job.config:
+        given.append("a setting of the learner")
+    if given:
+        raise ConfigError(
+            f"{given[0]} beside --preset {job.preset}, which fixes it",
+            hint="leave one of the two away; --only CELL --seeds S runs a part of the preset",
+        )
+    made["config"] = configured(plain.config, **own, **(_PIXELS if job.preset == "paper" else {}))
+    for name, value in (("folder", f"runs/ablate-{job.preset}"), ("results", f"docs/studies/runs/{job.preset}")):
+        if getattr(job, name) == getattr(plain, name):
+            made[name] = value
+    return replace(job, **made)
+
+
+def _value(config: Any, name: str) -> Any:
+    section, leaf = name.split(".")
+    return getattr(getattr(config, section), leaf)

@@ -1,0 +1,130 @@
+"""What a finished run of a study leaves: one small JSON file, all that the study's page is made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from flows.jobs.training_process import arguments
+from flows.report.read import RunData, read_run
+from lore.config import Config
+from lore.config import replace as configured
+from lore_datasets.atomic import write_json
+from lore_datasets.environments import get_environment
+from lore_datasets.errors import BadInput
+
+__all__ = ["MODES", "TAGS", "evaluated_at", "read_result", "run_of", "settings_of", "write_result"]
+
+SCHEMA = 1
+MODES = ("as_trained", "agent_alone", "primitives_only")
+"""How a policy is evaluated."""
+TAGS = (
+    "llm_adapter/coverage_row", "llm_adapter/coverage_program", "llm_adapter/coverage_goal",
+    "llm_adapter/coverage_model", "llm_adapter/coverage_none", "uncertainty_gate/beta", "uncertainty_gate/entropy",
+    "uncertainty_gate/avg_kl", "uncertainty_gate/kl_per_step", "uncertainty_gate/held_share", "uncertainty_gate/trust",
+    "uncertainty_gate/advice_regret", "kickstart/agreement", "options/step_share", "options/active",
+    "options/avg_success_rate", "synthetic/ratio", "synthetic/weight", "synthetic/open_loop_error",
+    "synthetic/plans_executed", "synthetic/false_unlock_rate", "train/rand/action", "opt/updates",
+)  # fmt: skip
+"""Statistics of the paths that a study reports, means over a run's rows."""
+_MACHINE = {"train.device": "cpu", "train.threads": 1, "train.save_interval_s": 60.0, "train.log_interval": 500}
+
+
+def settings_of(config: Config, episodes: int) -> str:
+    """The settings of a run that its figures follow from, as words of a command line: those that are not defaults."""
+    words = arguments(configured(config, **_MACHINE), configured(Config(), **_MACHINE))
+    return " ".join([*words, "--episodes", str(episodes)])
+
+
+def _digest(settings: str) -> str:
+    return hashlib.sha256(settings.encode()).hexdigest()[:12]
+
+
+def evaluated_at(config: Config) -> dict[int, float]:
+    """Step -> share of the budget since the guidance ended: 0, 10 and 50 %, where they lie before the run's end.
+
+    Guidance ends with a prefill, or when both kickstarting and the gate have fallen to 0; {} where it never does.
+    """
+    gate, steps = config.gate, config.train.steps
+    end = config.advice.prefill_steps
+    if gate.enabled and gate.beta_max_end == 0 and (not gate.kickstart or not gate.kickstart_floor):
+        end = max(gate.budget_steps, gate.kickstart_steps if gate.kickstart else 0)
+    if not end:
+        return {}
+    return {at: share for share in (0.0, 0.1, 0.5) if (at := end + round(share * steps)) <= steps}
+
+
+def write_result(path: Path, cell: str, seed: int, folder: Path, config: Config, episodes: int) -> dict[str, Any]:
+    """Write what the run in ``folder`` came to, and return it; ``evaluation-STEP.json`` are its earlier evaluations."""
+    run, after = read_run(folder), evaluated_at(config)
+    names = get_environment(config.env.name).vocab.achievements
+    settings, progress = settings_of(config, episodes), run.progress or {}
+    evaluations = [_evaluation(e, after.get(e["frames"])) for e in _evaluations(folder, run.evaluation)]
+    value = {
+        "schema": SCHEMA, "cell": cell, "seed": seed, "steps": progress.get("step", 0), "settings": settings,
+        "digest": _digest(settings), "advice": run.advice, "unused_advice": run.unused_advice,
+        "environment": config.env.name, "minutes": round(progress.get("seconds", 0.0) / 60.0, 2),
+        "episodes": {
+            "step": [e["step"] for e in run.episodes], "return": [e["return"] for e in run.episodes],
+            "length": [e["length"] for e in run.episodes],
+            "unlocked": [[k for k, n in enumerate(names) if e["achievements"].get(n)] for e in run.episodes],
+        },
+        "evaluations": evaluations,
+        "statistics": {tag: float(f"{mean:.5g}") for tag in TAGS if (mean := run.mean(tag)) is not None},
+    }  # fmt: skip
+    write_json(path, value)
+    return value
+
+
+def _evaluations(folder: Path, last: dict[str, Any] | None) -> list[dict[str, Any]]:
+    earlier = [json.loads(path.read_text()) for path in folder.glob("evaluation-*.json")]
+    found = {e["frames"]: e for e in [*earlier, *([last] if last else [])]}
+    return [found[step] for step in sorted(found)]
+
+
+def _evaluation(found: dict[str, Any], after: float | None) -> dict[str, Any]:
+    out: dict[str, Any] = {"step": found["frames"], "after_guidance": after}
+    for mode, body in found["final_policy"].items():
+        rates = {name: round(rate["rate"], 2) for name, rate in body["achievements"].items() if rate["rate"]}
+        out[mode] = {"returns": body["returns"], "score": round(body["score"], 3), "achievements": rates}
+    return out
+
+
+def read_result(path: Path, settings: str | None = None) -> dict[str, Any] | None:
+    """The figures of a finished run; None when there are none, or only some of other ``settings``.
+
+    BadInput when the file is not what :func:`write_result` writes.
+    """
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        whole = value["schema"] == SCHEMA and {"cell", "seed", "steps", "digest", "episodes", "evaluations"} <= set(
+            value
+        )
+    except (ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise BadInput(f"{path} does not hold the figures of a run", hint="remove it; the same command makes it anew")
+    return value if settings is None or value["digest"] == _digest(settings) else None
+
+
+def run_of(value: dict[str, Any], path: Path) -> RunData:
+    """A result in the form of a run that was read from its folder; its series are single means."""
+    names = get_environment(value["environment"]).vocab.achievements
+    episodes = value["episodes"]
+    rows = zip(episodes["step"], episodes["return"], episodes["length"], episodes["unlocked"], strict=True)
+    last = value["evaluations"][-1] if value["evaluations"] else None
+    return RunData(
+        name=path.stem, path=path, config={"env": {"name": value["environment"]}}, advice=value["advice"],
+        unused_advice=value["unused_advice"],
+        series={tag: ([value["steps"]], [mean]) for tag, mean in value["statistics"].items()},
+        episodes=tuple(
+            {"step": at, "return": total, "length": length, "achievements": {names[k]: 1 for k in unlocked}}
+            for at, total, length, unlocked in rows
+        ),
+        evaluation=last and {"final_policy": {mode: last[mode] for mode in MODES if mode in last}},
+        progress={"step": value["steps"], "seconds": 60.0 * value["minutes"]},
+    )  # fmt: skip

@@ -1,0 +1,154 @@
+"""Studies with a name: what they fix, which runs they make, the small files that runs leave, and the page of these."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import tyro
+
+from flows.cli import main as cli
+from flows.config import AblateJob
+from flows.jobs.ablation import ablate
+from flows.jobs.ablation_arms import cells, planned_runs, rows_alone
+from flows.jobs.presets import PRESETS, resolved
+from flows.report.results import evaluated_at, read_result, run_of, settings_of, write_result
+from lore.config import Config, load_config, to_dict
+from lore_datasets.advice import load_advice
+from lore_datasets.environments import get_environment
+from lore_datasets.errors import BadInput, ConfigError, NotFound
+
+NAMES = get_environment("crafter").vocab.achievements
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_names_its_cells_budget_learner_and_the_place_of_its_figures(name):
+    job = resolved(AblateJob(preset=name))
+    labels = [cell.label for cell in cells(job)]
+    assert {"none", "BC+kick claude"} <= set(labels) and len(labels) == len(set(labels))
+    assert job.results == f"docs/studies/runs/{name}" and job.folder == f"runs/ablate-{name}"
+    configs = [cell.config(job, 0, "x@v1") for cell in cells(job)]
+    assert {c.train.steps for c in configs} == {job.steps}
+    assert {c.env.observation for c in configs} == {"pixels" if name == "paper" else "symbolic"}
+    controls = [label for label in labels if not label.endswith("claude") and label != "none"]
+    assert controls == ([] if name == "paper" else ["BC+kick rows", "BC+kick rules", "BC+kick uniform"])
+    for text in job.advisers.split(","):
+        if "=" in text:
+            assert load_advice(text.partition("=")[2], texts=False).skills
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"steps": 99}, {"arms": "none"}, {"advisers": "random"}, {"episodes": 3},
+     {"config": load_config(**{"model.size": "1m"})}],
+)  # fmt: skip
+def test_what_a_preset_fixes_cannot_be_given_beside_it(more):
+    with pytest.raises(ConfigError, match="beside --preset quick"):
+        resolved(AblateJob(preset="quick", **more))
+
+
+def test_threads_and_device_are_the_callers_and_change_no_settings():
+    job = resolved(tyro.cli(AblateJob, args=["--preset", "quick", "--train.threads", "2", "--seeds", "3"]))
+    assert job.config.train.threads == 2 and job.seeds == (3,)
+    plain = resolved(AblateJob(preset="quick"))
+    one, two = (cells(j)[0].config(j, 3, "") for j in (job, plain))
+    assert one != two and settings_of(one, 10) == settings_of(two, 10)
+
+
+def test_a_part_of_a_study_runs_by_the_names_of_its_cells():
+    job = dataclasses.replace(resolved(AblateJob(preset="quick", seeds=(0, 4))), only="BC+kick uniform, none")
+    assert [run.name for run in planned_runs(job)] == [
+        "BC-kick-uniform-s0", "none-s0", "BC-kick-uniform-s4", "none-s4"
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match="no cell 'BC'"):
+        planned_runs(dataclasses.replace(job, only="BC"))
+
+
+def test_the_policy_is_evaluated_when_its_guidance_has_ended_and_a_tenth_and_a_half_of_the_budget_later():
+    job = resolved(AblateJob(preset="laptop"))
+    found = {cell.label: evaluated_at(cell.config(job, 0, "x@v1")) for cell in cells(job)}
+    assert found["prefill claude"] == {5_000: 0.0, 10_000: 0.1, 30_000: 0.5}
+    assert found["BC+kick+end claude"] == {25_000: 0.0, 30_000: 0.1, 50_000: 0.5}
+    assert not any(v for label, v in found.items() if label not in ("prefill claude", "BC+kick+end claude"))
+
+
+def test_rows_alone_are_a_version_without_the_program(own_datasets):
+    ref = rows_alone("crafter-claude@v1", "alone")
+    old, new = load_advice("crafter-claude@v1"), load_advice(ref)
+    assert old.programs and not new.programs and [s.name for s in new.skills] == [s.name for s in old.skills]
+    assert (new.rows.logits == old.rows.logits).all() and (new.rows.plans == old.rows.plans).all()
+    assert rows_alone("crafter-claude@v1", "alone") == ref
+
+
+def finished(folder: Path, config: Config, returns: list[float], step: int = 100) -> Path:
+    """A run's folder whose episodes took ``step`` steps each, evaluated at its end and, with another figure, before."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(
+        json.dumps({"config": to_dict(config), "advice": "x@v1#00", "unused_advice": ""})
+    )
+    rows = [
+        {"step": step * (i + 1), "return": r, "length": step, "achievements": dict.fromkeys(NAMES, 0) | {NAMES[2]: 2}}
+        for i, r in enumerate(returns)
+    ]
+    (folder / "episodes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "metrics.jsonl").write_text(
+        "".join(json.dumps({"step": s, "uncertainty_gate/avg_kl": v}) + "\n" for s, v in ((1, 0.25), (2, 0.75)))
+    )
+    (folder / "progress.jsonl").write_text(json.dumps({"step": step * len(returns), "seconds": 90.0}) + "\n")
+    for name, at, value in (("evaluation.json", step * len(returns), 3.0), ("evaluation-150.json", 150, 9.0)):
+        mode = {"returns": [value, value], "score": 1.0, "achievements": {NAMES[0]: {"rate": 50.0}}}
+        policy = dict.fromkeys(("as_trained", "agent_alone", "primitives_only"), mode)
+        (folder / name).write_text(json.dumps({"frames": at, "final_policy": policy}))
+    return folder
+
+
+def test_a_finished_run_leaves_a_small_file_that_says_all_its_page_needs(tmp_path):
+    config = load_config(**{"train.steps": 300, "dataset": "x@v1", "advice.prefill_steps": 150})
+    folder = finished(tmp_path / "run", config, [1.0, 2.0, 6.0])
+    path = tmp_path / "prefill-s0.json"
+    written = write_result(path, "prefill x", 0, folder, config, 2)
+    assert read_result(path) == written == read_result(path, settings_of(config, 2))
+    assert read_result(path, settings_of(config, 3)) is None and read_result(tmp_path / "none.json") is None
+    assert path.stat().st_size < 4_000
+    assert [(e["step"], e["after_guidance"]) for e in written["evaluations"]] == [(150, 0.0), (300, 0.5)]
+    assert written["statistics"] == {"uncertainty_gate/avg_kl": 0.5} and written["minutes"] == 1.5
+    run = run_of(written, path)
+    assert [e["return"] for e in run.episodes] == [1.0, 2.0, 6.0] and run.mean("uncertainty_gate/avg_kl") == 0.5
+    assert run.episodes[0]["achievements"] == {NAMES[2]: 1}
+    assert run.evaluation is not None and run.evaluation["final_policy"]["as_trained"]["returns"] == [3.0, 3.0]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"schema": 1}', '{"schema": 9, "cell": "none"}'])
+def test_a_file_that_holds_no_figures_is_refused_by_name(tmp_path, text):
+    (tmp_path / "none-s0.json").write_text(text)
+    with pytest.raises(BadInput, match=r"none-s0\.json"):
+        read_result(tmp_path / "none-s0.json")
+
+
+def test_the_page_of_a_preset_is_made_from_the_files_alone(tmp_path):
+    job = resolved(AblateJob(
+        preset="quick", report=True, results=str(tmp_path / "docs/runs/quick"), folder=str(tmp_path / "study"),
+    ))  # fmt: skip
+    with pytest.raises(NotFound, match="no finished runs"):
+        ablate(job)
+    chosen = {cell.label: cell for cell in cells(job) if cell.label in ("none", "prefill claude", "BC+kick claude")}
+    level = {"none": 2.0, "prefill claude": 4.0, "BC+kick claude": 8.0}
+    for label, cell in chosen.items():
+        for seed in (0, 7):
+            config = cell.config(job, seed, "crafter-claude@v1")
+            folder = finished(tmp_path / "study" / cell.folder / str(seed), config, [level[label]] * 50)
+            write_result(Path(job.results) / f"{cell.folder}-s{seed}.json", label, seed, folder, config, 10)
+    found = ablate(job)
+    assert set(found["arms"]) == set(chosen) and found["arms"]["BC+kick claude"]["difference"] == 6.0
+    assert found["arms"]["none"]["seeds"] == 2 and found["command"] == "lore ablate --preset quick"
+    text = (tmp_path / "docs" / "quick.md").read_text()
+    assert "| BC+kick claude | 2 | 100 | 8.00 |" in text
+    assert "| prefill claude | 2 | 5,000 | 50 % | 3.00 (3.00 to 3.00) |" in text
+    assert (tmp_path / "docs" / "quick.svg").is_file() and (tmp_path / "study" / "ablation.html").is_file()
+
+
+def test_a_cell_that_the_preset_lacks_is_said_before_anything_runs(capsys):
+    assert cli.main(["ablate", "--preset", "quick", "--only", "BCD"]) != 0
+    assert "no cell 'BCD'" in capsys.readouterr().err
