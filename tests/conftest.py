@@ -83,11 +83,11 @@ def digest() -> Callable[[Path], str]:
     from lore.training.folder import CHECKPOINT
 
     def of(folder: Path) -> str:
-        tensors, meta = checkpoint.load(folder / CHECKPOINT)
+        tensors, meta = checkpoint.load(folder / CHECKPOINT, has_replay=True)
         out = hashlib.sha256()
         for name in sorted(tensors):
             out.update(name.encode() + tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        for volatile in ("saved", "seconds", "config"):
+        for volatile in ("saved", "seconds", "config", "segments"):
             meta.pop(volatile)
         return out.hexdigest() + json.dumps(meta, sort_keys=True)
 

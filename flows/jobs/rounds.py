@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from flows.config import AdviceJob, RefreshJob, TrainJob
 from flows.jobs.phases import Phases, hold
 from flows.terminal import current
+from lore.training.records import read_json
 from lore_datasets.atomic import write_json
 from lore_datasets.errors import BadInput, CorruptArtifact, LoreError, NotFound
 
@@ -78,10 +79,10 @@ def finished_rounds(run: str | Path) -> list[dict[str, Any]]:
     """Records of the rounds of a run that are finished, oldest first."""
     found = []
     while True:
-        path = Path(run) / "refresh" / f"round-{len(found) + 1:03d}" / "round.json"
-        if not path.is_file():
+        record = read_json(Path(run) / "refresh" / f"round-{len(found) + 1:03d}" / "round.json")
+        if record is None:
             return found
-        found.append(json.loads(path.read_text()))
+        found.append(record)
 
 
 def round_names(folder: str) -> tuple[str, int, int]:
@@ -98,12 +99,10 @@ def dataset_of(run: Path) -> str:
     """Name of the advice dataset that a run learns from; NotFound or BadInput when there is none."""
     from lore_datasets.types import ArtifactRef
 
-    try:
-        advice = str(json.loads((run / "config.json").read_text()).get("advice", ""))
-    except FileNotFoundError:
-        raise NotFound(f"no run in {run}", hint="start one with lore train --folder DIR --gate.enabled ...") from None
-    except ValueError:
-        raise CorruptArtifact(f"{run / 'config.json'} is not JSON", kept="the checkpoint") from None
+    config = read_json(run / "config.json")
+    if config is None:
+        raise NotFound(f"no run in {run}", hint="start one with lore train --folder DIR --gate.enabled ...")
+    advice = str(config.get("advice", ""))
     if not advice:
         raise BadInput(
             f"{run} learns without advice: there is nothing to refresh", hint="start one with --gate.enabled"

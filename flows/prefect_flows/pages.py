@@ -127,7 +127,7 @@ def _progress(row: Mapping[str, Any]) -> str:
 
 def _achievements(folders: Sequence[str]) -> list[dict[str, Any]]:
     """One row per achievement, one column per run: per cent of the training episodes that reached it."""
-    from lore.training.metrics import read_jsonl
+    from lore.training.records import read_jsonl
 
     found: dict[str, dict[str, Any]] = {}
     for folder in folders:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lore.aliases import renamed
-from lore_datasets.errors import BadInput, NotFound
+from lore.training.records import read_json, read_jsonl
+from lore_datasets.errors import NotFound
 
 __all__ = ["RunData", "json_lines", "read_run", "success_rates"]
 
@@ -55,21 +55,8 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
 
     A run that resumed from a checkpoint wrote some steps twice: of rows with a ``step``, the later writing wins.
     """
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            if number == len(lines):
-                break
-            raise BadInput(f"{path.name} line {number} is not JSON", hint=f"look at {path}") from None
-        if not isinstance(row, dict):
-            raise BadInput(f"{path.name} line {number} is not an object", hint=f"look at {path}")
+    for row in read_jsonl(path):
         step = row.get("step")
         if isinstance(step, int) and rows and rows[-1].get("step", -1) > step:
             while rows and rows[-1].get("step", -1) >= step:
@@ -79,18 +66,9 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _json(path: Path) -> Any:
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise BadInput(f"{path.name} is not JSON", hint=f"look at {path}") from None
-
-
 def read_run(path: Path, name: str = "") -> RunData:
     """Everything a run folder holds; NotFound when it is no run folder."""
-    config = _json(path / "config.json")
+    config = read_json(path / "config.json")
     if config is None:
         raise NotFound(f"{path} is not a training run (no config.json)", hint="give the --folder of a run")
     series: dict[str, tuple[list[int], list[float]]] = {}
@@ -118,7 +96,7 @@ def read_run(path: Path, name: str = "") -> RunData:
         unused_advice=config.get("unused_advice", ""),
         series=series,
         episodes=tuple(json_lines(path / "episodes.jsonl")),
-        evaluation=_json(path / "evaluation.json"),
+        evaluation=read_json(path / "evaluation.json"),
         progress=progress[-1] if progress else None,
     )
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from lore.config import Config
-from lore.training.metrics import bootstrap_interval, crafter_score, read_jsonl
+from lore.training.metrics import bootstrap_interval, crafter_score
 from lore.training.policy import Policy, load_policy
+from lore.training.records import read_jsonl
 from lore_datasets.atomic import write_json
 
 __all__ = ["evaluate", "modes", "play_episodes", "summarise"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +87,16 @@ class DeviceReplay(Replay):
             live = number >= self.written[stream] - self.slots
             slot = torch.from_numpy(number[live] % self.slots).to(self.device)
             gone = int((~live).sum())
+            self.touched[stream, number[live] % self.slots] = True
             self.arrays["deter"][stream, slot] = deter[row, gone:].to(self.device)
             self.arrays["stoch"][stream, slot] = stoch[row, gone:].to(self.device)
+
+    def records(self, stream: int, slots: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """As :meth:`lore.replay.ring.Replay.records`, copied to the host."""
+        import torch
+
+        at = torch.from_numpy(slots).to(self.device)
+        return {name: self.arrays[name][stream, at].cpu().numpy() for name in names}
 
     def state_dict(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """As :meth:`lore.replay.ring.Replay.state_dict`, copied to the host."""

@@ -16,7 +16,10 @@ import numpy as np
 
 from lore_datasets.errors import BadInput, SchemeMismatch
 
-__all__ = ["Replay", "latent_fields", "pack_latent"]
+__all__ = ["LATENTS", "Replay", "latent_fields", "pack_latent"]
+
+LATENTS = ("deter", "stoch")
+"""Fields that training refreshes; a record's other fields never change."""
 
 
 def latent_fields(deter: int, stoch: int) -> dict[str, tuple[tuple[int, ...], Any]]:
@@ -42,6 +45,9 @@ class Replay:
         length: window length that the online queue hands out (context record + trained steps).
         online: put every ``length``-th new window of a stream in a queue that is sampled first, once.
         folder: keep the arrays in files there (memory maps) in place of memory; they are scratch, made anew each time.
+
+    Attributes:
+        touched: bool [streams, slots]: slots whose latents came or were refreshed; who saves them clears it.
     """
 
     def __init__(
@@ -66,6 +72,7 @@ class Replay:
         self.arrays = {name: self._zeros(name, (streams, self.slots, *s), d) for name, (s, d) in self.fields.items()}
         self.streams, self.length, self.online = streams, length, online
         self.written = np.zeros(streams, np.int64)  # records ever added; slot of record i = i % slots
+        self.touched = np.zeros((streams, self.slots), np.bool_)
         self.queue: deque[tuple[int, int]] = deque()
         self.rng = np.random.default_rng(seed)
         self._buffers: list[dict[str, np.ndarray]] = [{}, {}]
@@ -103,6 +110,7 @@ class Replay:
         index = int(self.written[stream])
         for name, array in self.arrays.items():
             array[stream, index % self.slots] = record[name]
+        self.touched[stream, index % self.slots] = True
         self.written[stream] = index + 1
         start = index + 1 - self.length
         if self.online and start >= 0 and start % self.length == 0:
@@ -176,10 +184,16 @@ class Replay:
             gone = min(steps, max(0, int(self.written[stream]) - self.slots - first))
             slot = (first + gone) % self.slots
             head = min(steps - gone, self.slots - slot)
+            self.touched[stream, slot : slot + head] = True
+            self.touched[stream, : steps - gone - head] = True
             for name, value in (("deter", deter), ("stoch", stoch)):
                 ring = self.arrays[name][stream]
                 ring[slot : slot + head] = value[row, gone : gone + head]
                 ring[: steps - gone - head] = value[row, gone + head :]
+
+    def records(self, stream: int, slots: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Copies [n, ...] of some fields of the records in ``slots`` int64 [n] of a stream."""
+        return {name: self.arrays[name][stream, slots] for name in names}
 
     def state_dict(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays ``<stream>/<field>`` (views of what is held, in slot order) and cursors as plain JSON values."""
@@ -189,14 +203,17 @@ class Replay:
             for name, array in self.arrays.items()
             for stream in range(self.streams)
         }
-        cursors = {
+        return arrays, self.cursors()
+
+    def cursors(self) -> dict[str, Any]:
+        """Everything but the arrays, as plain JSON values."""
+        return {
             "written": self.written.tolist(),
             "slots": self.slots,
             "length": self.length,
             "queue": [list(entry) for entry in self.queue],
             "rng": self.rng.bit_generator.state,
         }
-        return arrays, cursors
 
     def load_state_dict(self, arrays: Mapping[str, np.ndarray], cursors: Mapping[str, Any]) -> None:
         """Inverse of :meth:`state_dict`; SchemeMismatch when streams, capacity or fields differ."""

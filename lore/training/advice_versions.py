@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lore.training.records import read_jsonl
 from lore_datasets.atomic import write_text
 from lore_datasets.errors import BadInput
 from lore_datasets.types import ArtifactRef
@@ -39,9 +40,8 @@ def is_same_dataset(before: str, now: str) -> bool:
 
 
 def versions(folder: Path | str) -> list[dict[str, Any]]:
-    """Rows of ``advice.jsonl``, oldest first; empty for a run without advice."""
-    path = Path(folder) / VERSIONS
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    """Rows of ``advice.jsonl``, oldest first; empty for a run without advice; CorruptArtifact when it is damaged."""
+    return read_jsonl(Path(folder) / VERSIONS)
 
 
 def record(folder: Path | str, step: int, updates: int, advice: str) -> bool:

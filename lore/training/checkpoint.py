@@ -1,22 +1,23 @@
 """Checkpoints: one safetensors file with JSON meta data and a SHA-256 over everything in it.
 
 A save writes a temporary file, fsyncs it, keeps the file it replaces as ``<name>.previous`` and renames. At any moment
-a whole checkpoint stands at the path or at its previous name.
+a whole checkpoint stands at the path or at its previous name. The replay of a run lies in files of its own, which the
+meta data list (:mod:`lore.training.segments`).
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from lore.training import segments
+from lore.training.tensor_file import Stored, stored, write
 from lore_datasets.atomic import clear_drafts, replacing, sync
 from lore_datasets.errors import CorruptArtifact, NewerSchema, NotFound, SchemeMismatch, shown
 
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMA", "check", "clean", "load", "previous_path", "save"]
 
-SCHEMA = 1
-"""Version of the file's layout; only grows."""
+_LOG = logging.getLogger("lore")
+
+SCHEMA = 2
+"""Version of the file's layout; only grows. 1: the replay was in the file itself."""
 
 
 def previous_path(path: str | os.PathLike[str]) -> Path:
@@ -35,34 +38,13 @@ def previous_path(path: str | os.PathLike[str]) -> Path:
     return path.with_name(path.name + ".previous")
 
 
-def _digest(tensors: Mapping[str, Tensor], meta: str) -> str:
-    import torch
-
+def _digest(tensors: Mapping[str, Stored], meta: str) -> str:
     digest = hashlib.sha256(meta.encode())
     for name in sorted(tensors):
-        value = tensors[name]
-        digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
-        if value.numel():
-            digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+        dtype, shape, data = tensors[name]
+        digest.update(json.dumps([name, f"torch.{dtype}", list(shape)]).encode())
+        digest.update(data)
     return digest.hexdigest()
-
-
-def _plain(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Contiguous CPU tensors, none of them sharing memory."""
-    import torch
-
-    out: dict[str, torch.Tensor] = {}
-    seen: set[int] = set()
-    for name, value in tensors.items():
-        if isinstance(value, np.ndarray):
-            value = np.ascontiguousarray(value)
-            value = torch.from_numpy(value if value.flags.writeable else value.copy())
-        value = value.detach().cpu().contiguous()
-        if value.numel() and value.untyped_storage().data_ptr() in seen:
-            value = value.clone()
-        seen.add(value.untyped_storage().data_ptr())
-        out[name] = value
-    return out
 
 
 def _keep_previous(path: Path) -> None:
@@ -75,22 +57,15 @@ def _keep_previous(path: Path) -> None:
 
 
 def save(path: str | os.PathLike[str], tensors: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
-    """Write torch or numpy tensors and JSON-able ``meta`` to ``path``; returns the SHA-256; NoSpace on a full disk."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
+    """Write torch or numpy tensors (or what :func:`lore.training.tensor_file.stored` made of them) and JSON-able
+    ``meta`` to ``path``; returns the SHA-256 of the content; NoSpace on a full disk."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    plain = _plain(tensors)
+    plain = {name: value if isinstance(value, tuple) else stored(value) for name, value in tensors.items()}
     text = json.dumps({"schema": SCHEMA, **meta})  # key order is data: snapshots of games keep orders in it
     digest = _digest(plain, text)
     with replacing(path) as draft:
-        try:
-            save_file(plain, draft, metadata={"lore": text, "sha256": digest})
-        except SafetensorError as error:
-            if "No space left" not in str(error):
-                raise
-            raise OSError(errno.ENOSPC, str(error)) from error
+        write(draft, plain, {"lore": text, "sha256": digest})
         if path.exists():
             sync(draft)
             _keep_previous(path)
@@ -104,28 +79,37 @@ def clean(path: str | os.PathLike[str]) -> None:
 
 
 def load(
-    path: str | os.PathLike[str], expect: Mapping[str, Any] | None = None, *, fall_back: bool = False
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read (tensors, meta) of a checkpoint.
+    path: str | os.PathLike[str], expect: Mapping[str, Any] | None = None, *, fall_back: bool = False,
+    has_replay: bool = False, sets_aside: bool = False,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:  # fmt: skip
+    """Read (tensors, meta) of a checkpoint; with ``has_replay`` those of its replay too.
 
-    NotFound; CorruptArtifact when the file is cut or changed; NewerSchema; SchemeMismatch when ``meta`` differs from
-    ``expect`` in one of its entries. With ``fall_back`` a missing or corrupt file is replaced by the one before it.
+    NotFound; CorruptArtifact when a file is cut, changed or missing; NewerSchema; SchemeMismatch when ``meta`` differs
+    from ``expect`` in one of its entries. With ``fall_back`` a missing or corrupt file is replaced by the one before,
+    which a warning says; with ``sets_aside`` it is renamed ``<name>.damaged`` then, so that the next save does not keep
+    it in place of the whole one.
     """
     path = Path(path)
     try:
-        return _read(path, expect)
+        return _read(path, expect, has_replay)
     except NewerSchema:
         raise
     except (CorruptArtifact, NotFound) as error:
         kept = previous_path(path)
         if fall_back and kept.exists():
-            return _read(kept, expect)
+            tensors, meta = _read(kept, expect, has_replay)
+            if sets_aside and path.exists():
+                os.replace(path, path.with_name(path.name + ".damaged"))
+            _LOG.warning("%s: going on from the one before it, of step %s", error.message, meta.get("frames", "?"))
+            return tensors, meta
         if kept.exists():
             error.kept, error.hint = kept.name, error.hint or "resume from the one before it"
         raise
 
 
-def _read(path: Path, expect: Mapping[str, Any] | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read(
+    path: Path, expect: Mapping[str, Any] | None, has_replay: bool = False
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -141,12 +125,17 @@ def _read(path: Path, expect: Mapping[str, Any] | None) -> tuple[dict[str, Tenso
                     hint="update LoRe",
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        same = _digest(tensors, header["lore"]) == header["sha256"]
+        same = _digest({name: stored(value) for name, value in tensors.items()}, header["lore"]) == header["sha256"]
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptArtifact(f"checkpoint {shown(path.name)} cannot be read: {shown(error)}") from error
     if not same:
         raise CorruptArtifact(f"checkpoint {shown(path.name)} does not match its SHA-256")
     check(path, meta, expect or {})
+    if has_replay and meta.get("segments"):
+        import torch
+
+        arrays = segments.read(path.parent, meta["segments"], meta["replay"])
+        tensors |= {f"replay/{name}": torch.from_numpy(array) for name, array in arrays.items()}
     return tensors, meta
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -12,27 +11,36 @@ import torch
 
 from lore.config import Config, from_dict
 from lore.fast import parallel
-from lore_datasets.atomic import held
-from lore_datasets.errors import NotFound
+from lore.training.records import read_json
+from lore_datasets.atomic import held, write_json
+from lore_datasets.errors import CorruptArtifact, NotFound
 
-__all__ = ["CHECKPOINT", "CONFIG", "lock_run", "machine", "read_config", "recorded_advice"]
+__all__ = ["CHECKPOINT", "CONFIG", "lock_run", "machine", "mark_saved", "read_config", "recorded_advice"]
 
 CHECKPOINT = "checkpoint.safetensors"
 CONFIG = "config.json"
 
 
 def read_config(folder: Path | str) -> Config:
-    """The configuration a run was started with; NotFound when there is no run."""
-    path = Path(folder) / CONFIG
-    if not path.is_file():
+    """The configuration a run was started with; NotFound when there is no run, CorruptArtifact when it is damaged."""
+    found = read_json(Path(folder) / CONFIG)
+    if found is None:
         raise NotFound(f"no run in {folder}", hint="start one with lore train --folder DIR")
-    return from_dict(json.loads(path.read_text())["config"])
+    if not isinstance(found.get("config"), dict):
+        raise CorruptArtifact(f"{CONFIG} in {folder} holds no settings of a run", kept="the file as it is")
+    return from_dict(found["config"])
 
 
 def recorded_advice(folder: Path | str) -> str:
     """The advice version that ``config.json`` names, ``name@vN#digest``; empty without one."""
-    path = Path(folder) / CONFIG
-    return str(json.loads(path.read_text()).get("advice", "")) if path.is_file() else ""
+    return str((read_json(Path(folder) / CONFIG) or {}).get("advice", ""))
+
+
+def mark_saved(folder: Path | str) -> None:
+    """Note in ``config.json`` that the run has a checkpoint, so that a lost one is not taken for a run that begins."""
+    found = read_json(Path(folder) / CONFIG)
+    if found is not None and not found.get("is_saved"):
+        write_json(Path(folder) / CONFIG, found | {"is_saved": True})
 
 
 def lock_run(folder: Path) -> AbstractContextManager[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,12 @@ def train(
     end with.
     """
     folder = Path(run_dir)
-    with lock_run(folder), stop_signals() as stop:
+    with lock_run(folder), stop_signals() as stop, ExitStack() as cleanup:
         run = Training(with_absolute_export(config), folder)
+        cleanup.callback(run.saver.wait)
         resumed, renewed = open_folder(run)
         sink, progress = Sink(folder, run.env_steps, tensorboard, run.rows), ProgressLog(run, on_progress)
-        save_due, report_due = Every(config.train.save_interval_s), Every(REPORT_S)
+        report_due = Every(REPORT_S)
         if not resumed:
             run.steps = run.envs.reset()
             run.fill_slots()
@@ -65,8 +67,8 @@ def train(
             progress.tick()
             if report_due():
                 write_open_loop(run, sink)
-            if save_due():
-                _save(run, sink, progress)
+            if run.saver.is_due():
+                _save(run, sink, progress, is_beside=True)
         _save(run, sink, progress)
         if not stop:
             write_open_loop(run, sink)
@@ -160,8 +162,8 @@ def _metrics(run: Training, progress: ProgressLog) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _save(run: Training, sink: Sink, progress: ProgressLog) -> None:
+def _save(run: Training, sink: Sink, progress: ProgressLog, *, is_beside: bool = False) -> None:
     run.seconds = progress.elapsed()
     sink.sync()
     run.rows = dict(sink.rows)
-    run.save()
+    run.save(is_beside=is_beside)

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from lore.training.records import read_jsonl
 from lore_datasets.atomic import write_text
 
-__all__ = ["Means", "Sink", "bootstrap_interval", "crafter_score", "read_jsonl"]
+__all__ = ["Means", "Sink", "bootstrap_interval", "crafter_score"]
 
 
 def crafter_score(success_percent: np.ndarray) -> float:
@@ -30,19 +31,6 @@ def bootstrap_interval(values: np.ndarray, *, statistic=np.mean, n: int = 1000, 
     draws = [statistic(values[rng.integers(0, len(values), len(values))], axis=0) for _ in range(n)]
     low, high = np.percentile(draws, [2.5, 97.5])
     return float(low), float(high)
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSON-lines file; a last line cut by a crash is dropped; no file = no rows."""
-    if not Path(path).exists():
-        return []
-    rows = []
-    for line in Path(path).read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
 
 
 class Means:
@@ -95,10 +83,10 @@ class Sink:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.rows: dict[str, int] = dict.fromkeys(self.FILES, 0)
-        for name in self.FILES:
+        found = {name: read_jsonl(self.folder / name) for name in self.FILES}
+        for name, kept in found.items():
             path = self.folder / name
             if path.exists():
-                kept = read_jsonl(path)
                 # The step alone does not tell: an episode's row and a checkpoint before it can share one.
                 kept = kept[: rows[name]] if rows and name in rows else [r for r in kept if step and r["step"] <= step]
                 self.rows[name] = len(kept)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lore.training.clock import Every
-from lore.training.metrics import crafter_score, read_jsonl
+from lore.training.metrics import crafter_score
+from lore.training.records import read_jsonl
 
 if TYPE_CHECKING:
     from lore.training.run import Training

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lore.config import to_dict
 from lore.training import checkpoint
 from lore.training.advice_versions import is_same_dataset
 from lore.training.advice_versions import record as record_version
 from lore.training.folder import CHECKPOINT, CONFIG, machine, read_config, recorded_advice
+from lore.training.metrics import Sink
+from lore.training.records import read_json
 from lore_datasets.atomic import write_json
-from lore_datasets.errors import ConfigError
+from lore_datasets.errors import BadInput, ConfigError, CorruptArtifact
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lore.training.run import Training
 
 __all__ = ["open_folder"]
@@ -28,22 +32,39 @@ def open_folder(run: Training) -> tuple[bool, bool]:
     """
     policy, path = run.policy, run.folder / CONFIG
     checkpoint.clean(run.folder / CHECKPOINT)
-    if path.exists():
-        _check_same(run)
     renewed = False
     resumed = (run.folder / CHECKPOINT).exists() or checkpoint.previous_path(run.folder / CHECKPOINT).exists()
+    before = read_json(path)
+    if before is not None:
+        _check_same(run)
+    if not resumed:
+        _check_new(run.folder, before)
     if resumed:
         meta = run.restore()
         saved, renewed = meta["machine"], meta["advice"] != policy.reference
         if saved != machine():
             _LOG.warning("resume is statistical, not bit-exact: saved on %s, now %s", saved, machine())
     about = {"advice": policy.reference, "unused_advice": policy.unused_advice}
-    write_json(path, {"config": to_dict(run.config), **about, "machine": machine()})
+    write_json(path, {"config": to_dict(run.config), **about, "machine": machine(), "is_saved": resumed})
     if policy.advice is not None:
         record_version(run.folder, run.env_steps, run.learner.updates, policy.reference)
     if policy.unused_advice:
         _LOG.warning(policy.unused_advice)
     return resumed, renewed
+
+
+def _check_new(folder: Path, before: dict[str, Any] | None) -> None:
+    """CorruptArtifact where a run had a checkpoint and has none now; BadInput where another program's rows lie."""
+    if before is not None and before.get("is_saved"):
+        raise CorruptArtifact(
+            f"{folder} has lost its checkpoint", kept="everything else in it",
+            hint=f"put {CHECKPOINT} back, or begin again in another --folder",
+        )  # fmt: skip
+    foreign = [name for name in Sink.FILES if (folder / name).exists()]
+    if before is None and foreign:
+        raise BadInput(
+            f"{folder} holds {foreign[0]} and no run", kept="everything in it", hint="choose another --folder"
+        )
 
 
 def _check_same(run: Training) -> None:

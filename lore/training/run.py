@@ -24,6 +24,7 @@ from lore.training.folder import CHECKPOINT, CONFIG, machine, read_config, recor
 from lore.training.learner import Learner
 from lore.training.metrics import Means
 from lore.training.policy import Policy, part
+from lore.training.saver import Saver
 from lore_datasets.exchange.revisions import Revision
 
 __all__ = ["Training"]
@@ -39,7 +40,7 @@ class Training:
         steps: latest step of every environment; empty before the first.
         returns: float64[E] of the episodes under way. recent: returns of the last 20 episodes.
         successes: per finished episode, which achievements it unlocked. seconds: of training before this process.
-        rows: rows of metrics and episodes on disk at the checkpoint.
+        rows: rows of metrics and episodes on disk at the checkpoint. saver: writes the checkpoints.
     """
 
     def __init__(self, config: Config, folder: Path) -> None:
@@ -63,6 +64,7 @@ class Training:
         self.means = Means()
         self.seconds = 0.0
         self.rows: dict[str, int] = {}
+        self.saver = Saver(self.folder / CHECKPOINT, train.save_interval_s)
 
     def _plans(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Plans of the advice rows for path A (:func:`lore.synthetic.rollout.plan_table`), None without it."""
@@ -145,15 +147,14 @@ class Training:
             del expected["skills"]
         return expected
 
-    def save(self) -> str:
-        """Write the whole run to its checkpoint (atomic, the previous one kept); returns the SHA-256."""
+    def save(self, *, is_beside: bool = False) -> None:
+        """Write the whole run to its checkpoint (atomic, the previous one kept), or begin to, beside the training."""
         policy, player = self.policy, self.policy.player
-        arrays, cursors = self.replay.state_dict()
+        cursors = self.replay.cursors()
         tensors: dict[str, Any] = {f"agent/{k}": v for k, v in policy.agent.state_dict().items()}
         tensors |= {f"learner/{k}": v for k, v in self.learner.tensors().items()}
         tensors |= {f"player/{k}": v for k, v in player.tensors().items()}
         tensors["player/generator"] = player.generator.get_state()
-        tensors |= {f"replay/{k}": v for k, v in arrays.items()}
         meta = {
             **policy.identity(),
             "config": to_dict(self.config),
@@ -168,13 +169,16 @@ class Training:
             "steps": [_step_to_json(s) for s in self.steps],
             "machine": machine(), "saved": time.time(),
         }  # fmt: skip
-        return checkpoint.save(self.folder / CHECKPOINT, tensors, meta)
+        self.saver.save(tensors, meta, self.replay, is_beside=is_beside)
 
     def restore(self) -> dict[str, Any]:
         """Continue from the checkpoint; returns its meta data. SchemeMismatch names what does fit."""
         policy = self.policy
-        tensors, meta = checkpoint.load(self.folder / CHECKPOINT, self._expected(), fall_back=True)
-        if policy.controller.source is not None and meta["advice"] != policy.reference:
+        path = self.folder / CHECKPOINT
+        tensors, meta = checkpoint.load(path, self._expected(), fall_back=True, has_replay=True, sets_aside=True)
+        renewed = policy.controller.source is not None and meta["advice"] != policy.reference
+        self.saver.restored(meta, is_same=not renewed)
+        if renewed and policy.controller.source is not None:
             fresh = {f"agent/{k}": v for k, v in policy.agent.state_dict().items()}
             fresh |= {f"learner/{k}": v for k, v in self.learner.tensors().items()}
             carry_over(tensors, meta, fresh, policy.skills, policy.environment.vocab)

@@ -17,7 +17,7 @@ from harness import Trainer, continue_predictions
 from lore.config import load_config
 from lore.envs.toy import CueMemory, Grid
 from lore.training.loop import train
-from lore.training.metrics import read_jsonl
+from lore.training.records import read_jsonl
 
 Found = dict[str, Any]
 CUE_ENTROPY = 3e-2

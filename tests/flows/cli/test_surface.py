@@ -10,7 +10,7 @@ from flows.config import asking
 from lore.config import Config, load_config
 from lore.main import Flags, full_names, option_names, parse
 from lore.training.loop import train
-from lore.training.metrics import read_jsonl
+from lore.training.records import read_jsonl
 from lore_datasets.environments import get_environment
 from lore_datasets.language.skills import OptionSpec, from_option_spec
 from lore_datasets.testing import random_states, small_advice

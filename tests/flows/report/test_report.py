@@ -14,7 +14,7 @@ from flows.report.read import json_lines, read_run, success_rates
 from lore.config import load_config, to_dict
 from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment
-from lore_datasets.errors import BadInput, NotFound
+from lore_datasets.errors import CorruptArtifact, NotFound
 from lore_datasets.testing import small_advice
 
 
@@ -112,7 +112,7 @@ def test_a_torn_last_line_is_left_out_and_a_torn_middle_is_refused(tmp_path):
     path.write_text('{"step": 1}\n{"step": 2}\n{"st')
     assert [row["step"] for row in json_lines(path)] == [1, 2]
     path.write_text('{"step": 1}\n{"st\n{"step": 2}\n')
-    with pytest.raises(BadInput, match="line 2"):
+    with pytest.raises(CorruptArtifact, match="line 2"):
         json_lines(path)
 
 

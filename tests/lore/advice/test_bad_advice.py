@@ -15,7 +15,7 @@ from lore.options.controller import Controller
 from lore.options.slots import Slots
 from lore.training.folder import CHECKPOINT
 from lore.training.loop import train
-from lore.training.metrics import read_jsonl
+from lore.training.records import read_jsonl
 from lore.training.run import Training
 from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment

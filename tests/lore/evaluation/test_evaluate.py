@@ -12,8 +12,8 @@ from lore.envs.crafter.world import OrderedWorld
 from lore.envs.vector import VectorEnv
 from lore.evaluation.evaluate import evaluate, play_episodes
 from lore.training.loop import train
-from lore.training.metrics import read_jsonl
 from lore.training.policy import Policy
+from lore.training.records import read_jsonl
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import SchemeMismatch
 from lore_datasets.exchange.hdf5 import export_hdf5

@@ -96,7 +96,7 @@ def test_only_the_first_half_is_seen_and_the_rest_follows_from_actions(trained):
 
 def test_pictures_leave_no_trace_in_the_run(tmp_path, monkeypatch):
     from lore.training import loop
-    from lore.training.metrics import read_jsonl
+    from lore.training.records import read_jsonl
 
     rows = []
     for name, seconds in (("often", 0.2), ("never", 1e9)):

@@ -179,6 +179,6 @@ def test_a_run_with_advice_in_imagination_resumes_to_the_bit(tmp_path, own_datas
     train(config(110), tmp_path / "straight", tensorboard=False)
     for frames in (60, 110):
         train(config(frames), tmp_path / "pieces", tensorboard=False)
-    whole, pieces = (checkpoint.load(tmp_path / d / CHECKPOINT)[0] for d in ("straight", "pieces"))
+    whole, pieces = (checkpoint.load(tmp_path / d / CHECKPOINT, has_replay=True)[0] for d in ("straight", "pieces"))
     assert all(torch.equal(value, pieces[name]) for name, value in whole.items())
     assert whole["agent/advice_head.far"] > 0  # taught in both

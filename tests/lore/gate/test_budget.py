@@ -8,8 +8,8 @@ from lore.options import controller
 from lore.training import checkpoint
 from lore.training.folder import CHECKPOINT
 from lore.training.loop import train
-from lore.training.metrics import read_jsonl
 from lore.training.policy import Policy
+from lore.training.records import read_jsonl
 from lore_datasets.environments import get_environment
 from lore_datasets.store.store import Store
 

@@ -13,7 +13,7 @@ from lore.gate.gate import Gate
 from lore.gate.kickstart import kickstart_loss, kickstart_weight, slot_targets
 from lore.sizes import SIZES
 from lore.training.loop import train
-from lore.training.metrics import read_jsonl
+from lore.training.records import read_jsonl
 from lore.training.run import Training
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import ConfigError

@@ -47,10 +47,10 @@ def test_new_skills_start_fresh_old_ones_keep_what_they_learned_and_a_rollback_d
     hop, dig = new_skill("hop", "move_up"), new_skill("dig", "do")
     one = version(BASE, 0)
     train(config(60, one), tmp_path, tensorboard=False)
-    before, was = checkpoint.load(tmp_path / CHECKPOINT)
+    before, was = checkpoint.load(tmp_path / CHECKPOINT, has_replay=True)
     two = version((*BASE, hop), 1)
     assert train(config(61, two), tmp_path, tensorboard=False)["step"] == 61
-    after, meta = checkpoint.load(tmp_path / CHECKPOINT)
+    after, meta = checkpoint.load(tmp_path / CHECKPOINT, has_replay=True)
     assert meta["skill_names"] == [s.name for s in (*BASE, hop)] and meta["skills"] == 7
     states, proposals = after["replay/0/state"].numpy(), after["replay/0/proposals"].numpy()
     assert (proposals[:60, :6] == before["replay/0/proposals"].numpy()[:60]).all()
@@ -61,7 +61,7 @@ def test_new_skills_start_fresh_old_ones_keep_what_they_learned_and_a_rollback_d
     three = version((*BASE, dig), 2)  # as many skills as version 2, but the last one is another
     assert three.startswith("lib@v3")
     assert train(config(62, three), tmp_path, tensorboard=False)["step"] == 62
-    final, meta = checkpoint.load(tmp_path / CHECKPOINT)
+    final, meta = checkpoint.load(tmp_path / CHECKPOINT, has_replay=True)
     assert meta["skill_names"][-1] == "dig" and meta["controller"]["slots"]["statistics"][6]["uses"] == 0
     wanted = propose([dig], StateView(states[3], CRAFTER.vocab))[0]
     assert final["replay/0/proposals"].numpy()[3, 6] == wanted != proposals[3, 6]
@@ -72,7 +72,7 @@ def test_new_skills_start_fresh_old_ones_keep_what_they_learned_and_a_rollback_d
 def test_heads_and_moments_follow_their_skill_by_name(tmp_path, own_datasets):
     one = version(BASE, 0)
     train(config(60, one), tmp_path, tensorboard=False)
-    tensors, meta = checkpoint.load(tmp_path / CHECKPOINT)
+    tensors, meta = checkpoint.load(tmp_path / CHECKPOINT, has_replay=True)
     order = (BASE[4], new_skill("hop", "noop"), BASE[1])
     names = [n for n in tensors if n.startswith(("agent/heads.", "learner/optimiser/"))]
     fresh = {n: tensors[n].new_full((3 * len(tensors[n]) // 6, *tensors[n].shape[1:]), 7.0) for n in names

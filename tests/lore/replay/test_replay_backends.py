@@ -9,7 +9,7 @@ from lore.replay import backends as replay_backends
 from lore.replay.backends import BACKENDS, DeviceReplay, make_replay, records_kept
 from lore.replay.ring import Replay
 from lore.training.loop import train
-from lore.training.metrics import read_jsonl
+from lore.training.records import read_jsonl
 from lore_datasets.errors import ConfigError, SchemeMismatch
 
 FIELDS = {

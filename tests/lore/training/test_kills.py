@@ -8,7 +8,7 @@ import pytest
 
 from lore.config import Config, load_config
 from lore.training.loop import train
-from lore.training.metrics import read_jsonl
+from lore.training.records import read_jsonl
 from lore_datasets.environments import get_environment
 from lore_datasets.exchange.hdf5 import export_hdf5
 from lore_datasets.store.store import Store

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,13 +16,14 @@ import torch
 
 from lore.config import Config, load_config
 from lore.evaluation.evaluate import evaluate
+from lore.training import checkpoint, segments
 from lore.training.folder import CHECKPOINT
 from lore.training.loop import train
-from lore.training.metrics import read_jsonl
+from lore.training.records import read_jsonl
 from lore.training.run import Training
 from lore_datasets.atomic import held
 from lore_datasets.environments import get_environment
-from lore_datasets.errors import Busy, ConfigError, Diverged, NotFound, SchemeMismatch
+from lore_datasets.errors import BadInput, Busy, ConfigError, CorruptArtifact, Diverged, NotFound, SchemeMismatch
 from lore_datasets.testing import small_advice
 
 SMALL = {
@@ -51,16 +53,55 @@ def config(frames: int, advice: str = "", **more) -> Config:
 
 def digest(folder) -> str:
     """SHA-256 over everything a run would continue from: tensors, replay, environments, controller."""
-    from lore.training import checkpoint
-
-    tensors, meta = checkpoint.load(folder / CHECKPOINT)
+    tensors, meta = checkpoint.load(folder / CHECKPOINT, has_replay=True)
     out = hashlib.sha256()
     for name in sorted(tensors):
         out.update(name.encode() + tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    for volatile in ("saved", "seconds", "config"):
+    for volatile in ("saved", "seconds", "config", "segments"):
         meta.pop(volatile, None)
     out.update(json.dumps(meta, sort_keys=True).encode())
     return out.hexdigest()
+
+
+def test_a_checkpoint_that_an_older_release_wrote_goes_on_bit_equal(tmp_path, monkeypatch):
+    train(config(90, ""), tmp_path / "straight", tensorboard=False)
+    train(config(45, ""), tmp_path / "older", tensorboard=False)
+    tensors, meta = checkpoint.load(tmp_path / "older" / CHECKPOINT, has_replay=True)
+    del meta["segments"]
+    with monkeypatch.context() as before:
+        before.setattr(checkpoint, "SCHEMA", 1)
+        checkpoint.save(tmp_path / "older" / CHECKPOINT, tensors, meta)
+    shutil.rmtree(tmp_path / "older" / segments.FOLDER)
+    train(config(90, ""), tmp_path / "older", tensorboard=False)
+    assert digest(tmp_path / "straight") == digest(tmp_path / "older")
+
+
+def test_a_lost_checkpoint_and_rows_of_something_else_are_refused_and_nothing_is_deleted(tmp_path):
+    run, foreign = tmp_path / "run", tmp_path / "foreign"
+    train(config(45, ""), run, tensorboard=False)
+    rows = (run / "metrics.jsonl").read_bytes()
+    for path in run.glob("checkpoint.*"):
+        path.unlink()
+    with pytest.raises(CorruptArtifact, match="lost its checkpoint"):
+        train(config(90, ""), run, tensorboard=False)
+    foreign.mkdir()
+    (foreign / "metrics.jsonl").write_text("another program's\n")
+    with pytest.raises(BadInput, match=r"metrics\.jsonl and no run"):
+        train(config(45, ""), foreign, tensorboard=False)
+    assert (run / "metrics.jsonl").read_bytes() == rows
+    assert (foreign / "metrics.jsonl").read_text() == "another program's\n"
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "episodes.jsonl"])
+def test_a_damaged_line_stops_the_resume_and_nothing_after_it_is_lost(tmp_path, name):
+    train(config(90, "", **{"env.length": 20}), tmp_path, tensorboard=False)
+    lines = (tmp_path / name).read_text().splitlines(keepends=True)
+    assert len(lines) > 2
+    damaged = "".join([lines[0], "{" + lines[1], *lines[2:]])
+    (tmp_path / name).write_text(damaged)
+    with pytest.raises(CorruptArtifact, match=name):
+        train(config(120, "", **{"env.length": 20}), tmp_path, tensorboard=False)
+    assert (tmp_path / name).read_text() == damaged
 
 
 @pytest.mark.parametrize("paths", [False, True], ids=["plain", "all-paths"])

@@ -31,7 +31,7 @@ def config(frames: int, advice: str, **more) -> Config:
 
 
 def replayed(folder) -> tuple[dict, dict]:
-    tensors, meta = checkpoint.load(folder / CHECKPOINT)
+    tensors, meta = checkpoint.load(folder / CHECKPOINT, has_replay=True)
     return {k.removeprefix("replay/0/"): v.numpy() for k, v in tensors.items() if k.startswith("replay/0/")}, meta
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lore.training.clock import Ratio
-from lore.training.metrics import Means, Sink, bootstrap_interval, crafter_score, read_jsonl
+from lore.training.metrics import Means, Sink, bootstrap_interval, crafter_score
+from lore.training.records import read_jsonl
 
 
 def test_ratio_half_gives_one_then_an_update_every_second_step():
