@@ -43,7 +43,7 @@ def _digest(tensors: Mapping[str, Stored], meta: str) -> str:
     for name in sorted(tensors):
         dtype, shape, data = tensors[name]
         digest.update(json.dumps([name, f"torch.{dtype}", list(shape)]).encode())
-        digest.update(data)
+        digest.update(data.data)
     return digest.hexdigest()
 
 

@@ -56,7 +56,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Stored], header: M
     text += b" " * (-len(text) % 8)
     digest = hashlib.sha256()
     with open(path, "wb", buffering=0) as file:
-        for part in (len(text).to_bytes(8, "little"), text, *(tensors[name][2] for name in names)):
+        for part in (len(text).to_bytes(8, "little"), text, *(tensors[name][2].data for name in names)):
             digest.update(part)
             view = memoryview(part)
             while view:
