@@ -66,6 +66,7 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
             "show": ("flows.cli.skills:show", "one skill as JSON, with its step bound"),
             "lint": ("flows.cli.skills:lint", "check a file of skills"),
             "run": ("flows.cli.skills:run", "play one skill in fresh worlds and say how it ended"),
+            "update": ("flows.cli.skills:update", "give an advice dataset the skills of today's library"),
         },
     ),
     "llm": (

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lore_datasets.environments import Environment
     from lore_datasets.language.skills import Skill
 
-__all__ = ["lint", "list_skills", "run", "show"]
+__all__ = ["lint", "list_skills", "run", "show", "update"]
 
 Word = Annotated[str, tyro.conf.Positional]
 File = Annotated[Path, tyro.conf.Positional]
@@ -176,4 +176,28 @@ def run(name: Word, environment: str = "crafter", dataset: str = "", episodes: i
         ended = "episode over" if step.is_last else outcome.value if isinstance(outcome, Outcome) else "running"
         took = f"waited {waited} steps, {ended} after {player.elapsed} steps"
         current().say(f"world {episode}: {took}, reward {reward:+.1f}, {change}")
+    return 0
+
+
+def update(dataset: Word) -> int:
+    """Give an advice dataset the skills of today's library; the next version holds them, rows and programs stay.
+
+    Where no program speaks, the version's advice model is distilled too.
+
+    Args:
+        dataset: Its name; the skills of its environment's library take the place of those stored under their names.
+    """
+    from flows.jobs.tasks import distil_model, needs_model
+    from lore_datasets.exchange.shipped import ShippedStore
+    from pipeline.rounds.library import update_skills
+
+    made = update_skills(ShippedStore(), dataset)
+    if not made.replaced and not made.added:
+        print(f"{made.ref} has the skills of the library already")
+        return 0
+    for what, names in (("replaced", made.replaced), ("added", made.added)):
+        print(f"{what:<9}{', '.join(names) or 'none'}")
+    if needs_model(made.ref):
+        print(f"model    {distil_model(made.ref)}")
+    print(f"advice   {made.ref}\nnext: lore datasets play '{made.ref}' says what that is worth")
     return 0
