@@ -76,7 +76,8 @@ class AskConfig:
     base_url: str = ""
     """Server of the ``openai`` and ``gemini`` backends; empty takes the public one. Plain http only on loopback."""
     batch: Literal["off", "inline", "file"] = "off"
-    """Batch jobs of the ``gemini`` backend (half the price, within a day): requests inside the job, or as a file."""
+    """Batch jobs (half the price, within a day) of the backends ``gemini`` (requests inside the job, or as a file) and
+    ``openai`` (as a file)."""
     max_cost: float = 0.0
     """Stop before the question that could bring all that the journal has paid over so many US dollars; 0: no limit."""
     max_requests: int = 0
@@ -113,8 +114,10 @@ class AskConfig:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}|[A-Za-z_][\w.]{0,99}:[A-Za-z_]\w{0,59}", self.backend, re.ASCII):
             raise ConfigError.out_of_range("ask.backend", self.backend, "a backend name such as rules, or module:Class")
-        if self.batch not in ("off", "inline", "file") or (self.batch != "off" and self.backend != "gemini"):
-            raise ConfigError.out_of_range("ask.batch", self.batch, "off, or inline or file with backend gemini")
+        modes = {"gemini": ("off", "inline", "file"), "openai": ("off", "file")}
+        if self.batch not in modes.get(self.backend, ("off",)):
+            known = "off; file with backend gemini or openai; inline with gemini"
+            raise ConfigError.out_of_range("ask.batch", self.batch, known)
         check_ranges(
             "ask",
             self,

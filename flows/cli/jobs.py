@@ -55,16 +55,21 @@ def collect(job: Collect, prefect: bool = False) -> int:
     return 0
 
 
-def advise(job: Advice, dry_run: bool = False, prefect: bool = False) -> int:
+def advise(job: Advice, dry_run: bool = False, cancel: bool = False, prefect: bool = False) -> int:
     """Ask an adviser about stored states, store the checked answers as the next version, distil its advice model.
 
     Args:
         job: What to do.
         dry_run: Only say how many questions, tokens and dollars it would take.
+        cancel: Only cancel the adviser's open batch jobs; what they have answered is collected by the next run.
         prefect: Run as a Prefect flow.
     """
     from flows.jobs import tasks
 
+    if cancel:
+        jobs, questions = tasks.cancel_batches(job)
+        print(f"cancelled {jobs} batch jobs with {questions:,} questions; the next run collects what they answered")
+        return 0
     if dry_run:
         found = tasks.estimate(job)
         price = "unknown price" if found.price_usd is None else f"{found.price_usd:.2f} USD"

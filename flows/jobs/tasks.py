@@ -13,7 +13,7 @@ from flows.config import AdviceJob, CollectJob
 from flows.jobs.asked import exchange, paid
 from flows.jobs.phases import hold
 from flows.terminal import current
-from lore_datasets.errors import BadInput, NotFound, ServiceError
+from lore_datasets.errors import BadInput, ConfigError, NotFound, ServiceError
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "advise_states",
+    "cancel_batches",
     "check_kinds",
     "coverage",
     "distil_model",
@@ -302,7 +303,20 @@ def estimate(job: AdviceJob) -> DryRun:
         return dry_run(prepare(states, environment, llm, store, job.dataset, settings, journal, revisions=asked))
 
 
-def needs_model(ref: ArtifactRef) -> bool:
+def cancel_batches(job: AdviceJob) -> tuple[int, int]:
+    """Cancel the open batch jobs of the job's adviser; (jobs, questions in them). ConfigError where it has none."""
+    from pipeline.llm import backend_from
+    from pipeline.llm.backends.batch import BatchJobs
+    from pipeline.llm.journal.journal import Journal
+
+    with Journal(_journal(job, _store())) as journal:
+        llm = backend_from(job.ask, journal=journal)
+        if not isinstance(llm, BatchJobs):
+            raise ConfigError(f"{llm.name} is asked without batch jobs", hint="add --ask.batch, as when it was asked")
+        return llm.cancel()
+
+
+def needs_model(ref: ArtifactRef | str) -> bool:
     """Whether look-up would ask an advice model of this version: not where a program speaks in every state."""
     return not _store().manifest(ref).counts.get("programs")
 

@@ -87,12 +87,19 @@ def backend_from(
     llm = get_backend(ask.backend, **options)
     if ask.batch == "off":
         return llm
-    from pipeline.llm.backends.batch import GeminiBatch
     from pipeline.llm.backends.gemini import Gemini
+    from pipeline.llm.backends.openai import OpenAI
     from pipeline.llm.journal.journal import Journal
 
+    journal = Journal() if journal is None else journal
+    if isinstance(llm, OpenAI):
+        from pipeline.llm.backends.openai_batch import OpenAIBatch
+
+        return OpenAIBatch(llm, journal)
+    from pipeline.llm.backends.gemini_batch import GeminiBatch
+
     assert isinstance(llm, Gemini)
-    return GeminiBatch(llm, Journal() if journal is None else journal, ask.batch)
+    return GeminiBatch(llm, journal, ask.batch)
 
 
 def _make(name: str, options: dict[str, Any]) -> LLM:

@@ -17,12 +17,15 @@ from typing import Any, Protocol, runtime_checkable
 from lore_datasets.errors import ConfigError
 
 __all__ = [
-    "KINDS", "LLM", "Capabilities", "Completing", "Prompt", "Response", "Stop", "Take", "as_llm", "complete", "never",
-    "request_hash", "response_from",
+    "DRAFT_TEMPERATURE", "KINDS", "LLM", "Capabilities", "Completing", "Prompt", "Response", "Stop", "Take", "as_llm",
+    "complete", "never", "request_hash", "response_from",
 ]  # fmt: skip
 
 KINDS = ("prior", "plan", "skills", "program")
 """The questions: which goal or action now, which plans, which new skills, which priority program."""
+
+DRAFT_TEMPERATURE = 0.8
+"""Sampling temperature of every draft of an answer after the first, which is drawn as all others are."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,8 @@ class Capabilities:
         reads_state: answers depend on ``Prompt.state``, which then is part of the key too.
         answers_once: asking again is pointless (deterministic advisers).
         speaks_of: ``goals``, or ``actions`` when it is asked about primitive actions alone; goals then stay unknown.
-        letters: goals are asked for as one letter, answered with ``Response.probabilities``.
+        letters: it is small: goals are asked for as one letter, answered with ``Response.probabilities``, a program in
+            few words.
         chunk: questions that ``complete`` is given at a time; they are written to the journal together.
         one_shard: it wants all states of a round at once.
         is_service: it waits on a network; its questions are asked by the process that has the journal alone.

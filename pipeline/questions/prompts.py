@@ -21,7 +21,7 @@ from typing import Any
 
 from lore_datasets.environments import Environment
 from lore_datasets.errors import BadInput, NotFound, shown
-from lore_datasets.language.programs import program_json_schema
+from lore_datasets.language.programs import program_json_schema, short_program_schema
 from lore_datasets.language.skills import Skill
 from lore_datasets.types import SymbolicState
 from lore_datasets.vocab import NAME_PATTERN
@@ -40,10 +40,12 @@ _WORDS = {
     "prior": ({"goals"}, {"state", "options"}),
     "plan": ({"goals", "actions"}, {"state", "choices"}),
     "skills": ({"goals", "actions", "items", "vitals", "targets"}, {"state", "count"}),
-    "program": ({"starts", "actions", "items", "vitals", "targets", "achievements"}, {"count"}),
+    "program": ({"starts", "goals", "actions", "items", "vitals", "targets", "achievements"}, {"count"}),
 }
 _MAY = {"program": {"state"}}
 """Slots that the last part of a kind's template may do without: of a program to be revised, its rules and its play."""
+_SPARED = {"program": {"goals"}}
+"""Slots that the shared part of a kind's template in JSON may do without."""
 _INCLUDE = re.compile(r"\{\{include ([a-z_]+)\}\}")
 _SLOT = re.compile(r"\{\{([^{}]*)\}\}")
 
@@ -78,14 +80,14 @@ def parse_template(text: str, where: str = "template") -> Template:
     missing = [k for k in _HEAD if k not in head]
     if missing:
         raise BadInput(f"{where}: head lacks {', '.join(missing)}")
-    if head["kind"] not in KINDS or head["answer"] not in ("json", "letter"):
+    if head["kind"] not in KINDS or head["answer"] not in ("json", "letter", "short"):
         raise BadInput(f"{where}: kind {shown(head['kind'])!r} or answer {shown(head['answer'])!r} is unknown")
     numbers = {k: int(head[k]) for k in ("version", "max_tokens") if head[k].isdecimal() and int(head[k]) > 0}
     if len(numbers) != 2:
         raise BadInput(f"{where}: version and max_tokens must be positive integers")
     shared, own = _WORDS[head["kind"]]
     for part, allowed, needed in (
-        (match[2], shared, shared if head["answer"] == "json" else set()),
+        (match[2], shared, shared - _SPARED.get(head["kind"], set()) if head["answer"] == "json" else set()),
         (match[3], own | _MAY.get(head["kind"], set()), own),
     ):
         found = set(_SLOT.findall(part))
@@ -220,9 +222,16 @@ class Renderer:
         """One better skill in place of ``name``; ``told`` says how it failed."""
         return self._skills("revise", told, 1, (name,))
 
-    def program(self, draft: int = 0, count: int = 80) -> Prompt:
-        """A priority program over all goals, of at most ``count`` rules; ``draft`` numbers answers to one question."""
-        return self._program("program", {"count": str(count)}, (), draft)
+    def program(self, draft: int = 0, count: int = 80, *, short: bool = False) -> Prompt:
+        """A priority program over all goals, of at most ``count`` rules; ``draft`` numbers answers to one question.
+
+        ``short``, for a small model: fewer words, and a schema whose conditions are at most three deep.
+        """
+        if not short:
+            return self._program("program", {"count": str(count)}, (), draft)
+        made = self._program("program_short", {"count": str(count)}, (), draft)
+        names = [skill.name for skill in self.skills]
+        return replace(made, schema=short_program_schema(self.environment.vocab, names, count))
 
     def revised_program(self, digest: str, told: str, draft: int = 0, count: int = 80) -> Prompt:
         """A better program in place of that of ``digest``; ``told`` holds its rules and what its play showed."""

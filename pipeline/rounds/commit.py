@@ -159,7 +159,8 @@ def _provenance(now: Round, models: Sequence[str]) -> dict[str, Any]:
     known = now.llm.capabilities
     files = {kind: kind for kind in KINDS if kind in now.kinds}
     files |= {"program": "revise_program"} if now.revision is not None else {}
-    files |= {"prior": "prior_letter"} if known.letters and "prior" in files else {}
+    short = {"prior": "prior_letter", "program": "program_short"} if known.letters else {}
+    files |= {kind: file for kind, file in short.items() if files.get(kind) == kind}
     for kind, file in files.items():
         template = load_template(now.environment.name, file)
         templates[kind] = {"name": template.name, "version": template.version, "sha256": template.sha256}

@@ -25,8 +25,8 @@ __all__ = ["Judge", "add_program", "program_prompts", "rules_told"]
 
 Judge = Callable[[Sequence[Program], Sequence[Skill]], Sequence[Sequence[float]]]
 """Plays programs with these skills without learning; of each the return in every one of the same worlds."""
-_RULES = 80
-"""Most rules that are asked for, where no program is revised that has more."""
+_RULES, _FEW = 80, 20
+"""Most rules that are asked for, where no program is revised that has more; of a small model."""
 
 
 def program_prompts(now: Round) -> list[Prompt]:
@@ -35,7 +35,8 @@ def program_prompts(now: Round) -> list[Prompt]:
         return []
     drafts, revision = range(now.config.advise.program_drafts), now.revision
     if revision is None:
-        return [now.renderer.program(draft, _RULES) for draft in drafts]
+        short = now.llm.capabilities.letters
+        return [now.renderer.program(draft, _FEW if short else _RULES, short=short) for draft in drafts]
     count = min(MAX_RULES, max(_RULES, len(revision.program)))
     about, first = (revision.program.digest, revision.told), revision.first_draft
     return [now.renderer.revised_program(*about, first + draft, count) for draft in drafts]

@@ -33,6 +33,7 @@ __all__ = [
     "diff_programs",
     "parse_program",
     "program_json_schema",
+    "short_program_schema",
 ]
 
 MAX_RULES = 128
@@ -161,6 +162,38 @@ def program_json_schema(vocab: Vocab, skills: Sequence[str]) -> dict[str, Any]:
         "required": ["rules"],
         "additionalProperties": False,
         "$defs": {"cond": condition_schema(vocab, {"$ref": "#/$defs/cond"})},
+    }
+
+
+def short_program_schema(vocab: Vocab, skills: Sequence[str], count: int) -> dict[str, Any]:
+    """JSON schema of programs that a small model can write to their end: a grammar that recursed would let it nest
+    until its answer is cut. 8 to ``count`` rules over skills alone, without reasons, conditions at most three deep and
+    three wide; all that it lets through are programs of the language.
+    """
+    leaf, single = ({"$ref": f"#/$defs/{name}"} for name in ("leaf", "single"))
+    forms = condition_schema(vocab, None)["anyOf"]
+
+    def joined(op: str, of: dict[str, Any]) -> dict[str, Any]:
+        own = {"op": {"type": "string", "enum": [op]}, "of": of}
+        return {"type": "object", "properties": own, "required": list(own), "additionalProperties": False}
+
+    listed = {"type": "array", "items": single, "minItems": 2, "maxItems": 3}
+    rule = {
+        "when": {"anyOf": [single, joined("all", listed), joined("any", listed)]},
+        "goal": {"type": "string", "enum": list(skills)},
+    }
+    rules = {
+        "type": "array",
+        "items": {"type": "object", "properties": rule, "required": list(rule), "additionalProperties": False},
+        "minItems": min(8, count),
+        "maxItems": count,
+    }
+    return {
+        "type": "object",
+        "properties": {"rules": rules},
+        "required": ["rules"],
+        "additionalProperties": False,
+        "$defs": {"leaf": {"anyOf": forms}, "single": {"anyOf": [leaf, joined("not", leaf)]}},
     }
 
 

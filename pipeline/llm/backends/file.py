@@ -20,7 +20,7 @@ from lore_datasets.errors import BadInput, ConfigError, shown
 from pipeline.llm.backends.file_formats import LIMITS, REQUESTS, answer_of, pack
 from pipeline.llm.base import Capabilities, Completing, Prompt, Response
 
-__all__ = ["FileAdviser"]
+__all__ = ["FileAdviser", "json_lines"]
 
 _LINE = 8 * 2**20
 """Longest line of a result file in bytes; a longer one is named and passed over."""
@@ -136,7 +136,7 @@ class FileAdviser(Completing):
 
     def _records(self) -> Iterator[dict[str, Any]]:
         path = self.folder / "questions.jsonl"
-        for where, line in _lines(path) if path.exists() else ():
+        for where, line in json_lines(path) if path.exists() else ():
             try:
                 record = json.loads(line)
                 if _ID.fullmatch(record["key"]) and isinstance(record["user"], str) and isinstance(record["kind"], str):
@@ -151,7 +151,7 @@ class FileAdviser(Completing):
         found: dict[str, Response] = {}
         twice, bad = 0, 0
         for path in sorted(p for p in (self.folder / "answers").glob("**/*") if p.suffix in (".jsonl", ".json")):
-            for where, line in _lines(path):
+            for where, line in json_lines(path):
                 try:
                     if line is None:
                         raise ValueError(f"a line of more than {_LINE} bytes")
@@ -188,7 +188,7 @@ def _same(kind: str, state: str, draft: int, options: Sequence[str]) -> tuple:
     return kind, state, draft, () if state else tuple(options)
 
 
-def _lines(path: Path) -> Iterator[tuple[str, Any]]:
+def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
     """(place, line) of a file, one at a time; None for a line that is too long."""
     with path.open("rb") as file:
         number = 0

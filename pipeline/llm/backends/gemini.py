@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Unpack
 
 from lore_datasets.errors import UsageError, shown
-from pipeline.llm.base import Prompt, Response
+from pipeline.llm.base import DRAFT_TEMPERATURE, Prompt, Response
 from pipeline.llm.http.pace import retry_after
 from pipeline.llm.http.service import RETRIED, THINKING_ROOM, Failed, Limits, Service, count, unanswered
 from pipeline.llm.http.transport import TooLarge, connections, trust
@@ -120,7 +120,8 @@ class Gemini(Service):
 
     def request(self, prompt: Prompt) -> dict[str, Any]:
         """The REST body of one question."""
-        settings: dict[str, Any] = {"temperature": self.temperature}
+        settings: dict[str, Any] = {"temperature": DRAFT_TEMPERATURE if prompt.draft else self.temperature}
+        settings |= {"seed": prompt.draft} if prompt.draft else {}
         settings["maxOutputTokens"] = prompt.max_tokens + self.thinking_room
         if prompt.schema is not None:
             settings["responseMimeType"] = "application/json"

@@ -16,7 +16,7 @@ from typing import Any, Unpack
 from urllib.parse import urlsplit
 
 from lore_datasets.errors import ConfigError, UsageError
-from pipeline.llm.base import Prompt, Response, request_hash
+from pipeline.llm.base import DRAFT_TEMPERATURE, Prompt, Response, request_hash
 from pipeline.llm.http.pace import retry_after
 from pipeline.llm.http.service import RETRIED, THINKING_ROOM, Failed, Limits, Service, count, unanswered
 from pipeline.llm.http.transport import TooLarge, connections
@@ -79,7 +79,7 @@ class OpenAI(Service):
         refused = self._refused.get(question)
         key = f"{question}-{self._session}-{refused}" if refused else question
         try:
-            async with client(self._body(prompt), {"Idempotency-Key": f'"{key}"'}) as reply:
+            async with client(self.body(prompt), {"Idempotency-Key": f'"{key}"'}) as reply:
                 content = await reply.read()
         except (aiohttp.ClientError, OSError) as error:
             raise unanswered(error) from None
@@ -98,11 +98,14 @@ class OpenAI(Service):
             self._refused[question] += 1
             raise Failed("the server's answer is not that of a chat completion", again=True) from None
 
-    def _body(self, prompt: Prompt) -> dict[str, Any]:
+    def body(self, prompt: Prompt) -> dict[str, Any]:
+        """The body of one chat completion."""
         messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
         body: dict[str, Any] = {"model": self.model, "messages": messages}
         if "temperature" not in self._unknown:
-            body["temperature"] = self.temperature
+            body["temperature"] = DRAFT_TEMPERATURE if prompt.draft else self.temperature
+        if prompt.draft and "seed" not in self._unknown:
+            body["seed"] = prompt.draft
         limit = "max_completion_tokens" if "max_tokens" in self._unknown else "max_tokens"
         body[limit] = prompt.max_tokens + self.thinking_room
         if prompt.schema is not None:
@@ -118,7 +121,7 @@ class OpenAI(Service):
             name = json.loads(content)["error"]["param"]
         except (ValueError, KeyError, TypeError, RecursionError):
             return False
-        if name not in ("max_tokens", "temperature") or name in sent:
+        if name not in ("max_tokens", "temperature", "seed") or name in sent:
             return False
         if name == "max_tokens" and self._thinking < 0:
             self.thinking_room = THINKING_ROOM

@@ -14,6 +14,7 @@ from lore_datasets.language.programs import (
     diff_programs,
     parse_program,
     program_json_schema,
+    short_program_schema,
 )
 
 ENV = get_environment("crafter")
@@ -112,6 +113,30 @@ def test_the_schema_recurses_and_accepts_what_the_parser_accepts():
     for wrong in ({"op": "vital", "name": "luck", "cmp": "<", "value": 1}, {"op": "true", "of": []}, {"op": "all"}):
         bad = {"rules": [{"when": {"op": "not", "of": wrong}, "goal": "explore", "why": ""}]}
         assert list(validator.iter_errors(bad))
+
+
+def test_the_schema_for_a_small_model_is_bounded_and_lets_through_programs_alone():
+    schema = short_program_schema(VOCAB, NAMES, 20)
+    Draft202012Validator.check_schema(schema)
+    assert "$ref" not in json.dumps(schema["$defs"]["leaf"])
+    validator = Draft202012Validator(schema)
+    leaves = [form["properties"] for form in schema["$defs"]["leaf"]["anyOf"]]
+    assert len(leaves) >= 11
+    for leaf in leaves:
+        when = {key: _least(value) for key, value in leaf.items()}
+        for cond in (when, {"op": "not", "of": when}, {"op": "all", "of": [{"op": "not", "of": when}] * 3}):
+            body = {"rules": [{"when": cond, "goal": "explore"}] * 20}
+            assert not list(validator.iter_errors(body)) and parse_program(body, VOCAB, NAMES)
+            deep = {"rules": [{"when": {"op": "not", "of": {"op": "not", "of": cond}}, "goal": "explore"}] * 20}
+            assert list(validator.iter_errors(deep))
+    for wrong in ([{"when": ALWAYS, "goal": "noop"}] * 8, [{"when": ALWAYS, "goal": "explore"}] * 21):
+        assert list(validator.iter_errors({"rules": wrong}))
+
+
+def _least(schema):
+    if "anyOf" in schema:
+        return _least(schema["anyOf"][0])
+    return schema["enum"][0] if "enum" in schema else schema["minimum"]
 
 
 def test_differences_are_told_rule_by_rule():

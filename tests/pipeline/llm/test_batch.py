@@ -15,8 +15,8 @@ import pytest
 from lore_datasets.errors import ConfigError, ServiceError
 from pipeline.config import AdviseConfig, AskConfig, PipelineConfig
 from pipeline.llm import backend_from
-from pipeline.llm.backends.batch import GeminiBatch
 from pipeline.llm.backends.gemini import Gemini
+from pipeline.llm.backends.gemini_batch import GeminiBatch
 from pipeline.llm.base import Prompt
 from pipeline.llm.journal.budget import JournalStats
 from pipeline.llm.journal.journal import Journal
@@ -27,7 +27,7 @@ KEY = "AIzaCANARYCANARYCANARYCANARYCANARYCANAR"
 CHILD = """
 import sys
 from pipeline.llm.base import Prompt
-from pipeline.llm.backends.batch import GeminiBatch
+from pipeline.llm.backends.gemini_batch import GeminiBatch
 from pipeline.llm.backends.gemini import Gemini
 from pipeline.llm.journal.journal import Journal
 gemini = Gemini(base_url=sys.argv[1], backoff_s=0.01)
@@ -151,10 +151,13 @@ def questions(n=20):
 
 
 def test_answers_without_a_key_are_never_matched_by_their_position(server):
-    """A service that shuffles its answers and drops their keys answers nothing; the questions are asked again."""
+    """A service that shuffles its answers and drops their keys answers nothing; nobody is told to try again."""
     server.keyed, server.shuffled = False, True
-    with pytest.raises(ServiceError, match="no answer in any batch job"), Journal() as journal:
-        journal.ask(batch(server, journal), questions(10))
+    with Journal() as journal:
+        with pytest.raises(ServiceError, match="10 answers without the keys of their questions") as said:
+            journal.ask(batch(server, journal), questions(10))
+        assert "later" not in said.value.hint and "pay them once more" in said.value.hint
+        assert len(server.jobs) == 1 and len(journal) == 0
     server.keyed = True
     with Journal() as journal:
         responses = journal.ask(batch(server, journal), questions(10))

@@ -179,3 +179,64 @@ def test_a_folder_is_needed_and_stands_in_no_manifest(tmp_path):
     (tmp_path / "about.json").write_text("[1]")
     with pytest.raises(BadInput, match=r"about\.json is a list"):
         FileAdviser(tmp_path)
+
+
+def test_results_of_two_models_make_no_version_unless_that_is_wanted(states, env, store, tmp_path):
+    keys = written(states, env, store, tmp_path)
+    answers(tmp_path, [plainly(key, GOOD) | {"model": f"m{i % 2}"} for i, key in enumerate(keys)])
+    with pytest.raises(BadInput, match="answers of 2 models in one version: m0, m1") as said:
+        advise(states[:10], env, FileAdviser(tmp_path), store, "two", CONFIG)
+    assert "every answer" in said.value.kept and "two" not in store.names()
+    mixed = replace(CONFIG, ask=replace(CONFIG.ask, allow_mixed_models=True))
+    assert store.manifest(advise(states[:10], env, FileAdviser(tmp_path), store, "two", mixed)).counts["rows"] == 10
+
+
+def test_an_answer_under_the_id_of_another_question_is_a_named_reject_and_the_others_stand(
+    states, env, store, tmp_path
+):
+    keys = written(states, env, store, tmp_path)
+    plan = json.dumps({"plans": [{"steps": [{"do": "explore", "times": 1}], "score": 0.5}]})
+    gone = json.dumps({"ranked": ["fly"], "confidence": 0.9, "reason": ""})
+    answers(tmp_path, [plainly(keys[0], plan), plainly(keys[1], gone), *(plainly(key, GOOD) for key in keys[2:])])
+    ref = advise(states[:10], env, FileAdviser(tmp_path), store, "odd", CONFIG)
+    manifest = store.manifest(ref)
+    assert manifest.counts["rows"] == 8 and manifest.counts["malformed"] == {"prior": 2}
+    assert set(store.open(ref).arrays["round-000/rejects/reason"]) == {"malformed"}
+    assert len(store.open(ref).arrays["round-000/answers/response"]) == 10  # what was answered is kept
+
+
+def test_answers_about_states_of_another_environment_are_of_no_question_here(states, env, store, tmp_path):
+    other = {"key": "b" * 64, "kind": "prior", "user": "a chess board", "state": "00" * 64, "draft": 0}
+    (tmp_path / "questions.jsonl").write_text(json.dumps(other) + "\n")
+    answers(tmp_path, [plainly("b" * 64, GOOD)])
+    llm = FileAdviser(tmp_path)
+    with pytest.raises(BadInput, match="no usable advice in 0 answers"):
+        advise(states[:4], env, llm, store, "none", CONFIG)
+    assert llm.said == "0 of 4 answered, 4 waiting" and store.names() == []
+    with pytest.raises(BadInput, match="64"):
+        advise(np.zeros((4, 64), np.uint8), env, llm, store, "none", CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"rules": [{"when": {"op": "true"}, "goal": "fly"}]}', "rule 0: goal: unknown goal 'fly'"),
+        ('{"rules": [' + '{"when": {"op": "true"}, "goal": "noop"},' * 2000 + "1]}", "2001 rules"),
+        ('{"rules": [{"when": {"op": "true"}, "goal": "noop", "goal": "sleep"}]}', "twice"),
+        ('{"rules": [{"when": {"op": "daylight", "cmp": "<", "value": NaN}, "goal": "noop"}]}', "NaN"),
+        ('{"rules": [{"when": ', "JSON"),
+        ("x" * 200_000, "bytes"),
+    ],
+    ids=["goal", "rules", "twice", "NaN", "truncated", "large"],
+)
+def test_a_program_outside_the_language_by_file_says_why_and_its_answer_is_kept(env, store, tmp_path, text, reason):
+    from pipeline.rounds.prepare import prepare
+
+    config = PipelineConfig(advise=AdviseConfig(kinds="program"))
+    answers(tmp_path, [plainly(Renderer(env).program().question, text)])
+    nothing, llm = np.zeros((0, env.layout.size), np.uint8), FileAdviser(tmp_path)
+    with pytest.raises(BadInput, match=r"no usable advice in 1 answers.*malformed"):
+        advise(nothing, env, llm, store, "p", config)
+    now = prepare(nothing, env, llm, store, "p", config)
+    (reject,) = now.first.rejects
+    assert reject.reason == "malformed" and reason in reject.text and len(now.first.answers) == 1

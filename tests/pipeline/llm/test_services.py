@@ -203,6 +203,16 @@ def test_a_repeated_request_bears_the_same_key_and_one_after_an_error_a_new_one(
     assert KEY not in str(keys(server)) and backend("openai", server)._session != llm._session
 
 
+@BOTH
+def test_further_drafts_of_an_answer_are_drawn_each_with_a_seed_of_its_own(name, server):
+    complete(
+        backend(name, server), [Prompt("program", "s", "u", {"type": "object"}, draft=draft) for draft in (0, 1, 2)]
+    )
+    said = [seen[2].get("generationConfig", seen[2]) for seen in server.seen]
+    assert sorted(each["temperature"] for each in said) == [0.0, 0.8, 0.8]
+    assert {each.get("seed") for each in said} == {None, 1, 2}
+
+
 def test_letter_probabilities_come_from_the_log_probabilities(server):
     server.letters = [("B", 0.6), (" A", 0.2), ("b", 0.1), ("the", 0.05)]
     llm = backend("openai", server, letters=True)

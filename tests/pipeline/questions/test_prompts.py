@@ -10,7 +10,7 @@ from lore_datasets.language.skills import parse_skill
 from pipeline.questions.prompts import LETTERS, Renderer, load_template, parse_template, render
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-NAMES = ("prior", "prior_letter", "plan", "skills", "revise", "program", "revise_program")
+NAMES = ("prior", "prior_letter", "plan", "skills", "revise", "program", "program_short", "revise_program")
 
 
 def _skill(name, env, about=""):
@@ -27,8 +27,8 @@ def _prompt(name, env, state):
         return renderer.new_skills("Share of 2 visited states in which a goal can start: explore 100 %.", 3)
     if name == "revise":
         return renderer.revision("collect_wood", "{...}\nOf 30 uses 10 % succeeded.")
-    if name == "program":
-        return renderer.program()
+    if name in ("program", "program_short"):
+        return renderer.program(short=name == "program_short")
     if name == "revise_program":
         return renderer.revised_program("ab" * 32, "0: {...}\n\nThe program, played without learning: 20 lives", 1)
     if name == "plan":

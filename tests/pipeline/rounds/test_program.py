@@ -165,6 +165,17 @@ def test_the_question_tells_the_language_and_every_start(env):
     assert len({draft.question for draft in drafts}) == 3 and len({draft.text for draft in drafts}) == 1
 
 
+def test_a_small_model_is_asked_in_few_words_and_for_bounded_conditions(env, store, scripted):
+    asked = []
+    llm = scripted(lambda prompt: asked.append(prompt) or order(*["explore"] * 8), letters=True, answers_once=True)
+    ref = advise(nothing(env), env, llm, store, "p", config())
+    (prompt,) = asked
+    assert 2 * len(prompt.text) < len(Renderer(env).program().text) and "at most 20" not in prompt.user
+    assert prompt.schema["properties"]["rules"]["maxItems"] == 20 and "with 10 to 20 rules" in prompt.user
+    assert all(f"- {skill.name}" in prompt.system for skill in env.skills)
+    assert store.manifest(ref).provenance["templates"]["program"]["name"] == "crafter-program-short"
+
+
 def test_a_failed_answer_is_told_from_a_bad_one(env, store, scripted):
     def fail(prompt):
         return Response("", model="m", finish="error", error="no route")
