@@ -51,9 +51,12 @@ class ProgramTrials:
         lives = self._lives(programs, skills, _DRAFTS + self.seed % _SEEDS, self.worlds)
         return [[life.reward for life in each] for each in lives]
 
-    def report(self, program: Program, skills: Sequence[Skill], name: str) -> dict[str, Any]:
-        """What a program's play shows, for :func:`flows.report.play.play_text`; ``name`` is what the text calls it."""
-        settings = self._settings(_REPORT + self.seed % _SEEDS)
+    def report(self, program: Program, skills: Sequence[Skill], name: str, version: int = 0) -> dict[str, Any]:
+        """What a program's play shows, for :func:`flows.report.play.play_text`; ``name`` is what the text calls it.
+
+        Each ``version`` of a dataset has fresh worlds, so that a later round does not ask what was answered before.
+        """
+        settings = self._settings(_REPORT + (self.seed + 1000 * version) % _SEEDS)
         lives = self._lives([program], skills, settings.seed, self.worlds)[0]
         steps, names = sum(life.length for life in lives), self.environment.vocab.achievements
         return {

@@ -51,7 +51,7 @@ def advise_better(job: AdviceJob, store: Store, journal_path: Path) -> ArtifactR
             data.environment, job.advise.seed, compared=job.revise_worlds,
             round=len(program_revisions(store, job.dataset)),
         )  # fmt: skip
-        report = play_text(trials.report(program, data.skills, "The program"))
+        report = play_text(trials.report(program, data.skills, "The program", data.ref.version))
         revision = _revision(store, job.dataset, program, trials, f"{rules_told(program)}\n\n{report}")
         now = ask_first(_prepared(job, data, llm, store, journal, revision), judge=trials)
         exchange(llm, job)

@@ -137,7 +137,9 @@ def _is_stored(result: dict[str, Any]) -> bool:
 
 
 def _round(job: RefreshJob, number: int, steps: Steps) -> dict[str, Any]:
-    """One round from its first missing step to its record."""
+    """One round from its first missing step to its record; where a program speaks no model is distilled."""
+    from flows.jobs.tasks import needs_model
+
     run, store = Path(job.folder), _store()
     folder = run / "refresh" / f"round-{number:03d}"
     name, say = dataset_of(run), current().say
@@ -157,7 +159,9 @@ def _round(job: RefreshJob, number: int, steps: Steps) -> dict[str, Any]:
     if job.revise_worlds and store.manifest(ref).counts.get("programs"):
         better = replace(ask, revise=True, revisions="", revise_worlds=job.revise_worlds)
         ref = phases.run("revise", {"of": ref}, lambda: {"advice": steps.advise(better)}, _is_stored)["advice"]
-    made = phases.run("distil", {"of": ref}, lambda: {"model": steps.distil(ref, job.epochs, job.advise.seed)})
+    made = {"model": ""}
+    if needs_model(ref):
+        made = phases.run("distil", {"of": ref}, lambda: {"model": steps.distil(ref, job.epochs, job.advise.seed)})
     after = phases.run("after", {"at": visits, "of": ref}, lambda: steps.coverage(visits, ref, "after"))
     say(f"  {ref}: {_shares(after)}")
 
