@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.record import RESULTS
 
-__all__ = ["PAGE", "ROWS", "Row", "markdown", "update_page"]
+__all__ = ["PAGE", "ROWS", "Row", "markdown", "put_between", "update_page"]
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 BEGIN, END = "<!-- speeds: made by `python -m benchmarks --table` -->", "<!-- end of speeds -->"
@@ -194,8 +194,12 @@ def markdown() -> str:
 
 def update_page(page: Path = PAGE) -> str:
     """Put the table between the marks of ``page``; returns the table."""
-    text, made = page.read_text(), markdown()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}")
+    put_between(page, BEGIN, END, made := markdown())
     return made
+
+
+def put_between(page: Path, begin: str, end: str, made: str) -> None:
+    """Put ``made`` between two marks of a page in place of what stands there."""
+    before, _, rest = page.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    page.write_text(f"{before}{begin}\n{made}\n{end}{after}")
