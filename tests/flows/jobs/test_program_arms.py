@@ -18,13 +18,13 @@ from lore_datasets.testing import random_advice
 
 CRAFTER = get_environment("crafter")
 SMALL = {
-    "size": "tiny", "observation": "symbolic", "batch_size": 32, "sequence_length": 8, "train_ratio": 8.0, "horizon": 3,
+    "size": "tiny", "observation": "symbolic", "batch_size": 16, "sequence_length": 8, "train_ratio": 8.0, "horizon": 3,
     "warmup": 5, "log_interval": 20, "threads": 1, "replay_capacity": 500, "device": "cpu", "env.length": 50,
     "train.save_interval_s": 3600.0,
 }  # fmt: skip
 ARMS = "A,B,B1,C,ABC,C+all,BC+kick,BC+kick+budget,ABC+kick"
 JOB = AblateJob(
-    arms=ARMS, advisers="mine,uniform", control_arms="B,C,ABC+kick", steps=40, seeds=(0,), config=load_config(**SMALL)
+    arms=ARMS, advisers="mine,uniform", control_arms="B,C,ABC+kick", steps=60, seeds=(0,), config=load_config(**SMALL)
 )
 
 
@@ -44,7 +44,7 @@ def test_an_arm_learns_with_a_program_as_its_advice(cell, version, tmp_path, mon
     monkeypatch.setenv("LORE_DATASETS", version[0])
     done = train(cell.config(JOB, 0, version[1]), tmp_path, tensorboard=False)
     rows = read_jsonl(tmp_path / "metrics.jsonl")
-    assert done["step"] == 40 and any("opt/loss" in row for row in rows)
+    assert done["step"] == 60 and any("opt/loss" in row for row in rows)
     values = [value for row in rows for value in row.values() if isinstance(value, float)]
     assert values and all(map(math.isfinite, values))
     spoken = [row["llm_adapter/coverage_program"] for row in rows if "llm_adapter/coverage_program" in row]
