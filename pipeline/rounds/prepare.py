@@ -136,7 +136,7 @@ def _known_skills(store: Store, name: str, environment: Environment) -> tuple[Sk
         return environment.skills
     found = store.open(name, wanted=lambda path: "/skills/" in path)
     texts: dict[str, str] = {}
-    for path, names in found.arrays.items():
+    for path, names in sorted(found.arrays.items()):  # a later round may hold a skill anew
         if path.endswith("/skills/name"):
             texts.update(zip(names, found.arrays[path.removesuffix("name") + "json"], strict=True))
     shipped = {skill.name: skill for skill in environment.skills}

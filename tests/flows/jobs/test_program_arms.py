@@ -11,7 +11,7 @@ from flows.config import AblateJob
 from flows.jobs.ablation_arms import cells
 from lore.config import load_config
 from lore.training.loop import train
-from lore.training.metrics import read_jsonl
+from lore.training.records import read_jsonl
 from lore_datasets.environments import get_environment
 from lore_datasets.store.store import Store
 from lore_datasets.testing import random_advice

@@ -14,6 +14,7 @@ from pipeline.llm.backends import file_formats
 from pipeline.llm.backends.file import FileAdviser
 from pipeline.questions.prompts import Renderer
 from pipeline.rounds.advise import advise
+from pipeline.rounds.prepare import ask_first, prepare
 
 GOOD = json.dumps({"ranked": ["explore"], "confidence": 0.9, "reason": "because"})
 CONFIG = PipelineConfig(ask=AskConfig(backend="file", shard=4), advise=AdviseConfig(kinds="prior"))
@@ -230,13 +231,11 @@ def test_answers_about_states_of_another_environment_are_of_no_question_here(sta
     ids=["goal", "rules", "twice", "NaN", "truncated", "large"],
 )
 def test_a_program_outside_the_language_by_file_says_why_and_its_answer_is_kept(env, store, tmp_path, text, reason):
-    from pipeline.rounds.prepare import prepare
-
     config = PipelineConfig(advise=AdviseConfig(kinds="program"))
     answers(tmp_path, [plainly(Renderer(env).program().question, text)])
     nothing, llm = np.zeros((0, env.layout.size), np.uint8), FileAdviser(tmp_path)
     with pytest.raises(BadInput, match=r"no usable advice in 1 answers.*malformed"):
         advise(nothing, env, llm, store, "p", config)
-    now = prepare(nothing, env, llm, store, "p", config)
+    now = ask_first(prepare(nothing, env, llm, store, "p", config))
     (reject,) = now.first.rejects
     assert reject.reason == "malformed" and reason in reject.text and len(now.first.answers) == 1

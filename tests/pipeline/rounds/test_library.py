@@ -10,7 +10,10 @@ from lore_datasets.advice import load_advice
 from lore_datasets.errors import BadInput
 from lore_datasets.language.skills import parse_skill
 from lore_datasets.testing import small_advice, small_states
+from pipeline.config import AskConfig, PipelineConfig
+from pipeline.llm import get_backend
 from pipeline.rounds.library import update_skills
+from pipeline.rounds.prepare import prepare
 
 
 @pytest.fixture
@@ -40,6 +43,13 @@ def test_the_next_version_plays_with_the_library_and_every_name_keeps_its_place(
     about = after.manifest.provenance
     assert about["library"] == {"of": str(older), "replaced": ["shelter"], "added": list(made.added)}
     assert about["adviser"] == "me" and load_advice(older, store.root).skills == before.skills
+
+
+def test_the_next_round_asks_about_the_skills_of_the_library(env, store, older, states):
+    made = update_skills(store, "old")
+    mixed = PipelineConfig(ask=AskConfig(allow_mixed_advisers=True))
+    now = prepare(states[:2], env, get_backend("rules"), store, "old", mixed)
+    assert now.skills == load_advice(made.ref, store.root).skills != load_advice(older, store.root).skills
 
 
 def test_a_second_call_commits_nothing_and_states_are_refused(env, store, older):
