@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lore_datasets.errors import Busy, NoSpace, shown
+from lore_datasets.errors import Busy, CorruptArtifact, NoSpace, shown
 
 __all__ = ["FULL", "clear_drafts", "held", "replacing", "sync", "write_bytes", "write_json", "write_text"]
 
@@ -119,6 +119,9 @@ def held(path: str | os.PathLike[str], taken: str, *, hint: str, wait: float = 0
     path = Path(path)
     holder = path.with_suffix(".holder")
     path.parent.mkdir(parents=True, exist_ok=True)
+    for file in (path, holder):
+        if file.is_symlink():  # what it points at would be emptied
+            raise CorruptArtifact(f"{file} is a symbolic link", kept="what it points at", hint="remove the link")
     lock = FileLock(path)
     try:
         lock.acquire(timeout=wait)

@@ -6,13 +6,14 @@ Heavy imports stand inside the functions, so that a server's worker imports this
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.config import AdviceJob, CollectJob
 from flows.jobs.asked import exchange, paid
-from flows.jobs.phases import hold
 from flows.terminal import current
+from lore_datasets.atomic import held
 from lore_datasets.errors import BadInput, ConfigError, NotFound, ServiceError
 
 if TYPE_CHECKING:
@@ -51,11 +52,12 @@ def _store() -> ShippedStore:
     return ShippedStore()
 
 
-def play_states(job: CollectJob) -> ArtifactRef:
+def play_states(job: CollectJob, *, moves_on: bool = False) -> ArtifactRef:
     """Collect states with the random player, the rule book and half-and-half; commit them.
 
     A newest version of the same name that was made with the same settings is taken as it is, an interrupted one is
-    continued. An interrupt commits what there is and is raised again.
+    continued. An interrupt commits what there is and is raised again. ``moves_on``: settings but the seed are compared,
+    and the seed after that version's is taken, so that a repeated call finds other worlds.
     """
     import numpy as np
 
@@ -69,6 +71,8 @@ def play_states(job: CollectJob) -> ArtifactRef:
 
     check_kinds({job.dataset: "states"})
     config, store = job.collect, _store()
+    if moves_on:
+        config = replace(config, seed=_next_seed(store, job.dataset, to_dict(config)))
     environment = get_environment(config.environment)
     before, start = _collected(store, job.dataset, to_dict(config))
     if before is not None and start is None:
@@ -124,6 +128,15 @@ def _collected(store: ShippedStore, name: str, config: dict[str, Any]) -> tuple[
     fields = {key: rows[key] for key in ("state", "episode", "step", "source")}
     about = manifest.provenance
     return ref, CollectedStates(**fields, sources=tuple(about["sources"]), seed=int(about["seed"]), complete=False)
+
+
+def _next_seed(store: ShippedStore, name: str, config: dict[str, Any]) -> int:
+    """The seed after that of the newest version with these settings, its own while it is incomplete; else the given."""
+    if name in store.names() and store.versions(name):
+        manifest = store.manifest(name)
+        if manifest.kind == "states" and manifest.config | {"seed": 0} == config | {"seed": 0}:
+            return int(manifest.config["seed"]) + bool(manifest.provenance.get("complete", True))
+    return int(config["seed"])
 
 
 def _asked(job: AdviceJob) -> tuple[ShippedStore, ArtifactRef | None, Environment, Any, Any]:
@@ -202,7 +215,7 @@ def advise_states(job: AdviceJob, wrap: Wrap | None = None) -> ArtifactRef:
     from pipeline.rounds.mixing import refuse_mixed
 
     path = _journal(job, _store())
-    with hold(path.with_name(f"{path.name}.asking") / job.dataset):
+    with asking(_store(), job.dataset):
         if job.revise:
             from flows.jobs.revise_program import advise_better
 
@@ -221,6 +234,13 @@ def advise_states(job: AdviceJob, wrap: Wrap | None = None) -> ArtifactRef:
             ref = commit_round(now, results, store, job.dataset, parents=parents, provenance=spent)
             current().say(paid(now, results, journal))
             return ref
+
+
+def asking(store: ShippedStore, name: str) -> AbstractContextManager[None]:
+    """Be the only one that asks for a dataset, whatever journals there are; Busy names the other."""
+    taken = f"somebody asks for {name} already: {{who}}"
+    hint = "wait for it: what it buys is not asked again"
+    return held(store.beside / ".asking" / f"{name}.lock", taken, hint=hint)
 
 
 def _known_already(store: ShippedStore, name: str, llm: LLM) -> ArtifactRef:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
-from flows.lab.schedules import FLOWS, Schedule, read_schedules
+from flows.lab.schedules import BY_HAND, FLOWS, Schedule, read_schedules
 
-__all__ = ["BY_HAND", "TAG", "deployments", "flow_of", "serve"]
+__all__ = ["TAG", "deployments", "flow_of", "serve"]
 
 TAG = "lore"
 """Marks the deployments that belong to ``lore up``."""
-BY_HAND = "by-hand"
-"""Name of the deployment that every flow has for whoever starts it from its form."""
+_ANCHOR = datetime(2024, 1, 1)
+"""Midnight from which every interval is counted, in the schedule's timezone: a restart moves no run."""
 
 
 def flow_of(name: str) -> Any:
@@ -38,7 +39,9 @@ def deployments(schedules: Sequence[Schedule]) -> list[Any]:
         if each.cron:
             when = [Cron(each.cron, timezone=each.timezone, active=each.active)]
         elif each.interval_s:
-            when = [Interval(timedelta(seconds=each.interval_s), timezone=each.timezone, active=each.active)]
+            start = _ANCHOR.replace(tzinfo=ZoneInfo(each.timezone))
+            step = timedelta(seconds=each.interval_s)
+            when = [Interval(step, anchor_date=start, timezone=each.timezone, active=each.active)]
         made.append(
             flow_of(each.flow).to_deployment(
                 each.name, schedules=when, parameters={"job": each.parameters}, concurrency_limit=alone, tags=[TAG],

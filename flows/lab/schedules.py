@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from flows.config import AblateJob, AdviceJob, CollectJob, EvaluateJob, RefreshJob, SeedsJob, renamed_job
+from flows.lab.notify import Notify
 from lore_datasets.errors import ConfigError, LoreError, NotFound, shown
 
-__all__ = ["FLOWS", "Schedule", "check_datasets", "read_schedules"]
+__all__ = ["BY_HAND", "FLOWS", "Schedule", "check_datasets", "read_notify", "read_schedules"]
+
+BY_HAND = "by-hand"
+"""Name of the deployment that every flow has for whoever starts it from its form."""
 
 FLOWS: dict[str, tuple[str, type]] = {
     "collect": ("flows.prefect_flows.collect:collect", CollectJob),
@@ -27,6 +31,8 @@ FLOWS: dict[str, tuple[str, type]] = {
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LEAST_S = 30
+_CRON = re.compile(r"(?:[0-9*/, -]|[a-z]{3})+", re.IGNORECASE | re.ASCII)
+"""What Prefect reads too: no L, W, #, R or H."""
 _KEYS = ("flow", "cron", "interval", "timezone", "active", "job")
 
 
@@ -57,6 +63,22 @@ class Schedule:
 
 def read_schedules(path: Path) -> list[Schedule]:
     """The deployments of a file, in its order; NotFound, or ConfigError with file and line."""
+    source, tables = _read(path)
+    return [_schedule(name, body, source) for name, body in tables.items() if name != "notify"]
+
+
+def read_notify(path: Path) -> Notify | None:
+    """Whom the file's ``notify`` tells of a failed run; NotFound, or ConfigError with file and line."""
+    source, tables = _read(path)
+    if "notify" not in tables:
+        return None
+    try:
+        return Notify.of(tables["notify"])
+    except ConfigError as error:
+        raise source.error(error.message, "notify", hint=error.hint) from None
+
+
+def _read(path: Path) -> tuple[_Source, dict[str, Any]]:
     try:
         text = path.read_text()
     except FileNotFoundError:
@@ -69,7 +91,9 @@ def read_schedules(path: Path) -> list[Schedule]:
         found = re.search(r"\(at line (\d+)", str(error))
         where = f", line {found[1]}" if found else ""
         raise ConfigError(f"{path}{where}: {shown(error, 200)}", hint="the file must be TOML") from None
-    return [_schedule(name, body, _Source(path, text)) for name, body in tables.items()]
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply", hint="a setting holds values or one table of them") from None
+    return _Source(path, text), tables
 
 
 class _Source:
@@ -104,6 +128,9 @@ def _words(text: str) -> tuple[str, ...]:
 def _schedule(name: str, body: Any, source: _Source) -> Schedule:
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,59}", name):
         raise source.error(f"{shown(name, 40)!r} is no name", name, hint="lower case letters, digits and dashes")
+    if name == BY_HAND:
+        hint = "every flow has a deployment of that name already, which nothing starts but its form"
+        raise source.error(f"[{name}] is taken", name, hint=hint)
     if not isinstance(body, dict):
         raise source.error(f"{name} is not a table", name, hint=f"write [{name}] and its settings below")
     for key in body:
@@ -133,7 +160,7 @@ def _cron(name: str, body: Mapping[str, Any], source: _Source) -> str:
     from cronsim import CronSim, CronSimError
 
     text, hint = body["cron"], "minute hour day month weekday, such as '0 3 * * *' for every night at three"
-    if not isinstance(text, str) or len(text.split()) != 5:
+    if not isinstance(text, str) or len(text.split()) != 5 or not _CRON.fullmatch(text):
         raise source.error(f"cron = {shown(text, 60)!r} is no cron line", name, "cron", hint=hint)
     from datetime import UTC, datetime
 

@@ -16,13 +16,15 @@ from flows.jobs.child_process import spawn, stop
 from flows.jobs.machine import datasets_root, keep_loopback_direct
 from flows.jobs.phases import hold
 from flows.lab.lab_api import Api
-from flows.lab.schedules import Schedule, check_datasets, read_schedules
+from flows.lab.notify import FAILED, Notify
+from flows.lab.schedules import Schedule, check_datasets, read_notify, read_schedules
 from flows.prefect_flows.runtime import (
     AUTH_FILE,
     LAB_FILE,
     free_port,
     lab_environment,
     new_auth,
+    seen_host,
     start_server,
     write_auth,
 )
@@ -132,6 +134,7 @@ def up(job: UpJob, until: Callable[[], bool] = lambda: False) -> int:
     keep_loopback_direct()
     auth = read_auth(job) or new_auth()
     path, schedules = _schedules(job)
+    notify = read_notify(path) if path else None
     port = _claim(job.host, job.port, "the server", "--port")
     board = _claim("127.0.0.1", job.tensorboard_port, "TensorBoard", "--tensorboard-port") if not job.server_only else 0
     with hold(home):
@@ -148,9 +151,9 @@ def up(job: UpJob, until: Callable[[], bool] = lambda: False) -> int:
                 say(f"  {crashed} run(s) of the last time marked as crashed, {missed} that were missed as cancelled")
             _start_pages(lab, job, board, environment)
             _start_serving(lab, path, home, environment)
-            write_json(home / LAB_FILE, {"url": url, "host": _seen(job.host), "port": port, "links": lab.links})
+            write_json(home / LAB_FILE, {"url": url, "host": seen_host(job.host), "port": port, "links": lab.links})
             _welcome(lab, schedules, path, secret)
-            _watch(lab, until)
+            _watch(lab, until, notify)
         except KeyboardInterrupt:
             say("\nstopping: trainers save their checkpoints first (Ctrl-C again kills)")
         finally:
@@ -159,10 +162,6 @@ def up(job: UpJob, until: Callable[[], bool] = lambda: False) -> int:
             _stop(children)
     say("stopped; nothing is left running. next: lore up")
     return 0
-
-
-def _seen(host: str) -> str:
-    return "127.0.0.1" if host in ("0.0.0.0", "::", "localhost") else host
 
 
 def _datasets() -> dict[str, str]:
@@ -227,8 +226,8 @@ def _welcome(lab: Lab, schedules: Sequence[Schedule], path: Path | None, secret:
     say("  Ctrl-C stops everything.\n")
 
 
-def _watch(lab: Lab, until: Callable[[], bool]) -> None:
-    """Say what starts and ends; ServiceError when a child ends that should not."""
+def _watch(lab: Lab, until: Callable[[], bool], notify: Notify | None) -> None:
+    """Say what starts and ends, tell ``notify`` of what fails; ServiceError when a child ends that should not."""
     known: dict[str, str] = {run["id"]: run["state_type"] for run in lab.api.runs()}
     misses = 0
     while not until():
@@ -247,6 +246,8 @@ def _watch(lab: Lab, until: Callable[[], bool]) -> None:
             if known.get(run["id"]) != kind:
                 known[run["id"]] = kind
                 _tell(run)
+                if notify and kind in FAILED and not run.get("parent_task_run_id") and (wrong := notify.tell(run)):
+                    current().say(f"  note: notify did not work: {wrong}")
         time.sleep(1.0)
 
 

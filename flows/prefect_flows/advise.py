@@ -5,11 +5,14 @@ from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import deployment
+from prefect.states import Cancelled
 
 from flows.config import AdviceJob
 from flows.jobs.tasks import advise_states, distil_model, needs_model
 from flows.prefect_flows.artifacts import on_the_board
 from flows.prefect_flows.pages import advice_page
+from lore_datasets.errors import Busy
 from lore_datasets.types import ArtifactRef
 
 __all__ = ["advise"]
@@ -28,10 +31,18 @@ def _distil(ref: ArtifactRef, epochs: int, seed: int) -> str:
 @flow(
     name="advice-batch", flow_run_name="advise {job.states} -> {job.dataset}, {job.ask.backend}", persist_result=False
 )
-def advise(job: AdviceJob, epochs: int = 30) -> dict[str, str]:
-    """Advise stored states; returns references ``advice`` and ``model``. After a restart nothing is asked twice."""
+def advise(job: AdviceJob, epochs: int = 30) -> Any:
+    """Advise stored states; returns references ``advice`` and ``model``. After a restart nothing is asked twice.
+
+    Cancelled when somebody asks for the same dataset already.
+    """
     with on_the_board():
-        ref = advise_states(job, lambda ask, shard: _ask(ask, shard[0], shard[-1]))
+        try:
+            ref = advise_states(job, lambda ask, shard: _ask(ask, shard[0], shard[-1]))
+        except Busy as error:
+            if not deployment.id:
+                raise
+            return Cancelled(message=f"{error.kind}: {error}")
         made = {"advice": str(ref)}
         if not job.rows_only and needs_model(ref):
             made["model"] = _distil(ref, epochs, job.advise.seed)

@@ -22,7 +22,7 @@ from lore_datasets.errors import ServiceError, shown
 
 __all__ = [
     "AUTH_FILE", "LAB_FILE", "SETTINGS", "close_stale_runs", "embedded_server", "free_port", "lab_environment",
-    "new_auth", "prepare", "running_lab", "start_server", "write_auth",
+    "new_auth", "origin_of", "prepare", "running_lab", "seen_host", "start_server", "write_auth",
 ]  # fmt: skip
 
 SETTINGS = {
@@ -92,11 +92,21 @@ def write_auth(home: Path, auth: str) -> Path:
 
 def lab_environment(home: Path, host: str, port: int, auth: str) -> dict[str, str]:
     """Environment of a server with pages on ``host:port`` and of what talks to it; ``auth`` is ``user:password``."""
-    seen = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}/api"
-    found = {**SETTINGS, **_LAB, "PREFECT_HOME": str(home.resolve()), "PREFECT_API_URL": seen}
+    found = {**SETTINGS, **_LAB, "PREFECT_HOME": str(home.resolve()), "PREFECT_API_URL": f"{origin_of(host, port)}/api"}
     # Without these the pages call port 4200 whatever the server listens on.
     found |= {"PREFECT_SERVER_API_HOST": host, "PREFECT_SERVER_API_PORT": str(port), "PREFECT_UI_API_URL": "/api"}
     return found | dict.fromkeys(_AUTH, auth)
+
+
+def seen_host(host: str) -> str:
+    """Where this machine reaches a server that listens on ``host``."""
+    return "127.0.0.1" if host in ("0.0.0.0", "::") else host
+
+
+def origin_of(host: str, port: int) -> str:
+    """``http://host:port`` of a server that listens on ``host``."""
+    seen = seen_host(host)
+    return f"http://[{seen}]:{port}" if ":" in seen else f"http://{seen}:{port}"
 
 
 def running_lab(home: Path) -> str | None:
@@ -185,7 +195,7 @@ def close_stale_runs() -> int:
 
 def free_port(host: str = "127.0.0.1") -> int:
     """A port of ``host`` that nobody listens on now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((host, 0))
         return probe.getsockname()[1]
 
@@ -202,14 +212,14 @@ def start_server(
     log = home / "server.log"
     home.mkdir(parents=True, exist_ok=True)
     arguments = ["server", "start", "--host", host, "--port", str(port), "--ui" if pages else "--no-ui"]
-    seen = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-    own = {"PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{seen}:{port}"}  # Prefect's default lets every page in
+    origin = origin_of(host, port)
+    own = {"PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origin}  # Prefect's default lets every page in
     process = spawn("prefect", arguments, log=log, env={**env, **own})
     try:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and process.poll() is None:
-            if _healthy(seen, port):
-                return f"http://{seen}:{port}/api", process
+            if _healthy(seen_host(host), port):
+                return f"{origin}/api", process
             time.sleep(0.1)
     except BaseException:
         stop(process, 1.0)
@@ -218,7 +228,7 @@ def start_server(
     lines = log.read_text(errors="replace").strip().splitlines() if process.returncode and log.exists() else []
     why = f": {shown(lines[-1].strip(), 200)}" if lines else ""
     raise ServiceError(
-        f"the Prefect server did not come up on http://{seen}:{port}{why}",
+        f"the Prefect server did not come up on {origin}{why}",
         hint=f"read {log}; or set PREFECT_API_URL",
     )
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from lore_datasets import atomic
-from lore_datasets.errors import Busy, NoSpace
+from lore_datasets.errors import Busy, CorruptArtifact, NoSpace
 
 
 def names(folder):
@@ -91,3 +91,12 @@ def test_a_lock_has_one_holder_who_is_named_and_frees_it_by_dying(tmp_path):
     with atomic.held(lock, "taken", hint="", wait=5), pytest.raises(Busy, match="taken again"):
         atomic.held(lock, "taken again", hint="").__enter__()
     assert lock.with_suffix(".holder").read_text().startswith("the first")
+
+
+@pytest.mark.parametrize("suffix", [".lock", ".holder"])
+def test_a_lock_that_is_a_link_is_refused_and_its_target_keeps_its_bytes(tmp_path, suffix):
+    (tmp_path / "mine").write_text("years of work")
+    (tmp_path / "a").with_suffix(suffix).symlink_to(tmp_path / "mine")
+    with pytest.raises(CorruptArtifact, match="is a symbolic link; kept: what it points at"):
+        atomic.held(tmp_path / "a.lock", "{who}", hint="").__enter__()
+    assert (tmp_path / "mine").read_text() == "years of work"

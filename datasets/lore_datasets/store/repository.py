@@ -146,13 +146,12 @@ def locked(root: Root, name: str, wait: float) -> Iterator[None]:
     folder = root / ".locks"
     with guarded(f"preparing {root}", "everything"):
         folder.mkdir(parents=True, exist_ok=True)
-    lock, holder = (folder / f"{name}{suffix}" for suffix in (".lock", ".holder"))
-    if folder.is_symlink() or holder.is_symlink() or lock.is_symlink():
-        raise CorruptArtifact(f"{folder} is or holds a symbolic link", hint="remove the link")
+    if folder.is_symlink():
+        raise CorruptArtifact(f"{folder} is a symbolic link", hint="remove the link")
     taken, hint = f"dataset {name} is being written by {{who}}", "wait for it, or stop that process"
     with ExitStack() as stack:
         with guarded(f"locking {name}", "everything"):
-            stack.enter_context(held(lock, taken, hint=hint, wait=wait))
+            stack.enter_context(held(folder / f"{name}.lock", taken, hint=hint, wait=wait))
         yield
 
 

@@ -12,7 +12,7 @@ from lore.config import EnvConfig
 from lore.envs import make_env
 from lore.options.play import GoalPlayer
 from lore_datasets.environments import get_environment
-from lore_datasets.errors import BadInput, ConfigError
+from lore_datasets.errors import BadInput, Busy, ConfigError
 from lore_datasets.store.store import Store
 from pipeline.config import AskConfig, CollectConfig, SelectConfig, to_dict
 from pipeline.llm import backend_from
@@ -185,3 +185,20 @@ def test_a_service_gets_the_limits_of_the_question_settings():
     ask = AskConfig(backend="openai", model="m", base_url="http://127.0.0.1:9/v1", timeout_s=1.5, concurrency=3)
     llm = backend_from(ask)
     assert (llm.name, llm.timeout_s, llm.concurrency) == ("openai:m", 1.5, 3)
+
+
+def test_a_schedule_of_collect_takes_the_next_seed_each_time(stored):
+    played, store = [], Store(stored[0])
+    job = CollectJob("nightly", CollectConfig(budget=6, stride=2, seed=3))
+    for _ in range(2):
+        played.append(tasks.play_states(job, moves_on=True))
+    assert [r.version for r in played] == [1, 2] and played[0].digest != played[1].digest
+    assert [store.manifest(f"nightly@v{n}").config["seed"] for n in (1, 2)] == [3, 4]
+    assert tasks._next_seed(tasks._store(), "nightly", to_dict(CollectConfig(budget=7, stride=2, seed=3))) == 3
+    assert tasks.play_states(CollectJob("nightly", CollectConfig(budget=6, stride=2, seed=4))) == played[1]
+
+
+def test_two_that_buy_for_one_dataset_are_refused_whatever_their_journals(stored, tmp_path):
+    with tasks.asking(tasks._store(), "talk"), pytest.raises(Busy, match="somebody asks for talk already: process"):
+        tasks.advise_states(asking(stored[1], journal=str(tmp_path / "another.sqlite")))
+    assert tasks.advise_states(asking(stored[1])).name == "talk", "free again"

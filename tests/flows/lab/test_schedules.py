@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
 from flows.config import RefreshJob
-from flows.lab.schedules import FLOWS, check_datasets, read_schedules
+from flows.lab.notify import Notify
+from flows.lab.schedules import FLOWS, check_datasets, read_notify, read_schedules
 from flows.lab.up import UpJob, read_auth
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import Busy, ConfigError, LoreError, NotFound, ServiceError, UsageError
@@ -67,6 +70,10 @@ def test_a_schedule_says_when_what_and_with_which_settings(tmp_path):
         ('[a]\nflow = "train"\n[a.job]\ndataset = "talk"\n', 4, "names no version exactly"),
         ('[a]\nflow = "collect"\njob = 3\n', 3, "job is not a table"),
         ('a = 3\n', 1, "is not a table"),
+        ('[b]\nflow = "collect"\n[by-hand]\nflow = "collect"\n', 3, "[by-hand] is taken"),
+        ('[a]\nflow = "collect"\ncron = "0 3 * * 5L"\n', 3, "is no cron line"),
+        ('[a]\nflow = "collect"\ncron = "0 3 LW * *"\n', 3, "is no cron line"),
+        ('[a]\nflow = "collect"\ncron = "0 3 * * 1#2"\n', 3, "is no cron line"),
         ('[a]\nflow = "collect"\nflow = "train"\n', 3, "Cannot overwrite"),
         ('[a\n', 1, "Expected"),
     ],
@@ -75,6 +82,11 @@ def test_every_mistake_is_named_with_its_line(tmp_path, text, line, said):
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, text)
     assert f"schedules.toml, line {line}: " in str(caught.value) and said in str(caught.value)
+
+
+def test_brackets_in_brackets_are_an_error_of_ours(tmp_path):
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        read(tmp_path, "a = " + "[" * 20_000)
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -101,7 +113,7 @@ def test_deployments_of_unknown_runs_and_datasets_are_refused_before_anything_st
 
 def test_the_file_that_ships_is_valid():
     shipped = read_schedules(ROOT / "schedules.toml")
-    assert [s.flow for s in shipped] == ["collect", "advice-batch"]
+    assert [(s.flow, s.when) for s in shipped] == [("collect", "cron 0 2 * * * (UTC)"), ("advice-batch", "by hand")]
     text = (ROOT / "schedules.toml").read_text()
     start = text.index("# [nightly]")
     live = "\n".join(line.removeprefix("# ").removeprefix("#") for line in text[start:].splitlines())
@@ -130,6 +142,93 @@ def test_every_flow_becomes_a_deployment_that_cancels_overlaps(tmp_path):
     nightly = made[0]
     assert nightly.parameters["job"]["rounds"] == 2
     assert [s.schedule.cron for s in nightly.schedules] == ["0 3 * * *"]
+
+
+def test_an_interval_runs_at_the_same_hours_however_often_the_lab_is_started(tmp_path):
+    from datetime import UTC, datetime, timedelta
+
+    from flows.lab.deployments import deployments
+
+    text = '[a]\nflow = "collect"\ninterval = "1d"\ntimezone = "Asia/Tokyo"\n'
+    first, second = (deployments(read(tmp_path, text))[0].schedules[0].schedule for _ in range(2))
+    assert first.anchor_date == second.anchor_date and first.interval == timedelta(days=1)
+    assert first.anchor_date.astimezone(UTC) == datetime(2023, 12, 31, 15, tzinfo=UTC), "midnight in Tokyo"
+
+
+def test_a_lab_on_the_other_loopback_has_addresses_that_can_be_asked(tmp_path):
+    from flows.prefect_flows.runtime import free_port, lab_environment, origin_of
+
+    assert lab_environment(tmp_path, "::1", 4321, "a:b")["PREFECT_API_URL"] == "http://[::1]:4321/api"
+    assert origin_of("127.0.0.1", 1) == "http://127.0.0.1:1" and origin_of("::", 1) == "http://127.0.0.1:1"
+    try:
+        assert free_port("::1") > 0
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+
+
+RUN = {
+    "name": "refresh a",
+    "id": "7",
+    "state_type": "FAILED",
+    "state": {"type": "FAILED", "message": "service: no answer"},
+}
+
+
+def test_a_failed_run_is_handed_to_a_command_or_to_a_page_of_this_machine(tmp_path):
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    said = []
+
+    class Page(BaseHTTPRequestHandler):
+        def do_POST(self):
+            said.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200 if self.path == "/failed" else 500)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    read(tmp_path, NIGHTLY)
+    assert read_notify(tmp_path / "schedules.toml") is None
+    with HTTPServer(("127.0.0.1", 0), Page) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        (tmp_path / "schedules.toml").write_text(f'notify = "http://127.0.0.1:{http.server_port}/failed"\n' + NIGHTLY)
+        assert [s.name for s in read_schedules(tmp_path / "schedules.toml")] == ["nightly"]
+        assert read_notify(tmp_path / "schedules.toml").tell(RUN) == ""
+        assert Notify.of(f"http://127.0.0.1:{http.server_port}/x").tell(RUN) == "status 500"
+        http.shutdown()
+    assert said[0] == {"run": "refresh a", "id": "7", "state": "FAILED", "message": "service: no answer"}
+    (tmp_path / "tell.sh").write_text('cat > "$1"\n')
+    assert Notify.of(["sh", str(tmp_path / "tell.sh"), str(tmp_path / "told")]).tell(RUN) == ""
+    assert json.loads((tmp_path / "told").read_text()) == said[0]
+    assert Notify.of(["sh", "-c", "echo no >&2; exit 3"]).tell(RUN) == "code 3: no"
+    assert "FileNotFoundError" in Notify.of([str(tmp_path / "absent")]).tell(RUN)
+
+
+@pytest.mark.parametrize("value", ['"http://example.org/x"', '"ftp://127.0.0.1"', "[]", "3", '["sh", 3]', '"http://["'])
+def test_nobody_elsewhere_is_told(tmp_path, value):
+    (tmp_path / "schedules.toml").write_text(f"# x\nnotify = {value}\n")
+    with pytest.raises(ConfigError, match=r"schedules\.toml, line 2: notify = "):
+        read_notify(tmp_path / "schedules.toml")
+
+
+def test_a_run_that_fails_in_the_lab_is_told_once(monkeypatch):
+    from flows.lab import up
+
+    told, rounds = (
+        [],
+        iter([[], [RUN], [RUN | {"state_type": "FAILED"}], [RUN | {"id": "8", "state_type": "CANCELLED"}]]),
+    )
+
+    class Seen:
+        def runs(self):
+            return next(rounds)
+
+    monkeypatch.setattr(up.time, "sleep", lambda s: None)
+    monkeypatch.setattr(Notify, "tell", lambda self, run: told.append(run["id"]) or "")
+    left = iter([False, False, False, True])
+    up._watch(up.Lab("", Seen()), lambda: next(left), Notify(command=("x",)))
+    assert told == ["7"]
 
 
 def test_the_work_pool_file_names_flows_that_exist_with_settings_that_hold():
