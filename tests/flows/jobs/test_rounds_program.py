@@ -28,7 +28,7 @@ from tests.llm_server import running
 
 SLEEPER = {"rules": [{"when": {"op": "true"}, "goal": "noop", "why": ""}]}
 WORKER = {"rules": [{"when": {"op": "true"}, "goal": goal, "why": ""} for goal in ("collect_wood", "explore")]}
-IDLE = {"rules": [{"when": {"op": "true"}, "goal": "sleep", "why": ""}, *SLEEPER["rules"]]}
+IDLE = {"rules": [{"when": {"op": "true"}, "goal": "move_left", "why": ""}, *SLEEPER["rules"]]}
 STEPS = in_process()._replace(distil=lambda *of: pytest.fail("a model is distilled that nothing would ask"))
 
 
@@ -93,7 +93,6 @@ def lab(begun, tmp_path, monkeypatch):
     server, root, first = begun
     for name in ("datasets", "run"):
         shutil.copytree(root / name, tmp_path / name, dirs_exist_ok=True)
-    shutil.copy(root / "journal.sqlite", tmp_path / "journal.sqlite")
     monkeypatch.setenv("LORE_DATASETS", str(tmp_path / "datasets"))
     run = str(tmp_path / "run")
     ask, advise = asked_at(server), AdviseConfig(kinds="prior")
