@@ -66,13 +66,14 @@ class Frame:
     confidence: float
     plan: str
     reason: str
+    rule: str
 
 
 def _counts(names: tuple[str, ...], values: np.ndarray) -> str:
     return ", ".join(f"{name} {int(v)}" for name, v in zip(names, values, strict=True) if v) or "nothing"
 
 
-def _frame(state: SymbolicState, vocab: Vocab, names: tuple[str, ...], rows: Any, row: int) -> Frame:
+def _frame(state: SymbolicState, vocab: Vocab, names: tuple[str, ...], rows: Any, row: int, rule: str) -> Frame:
     height, width = state.view.shape
     centre = (height // 2, width // 2)
     tiles = []
@@ -104,6 +105,7 @@ def _frame(state: SymbolicState, vocab: Vocab, names: tuple[str, ...], rows: Any
         confidence=float(rows.confidence[row]),
         plan=plan,
         reason=str(rows.reason[row]),
+        rule=rule,
     )
 
 
@@ -119,7 +121,12 @@ def _folded(words: list[str]) -> str:
 
 
 def sample_frames(data: Any, count: int = 6) -> list[Frame]:
-    """``count`` rows of an ``AdviceData``, spread over how far their episodes had come (achievements unlocked)."""
+    """``count`` rows of an ``AdviceData``, spread over how far their episodes had come (achievements unlocked).
+
+    Each bears what the version's program says there, where it has one: the number of the rule, its goal and why.
+    """
+    from lore.advice.program import ProgramAdvice
+
     rows, environment = data.rows, data.environment
     total = len(rows.state)
     if not total:
@@ -128,4 +135,9 @@ def sample_frames(data: Any, count: int = 6) -> list[Frame]:
     order = np.lexsort((np.arange(total), np.count_nonzero(states.unlocked, axis=-1)))
     picks = order[np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))]
     names = (*data.actions, *(skill.name for skill in data.skills))
-    return [_frame(states[int(i)], environment.vocab, names, rows, int(i)) for i in picks]
+    program = ProgramAdvice(data) if data.programs else None
+    said = [program.told(int(rule)) for rule in program.rule_of(rows.state[picks])] if program else [""] * len(picks)
+    return [
+        _frame(states[int(i)], environment.vocab, names, rows, int(i), rule)
+        for i, rule in zip(picks, said, strict=True)
+    ]

@@ -21,7 +21,8 @@ def play_recorded(policy: Policy) -> dict[str, np.ndarray]:
     ``state`` uint8 [T, S], ``image`` uint8 [T, H, W, 3] (with pixels), ``reward`` f32, ``action`` i16 (-1 at the end),
     ``value`` f32, ``entropy`` f32 (of the primitives, 1 = uniform), ``beta`` f32 (0 where no decision was mixed),
     ``charge`` (policy, advice, option or plan), ``skill`` i16 (-1 = none), ``row`` i32 of the advice table (-1 = none),
-    and the names: ``actions``, ``skills``, ``achievements``, ``unlocked`` i16 counts, ``advice``.
+    ``spoke`` (what the look-up says who speaks here: a row, a rule of the program with its reason, ...; empty without
+    advice) and the names: ``actions``, ``skills``, ``achievements``, ``unlocked`` i16 counts, ``advice``.
     """
     rows: dict[str, list[Any]] = {}
     envs, controller = policy.make_envs(), policy.controller
@@ -48,12 +49,13 @@ def play_recorded(policy: Policy) -> dict[str, np.ndarray]:
         "state": np.uint8, "image": np.uint8, "reward": np.float32, "action": np.int16, "value": np.float32,
         "entropy": np.float32, "beta": np.float32, "charge": np.str_, "skill": np.int16, "row": np.int32,
     }  # fmt: skip
-    vocab = policy.environment.vocab
+    vocab, source = policy.environment.vocab, policy.source
+    spoke = source.explain(np.array(rows["state"], np.uint8)) if source is not None else [""] * len(rows["state"])
     return {name: np.array(values, types[name]) for name, values in rows.items()} | {
         "actions": np.array(vocab.actions), "achievements": np.array(vocab.achievements),
         "skills": np.array([s.name for s in policy.skills], np.str_),
         "unlocked": np.asarray(step.info["achievements"], np.int16),
-        "advice": np.array(policy.reference),
+        "advice": np.array(policy.reference), "spoke": np.array(spoke, np.str_),
     }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,6 +84,14 @@ def test_the_page_says_which_paths_each_run_used_and_which_advice(page, advice):
     assert "A + B + C" in page and str(advice.ref) in page
     assert page.count("data:image/svg+xml;base64,") >= 6
     assert "collect_wood" in page and "lore demo --seed 3" in page
+
+
+def test_sample_frames_name_the_rule_of_a_program_that_speaks_there(tmp_path, advice):
+    run = write_run(tmp_path / "a", load_config(observation="symbolic"))
+    with_program = replace(advice, programs=(advice.environment.rules.text,))
+    text = render([read_run(run, "a")], title="t", advice=with_program)
+    assert text.count("program: rule ") == 6
+    assert "program: rule" not in render([read_run(run, "a")], title="t", advice=advice)
 
 
 def test_the_same_files_give_the_same_bytes(tmp_path, advice):

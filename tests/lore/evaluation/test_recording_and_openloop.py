@@ -42,7 +42,7 @@ def test_every_frame_of_a_recording_has_its_thoughts_and_its_decider(trained):
     _, config, found = trained
     frames = len(found["reward"])
     assert 2 <= frames <= config.env.length + 1
-    per_frame = {"state", "reward", "action", "value", "entropy", "beta", "charge", "skill", "row"}
+    per_frame = {"state", "reward", "action", "value", "entropy", "beta", "charge", "skill", "row", "spoke"}
     assert all(len(found[name]) == frames for name in per_frame)
     assert found["action"][-1] == -1 and (found["action"][:-1] >= 0).all()
     assert np.isfinite(found["value"]).all() and ((found["entropy"] > 0) & (found["entropy"] <= 1.0001)).all()
@@ -50,7 +50,9 @@ def test_every_frame_of_a_recording_has_its_thoughts_and_its_decider(trained):
     assert (found["image"].shape == (frames, 64, 64, 3)) if config.env.observation == "pixels" else "image" not in found
     layout = get_environment("crafter").layout
     assert SymbolicState.unpack(found["state"], layout).view.shape == (frames, layout.height, layout.width)
+    assert set(found["spoke"]) == {""} or config.needs_advice
     if config.needs_advice:
+        assert all(told.split()[0] in ("row", "goal", "model", "none") for told in found["spoke"])
         assert found["beta"].max() > 0 and len(found["skills"]) > 0 and str(found["advice"]).startswith("small@v1#")
         assert set(found["charge"]) != {"policy"}
         in_charge = (found["charge"] == "option") | (found["charge"] == "advice")
