@@ -87,6 +87,12 @@ class Evaluator:
                 found[goal] = number
         return [Spoken(goal, number) for goal, number in found.items()]
 
+    def explain_many(self, packed: np.ndarray) -> list[list[Spoken]]:
+        """:meth:`explain` of each packed state uint8[N, S], all at once."""
+        goal = [rule.goal for rule in self.program.rules]
+        rules = np.sort(self.spoken(packed), axis=1).tolist()
+        return [[Spoken(goal[number], number) for number in row if number >= 0] for row in rules]
+
     def ranking(self, view: StateView) -> list[tuple[str, float]]:
         """:meth:`explain` as (goal, weight) pairs, weights falling from 1: what a player of goals takes."""
         return [(spoken.goal, 0.5**i) for i, spoken in enumerate(self.explain(view))]

@@ -9,12 +9,14 @@ network; asked for a program, it answers with that program.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from lore_datasets.environments import Environment, get_environment
 from lore_datasets.errors import BadInput
-from lore_datasets.language.evaluator import Evaluator
+from lore_datasets.language.evaluator import Evaluator, Spoken
 from lore_datasets.language.geometry import StateView, shared_view
 from pipeline.llm.base import Capabilities, Completing, Prompt, Response
 
@@ -140,31 +142,36 @@ class RulesAdviser(Completing):
 
     def complete(self, prompts: Sequence[Prompt]) -> list[Response]:
         """One Response per prompt, in order; a prompt without a readable state gets a Response with ``error``."""
-        return [self._answer(prompt) for prompt in prompts]
+        ranked = self._rankings({bytes(prompt.state) for prompt in prompts if prompt.kind in ("plan", "prior")})
+        return [self._answer(prompt, ranked) for prompt in prompts]
 
-    def _answer(self, prompt: Prompt) -> Response:
+    def _rankings(self, states: set[bytes]) -> dict[bytes, list[Spoken]]:
+        """What the program says of each readable state."""
+        readable = [state for state in states if len(state) == self.environment.layout.size]
+        packed = np.array([np.frombuffer(state, np.uint8) for state in readable])
+        return dict(zip(readable, self.evaluator.explain_many(packed), strict=True)) if readable else {}
+
+    def _answer(self, prompt: Prompt, ranked: Mapping[bytes, list[Spoken]]) -> Response:
         try:
             if prompt.kind == "skills":
                 return Response(_dump(self._skills(prompt)), self.name)
             if prompt.kind == "program":
                 return Response(self.evaluator.program.text, self.name)
-            view = shared_view(bytes(prompt.state), self.environment.vocab)
+            state = bytes(prompt.state)
+            view = shared_view(state, self.environment.vocab)
+            allowed = set(prompt.options)
+            told = [each for each in ranked.get(state, ()) if not allowed or each.goal in allowed]
             if prompt.kind == "plan":
-                return Response(_dump(self._plans(prompt, view)), self.name)
+                return Response(_dump(self._plans(prompt, view, told)), self.name)
             if prompt.kind == "prior":
-                return Response(self._prior(prompt, view), self.name)
+                return Response(self._prior(prompt, told), self.name)
         except BadInput as error:
             return Response("", self.name, finish="error", error=str(error))
         return Response("", self.name, finish="error", error=f"the rule book has no answer to {prompt.kind!r}")
 
-    def _ranked(self, prompt: Prompt, view: StateView) -> list[tuple[str, int]]:
-        """The advised options with their rules, best first; the first option where no rule speaks of any."""
-        allowed = set(prompt.options)
-        ranked = [(goal, rule) for goal, rule in self.evaluator.explain(view) if not allowed or goal in allowed]
-        return ranked or [(prompt.options[0], -1)]
-
-    def _prior(self, prompt: Prompt, view: StateView) -> str:
-        ranked = self._ranked(prompt, view)
+    def _prior(self, prompt: Prompt, told: list[Spoken]) -> str:
+        """The options with their rules, best first; the first option where no rule speaks of any."""
+        ranked = told or [Spoken(prompt.options[0], -1)]
         if prompt.schema is None and prompt.max_tokens <= 8:
             from pipeline.questions.prompts import LETTERS
 
@@ -176,11 +183,11 @@ class RulesAdviser(Completing):
             {"ranked": [goal for goal, _ in ranked[:6]], "confidence": confidence, "reason": f"rule book: {why}"}
         )
 
-    def _plans(self, prompt: Prompt, view: StateView) -> dict[str, Any]:
+    def _plans(self, prompt: Prompt, view: StateView, told: list[Spoken]) -> dict[str, Any]:
         names = view.vocab.actions
         allowed = set(prompt.options) or {name for name, ok in zip(names, view.feasible_actions(), strict=True) if ok}
         plans = []
-        for goal, _ in self._ranked(prompt, view)[:3]:
+        for goal, _ in (told or [Spoken(prompt.options[0], -1)])[:3]:
             steps = _runs(_plan(goal, view))
             if not steps or steps[0]["do"] not in allowed:
                 steps = [{"do": goal, "times": 1}]

@@ -70,6 +70,7 @@ def test_many_states_at_once_say_what_each_says_alone(states):
         for goal, rule in evaluator.explain(StateView(state, VOCAB)):
             row[evaluator.entries[goal]] = rule
     np.testing.assert_array_equal(at_once, alone)
+    assert evaluator.explain_many(states[::9]) == [evaluator.explain(StateView(s, VOCAB)) for s in states[::9]]
     assert len(np.unique(at_once[:, evaluator.entries["sleep"]])) > 4 and (at_once >= 0).any(0).sum() >= 20  # of 26
 
 
