@@ -82,6 +82,25 @@ def _device() -> Iterator[Line]:
         yield "note", "device", "cpu only: fine for symbolic observations and tiny networks, slow for pixels"
 
 
+def _compiled() -> Iterator[Line]:
+    from lore.compiled import is_temporary, njit
+
+    if njit.__module__ == "lore.compiled":
+        yield "note", "compiled code", "numba is not installed: everything runs, a hundred times slower"
+        return
+    import numba
+
+    folder = numba.config.CACHE_DIR  # pyright: ignore[reportAttributeAccessIssue]
+    if folder and is_temporary(Path(folder)):
+        yield (
+            "note",
+            "compiled code",
+            f"{folder}: neither this clone nor your cache can be written; set NUMBA_CACHE_DIR",
+        )
+    else:
+        yield "ok", "compiled code", f"kept in {folder or 'this clone'}"
+
+
 def _store() -> Iterator[Line]:
     from lore_datasets.errors import LoreError
     from lore_datasets.exchange.shipped import ShippedStore
@@ -122,7 +141,7 @@ def _services() -> Iterator[Line]:
 
 def checks() -> Iterator[Line]:
     """Every finding, in order; never raises for what it looks at."""
-    groups: tuple[Callable[[], Iterator[Line]], ...] = (_machine, _packages, _device, _store, _services)
+    groups: tuple[Callable[[], Iterator[Line]], ...] = (_machine, _packages, _device, _compiled, _store, _services)
     for group in groups:
         yield from group()
 

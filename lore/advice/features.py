@@ -10,17 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lore.compiled import njit
+
 if TYPE_CHECKING:
     from lore_datasets.environments import Environment
-
-try:
-    from numba import njit
-except ImportError:  # the same search, interpreted: a thousandth of a second per state instead of a millionth
-
-    def njit(**_options):
-        """Stand-in for ``numba.njit``: nothing is compiled."""
-        return lambda function: function
-
 
 __all__ = ["StateFeatures", "search"]
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 
+from lore.compiled import njit
 from lore.fast.kernels_vector import (
     _FLOAT,
     _INDEX,

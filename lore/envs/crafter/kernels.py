@@ -13,24 +13,7 @@ import math
 import numpy as np
 from opensimplex.internals import _noise3
 
-try:
-    from numba import njit
-except ImportError:  # the same loops, interpreted: the same game, some hundred times slower to reset
-    from functools import wraps
-
-    def njit(**_options):
-        """Stand-in for ``numba.njit``: integers wrap without a warning, nothing is compiled."""
-
-        def interpreted(function):
-            @wraps(function)
-            def run(*arguments):
-                with np.errstate(over="ignore"):
-                    return function(*arguments)
-
-            return run
-
-        return interpreted
-
+from lore.compiled import njit
 
 __all__ = [
     "count_cells",
