@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 from lore.aliases import setting_name
 from lore.config import Config
+from lore_datasets.places import local_path
 
 __all__ = ["OLDER", "Flags", "full_names", "main", "option_names", "parse"]
 
@@ -45,23 +46,25 @@ def option_names(of: Any) -> list[str]:
 
 
 def full_names(words: Sequence[str], known: Collection[str], older: Mapping[str, str] = OLDER) -> list[str]:
-    """``words`` with every option under its full name; what is no option, or no single one, stays as it is.
+    """``words`` with every option under its full name, ``~`` and ``file://`` of paths spelled out; what is no option,
+    or no single one, stays as it is.
 
     An option may be given by the end of its name, where that belongs to one alone (``--seed`` for ``--train.seed``), by
     the name that it had before (``older``), and by those of the original (:mod:`lore.aliases`).
     """
-    return [_full_name(word, known, older) if word.startswith("--") else word for word in words]
+    return [_full_name(word, known, older) if word.startswith("--") else local_path(word) for word in words]
 
 
 def _full_name(word: str, known: Collection[str], older: Mapping[str, str]) -> str:
     flag, equals, value = word.removeprefix("--").partition("=")
+    value = local_path(value)
     given = flag.replace("-", "_")
     negated = ".no_" in f".{given}"  # --advice.no_only_informative: on by default then, its opposite off now
     was = f".{given}".replace(".no_", ".", 1)[1:] if negated else given
     setting, is_inverted = setting_name(was)
     setting = setting if is_inverted == negated else given
     if given in known:
-        return word
+        return f"--{flag}{equals}{value}"
     if older.get(given) in known:
         return f"--{older[given]}{equals}{value}"
     for name in (given, setting, older.get(given, given)):
@@ -96,13 +99,15 @@ def main(words: list[str] | None = None) -> int:
     """Entry point: prints progress, or one line per error on stderr; returns the exit code."""
     from lore.training.loop import train
     from lore_datasets.errors import LoreError
+    from lore_datasets.places import named
 
     try:
         flags = parse(sys.argv[1:] if words is None else words)
         summary = train(flags.config(), flags.folder, None if flags.quiet else _show)
-    except LoreError as error:
-        print(f"lore: {error}", file=sys.stderr)
-        return error.exit_code
+    except (LoreError, OSError) as error:
+        said = named(error) if isinstance(error, OSError) else error
+        print(f"lore: {said}", file=sys.stderr)
+        return said.exit_code
     if summary["interrupted"]:
         print(f"lore: stopped at step {summary['step']}; the same command goes on from there", file=sys.stderr)
         return 130

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from lore_datasets.errors import LoreError, NoSpace, UsageError, shown
+from lore_datasets.errors import LoreError, UsageError, shown
+from lore_datasets.places import named
 
 __all__ = ["GROUPS", "VERBS", "main"]
 
@@ -94,14 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            where = error.filename or "the disk"
-            return _fail(
-                NoSpace(
-                    f"no space left for {where}", kept="everything finished before", hint="free some space, run again"
-                )
-            )
-        raise
+        return _fail(named(error))
 
 
 class _Terminated(BaseException):

@@ -13,6 +13,7 @@ from typing import Any
 from flows.config import AblateJob, AdviceJob, CollectJob, EvaluateJob, RefreshJob, SeedsJob, renamed_job
 from flows.lab.notify import Notify
 from lore_datasets.errors import ConfigError, LoreError, NotFound, shown
+from lore_datasets.places import local_path
 
 __all__ = ["BY_HAND", "FLOWS", "Schedule", "check_datasets", "read_notify", "read_schedules"]
 
@@ -147,6 +148,7 @@ def _schedule(name: str, body: Any, source: _Source) -> Schedule:
     parameters = body.get("job", {})
     if isinstance(parameters, dict):
         parameters = renamed_job(FLOWS[flow][1], parameters)
+        parameters = {key: local_path(value) if isinstance(value, str) else value for key, value in parameters.items()}
     return Schedule(
         name=name, flow=flow, cron=_cron(name, body, source), interval_s=_interval(name, body, source),
         timezone=_timezone(name, body, source), active=active, job=_job(name, flow, parameters, source),

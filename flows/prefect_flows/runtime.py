@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flows.jobs.machine import keep_loopback_direct
-from lore_datasets.errors import ServiceError, shown
+from lore_datasets.errors import BadInput, ServiceError, shown
 
 __all__ = [
     "AUTH_FILE", "LAB_FILE", "SETTINGS", "close_stale_runs", "embedded_server", "free_port", "lab_environment",
@@ -209,6 +209,10 @@ def start_server(
     """
     from flows.jobs.child_process import spawn, stop
 
+    if "?" in str(home.resolve()):  # what follows it would be options of the database's address
+        raise BadInput(
+            f"Prefect cannot keep its database in {home.resolve()}", hint="use a folder without ? in its path"
+        )
     log = home / "server.log"
     home.mkdir(parents=True, exist_ok=True)
     arguments = ["server", "start", "--host", host, "--port", str(port), "--ui" if pages else "--no-ui"]

@@ -15,6 +15,7 @@ from lore.training.metrics import bootstrap_interval, crafter_score
 from lore.training.policy import Policy, load_policy
 from lore.training.records import read_jsonl
 from lore_datasets.atomic import write_json
+from lore_datasets.places import check_writable
 
 __all__ = ["evaluate", "modes", "play_episodes", "summarise"]
 
@@ -88,6 +89,7 @@ def evaluate(
     Worlds are none of any training, whatever ``seed`` is.
     """
     folder = Path(run_dir)
+    check_writable(folder / "evaluation.json")
     policy = load_policy(folder, seed)
     names = policy.environment.vocab.achievements
     rows = read_jsonl(folder / "episodes.jsonl")

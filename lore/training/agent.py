@@ -31,6 +31,8 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ConfigError.out_of_range("train.device", name, "auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError.out_of_range("train.device", name, "auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError("train.device = cuda, but this machine has no CUDA device", hint="use --train.device cpu")
     return device

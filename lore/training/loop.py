@@ -23,6 +23,7 @@ from lore.training.run import Training
 from lore.training.stopping import stop_signals
 from lore_datasets.errors import Diverged
 from lore_datasets.exchange.revisions import write_revisions
+from lore_datasets.places import local_path
 
 __all__ = ["train"]
 
@@ -44,7 +45,7 @@ def train(
     SIGINT and SIGTERM finish the step, save and return with ``interrupted`` set. Returns the summary that progress rows
     end with.
     """
-    folder = Path(run_dir)
+    folder = Path(local_path(str(run_dir)))
     with lock_run(folder), stop_signals() as stop, ExitStack() as cleanup:
         run = Training(with_absolute_export(config), folder)
         cleanup.callback(run.saver.wait)

@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Unpack
 
-from lore_datasets.errors import BadInput, CorruptArtifact, LoreError, NotFound, shown
+from lore_datasets.errors import BadInput, ConfigError, CorruptArtifact, LoreError, NotFound, shown
+from lore_datasets.places import local_path
 from lore_datasets.store.bucket import Bucket
 from lore_datasets.store.diff import diff_artifacts
 from lore_datasets.store.manifest import Artifact, ref_of, to_dict
@@ -41,7 +42,14 @@ def default_root() -> Root:
 
 
 def _root(where: Path | str) -> Root:
-    return Bucket.parse(str(where)) or Path(where)
+    if (bucket := Bucket.parse(str(where))) is not None:
+        return bucket
+    if re.match(r"[a-z][a-z0-9+]+://", str(where)) and not str(where).startswith("file:"):
+        raise ConfigError.out_of_range("LORE_DATASETS", where, "a folder, or s3://bucket/prefix")
+    path = Path(local_path(str(where)))
+    if path.exists() and not path.is_dir():
+        raise BadInput(f"{path} is a file, not a folder of datasets", hint="set LORE_DATASETS to a folder")
+    return path
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,8 @@ def load_adapter(where: str, environment: Environment | None, **options: Any) ->
     except AttributeError:
         raise NotFound(f"module {shown(module)} has no {shown(attribute)}", hint="write module:Class") from None
     if isinstance(found, type):
+        if not any(callable(getattr(found, name, None)) for name in ("infer", "complete", "answer")):
+            raise ConfigError(f"{found.__name__} has no infer method", hint="subclass LLMAdapter")  # and is not made
         known = inspect.signature(found).parameters
         found = found(**{key: value for key, value in options.items() if key in known})
     if isinstance(found, LLM) or callable(getattr(found, "complete", None)):

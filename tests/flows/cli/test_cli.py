@@ -17,6 +17,7 @@ from lore_datasets.errors import LoreError, NoSpace
 def no_datasets(tmp_path, monkeypatch):
     monkeypatch.setenv("LORE_DATASETS", str(tmp_path / "datasets"))
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "afile").write_text("somebody's")
     return tmp_path / "datasets"
 
 
@@ -86,6 +87,11 @@ def test_a_verb_with_hostile_characters_is_shown_escaped(capsys):
         (("report", "nope"), 3, "no folder nope"),
         (("skills", "show", "fly"), 3, "no skill 'fly'"),
         (("demo", "--seed", "-1"), 3, "seed = -1 is out of range"),
+        (("eval", "afile"), 3, "afile/config.json: Not a directory"),
+        (("train", "--log_dir", "afile", "--steps", "5"), 3, "afile: File exists"),
+        (("train", "--device", "mps", "--steps", "5"), 3, "train.device = mps is out of range"),
+        (("report", "afile", "--out", "/proc/x"), 3, "no folder afile"),
+        (("datasets", "show", "--card", "md", "nope"), 3, "no dataset 'nope'"),
     ],
 )
 def test_bad_input_is_one_line_with_the_class_s_exit_code(words, code, said, capsys):

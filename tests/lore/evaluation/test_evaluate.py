@@ -15,7 +15,7 @@ from lore.training.loop import train
 from lore.training.policy import Policy
 from lore.training.records import read_jsonl
 from lore_datasets.environments import get_environment
-from lore_datasets.errors import SchemeMismatch
+from lore_datasets.errors import BadInput, SchemeMismatch
 from lore_datasets.exchange.hdf5 import export_hdf5
 from lore_datasets.store.store import Store
 from lore_datasets.testing import small_advice
@@ -91,3 +91,11 @@ def test_an_export_is_found_from_another_folder_and_refused_when_it_is_another_v
     with pytest.raises(SchemeMismatch, match="learned from") as caught:
         evaluate(tmp_path / "run", 1)
     assert str(ref) in caught.value.message and caught.value.hint
+
+
+def test_a_run_that_cannot_be_written_is_named_before_an_episode_is_played(tmp_path, monkeypatch):
+    train(config(), tmp_path / "run", tensorboard=False)
+    (tmp_path / "run" / "evaluation.json").mkdir()
+    monkeypatch.setattr("lore.evaluation.evaluate.play_episodes", lambda *a: pytest.fail("it played"))
+    with pytest.raises(BadInput, match=r"evaluation\.json is a folder"):
+        evaluate(tmp_path / "run", 1)

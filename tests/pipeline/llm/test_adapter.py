@@ -116,6 +116,8 @@ def test_the_command_line_form_loads_a_class_from_the_working_folder(env, states
         get_backend("own_adviser:Yours", environment=env)
     with pytest.raises(ConfigError, match="no infer"):
         get_backend("own_adviser:number", environment=env)
+    with pytest.raises(ConfigError, match="Popen has no infer method"):
+        get_backend("subprocess:Popen", environment=env)
     with pytest.raises(UsageError, match="environment"):
         get_backend("own_adviser:Mine")
     for bad in ("own adviser:Mine", "a:b:c", "../x:Y", "x:", ":Y"):
