@@ -13,6 +13,7 @@ from flows.cluster.cluster import check_address
 from lore.aliases import renamed
 from lore.config import Config, load_config
 from lore.config import replace as configured
+from lore.presets import STUDY
 from lore_datasets.errors import ConfigError, shown
 from pipeline.config import AdviseConfig, AskConfig, CollectConfig, SelectConfig
 
@@ -222,14 +223,7 @@ def _check_shared(config: Config) -> None:
 
 def study_config() -> Config:
     """The learner of a study on a small machine: symbolic observations, the tiny network, one thread."""
-    return load_config(
-        **{
-            "env.observation": "symbolic", "model.size": "tiny", "train.batch_size": 256, "train.sequence_length": 32,
-            "train.train_ratio": 64.0, "train.learning_rate": 4e-4, "train.warmup": 100, "train.entropy": 3e-3,
-            "train.log_interval": 500, "train.save_interval_s": 60.0, "train.device": "cpu", "train.threads": 1,
-            "synthetic.warmup_updates": 100,
-        }
-    )  # fmt: skip
+    return load_config(**STUDY)
 
 
 @dataclass(frozen=True)

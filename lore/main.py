@@ -6,10 +6,11 @@ import dataclasses
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from lore.aliases import setting_name
-from lore.config import Config
+from lore.config import Config, load_config
+from lore.presets import PRESETS
 from lore_datasets.places import local_path
 
 __all__ = ["OLDER", "Flags", "full_names", "main", "option_names", "parse"]
@@ -24,6 +25,9 @@ class Flags(Config):
 
     folder: str = "runs/train"
     """Folder of the run: configuration, checkpoint, metrics, TensorBoard events."""
+    preset: Literal["", "smoke", "laptop", "crafter-12m", "crafter-paper"] = ""
+    """Settings by name, which other options change: ``smoke`` takes a minute, ``laptop`` under an hour on one core;
+    ``crafter-12m`` and ``crafter-paper`` (200m, the published one) are a million steps of pixels for a GPU."""
     quiet: bool = False
     """Print nothing but errors."""
 
@@ -84,7 +88,19 @@ def parse(words: list[str], prog: str = "python -m lore.main", kind: type[Flags]
         raise UsageError(
             "the command line needs tyro", hint="pip install tyro, or call lore.training.loop.train(config, dir)"
         ) from None
-    return tyro.cli(kind, args=full_names(words, option_names(kind)), prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+    args = full_names(words, option_names(kind))
+    default = _with_preset(kind, args)
+    return tyro.cli(kind, args=args, default=default, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def _with_preset(kind: type[Flags], words: Sequence[str]) -> Flags:
+    """Flags with the settings of the preset that ``words`` name; an unknown one is left for the parser to refuse."""
+    at = {word.partition("=")[0]: i for i, word in enumerate(words)}.get("--preset")
+    if at is None:
+        return kind()
+    name = words[at].partition("=")[2] or (words[at + 1] if at + 1 < len(words) else "")
+    config = load_config(**PRESETS.get(name, {}))
+    return dataclasses.replace(kind(), **{f.name: getattr(config, f.name) for f in dataclasses.fields(Config)})
 
 
 def _show(row: dict) -> None:

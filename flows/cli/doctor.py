@@ -174,10 +174,11 @@ def needs(words: Sequence[str]) -> Iterator[Line]:
         yield "ok", "device memory", f"{found.device_bytes / gib:.2f} GiB at the peak of one update on {found.device}"
     part = "" if found.measured_share == 1 else f" (measured on {found.measured_share:.0%} of a batch)"
     yield (
-        "ok",
+        "ok" if found.hours <= 24 else "FAIL",
         "duration",
-        f"about {found.hours:.1f} hours for {found.env_steps:,} steps: {1000 * found.step_s:.1f} ms a step, "
-        f"{found.updates:,.0f} updates of {1000 * found.update_s:.0f} ms{part}",
+        f"about {found.hours:,.1f} hours for {found.env_steps:,} steps: {1000 * found.step_s:.1f} ms a step, "
+        f"{found.updates:,.0f} updates of {1000 * found.update_s:.0f} ms{part}"
+        + ("" if found.hours <= 24 else "; next: --preset laptop, or fewer --steps, or a GPU"),
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,7 +20,10 @@ from lore.config import replace as configured
 from lore.main import Flags, parse
 from lore_datasets.errors import ConfigError, UsageError
 
-__all__ = ["SeedFlags", "train"]
+__all__ = ["LongRun", "SeedFlags", "train"]
+
+LOOK_S = 60.0
+"""Seconds of updates after which the duration of a run is judged."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,37 @@ def train(words: Sequence[str]) -> int:
 train.flags = SeedFlags  # type: ignore[attr-defined]
 
 
+class LongRun:
+    """Says once, a minute after training began, that a run will take more than a day; on a terminal it asks.
+
+    ``no`` stops the run as Ctrl-C does: its checkpoint is saved.
+    """
+
+    def __init__(self, flags: Flags) -> None:
+        self.is_done = bool(flags.preset or flags.quiet)
+        self.first: tuple[float, int] | None = None  # seconds and steps at the second update: compiling is over
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        if self.is_done or row["updates"] < 2:
+            return
+        now = time.monotonic()
+        if self.first is None:
+            self.first = (now, row["step"])
+        seconds, steps = now - self.first[0], row["step"] - self.first[1]
+        if seconds < LOOK_S or not steps:
+            return
+        self.is_done = True
+        hours = (row["total"] - row["step"]) * seconds / steps / 3600
+        if hours <= 24:
+            return
+        print(f"\nat this speed the run takes {hours / 24:,.0f} days; next: --preset laptop takes under an hour, "
+              f"lore doctor with the same flags measures others", file=sys.stderr)  # fmt: skip
+        if sys.stdin.isatty() and sys.stderr.isatty():
+            print("go on? [Y/n] ", end="", file=sys.stderr, flush=True)
+            if sys.stdin.readline().strip().lower() in ("n", "no"):
+                os.kill(os.getpid(), signal.SIGINT)
+
+
 def _several(flags: SeedFlags) -> int:
     from flows.jobs.machine import datasets_root
     from flows.jobs.seeds import train_runs
@@ -86,8 +123,10 @@ def _one(config: Config, flags: Flags) -> int:
 
     total = config.train.steps
     with nullcontext() if flags.quiet else current().bar("train", total) as bar:
+        is_long = LongRun(flags)
 
         def show(row: dict[str, Any]) -> None:
+            is_long(row)
             if bar is not None:
                 mean = "" if row["episode_return"] is None else f"return {row['episode_return']:.2f}, "
                 bar.update(row["step"], row["total"], f"{mean}{row['updates']:,} updates, {row['fps']:.0f} steps/s")

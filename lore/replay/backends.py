@@ -155,6 +155,8 @@ def check_room(
 ) -> None:
     """ConfigError when the replay of a run will not fit where its backend keeps it, naming the knob to turn."""
     name, records = backend(), records_kept(config)
+    if name == "device":  # its rings are allocated whole
+        records = max(config.train.replay_capacity, (config.train.sequence_length + 1) * config.env.num_envs)
     needed = Replay.bytes_needed(fields, records)
     if name == "memmap":
         near = next(p for p in (folder, *folder.absolute().parents) if p.exists())

@@ -21,12 +21,13 @@ SLOT_BIAS = -2.0
 """Start of the actor's logits for option slots: eight of them begin with about 6 % of the decisions."""
 
 
-def resolve_device(name: str) -> torch.device:
-    """``auto`` -> cuda when there is one, else cpu."""
+def resolve_device(name: str, *, is_small: bool = False) -> torch.device:
+    """``auto`` -> cuda when there is one and the networks are not so small that starting their operations would take
+    longer than they do, else cpu; ConfigError for a device that is not there."""
     from lore_datasets.errors import ConfigError
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() and not is_small else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,18 @@ from lore.training.records import read_json
 from lore_datasets.atomic import held, write_json
 from lore_datasets.errors import CorruptArtifact, NotFound
 
-__all__ = ["CHECKPOINT", "CONFIG", "lock_run", "machine", "mark_saved", "read_config", "recorded_advice"]
+__all__ = [
+    "CHECKPOINT",
+    "CONFIG",
+    "lock_run",
+    "machine",
+    "mark_saved",
+    "read_config",
+    "recorded_advice",
+    "set_generator",
+]
 
+_LOG = logging.getLogger("lore")
 CHECKPOINT = "checkpoint.safetensors"
 CONFIG = "config.json"
 
@@ -46,6 +57,15 @@ def mark_saved(folder: Path | str) -> None:
 def lock_run(folder: Path) -> AbstractContextManager[None]:
     """Hold the run's folder; Busy when another trainer has it. The lock dies with the process."""
     return held(folder / ".lock", f"another trainer holds {folder}", hint="wait for it, or choose another --folder")
+
+
+def set_generator(generator: torch.Generator, state: torch.Tensor, seed: int) -> None:
+    """Let random numbers go on from the saved ``state``; from ``seed`` where another kind of device saved it."""
+    try:
+        generator.set_state(state.cpu())
+    except RuntimeError:  # the states of a CPU's generator and of a GPU's have other sizes
+        generator.manual_seed(seed)
+        _LOG.warning("resume is statistical, not bit-exact: saved on another kind of device than %s", generator.device)
 
 
 def machine() -> dict[str, Any]:

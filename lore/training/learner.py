@@ -23,6 +23,7 @@ from lore.gate.kickstart import kickstart_loss, kickstart_weight
 from lore.options.heads import OptionPolicy
 from lore.synthetic.path import SyntheticPath
 from lore.training.agent import SLOT_BIAS, Agent
+from lore.training.folder import set_generator
 
 __all__ = ["Learner"]
 
@@ -183,7 +184,7 @@ class Learner:
         self.optimiser.load_state_dict(
             {k.removeprefix("optimiser/"): v for k, v in tensors.items() if k.startswith("optimiser/")}
         )
-        self.generator.set_state(tensors["generator"].cpu())
+        set_generator(self.generator, tensors["generator"], self.config.train.seed + state["updates"])
         self.updates = state["updates"]
         if self.synthetic is not None and state["synthetic"] is not None:
             buffers = {k.removeprefix("synthetic/"): v for k, v in tensors.items() if k.startswith("synthetic/")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,6 +28,7 @@ from lore_datasets.places import local_path
 
 __all__ = ["train"]
 
+_LOG = logging.getLogger("lore")
 MAX_BAD_UPDATES = 10
 """Updates in a row that may be skipped because they are not finite."""
 REPORT_S = 300.0
@@ -73,6 +75,7 @@ def train(
         _save(run, sink, progress)
         if not stop:
             write_open_loop(run, sink)
+            _warn_without_updates(run)
         summary = progress.report("interrupted" if stop else "done", final=True)
         sink.close()
     return summary
@@ -140,6 +143,15 @@ def _update(run: Training) -> None:
     if run.learner.updates % 10 == 0:
         tags = ("kickstart/", "loss/", "opt/", "options/", "synthetic/")
         run.means.add({k if k.startswith(tags) else f"train/{k}": float(v) for k, v in metrics.items()})
+
+
+def _warn_without_updates(run: Training) -> None:
+    train = run.config.train
+    if not run.learner.updates and train.train_ratio > 0:
+        _LOG.warning(
+            "no update was made: replay holds %d windows of %d records, updates begin with %d; next: more --steps or a "
+            "smaller --train.batch-size", run.replay.items(), train.sequence_length + 1, train.batch_size,
+        )  # fmt: skip
 
 
 def _dump_batch(run: Training, records: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+_LOG = logging.getLogger("lore")
 __all__ = ["Policy", "is_export", "load_policy", "open_advice", "part", "with_absolute_export", "with_version"]
 
 
@@ -79,7 +81,8 @@ class Policy:
         has_skills: bool = True,
     ) -> None:  # fmt: skip
         self.is_training = is_training
-        self.device = resolve_device(config.train.device)
+        is_small = config.env.observation == "symbolic" and config.model.size in ("tiny", "1m")
+        self.device = resolve_device(config.train.device, is_small=is_small)
         self.environment = get_environment(config.env.name)
         self.advice = open_advice(config)
         self.skills = self.advice.skills if self.advice is not None else ()
@@ -183,6 +186,9 @@ def load_policy(folder: Path | str, seed_offset: int, *, is_advised: bool = True
     """
     path = Path(folder) / CHECKPOINT
     config = read_config(folder)
+    if config.train.device.startswith("cuda") and not torch.cuda.is_available():
+        _LOG.warning("%s was trained on %s; it plays on the CPU here", folder, config.train.device)
+        config = replace(config, **{"train.device": "cpu"})
     if not path.exists():
         raise UsageError(f"{folder} has no checkpoint yet", hint="train it first: lore train")
     tensors, meta = checkpoint.load(path, fall_back=True)

@@ -20,11 +20,12 @@ from lore.synthetic.rollout import plan_table
 from lore.training import checkpoint
 from lore.training.advice_versions import is_same_dataset, relabel
 from lore.training.clock import Ratio
-from lore.training.folder import CHECKPOINT, CONFIG, machine, read_config, recorded_advice
+from lore.training.folder import CHECKPOINT, CONFIG, machine, read_config, recorded_advice, set_generator
 from lore.training.learner import Learner
 from lore.training.metrics import Means
 from lore.training.policy import Policy, part
 from lore.training.saver import Saver
+from lore_datasets.errors import ConfigError
 from lore_datasets.exchange.revisions import Revision
 
 __all__ = ["Training"]
@@ -92,6 +93,13 @@ class Training:
             fields |= {"advice": ((width,), np.float16), "confidence": ((), np.float32)}
         length = config.train.sequence_length + 1
         capacity = max(config.train.replay_capacity, length * config.env.num_envs)
+        windows = config.env.num_envs * (capacity // config.env.num_envs - length + 1)
+        if config.train.train_ratio > 0 and windows < config.train.batch_size:
+            raise ConfigError(
+                f"replay of {capacity} records holds {windows} windows, and updates begin with "
+                f"{config.train.batch_size} (train.batch_size)",
+                kept="nothing was started", hint="raise train.replay_capacity, or lower train.batch_size",
+            )  # fmt: skip
         check_room(config, fields, self.folder, policy.device)
         return make_replay(
             fields, capacity, config.env.num_envs, seed, length=length, folder=self.folder, device=policy.device
@@ -188,7 +196,7 @@ class Training:
             self.learner.set_slots(policy.slots.skill)
         self.learner.load(part(tensors, "learner/"), meta["learner"])
         player = part(tensors, "player/")
-        policy.player.generator.set_state(player.pop("generator").cpu())
+        set_generator(policy.player.generator, player.pop("generator"), int(policy.streams[4]) + policy.env_steps)
         policy.player.load(player)
         if policy.player.prefill is not None:
             policy.player.prefill.load_state_dict(meta["prefill"])

@@ -6,7 +6,7 @@ import torch
 
 from lore.config import load_config
 from lore.replay import backends as replay_backends
-from lore.replay.backends import BACKENDS, DeviceReplay, make_replay, records_kept
+from lore.replay.backends import BACKENDS, DeviceReplay, check_room, make_replay, records_kept
 from lore.replay.ring import Replay
 from lore.training.loop import train
 from lore.training.records import read_jsonl
@@ -116,6 +116,17 @@ def test_a_replay_that_does_not_fit_is_refused_before_the_start_naming_the_knob(
     with pytest.raises(ConfigError, match=r"GiB.*train\.replay_capacity"):
         train(huge, tmp_path, tensorboard=False)
     assert not (tmp_path / "config.json").exists()
+
+
+def test_replay_on_a_device_is_checked_for_the_rings_that_are_allocated_not_for_what_the_run_fills(
+    tmp_path, monkeypatch
+):
+    config = load_config(**(SMALL | {"replay_capacity": 10**6, "steps": 1000}))
+    monkeypatch.setattr(replay_backends, "free_memory", lambda: 10**6)
+    check_room(config, {"t": ((), np.int64)}, tmp_path, torch.device("cpu"))
+    monkeypatch.setenv("LORE_REPLAY_BACKEND", "device")
+    with pytest.raises(ConfigError, match="1,000,000 records"):
+        check_room(config, {"t": ((), np.int64)}, tmp_path, torch.device("cpu"))
 
 
 def test_a_short_run_needs_no_room_for_a_capacity_that_it_never_fills():

@@ -17,8 +17,10 @@ import torch
 from lore.config import Config, load_config
 from lore.evaluation.evaluate import evaluate
 from lore.training import checkpoint, segments
+from lore.training.agent import resolve_device
 from lore.training.folder import CHECKPOINT
 from lore.training.loop import train
+from lore.training.policy import load_policy
 from lore.training.records import read_jsonl
 from lore.training.run import Training
 from lore_datasets.atomic import held
@@ -319,3 +321,37 @@ def test_bfloat16_updates_stay_finite_and_are_another_arithmetic(tmp_path, advic
     run = Training(config(60, advice, bf16=True), tmp_path / "bf16")
     run.restore()
     assert all(torch.isfinite(p).all() and p.dtype == torch.float32 for p in run.policy.agent.parameters())
+
+
+def test_a_run_goes_on_on_another_kind_of_device_and_says_that_it_is_not_bit_exact(tmp_path, caplog):
+    train(config(45, ""), tmp_path, tensorboard=False)
+    tensors, meta = checkpoint.load(tmp_path / CHECKPOINT)
+    for name in ("player/generator", "learner/generator"):
+        tensors[name] = torch.zeros(16, dtype=torch.uint8)  # what a CUDA generator's state looks like
+    checkpoint.save(tmp_path / CHECKPOINT, tensors, meta)
+    assert train(config(90, ""), tmp_path, tensorboard=False)["step"] == 90
+    assert caplog.text.count("saved on another kind of device") == 2
+
+
+def test_a_run_of_a_gpu_is_played_on_a_machine_without_one(tmp_path, caplog):
+    train(config(45, ""), tmp_path, tensorboard=False)
+    told = json.loads((tmp_path / "config.json").read_text())
+    told["config"]["train"]["device"] = "cuda:1"
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    assert load_policy(tmp_path, 0).device.type == "cpu"
+    assert "trained on cuda:1" in caplog.text
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        train(config(45, "", device="cuda"), tmp_path / "other", tensorboard=False)
+
+
+def test_auto_leaves_small_networks_on_symbolic_states_to_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_device("auto").type == "cuda" and resolve_device("auto", is_small=True).type == "cpu"
+    assert resolve_device("cuda:0", is_small=True).type == "cuda"
+
+
+def test_a_replay_too_small_for_one_update_is_refused_and_a_run_too_short_for_one_says_so(tmp_path, caplog):
+    with pytest.raises(ConfigError, match=r"holds 22 windows, and updates begin with 32"):
+        train(config(45, "", replay_capacity=30), tmp_path / "small", tensorboard=False)
+    assert train(config(20, ""), tmp_path / "short", tensorboard=False)["updates"] == 0
+    assert "no update was made: replay holds" in caplog.text
