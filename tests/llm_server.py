@@ -117,6 +117,17 @@ class ScriptedModel(BaseHTTPRequestHandler):
     def _safety(self):
         self._send(self._reply(None, "SAFETY"))
 
+    def _parts(self):
+        """The content as a list of parts, as some servers give it."""
+        half = len(ANSWER) // 2
+        text = [{"type": "text", "text": ANSWER[:half]}, {"type": "reasoning", "text": "{}"},
+                {"type": "output_text", "text": ANSWER[half:]}]  # fmt: skip
+        self._send(self._reply(text))
+
+    def _refusal(self):
+        message = {"role": "assistant", "content": None, "refusal": "I cannot help with that."}
+        self._send(json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode())
+
     def _empty(self):
         self._send(b"{}")
 

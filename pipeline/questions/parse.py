@@ -25,6 +25,8 @@ MAX_REASON = 200
 MAX_PLANS, MAX_STEPS, MAX_SKILLS = 3, 12, 8
 
 _FENCE = re.compile(r"```[a-zA-Z]{0,10}[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
+_THOUGHT = re.compile(r"^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+"""What a model thought before its answer; some write no opening tag."""
 _LETTER = re.compile(r"\(?([A-Za-z])\)?[.:]?")
 _ATTEMPTS = 16
 _STEP = {"do", "times"}
@@ -78,7 +80,8 @@ def parse(response: Response, prompt: Prompt, names: Collection[str]) -> Advice:
             if response.confidence is None:
                 return advice
             return replace(advice, confidence=_unit(response.confidence, "confidence"))
-        letter = _LETTER.fullmatch(response.text.strip()) if len(response.text) < 16 else None
+        said = _THOUGHT.sub("", response.text) if len(response.text) <= MAX_ANSWER else ""
+        letter = _LETTER.fullmatch(said.strip()) if len(said) < 16 else None
         if letter:
             return _one_letter(letter[1], prompt.options)
     if prompt.kind == "program":
@@ -103,6 +106,9 @@ def extract_json(text: str, limit: int = MAX_ANSWER) -> dict[str, Any]:
             return _object(_DECODER.decode(body))
         except _NotJson:
             pass
+    text = _THOUGHT.sub("", text)  # drafts in a thought are no answer
+    if text.strip() != body:
+        return extract_json(text, limit)
     fences = _FENCE.findall(text)
     if len(fences) == 1 and fences[0].strip().startswith("{"):
         try:

@@ -67,10 +67,10 @@ def ask(
     """Ask, parse, and ask again what failed or could not be used (``retries`` times); one Asked per prompt, in order.
 
     A question whose answer could not be used is asked again in other words, one that failed in the same words: so a
-    later run finds the answer of the second attempt under the same key. An answer that was cut at its length limit, or
-    held a key, is not asked for again: it would end the same way. ``names`` are all goals and actions that an answer
-    may name, ``check`` judges what each says. Answers, rejects and counts are added to ``result``. Stopped as soon as
-    ``stop()`` is True.
+    later run finds the answer of the second attempt under the same key. An answer that was cut at its length limit,
+    refused, or held a key, is not asked for again: it would end the same way. ``names`` are all goals and actions that
+    an answer may name, ``check`` judges what each says. Answers, rejects and counts are added to ``result``. Stopped as
+    soon as ``stop()`` is True.
     """
     out: list[Asked | None] = [_waiting(llm, prompt, result) for prompt in prompts]
     read: dict[str, Advice | AnswerError] = {}
@@ -128,7 +128,7 @@ def _refuse(result: ShardResult, response: Response, prompt: Prompt, where: str,
     reason = reason or ("failed" if response.error else "malformed")
     result.counts[f"{reason}.{prompt.kind}"] += 1
     result.rejects.append(Rejected(reason, where, clean_text(shown(error, 160))))
-    return reason not in ("cut", "leaked")
+    return reason not in ("cut", "leaked", "blocked")
 
 
 def _again(prompt: Prompt, unusable: int) -> Prompt:

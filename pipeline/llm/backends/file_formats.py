@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.llm.base import Prompt, Response
 
-__all__ = ["LIMITS", "REQUESTS", "answer_of", "pack"]
+__all__ = ["LIMITS", "REQUESTS", "answer_of", "pack", "said"]
 
 LIMITS = {
     "openai": (50_000, 200 * 10**6, "jsonl"),
@@ -89,6 +89,19 @@ def answer_of(row: dict[str, Any], model: str = "") -> tuple[str, Response]:
     return str(key), _from_gemini(row, model)
 
 
+def said(choice: dict[str, Any]) -> tuple[str, str]:
+    """(text, finish) of a choice: its content may be a text or a list of parts; a refusal counts as blocked."""
+    message = choice["message"]
+    content, refused = message.get("content") or "", bool(message.get("refusal"))
+    if isinstance(content, list):
+        refused = refused or any(part.get("type") == "refusal" for part in content)
+        content = "".join(part.get("text") or "" for part in content if part.get("type") in ("text", "output_text"))
+    if not isinstance(content, str):
+        raise TypeError("content of an unknown form")
+    finish = {"length": "length", "content_filter": "blocked"}.get(str(choice.get("finish_reason")), "stop")
+    return content, "blocked" if refused and not content else finish
+
+
 def _failed(error: Any, model: str) -> Response:
     told = error.get("message") or error.get("type") or error if isinstance(error, dict) else error
     return Response("", model=model, finish="error", error=str(told)[:200])
@@ -99,12 +112,10 @@ def _from_openai(row: dict[str, Any], model: str) -> Response:
     body = response.get("body") or {}
     if row.get("error") or response.get("status_code", 200) != 200:
         return _failed(row.get("error") or body.get("error") or f"status {response.get('status_code')}", model)
-    choice, usage = body["choices"][0], body.get("usage") or {}
-    cut = choice.get("finish_reason") == "length"
+    (text, finish), usage = said(body["choices"][0]), body.get("usage") or {}
     return Response(
-        str(choice["message"]["content"] or ""), model=str(body.get("model") or model),
-        tokens_in=int(usage.get("prompt_tokens") or 0), tokens_out=int(usage.get("completion_tokens") or 0),
-        finish="length" if cut else "blocked" if choice.get("finish_reason") == "content_filter" else "stop",
+        text, model=str(body.get("model") or model), tokens_in=int(usage.get("prompt_tokens") or 0),
+        tokens_out=int(usage.get("completion_tokens") or 0), finish=finish,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
 from typing import Any
@@ -18,7 +19,8 @@ from pipeline.llm.journal.journal import Journal
 __all__ = ["GeminiBatch"]
 
 _FILE_BYTES = 1_500_000_000
-_OPEN = ("JOB_STATE_PENDING", "JOB_STATE_RUNNING", "JOB_STATE_QUEUED", "JOB_STATE_UNSPECIFIED", "JOB_STATE_PAUSED")
+_ENDED = ("SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "PARTIALLY_SUCCEEDED")
+"""States of a job that goes no further; it is waited for in every other one, the unknown ones too."""
 
 
 class GeminiBatch(BatchJobs):
@@ -66,8 +68,10 @@ class GeminiBatch(BatchJobs):
         yield from ((job.display_name, job.name) for job in client.batches.list(config={"page_size": 100}))
 
     def results(self, client: Any, name: str) -> Iterator[tuple[str, Response]] | None:
-        job = client.batches.get(name=name)
-        if job.state is None or job.state.name in _OPEN:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the SDK's, about a state that it does not know
+            job = client.batches.get(name=name)
+        if job.state is None or job.state.name.removeprefix("JOB_STATE_").removeprefix("BATCH_STATE_") not in _ENDED:
             return None
         body = client.files.download(file=job.dest.file_name) if job.dest is not None and job.dest.file_name else b""
         return self._read_all(body, (job.dest.inlined_responses if job.dest is not None else None) or [])

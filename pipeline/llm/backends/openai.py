@@ -16,6 +16,7 @@ from typing import Any, Unpack
 from urllib.parse import urlsplit
 
 from lore_datasets.errors import ConfigError, UsageError
+from pipeline.llm.backends.file_formats import said
 from pipeline.llm.base import DRAFT_TEMPERATURE, Prompt, Response, request_hash
 from pipeline.llm.http.pace import retry_after
 from pipeline.llm.http.service import RETRIED, THINKING_ROOM, Failed, Limits, Service, count, unanswered
@@ -136,11 +137,7 @@ class OpenAI(Service):
 
     def _read(self, reply: dict[str, Any], prompt: Prompt) -> Response:
         choice, usage = reply["choices"][0], reply.get("usage") or {}
-        reason = choice.get("finish_reason")
-        finish = {"length": "length", "content_filter": "blocked"}.get(reason, "stop")
-        text = choice["message"].get("content") or ""
-        if not isinstance(text, str):
-            raise TypeError
+        text, finish = said(choice)
         probabilities = None
         if self.letters and prompt.kind == "prior":
             tops = (choice.get("logprobs") or {}).get("content") or []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -10,6 +11,8 @@ from email.utils import parsedate_to_datetime
 __all__ = ["Pace", "retry_after"]
 
 _LONGEST = 3600.0
+_NUMBER = r"[0-9]{1,7}(?:\.[0-9]{1,9})?"
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class _Bucket:
@@ -72,10 +75,17 @@ class Pace:
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds that a server asks to wait (a number or an HTTP date), at most an hour; 0 when it says nothing usable."""
-    text = str(headers.get("retry-after", "")).strip()
-    if text.isdecimal() and len(text) < 8:
-        return min(float(text), _LONGEST)
+    """Seconds that a server asks to wait, at most an hour; 0 when it says nothing usable.
+
+    ``retry-after-ms`` in milliseconds, else ``Retry-After``: seconds (decimals too), ``1m30s``, or an HTTP date.
+    """
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        text = str(headers.get(name, "")).strip().lower()
+        if re.fullmatch(_NUMBER, text):
+            return min(float(text) * unit, _LONGEST)
+    if text and re.fullmatch(rf"(?:{_NUMBER}(?:ms|[smh]))+", text):
+        parts = re.findall(rf"({_NUMBER})(ms|[smh])", text)
+        return min(sum(float(number) * _UNITS[unit] for number, unit in parts), _LONGEST)
     try:
         seconds = parsedate_to_datetime(text).timestamp() - time.time()
     except (ValueError, TypeError, OverflowError):

@@ -164,6 +164,20 @@ def test_answers_without_a_key_are_never_matched_by_their_position(server):
         assert [json.loads(r.text)["reason"] for r in responses] == [f"state {i}" for i in range(10)]
 
 
+@pytest.mark.parametrize("state", ["FINALIZING", "UPDATING", "CANCELLING"])
+def test_a_job_in_a_state_that_nobody_knows_is_waited_for_and_ordered_once(server, state):
+    seen = iter([state] * 3)
+
+    class Passing(str):
+        def __format__(self, spec):
+            return next(seen, "SUCCEEDED")
+
+    server.state = Passing("")
+    with Journal() as journal:
+        assert len(journal.ask(batch(server, journal), questions(10))) == 10
+    assert len(server.jobs) == 1 and server.polls >= 4
+
+
 MODES = pytest.mark.parametrize("mode", ["inline", "file"])
 
 

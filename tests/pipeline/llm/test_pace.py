@@ -69,10 +69,17 @@ def test_without_limits_nothing_waits_and_a_hold_stops_everybody():
 
 
 @pytest.mark.parametrize(
-    ("text", "low", "high"), [("3", 3, 3), ("99999", 3600, 3600), ("soon", 0, 0), ("-4", 0, 0), ("", 0, 0)]
-)
+    ("text", "low", "high"),
+    [("3", 3, 3), ("99999", 3600, 3600), ("soon", 0, 0), ("-4", 0, 0), ("", 0, 0), ("2.5", 2.5, 2.5), ("7s", 7, 7),
+     ("1m30.5s", 90.5, 90.5), ("250ms", 0.25, 0.25), ("2H", 3600, 3600), ("3x", 0, 0), ("1e9", 0, 0), ("\u0663", 0, 0)],
+)  # fmt: skip
 def test_retry_after_is_read_as_seconds(text, low, high):
     assert low <= retry_after({"retry-after": text}) <= high
+
+
+def test_milliseconds_are_read_and_go_before_seconds():
+    assert retry_after({"retry-after-ms": "1500.5", "retry-after": "9"}) == pytest.approx(1.5005)
+    assert retry_after({"retry-after-ms": "soon", "retry-after": "9"}) == 9
 
 
 def test_retry_after_is_read_as_a_date():

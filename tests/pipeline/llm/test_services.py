@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from lore_datasets.errors import ConfigError, ServiceError, UsageError
+from lore_datasets.errors import BadInput, ConfigError, ServiceError, UsageError
 from lore_datasets.store.store import Store
 from lore_datasets.testing import random_states
 from pipeline.config import AdviseConfig, AskConfig, PipelineConfig
@@ -113,6 +113,18 @@ def test_cut_and_blocked_answers_say_so(name, server, mode, finish):
     server.mode = mode
     response = ask(backend(name, server))[0]
     assert (response.finish, response.error) == (finish, None)
+
+
+def test_content_in_parts_is_read_and_a_refusal_is_blocked_each_for_one_request(server, env, states, store, tmp_path):
+    server.mode = "parts"
+    llm = backend("openai", server)
+    assert [(r.text, r.error) for r in ask(llm)] == [(ANSWER, None)]
+    server.mode = "refusal"
+    assert [(r.text, r.finish) for r in ask(llm)] == [("", "blocked")] and len(server.seen) == 2
+    config = PipelineConfig(ask=AskConfig(retries=2), advise=AdviseConfig(skill_questions=0, plan_share=0.0))
+    with Journal(tmp_path / "j.sqlite") as journal, pytest.raises(BadInput, match="no usable advice") as nothing:
+        advise(states[:4], env, llm, store, "a", config, journal)
+    assert nothing.value.hint == "refused: {'blocked': 4}" and len(server.seen) == 6
 
 
 @BOTH

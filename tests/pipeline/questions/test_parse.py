@@ -55,6 +55,19 @@ def test_the_object_may_be_fenced_or_stand_in_prose(wrap):
     assert ask(wrap.replace("{}", body)).choices[0][0] == "collect_wood"
 
 
+@pytest.mark.parametrize("tag", ["think", "thinking", "THINK"])
+def test_a_draft_in_a_thought_is_no_second_answer(tag):
+    body, draft = json.dumps(GOOD["prior"]), json.dumps({"ranked": ["flee"], "confidence": 1})
+    for thought in (f"<{tag}>perhaps {draft} or {{}}</{tag}>\n", f"{draft}\n</{tag}>", f"<{tag}></{tag}>"):
+        assert ask(thought + body).choices[0][0] == "collect_wood"
+        assert ask(thought + f"```json\n{body}\n```").choices[0][0] == "collect_wood"
+        assert ask(thought + "B").choices == ask("B").choices
+    quoted = {**GOOD["prior"], "reason": "</think> {}"}
+    assert ask(json.dumps(quoted)).choices[0][0] == "collect_wood"
+    with pytest.raises(AnswerError):
+        ask(f"<{tag}>{draft} and then nothing</{tag}>")
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
