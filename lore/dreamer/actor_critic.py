@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Generator, Tensor, nn
 
-from lore.dreamer.dists import policy_log_probs, sample_index, twohot_spread, unimix_probs
+from lore.dreamer.dists import policy_log_probs, sample_index, twohot_std, unimix_probs
 from lore.dreamer.nets import Head, TwoHotHead
 from lore.dreamer.returns import PercentileNorm
 from lore.dreamer.types import Trajectories
@@ -71,9 +71,9 @@ class ActorCritic(nn.Module):
         """Critic's prediction [...] of features [..., F]."""
         return self.critic.mean(self.critic(features))
 
-    def value_spread(self, features: Tensor) -> Tensor:
+    def value_std(self, features: Tensor) -> Tensor:
         """Standard deviation [...] of the critic's two-hot distribution, in symlog units."""
-        return twohot_spread(self.critic(features), self.critic.bins)
+        return twohot_std(self.critic(features), self.critic.bins)
 
     @torch.no_grad()
     def slow_value(self, features: Tensor) -> Tensor:

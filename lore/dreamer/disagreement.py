@@ -80,21 +80,21 @@ class Ensemble(nn.Module):
         return self._heads(self.features_in(features) + self.action_in[action])
 
     @staticmethod
-    def _spread(logits: Tensor) -> Tensor:
+    def _variance(logits: Tensor) -> Tensor:
         probs = unimix_probs(logits, 0.0)
         return (probs - probs.mean(0)).square().mean(0).sum(-1).mean(-1)
 
     @torch.no_grad()
     def disagreement(self, features: Tensor, action: Tensor) -> Tensor:
         """Variance over heads of the class probabilities, summed over classes, mean over categoricals: [N]."""
-        return self._spread(self(features, action))
+        return self._variance(self(features, action))
 
     @torch.no_grad()
     def expected(self, features: Tensor, probs: Tensor) -> Tensor:
         """Disagreement [N] at features [N, F], averaged over the policy's primitive actions (probs [N, A], sum 1)."""
         rows, actions = probs.shape
         hidden = self.features_in(features)[:, None] + self.action_in  # [N, A, K * U]
-        return (self._spread(self._heads(hidden.flatten(0, 1))).view(rows, actions) * probs).sum(-1)
+        return (self._variance(self._heads(hidden.flatten(0, 1))).view(rows, actions) * probs).sum(-1)
 
     def loss(self, seen: Observed, action: Tensor, is_first: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy [B, T-1] to the next posterior, 0 across episode starts.
@@ -109,7 +109,7 @@ class Ensemble(nn.Module):
         logits = self(features.flatten(0, 1), action[:, :-1].long().flatten())
         entropy = -(target * log_softmax(logits)).sum(-1).mean(-1)  # [K, N]
         with torch.no_grad():
-            metrics = {"disagreement": self._spread(logits).mean(), "disagreement_limit": self.limits[0].clone()}
+            metrics = {"disagreement": self._variance(logits).mean(), "disagreement_limit": self.limits[0].clone()}
         return (entropy.mean(0) * follows).view(shape), metrics
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from torch import Tensor
 __all__ = [
     "BINS", "FORBIDDEN", "categorical_entropy", "categorical_kl", "log_softmax", "policy_entropy", "policy_log_probs",
     "sample_index", "straight_through", "symexp", "symlog", "twohot_bins", "twohot_loss", "twohot_mean",
-    "twohot_spread", "twohot_weights", "unimix_probs",
+    "twohot_std", "twohot_weights", "unimix_probs",
 ]  # fmt: skip
 
 BINS = 255
@@ -114,7 +114,7 @@ def twohot_mean(logits: Tensor, bins: Tensor) -> Tensor:
     return ((probs[..., middle + 1 :] - probs[..., :middle].flip(-1)) * bins[middle + 1 :]).sum(-1)
 
 
-def twohot_spread(logits: Tensor, bins: Tensor) -> Tensor:
+def twohot_std(logits: Tensor, bins: Tensor) -> Tensor:
     """Standard deviation [...] of the two-hot distribution in symlog units (raw values would be all tail)."""
     probs, values = logits.float().softmax(-1), symlog(bins)
     mean = (probs * values).sum(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Named bundles of arrays that compiled loops take: weights in their layout, what a way back needs, gradients.
+"""Named bundles of the arrays that compiled loops take: weights, activations for the backward pass, gradients.
 
 All are flat, contiguous float32; weights are [inputs, outputs] going forward and [outputs, inputs] going back.
 """

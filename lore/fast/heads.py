@@ -1,4 +1,4 @@
-"""Heads as one compiled call each: a tile of rows passes all layers while the weights fit the second cache."""
+"""Heads as one compiled call each, where a layer's weights fit the second-level cache."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class _Packed(NamedTuple):
     layers: tuple[Layer, ...]
     last: Dense
     scales: tuple[np.ndarray, ...]
-    turned: tuple[np.ndarray, ...]  # weights [outputs, inputs] of all layers and the last
+    transposed: tuple[np.ndarray, ...]  # weights [outputs, inputs] of all layers and the last
     sizes: list[int]  # numbers in weight, bias and scale of each layer, weight and bias of the last
 
 
@@ -110,15 +110,16 @@ def _pack(owner: Any, tensors: Sequence[Tensor]) -> _Packed:
         layers = tuple(Layer(raw(w.t()), raw(b), raw(scale)) for w, b, scale in groups)
         wide = _padded(weight.t())
         last = Dense(raw(wide), raw(_padded(bias)))
-        turned = tuple(raw(w) for w in (*given[::3], wide.t()))
+        transposed = tuple(raw(w) for w in (*given[::3], wide.t()))
         sizes = [len(x) for bundle in (*layers, last) for x in bundle]
-        return _Packed(layers, last, tuple(layer.scale for layer in layers), turned, sizes)
+        return _Packed(layers, last, tuple(layer.scale for layer in layers), transposed, sizes)
 
     return packed(owner, tensors, make)
 
 
 def _forward(owner: Any, x: Tensor, tensors: Sequence[Tensor], keeps: bool) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """The output of x [R, C], and with ``keeps`` what the way back needs: [layers, R, units] before the norms, 1 / rms.
+    """The output of x [R, C]; with ``keeps`` also, for the backward pass, what the layers give before their norms
+    [layers, R, units] and 1 / rms of it [layers, R].
 
     tensors: weight, bias and scale of each layer, weight and bias of the last.
     """
@@ -146,7 +147,7 @@ class _Head(torch.autograd.Function):
         x, *tensors = ctx.saved_tensors
         p, (rows, inputs), units, outputs = _pack(ctx.owner, tensors), x.shape, len(tensors[1]), len(tensors[-1])
         out = torch.empty(x.shape if ctx.needs_input_grad[1] else 0)
-        arrays = (raw(grad), raw(x), inputs, units, p.scales, p.turned, outputs, len(p.last.bias))
+        arrays = (raw(grad), raw(x), inputs, units, p.scales, p.transposed, outputs, len(p.last.bias))
         kept = (ctx.before, ctx.inverse, raw(out))
         sums = run_summed(kernels_head.backward, rows, rows * units, sum(p.sizes), *arrays, *kept)
         *layers, weight, bias = sums.split(p.sizes)

@@ -37,7 +37,7 @@ def _taps(weight: Tensor, bias: Tensor, scale: Tensor, wide: int) -> list[np.nda
 
 
 def _pool_stage(x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
-    """The stage's output, then what the way back needs: pooled, which, inverse."""
+    """The stage's output, then what the backward pass needs: pooled, which, inverse (see the kernel)."""
     rows, height, width, inputs = x.shape
     outputs, wide = len(bias), _up(len(bias), _VECTOR)
     grid = (rows, height // 2, width // 2)

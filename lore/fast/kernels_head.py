@@ -1,7 +1,8 @@
-"""Compiled loops (numba) of a head: dense layers with norm and silu, then a dense one, tile by tile of rows.
+"""Compiled loops (numba) of a head: dense layers with norm and SiLU, then one dense layer, forward and backward.
 
-A tile goes through all layers while it is in the nearest cache. Arrays are flat, contiguous float32; weights are
-[inputs, outputs], units a multiple of eight, outputs padded to one (``wide``). NaN goes through everywhere.
+A tile of 32 rows passes all layers before the next one begins, so that its activations stay in the cache.
+Arrays are flat, contiguous float32; weights are [inputs, outputs]; ``units`` is a multiple of eight, the last layer's
+outputs are padded with zeros to one (``wide``). R: all rows, ``low..high`` those of one call. NaN passes through.
 """
 
 from __future__ import annotations
@@ -16,77 +17,85 @@ __all__ = ["backward", "forward"]
 
 _f = np.float32
 _TILE = 32  # rows
-_SPARE = 8  # rows behind the last that a block of outputs may read and write
+_SPARE = 8  # rows after a tile: products compute eight rows at a time, and read and write that far
 
 
 @loop
-def forward(low, high, x, inputs, units, layers, last, outputs, out, kept, inverse):
+def forward(low, high, x, inputs, units, layers, last, outputs, out, pre_norms, inverse_rms):
     """out [R, outputs] of x [R, inputs].
 
-    kept [layers, R, units]: what the layers give before their norms, inverse [layers, R]: 1 / rms of it; both empty
-    where no gradient is wanted.
+    For the backward pass: pre_norms [layers, R, units], what each layer gives before its norm, and inverse_rms
+    [layers, R], 1 / rms of it; both empty where no gradient is wanted.
     """
     wide, total = len(last.bias), len(x) // inputs
-    first, here = np.zeros((_TILE + _SPARE) * inputs, np.float32), np.zeros((_TILE + _SPARE) * units, np.float32)
-    before = np.empty((_TILE + _SPARE) * units, np.float32)
-    end, roots = np.empty((_TILE + _SPARE) * wide, np.float32), np.empty(_TILE, np.float32)
+    most = _TILE + _SPARE
+    x_tile, hidden = np.zeros(most * inputs, np.float32), np.zeros(most * units, np.float32)
+    pre_norm, inverse = np.empty(most * units, np.float32), np.empty(_TILE, np.float32)
+    out_tile = np.empty(most * wide, np.float32)
     for begin in range(low, high, _TILE):
         rows = min(_TILE, high - begin)
-        move(x, begin * inputs, first, 0, rows * inputs)
+        move(x, begin * inputs, x_tile, 0, rows * inputs)
         for i, layer in enumerate(layers):
-            source, width = (first, inputs) if i == 0 else (here, units)
-            convolve(source, 0, width, 0, layer.weight, units, 1, width, layer.bias, before, rows)
-            norm_silu(before, 0, units, rows, layer.scale, units, here, 0, roots, 0)
-            if len(kept):
+            source, width = (x_tile, inputs) if i == 0 else (hidden, units)
+            convolve(source, 0, width, 0, layer.weight, units, 1, width, layer.bias, pre_norm, rows)
+            norm_silu(pre_norm, 0, units, rows, layer.scale, units, hidden, 0, inverse, 0)
+            if len(pre_norms):
                 at = i * total + begin
-                move(before, 0, kept, at * units, rows * units)
-                move(roots, 0, inverse, at, rows)
-        convolve(here, 0, units, 0, last.weight, wide, 1, units, last.bias, end, rows)
+                move(pre_norm, 0, pre_norms, at * units, rows * units)
+                move(inverse, 0, inverse_rms, at, rows)
+        convolve(hidden, 0, units, 0, last.weight, wide, 1, units, last.bias, out_tile, rows)
         for r in range(rows):
-            move(end, r * wide, out, (begin + r) * outputs, outputs)
+            move(out_tile, r * wide, out, (begin + r) * outputs, outputs)
 
 
 @inline
-def _bias(grad, rows, wide, sums, at):
+def _add_bias_gradient(grad, rows, wide, sums, at):
+    """sums[at : at + wide] += the sum of the rows of grad [rows, wide]."""
     for r in range(rows):
         add(grad, r * wide, sums, at, wide)
 
 
 @loop
-def backward(low, high, grad, x, inputs, units, scales, turned, outputs, wide, kept, inverse, out, sums):
-    """out [R, inputs] (or empty): gradient of x for ``grad`` [R, outputs]; sums grows by those of weight, bias and
-    scale of each layer, then of weight and bias [.., wide] of the last. ``turned``: the weights [outputs, inputs]."""
+def backward(
+    low, high, grad, x, inputs, units, scales, transposed, outputs, wide, pre_norms, inverse_rms, x_grad, sums
+):  # fmt: skip
+    """x_grad [R, inputs] (empty where it is not wanted): the gradient of x for ``grad`` [R, outputs] of the output.
+
+    sums, one after the other: gradients of weight, bias and scale of each layer, then of weight and bias [.., wide] of
+    the last layer; those of these rows are added. transposed: the weights [outputs, inputs] of all layers.
+    """
     layers, total = len(scales), len(grad) // outputs
-    first, slope = np.empty((_TILE + _SPARE) * inputs, np.float32), np.zeros((_TILE + _SPARE) * wide, np.float32)
-    active = np.empty((_TILE + _SPARE) * units, np.float32)
-    here, back = np.empty((_TILE + _SPARE) * units, np.float32), np.empty((_TILE + _SPARE) * units, np.float32)
-    nothing, whole = np.zeros(max(units, inputs), np.float32), np.empty((_TILE + _SPARE) * inputs, np.float32)
+    most = _TILE + _SPARE
+    x_tile, grad_tile = np.empty(most * inputs, np.float32), np.zeros(most * wide, np.float32)
+    activation, x_grad_tile = np.empty(most * units, np.float32), np.empty(most * inputs, np.float32)
+    after_norm, before_norm = np.empty(most * units, np.float32), np.empty(most * units, np.float32)  # gradients
+    zero_bias = np.zeros(max(units, inputs), np.float32)
     for begin in range(low, high, _TILE):
         rows = min(_TILE, high - begin)
-        move(x, begin * inputs, first, 0, rows * inputs)
+        move(x, begin * inputs, x_tile, 0, rows * inputs)
         for r in range(rows):
-            move(grad, (begin + r) * outputs, slope, r * wide, outputs)
-        end = len(sums) - (units + 1) * wide
+            move(grad, (begin + r) * outputs, grad_tile, r * wide, outputs)
+        place = len(sums) - (units + 1) * wide  # of the layer's weight in sums
         at = (layers - 1) * total + begin
-        activate(kept, at * units, units, rows, scales[layers - 1], units, inverse, at, active, 0)
-        add_products(active, units, slope, wide, rows, sums, end)
-        _bias(slope, rows, wide, sums, end + units * wide)
-        convolve(slope, 0, wide, 0, turned[layers], units, 1, wide, nothing, here, rows)
+        activate(pre_norms, at * units, units, rows, scales[layers - 1], units, inverse_rms, at, activation, 0)
+        add_products(activation, units, grad_tile, wide, rows, sums, place)
+        _add_bias_gradient(grad_tile, rows, wide, sums, place + units * wide)
+        convolve(grad_tile, 0, wide, 0, transposed[layers], units, 1, wide, zero_bias, after_norm, rows)
         for i in range(layers - 1, -1, -1):
             width, at = inputs if i == 0 else units, i * total + begin
-            end -= (width + 2) * units
-            at_scale = end + (width + 1) * units
+            place -= (width + 2) * units
             norm_silu_back(
-                here, 0, kept, at * units, units, rows, scales[i], units, inverse, at, back, 0, units, sums, at_scale
-            )
+                after_norm, 0, pre_norms, at * units, units, rows, scales[i], units, inverse_rms, at, before_norm, 0,
+                units, sums, place + (width + 1) * units,
+            )  # fmt: skip
             if i:
                 at -= total
-                activate(kept, at * units, units, rows, scales[i - 1], units, inverse, at, active, 0)
-                add_products(active, units, back, units, rows, sums, end)
-                convolve(back, 0, units, 0, turned[i], units, 1, units, nothing, here, rows)
+                activate(pre_norms, at * units, units, rows, scales[i - 1], units, inverse_rms, at, activation, 0)
+                add_products(activation, units, before_norm, units, rows, sums, place)
+                convolve(before_norm, 0, units, 0, transposed[i], units, 1, units, zero_bias, after_norm, rows)
             else:
-                add_products(first, inputs, back, units, rows, sums, end)
-            _bias(back, rows, units, sums, end + width * units)
-        if len(out):
-            convolve(back, 0, units, 0, turned[0], inputs, 1, units, nothing, whole, rows)
-            move(whole, 0, out, begin * inputs, rows * inputs)
+                add_products(x_tile, inputs, before_norm, units, rows, sums, place)
+            _add_bias_gradient(before_norm, rows, units, sums, place + width * units)
+        if len(x_grad):
+            convolve(before_norm, 0, units, 0, transposed[0], inputs, 1, units, zero_bias, x_grad_tile, rows)
+            move(x_grad_tile, 0, x_grad, begin * inputs, rows * inputs)

@@ -1,6 +1,7 @@
-"""Products in compiled loops (numba): blocks of outputs that stay in vector registers while the inputs go by.
+"""Matrix products and convolutions in compiled loops (numba): a block of outputs is summed in vector registers over all
+its inputs and stored once.
 
-Arrays are flat, contiguous float32; ``at`` counts elements.
+Arrays are flat, contiguous float32; ``at`` is an index of their first element, steps are distances in elements.
 """
 
 from __future__ import annotations
@@ -74,14 +75,16 @@ def _convolve(pixels: int, vectors: int, width: int = WIDTH) -> Any:
 
 _wide_8, _wide_4, _narrow_8, _narrow_4 = _convolve(8, 2), _convolve(4, 2), _convolve(8, 1), _convolve(4, 1)
 _broad_8, _broad_4 = _convolve(8, 2, 2 * WIDTH), _convolve(4, 2, 2 * WIDTH)
-_HAS_BROAD = WIDE > WIDTH  # registers of sixteen floats: twice the arithmetic
+_HAS_BROAD = WIDE > WIDTH  # the processor has registers of sixteen floats (AVX-512)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def convolve(x, at, step, row_step, weight, wide, rows, inner, bias, out, width):
-    """A row of outputs [width, wide] (wide a multiple of 8), where pixel p reads x[at + p * step + row * row_step + j].
+    """out [width, wide] (wide a multiple of 8) = bias [wide] + one line of a convolution of ``rows`` x ``inner`` taps:
+    pixel p reads x[at + p * step + row * row_step + j] for row < rows, j < inner; weight [rows * inner, wide].
 
-    weight [rows * inner, wide], bias [wide]. Up to seven pixels behind the row are read and written too.
+    With rows = 1 and step = inner it is a dense layer of ``width`` rows. Pixels are computed by eights or fours: up to
+    seven after the line are read and written too.
     """
     c = 0
     while c < wide:
@@ -106,8 +109,9 @@ def convolve(x, at, step, row_step, weight, wide, rows, inner, bias, out, width)
 
 
 def _patches(rows: int, vectors: int, gather: bool) -> Any:
-    """For items i of a list and a block of ``rows`` x ``vectors`` in registers: block += factors[i] * x[at(i)] with
-    ``gather``, else x[at(i)] += factors[i] * block. at(i) = x_at + places[i], plus x_step per row of the block."""
+    """For items i = first..first + count of a list, with a block of ``rows`` x ``vectors`` vectors in registers: with
+    ``gather`` block += factors[i] * patch(i), else patch(i) += factors[i] * block. Row r of patch(i) begins at
+    x[x_at + places[i] + r * x_step], row r of the block at block[b_at + r * b_step]."""
 
     @_instruction
     def walk(typing, block, b_at, b_step, x, x_at, x_step, places, factors, first, count):
@@ -194,7 +198,7 @@ _outer_broad, _outer_narrow = _outer(8, 2, 2 * WIDTH), _outer(8, 1)
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def add_products(x, inputs, grad, wide, rows, out, at):
-    """out [inputs, wide] from ``at`` on += x [rows, inputs] transposed times grad [rows, wide]; both multiples of 8."""
+    """out[at:] [inputs, wide] += x [rows, inputs] transposed times grad [rows, wide]; inputs, wide multiples of 8."""
     c = 0
     while c < wide:
         broad = _HAS_BROAD and wide - c >= 4 * WIDTH

@@ -1,7 +1,8 @@
-"""Elementwise loops (numba) over rows, in the widest vectors of the processor: the norm with its activation, forward
-and back, and sums of rows.
+"""Elementwise loops (numba) over rows, in the widest vectors of the processor: RMS norm with SiLU, forward and
+backward, and sums of rows.
 
-Arrays are flat, contiguous float32; ``at`` and ``step`` count elements. NaN goes through everywhere.
+Arrays are flat, contiguous float32; ``at`` is an index of their first element, ``step`` the distance of two rows, both
+in elements. NaN passes through.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ _EPS, _ONE = _f(1e-4), _f(1.0)
 
 @inline
 def get(x, at, count):
-    """The vector from ``at`` on, of which ``count`` are read; zeros behind them."""
+    """The vector x[at : at + WIDE]; of its elements from ``count`` on nothing is read, they are 0."""
     return load_wide(x, at) if count >= WIDE else load_part_wide(x, at, count)
 
 
 @inline
 def put(x, at, value, count):
-    """Write the first ``count`` of a vector."""
+    """x[at : at + count] = the first ``count`` elements of a vector (all where it has fewer)."""
     if count >= WIDE:
         store(x, at, value)
     else:
@@ -45,21 +46,25 @@ def put(x, at, value, count):
 
 @inline
 def move(x, x_at, out, out_at, count):
-    """out = x for ``count`` numbers. Plain loops check every index for a sign, which keeps them from being vectors."""
+    """out[out_at : out_at + count] = x[x_at : x_at + count]. (In a plain loop each index is tested for a negative
+    one, which keeps LLVM from making vectors of it.)"""
     for v in range(0, count, WIDE):
         put(out, out_at + v, get(x, x_at + v, count - v), count - v)
 
 
 @inline
 def add(x, x_at, out, out_at, count):
-    """out += x for ``count`` numbers."""
+    """out[out_at : out_at + count] += x[x_at : x_at + count]."""
     for v in range(0, count, WIDE):
         put(out, out_at + v, get(out, out_at + v, count - v) + get(x, x_at + v, count - v), count - v)
 
 
 @inline
 def norm_silu(x, x_at, x_step, rows, scale, width, out, out_at, inverse, first):
-    """out [rows, width] = silu(x / rms(x) * scale) of rows ``x_step`` apart; inverse = 1 / rms, from ``first`` on."""
+    """out [rows, width] = silu(x / rms(x) * scale) [DreamerV3's RMSNorm, eps 1e-4]; rows of x are ``x_step`` apart.
+
+    inverse[first : first + rows] = 1 / rms.
+    """
     for i in range(rows):
         squares = splat_wide(_f(0.0))
         for v in range(0, width, WIDE):
@@ -73,7 +78,7 @@ def norm_silu(x, x_at, x_step, rows, scale, width, out, out_at, inverse, first):
 
 @inline
 def activate(x, x_at, x_step, rows, scale, width, inverse, first, out, out_at):
-    """out [rows, width] = silu(x / rms * scale) with known 1 / rms."""
+    """out [rows, width] = silu(x * inverse * scale), where :func:`norm_silu` has computed inverse [rows] = 1 / rms."""
     for i in range(rows):
         inv = splat_wide(inverse[first + i])
         for v in range(0, width, WIDE):
@@ -83,10 +88,10 @@ def activate(x, x_at, x_step, rows, scale, width, inverse, first, out, out_at):
 
 @inline
 def norm_silu_back(grad, g_at, x, x_at, x_step, rows, scale, width, inverse, first, out, out_at, out_step, sums, s_at):
-    """out, rows ``out_step`` apart = gradients of x for those of the output, ``grad`` [rows, width]; sums[s_at:] grows
-    by the gradient of scale."""
+    """out (rows ``out_step`` apart) = gradient of x for ``grad`` [rows, width], that of :func:`norm_silu`'s output; the
+    gradient of scale is added to sums[s_at : s_at + width]."""
     for i in range(rows):
-        inv, along, here = splat_wide(inverse[first + i]), splat_wide(_f(0.0)), out_at + i * out_step
+        inv, dot, here = splat_wide(inverse[first + i]), splat_wide(_f(0.0)), out_at + i * out_step
         for v in range(0, width, WIDE):
             left = width - v
             n, weight = get(x, x_at + i * x_step + v, left) * inv, get(scale, v, left)
@@ -95,9 +100,9 @@ def norm_silu_back(grad, g_at, x, x_at, x_step, rows, scale, width, inverse, fir
             d = get(grad, g_at + i * width + v, left) * s * (splat_wide(_ONE) + y * (splat_wide(_ONE) - s))
             put(sums, s_at + v, get(sums, s_at + v, left) + d * n, left)
             d = d * weight
-            along = along + d * n
+            dot = dot + d * n
             put(out, here + v, d, left)
-        mean = splat_wide(total(along) / _f(width))
+        mean = splat_wide(total(dot) / _f(width))
         for v in range(0, width, WIDE):
             left = width - v
             n = get(x, x_at + i * x_step + v, left) * inv
@@ -119,7 +124,7 @@ def norm_silu_rows_back(low, high, grad, x, scale, width, inverse, out, sums):
 
 @loop
 def scatter(low, high, grad, ids, width, out):
-    """out [rows, width] += grad [N, width] in the rows ids [N, C] of each."""
+    """out[ids[i, c]] += grad[i] for out [rows, width], ids int64 [N, C], grad [N, width], i in low..high and all c."""
     cells = len(ids) * width // len(grad)
     for i in range(low, high):
         for n in range(i * cells, (i + 1) * cells):

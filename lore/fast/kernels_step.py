@@ -1,8 +1,9 @@
-"""Compiled loops (numba) of the recurrence, one step of some rows in one call: the posterior's in acting, the prior's
-in imagination, which goes tile by tile of rows; and the pieces that the filter's loops share with them.
+"""Compiled loops (numba) of one recurrent step for many rows: with the posterior for acting, with the prior for
+imagination (in tiles of 32 rows); and the parts of a step that :mod:`lore.fast.kernels_filter` uses too.
 
-Arrays are flat, contiguous float32; weights are bundles of :mod:`lore.fast.bundles`, all widths multiples of eight. NaN
-goes through everywhere.
+Equations: :class:`lore.dreamer.rssm.RSSM`. D: width of deter, h: hidden width, g: blocks, S K: categoricals times
+classes, all widths multiples of eight; R: rows. Arrays are flat, contiguous float32; weights are bundles of
+:mod:`lore.fast.bundles` (``c``: the recurrent core). NaN passes through.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ __all__ = ["draw", "exponentials", "gate", "imagine", "mix", "product", "step", 
 _f = np.float32
 _ONE = _f(1.0)
 _TILE = 32  # rows that imagination takes through a step at a time
-_SPARE = 8  # rows behind the last that a block of outputs may read and write
+_SPARE = 8  # rows after a tile: products compute eight rows at a time, and read and write that far
 
 
 @inline
@@ -29,14 +30,14 @@ def tanh(x):
 
 @inline
 def product(x, at, step, inputs, weight, bias, outputs, out, out_at, rows):
-    """out [rows, outputs] = bias + x [rows, inputs], its rows ``step`` apart, times weight."""
+    """out [rows, outputs] = x [rows, inputs] times weight [inputs, outputs] plus bias; rows of x are ``step`` apart."""
     convolve(x, at, step, 0, weight, outputs, 1, inputs, bias, out[out_at:], rows)
 
 
 @inline
 def mix(first, rows, width, hidden, blocks, deter, shared, c, x, own, nothing):
-    """x = shared inputs and each block's own part of deter, times the weights of the mix, plus bias; rows of all from
-    ``first`` on. ``own``: room for one block's part."""
+    """x [.., D] before its norm: ``shared`` [.., 3 h] times the weights that all blocks share, plus each block's D/g of
+    deter times its own weights, plus bias; for rows first..first + rows. own: scratch [rows, D/g]; nothing: zeros."""
     part = width // blocks
     product(shared, first * 3 * hidden, 3 * hidden, 3 * hidden, c.shared, c.mix_bias, width, x, first * width, rows)
     for k in range(blocks):
@@ -48,8 +49,11 @@ def mix(first, rows, width, hidden, blocks, deter, shared, c, x, own, nothing):
 
 @inline
 def gate(first, rows, width, blocks, deter, mixed, c, gates, plane, following, after):
-    """Rows ``after`` on of following: the state that the gates make of deter. gates [g, plane, 3 D/g], a plane of 0
-    rows is room that all blocks share."""
+    """following[after : after + rows] = the GRU's next deter from deter[first : first + rows] and the normed mix.
+
+    gates [g, plane, 3 D/g]: reset, candidate and update before their activations are kept here; plane: rows of a block
+    in it, 0 where nothing is kept and all blocks write over each other.
+    """
     part = width // blocks
     many = 3 * part
     for k in range(blocks):
@@ -69,7 +73,7 @@ def gate(first, rows, width, blocks, deter, mixed, c, gates, plane, following, a
 
 @inline
 def exponentials(logits, at, flat, classes, exps):
-    """exps [flat] = exp of logits from ``at``, less the largest of each ``classes``."""
+    """exps [flat] = exp(logits[at : at + flat] - the largest of its categorical), ``classes`` to a categorical."""
     for j in range(0, flat, classes):
         top = logits[at + j]
         for n in range(1, classes):
@@ -82,7 +86,8 @@ def exponentials(logits, at, flat, classes, exps):
 
 @inline
 def draw(logits, at, rows, flat, classes, uniform, first, unimix, exps, out, out_at):
-    """One-hot draws into out (zeros before) from the unimixed softmax by inverse CDF; uniform from ``first``."""
+    """out[out_at :] [rows, flat] (zeros before) = one-hot samples of the categoricals with probabilities
+    (1 - unimix) softmax(logits[at :]) + unimix / classes, by inverse CDF at uniform[first :] [rows, flat / classes]."""
     keep, floor = _ONE - unimix, unimix / _f(classes)
     for i in range(rows):
         exponentials(logits, at + i * flat, flat, classes, exps)
@@ -105,7 +110,7 @@ def draw(logits, at, rows, flat, classes, uniform, first, unimix, exps, out, out
 
 @inline
 def _dense(x, rows, inputs, weight, bias, outputs):
-    """x [rows + spare, inputs] times weight [inputs, outputs] plus bias, with as many spare rows."""
+    """x [rows + 8, inputs] times weight [inputs, outputs] plus bias; of the result [rows + 8, outputs] 8 are spare."""
     out = np.empty((rows + _SPARE) * outputs, np.float32)
     convolve(x, 0, inputs, 0, weight, outputs, 1, inputs, bias, out, rows)
     return out
@@ -113,7 +118,8 @@ def _dense(x, rows, inputs, weight, bias, outputs):
 
 @inline
 def _recur(rows, deter, stoch, action, first, table, hidden, blocks, c, following):
-    """Rows ``first`` on of following from deter, stoch (tiles with spare rows) and action, rows of the table."""
+    """following[first : first + rows] = next deter [.., D] from deter [rows + 8, D], stoch [rows + 8, S K] and
+    action[first :], which names rows of ``table`` [A + 1, h] (the projected actions)."""
     width = len(c.mix_bias)
     inverse, shared = np.empty(rows, np.float32), np.zeros((rows + _SPARE) * 3 * hidden, np.float32)
     a = _dense(deter, rows, width, c.deter.weight, c.deter.bias, hidden)
@@ -131,7 +137,7 @@ def _recur(rows, deter, stoch, action, first, table, hidden, blocks, c, followin
 
 @inline
 def _tile(x, first, rows, width):
-    """Rows ``first`` on of x, with spare rows."""
+    """A copy of x[first : first + rows] of [.., width], with 8 rows of zeros after it."""
     out = np.zeros((rows + _SPARE) * width, np.float32)
     move(x, first * width, out, 0, rows * width)
     return out
@@ -141,9 +147,8 @@ def _tile(x, first, rows, width):
 def imagine(
     low, high, deter, stoch, action, table, hidden, blocks, classes, c, layers, last, uniform, unimix, following, drawn
 ):
-    """following [R, D] and drawn [R, S K] (zeros before): the next state under the prior.
-
-    layers, last: of the prior's net.
+    """following [R, D] and drawn [R, S K] (zeros before): the next latent under the prior, whose network is ``layers``
+    and ``last``, from deter [R, D], stoch [R, S K] and action int64 [R]; uniform [R, S] in [0, 1).
     """
     width, flat, exps = len(c.mix_bias), len(last.bias), np.empty(len(last.bias), np.float32)
     inverse = np.empty(_TILE, np.float32)
@@ -165,7 +170,8 @@ def imagine(
 def step(
     rows, deter, stoch, keep, action, table, tokens, hidden, blocks, classes, c, w, uniform, unimix, following, drawn
 ):
-    """following [rows, D] and drawn [rows, S K] (zeros before): the filter's next state; w: the posterior."""
+    """following [rows, D] and drawn [rows, S K] (zeros before): the next latent under the posterior ``w``, which also
+    reads tokens [rows, E]; where ``keep`` is False the step starts from zeros. uniform [rows, S] in [0, 1)."""
     width, flat, seen = len(c.mix_bias), len(w.last.bias), len(tokens) // rows
     deter, stoch = _tile(deter, 0, rows, width), _tile(stoch, 0, rows, flat)
     for i in range(rows):

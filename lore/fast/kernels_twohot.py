@@ -1,6 +1,6 @@
 """Compiled loops (numba) of two-hot distributions: rows ``low..high`` of logits [R, bins].
 
-Arrays are flat and contiguous, float32 unless said otherwise. NaN goes through everywhere: a bad update is still seen.
+Arrays are flat and contiguous, float32 unless said otherwise. NaN passes through, so that a bad update is seen.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ONE = _f(1.0)
 
 @inline
 def _exponentials(logits, at, count, top, exps):
-    """exps [count] = exp(logits - top) from ``at`` on; their sum."""
+    """exps [count] = exp(logits[at : at + count] - top), and their sum."""
     mass = splat_wide(_f(0.0))
     for v in range(0, count, WIDE):
         put(exps, v, exp(get(logits, at + v, count - v) - splat_wide(top)), count - v)
@@ -28,7 +28,7 @@ def _exponentials(logits, at, count, top, exps):
 
 @loop
 def twohot_mean(low, high, logits, bins, out):
-    """Expected values [R] in antisymmetric pairs of bins: of equal logits exactly 0."""
+    """out [R]: expected values; bins b and -b are summed in pairs, so that equal logits give exactly 0."""
     count = len(bins)
     exps = np.empty(count, np.float32)
     for i in range(low, high):
@@ -41,7 +41,10 @@ def twohot_mean(low, high, logits, bins, out):
 
 @loop
 def twohot_loss(low, high, logits, count, below, weight, loss, total_log):
-    """Cross-entropies [R] to all targets (below int64 [n, R], weight [n, R]) and logsumexp [R]."""
+    """loss [R]: sum of the cross-entropies to n targets; total_log [R]: logsumexp of each row.
+
+    A target lies between the bins ``below`` (int64 [n, R]) and below + 1, at the share ``weight`` [n, R] of the way.
+    """
     rows = len(loss)
     targets, exps = len(below) // rows, np.empty(count, np.float32)
     for i in range(low, high):
@@ -57,7 +60,7 @@ def twohot_loss(low, high, logits, count, below, weight, loss, total_log):
 
 @loop
 def twohot_loss_back(low, high, grad, logits, count, total_log, below, weight, out):
-    """out [R, bins] = gradient of logits."""
+    """out [R, bins] = gradient of the logits for ``grad`` [R] of :func:`twohot_loss`."""
     rows = len(grad)
     targets = len(below) // rows
     for i in range(low, high):

@@ -1,7 +1,7 @@
-"""Several float32 at once in compiled loops (numba): vector types of eight and sixteen, and their operations.
+"""Vector types of eight and sixteen float32 for compiled loops (numba), and their operations.
 
-Numba compiles scalars and leaves vectors to LLVM, which gives up on short rows of channels. Here the vectors are spelt
-out. Arrays are flat, contiguous float32; ``at`` counts elements.
+Numba compiles scalar code and leaves it to LLVM to make vector instructions of it, which it does not do for short rows
+of channels; here loops name the vectors. Arrays are flat, contiguous float32; ``at`` is the index of a first element.
 """
 
 from __future__ import annotations
@@ -141,14 +141,14 @@ def _from_memory(width: int) -> tuple[Any, Any, Any]:
     return load, load_part, splat
 
 
-# The floats from ``at`` on; the first ``count`` from there on, zeros behind them; one number in all places.
+# load: x[at : at + width]; load_part: the same with zeros from element ``count`` on; splat: one number in all elements.
 load, load_part, splat = _from_memory(WIDTH)
 load_wide, load_part_wide, splat_wide = _from_memory(WIDE)
 
 
 @_instruction
 def store(typing, array, at, value):
-    """Write the floats from ``at`` on."""
+    """array[at : at + width] = value."""
 
     def generate(context, builder, signature, args):
         _write(builder, args[2], _pointer(context, builder, signature.args[0], *args[:2]))
@@ -159,7 +159,7 @@ def store(typing, array, at, value):
 
 @_instruction
 def store_part(typing, array, at, value, count):
-    """Write the first ``count`` floats from ``at`` on."""
+    """array[at : at + count] = the first ``count`` elements of value."""
 
     def generate(context, builder, signature, args):
         vector = args[2].type
@@ -174,7 +174,7 @@ def store_part(typing, array, at, value, count):
 
 @_instruction
 def store_bytes(typing, array, at, value):
-    """Write small whole numbers as uint8."""
+    """array[at : at + width] = value, whole numbers of 0..255, as uint8."""
 
     def generate(context, builder, signature, args):
         pointer = _pointer(context, builder, signature.args[0], *args[:2])
@@ -188,7 +188,7 @@ def store_bytes(typing, array, at, value):
 
 @_instruction
 def fill(typing, like, value):
-    """One number in all places of a vector as wide as ``like``."""
+    """One number in all elements of a vector as wide as ``like``."""
 
     def generate(context, builder, signature, args):
         return _spread(builder, args[1], args[0].type)
@@ -198,7 +198,7 @@ def fill(typing, like, value):
 
 @_instruction
 def total(typing, value):
-    """Sum of all."""
+    """Sum of all elements."""
 
     def generate(context, builder, signature, args):
         name = f"llvm.vector.reduce.fadd.v{args[0].type.count}f32"
@@ -227,7 +227,7 @@ def _maximum(typing, a, b):
 
 @njit(cache=True, inline="always", error_model="numpy")
 def largest(x):
-    """The largest of a row of numbers, NaN aside; plain loops over ``max`` are not made into vectors."""
+    """The largest element of a row, NaN left out. (LLVM makes no vectors of a plain loop over ``max``.)"""
     count = len(x)
     if count < 2 * WIDE:
         top = x[0]
@@ -317,10 +317,10 @@ def sigmoid(x):
 
 
 def loop(function: Any) -> Any:
-    """A compiled loop that Python calls; it holds no lock and is kept on disk."""
+    """A compiled loop that Python calls: it releases the GIL, and its machine code is cached on disk."""
     return njit(function, cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 
 
 def inline(function: Any) -> Any:
-    """A piece of compiled loops."""
+    """A function that only compiled loops call."""
     return njit(function, cache=True, error_model="numpy", fastmath=_FAST)

@@ -14,7 +14,7 @@ T = TypeVar("T")
 __all__ = ["CACHED", "fits", "packed", "raw"]
 
 CACHED = 2**17
-"""Weights of a layer that stay in a core's second cache (half a megabyte)."""
+"""Weights of a layer (float32) that fit the second-level cache of a core, 512 KiB."""
 
 
 def fits(x: Tensor) -> bool:

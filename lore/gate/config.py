@@ -44,7 +44,7 @@ class GateConfig:
     temperature: float = 0.1
     """Softness of the threshold (tau)."""
     weights: tuple[float, float, float] = (1.0, 0.0, 0.0)
-    """Weights of entropy, value spread and disagreement; normalised to sum 1."""
+    """Weights of entropy, standard deviation of the value and disagreement; normalised to sum 1."""
     learn_weights: bool = False
     """Learn the weights from where following the advice pays; ``weights`` stand until something is known."""
     anneal_steps: int = 0

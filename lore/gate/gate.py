@@ -1,10 +1,10 @@
 """The gate of path B: how much of the advice enters a decision, under a KL budget.
 
 ``beta(s) = beta_max * confidence(s) * sigmoid((u - threshold) / tau) * kappa * trust * anneal``, 0 where there is no
-advice, with ``u = w . (entropy, value spread, disagreement)``. ``kappa`` is a controller that keeps the running mean of
-KL(pi_mix || pi_wm) per decision at or under ``delta_target``; ``trust`` falls while following the advice pays less than
-the policy's own decisions; ``anneal`` falls from 1 to 0 over ``anneal_steps`` environment steps. One :class:`Gate`
-serves the decisions in the game and those in imagination.
+advice, with ``u = w . (entropy, standard deviation of the value, disagreement)``. ``kappa`` is a controller that keeps
+the running mean of KL(pi_mix || pi_wm) per decision at or under ``delta_target``; ``trust`` falls while following the
+advice pays less than the policy's own decisions; ``anneal`` falls from 1 to 0 over ``anneal_steps`` environment steps.
+One :class:`Gate` serves the decisions in the game and those in imagination.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Gate:
         weights = np.array(config.weights, np.float64)
         self.fixed = weights / weights.sum()
         self.learned = LearnedWeights(self.fixed) if config.learn_weights else None
-        self.value_spread, self.disagreement = RunningPercentile(), RunningPercentile()
+        self.value_std, self.disagreement = RunningPercentile(), RunningPercentile()
         self.trust = Trust(num_envs, max(5, self.hold_steps), self.learned)
         self.env_steps = 0
         self.kappa = 1.0
@@ -142,12 +142,12 @@ class Gate:
 
     @property
     def weights(self) -> np.ndarray:
-        """float64[3] of entropy, value spread and disagreement, sum 1: the fixed ones, or those learned so far."""
+        """float64[3] of :data:`lore.gate.signals.SIGNALS`, sum 1: the fixed ones, or those learned so far."""
         return self.fixed if self.learned is None else self.learned.value
 
     def observe_signals(self, raw: Tensor) -> None:
         """Take the raw signals float[3] of one decision in the game into the percentiles."""
-        self.value_spread.observe(float(raw[1]))
+        self.value_std.observe(float(raw[1]))
         self.disagreement.observe(float(raw[2]))
 
     def uncertainty(self, raw: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,7 +156,7 @@ class Gate:
         The entropy is a share of its largest value already; the others lie between their running percentiles.
         """
         normal = torch.stack(
-            [raw[..., 0].clamp(0.0, 1.0), self.value_spread(raw[..., 1]), self.disagreement(raw[..., 2])], -1
+            [raw[..., 0].clamp(0.0, 1.0), self.value_std(raw[..., 1]), self.disagreement(raw[..., 2])], -1
         )
         return (normal * torch.as_tensor(self.weights, dtype=raw.dtype, device=raw.device)).sum(-1), normal
 
@@ -191,7 +191,7 @@ class Gate:
         own = {"kappa": self.kappa, "kl_mean": self.kl_mean, "decisions": self.decisions}
         own["trust"] = self.trust.state_dict()
         own |= {"learned": self.learned.state_dict()} if self.learned is not None else {}
-        return own | {"spread": self.value_spread.state_dict(), "disagreement": self.disagreement.state_dict()}
+        return own | {"spread": self.value_std.state_dict(), "disagreement": self.disagreement.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state_dict`."""
@@ -200,5 +200,5 @@ class Gate:
             self.trust.load_state_dict(state["trust"])
         if self.learned is not None and "learned" in state:
             self.learned.load_state_dict(state["learned"])
-        self.value_spread.load_state_dict(state["spread"])
+        self.value_std.load_state_dict(state["spread"])
         self.disagreement.load_state_dict(state["disagreement"])

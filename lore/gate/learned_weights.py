@@ -27,8 +27,8 @@ class LearnedWeights:
     """Weighted least squares with forgetting; the weights are the positive parts of w, as far as they are certain.
 
     Args:
-        weights: float[3] that sum to 1, of entropy, value spread and disagreement; they stand until enough is known and
-        keep the share of what is not.
+        weights: float[3] that sum to 1, of :data:`lore.gate.signals.SIGNALS`; they stand until enough is known and keep
+        the share of what is not.
 
     Attributes:
         value: float64[3] >= 0 that sum to 1.

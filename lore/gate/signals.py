@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["SIGNALS", "RunningPercentile", "raw_signals"]
 
 SIGNALS = ("entropy", "value_spread", "disagreement")
-"""Names, in the order of the last axis everywhere."""
+"""Names in TensorBoard, in the order of the last axis everywhere; ``value_spread`` is the standard deviation of the
+critic's two-hot distribution."""
 
 
 @torch.no_grad()
@@ -32,9 +33,9 @@ def raw_signals(
     """
     primitive = policy_log_probs(logits[:, :num_actions], None, actor_critic.unimix)
     entropy = policy_entropy(primitive) / math.log(num_actions)
-    spread = actor_critic.value_spread(features)
-    doubt = torch.zeros_like(spread) if ensemble is None else ensemble.expected(features, primitive.exp())
-    return torch.stack([entropy, spread, doubt], -1)
+    value_std = actor_critic.value_std(features)
+    disagreement = torch.zeros_like(value_std) if ensemble is None else ensemble.expected(features, primitive.exp())
+    return torch.stack([entropy, value_std, disagreement], -1)
 
 
 class RunningPercentile:

@@ -15,7 +15,7 @@ from lore.dreamer.dists import (
     twohot_bins,
     twohot_loss,
     twohot_mean,
-    twohot_spread,
+    twohot_std,
     twohot_weights,
     unimix_probs,
 )
@@ -105,8 +105,8 @@ def test_spread_is_zero_for_a_certain_value_and_grows_with_doubt():
     certain, unsure = torch.full((255,), -100.0), torch.full((255,), -100.0)
     certain[131] = 100.0
     unsure[[100, 160]] = 100.0
-    assert twohot_spread(certain, BINS) < 1e-3
-    assert twohot_spread(unsure, BINS).item() == pytest.approx(
+    assert twohot_std(certain, BINS) < 1e-3
+    assert twohot_std(unsure, BINS).item() == pytest.approx(
         (symlog(BINS[160]) - symlog(BINS[100])).item() / 2, rel=1e-3
     )
 
