@@ -1,4 +1,4 @@
-"""For all tests: one thread, loopback only, and no dataset folder but the test's own."""
+"""For all tests: one thread, loopback only, folders in memory, and no dataset folder but the test's own."""
 
 import os
 
@@ -10,12 +10,16 @@ os.environ["DO_NOT_TRACK"] = "1"
 import hashlib
 import importlib.util
 import json
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+if Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free > 4 * 2**30:  # in memory a sync costs nothing
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 if not os.environ.get("LORE_EXPLORE"):  # `make test-all` looks for new examples, `make test` repeats the same ones

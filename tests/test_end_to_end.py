@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from flows.cli import main as cli
 from lore_datasets.advice import load_advice
 from lore_datasets.store.store import Store
 
@@ -145,24 +147,34 @@ def test_nothing_outlives_the_walk(walked):
     assert processes_in(folder) == []
 
 
-def test_a_second_walk_skips_what_is_done_and_makes_no_new_version(walked):
-    folder, *_ = walked
+@pytest.fixture
+def there(walked, monkeypatch):
+    """The folder of the walk, as the one that ``lore`` is called in."""
+    monkeypatch.chdir(walked[0])
+    monkeypatch.setenv("LORE_DATASETS", str(walked[0] / "datasets"))
+    return walked[0]
+
+
+def test_a_second_walk_skips_what_is_done_and_makes_no_new_version(there, capsys):
+    folder = there
     before = {name: Store(folder / "datasets").versions(name) for name in Store(folder / "datasets").names()}
     began = time.monotonic()
-    out = finished(start(folder, "--direct"))
+    assert cli.main(["demo", *SMALL, "--direct"]) == 0
+    out = capsys.readouterr().out
     assert out.count("done before, skipped") == 4 and time.monotonic() - began < 60
     after = {name: Store(folder / "datasets").versions(name) for name in Store(folder / "datasets").names()}
     assert before == after
 
 
-def test_other_settings_in_the_same_folder_are_refused(walked):
-    folder, *_ = walked
-    process = start(folder, "--direct", "--seed", "5")
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 3 and "was begun with seed 0" in out
+def test_other_settings_in_the_same_folder_are_refused(there, capsys):
+    assert cli.main(["demo", *SMALL, "--direct", "--seed", "5"]) == 3
+    assert "was begun with seed 0" in capsys.readouterr().err
 
 
-def test_ctrl_c_while_training_saves_and_says_how_to_go_on(tmp_path):
+def test_ctrl_c_while_training_saves_and_says_how_to_go_on(walked, tmp_path):
+    """Begun where states and advice are stored already."""
+    for name in ("datasets", "runs"):
+        shutil.copytree(walked[0] / name, tmp_path / name, ignore=shutil.ignore_patterns("none", "abc", "prefect"))
     process = start(tmp_path, "--direct", "--steps", "100000")
     assert _until(tmp_path / "runs" / "demo-quick" / "abc" / "progress.jsonl", process)
     process.send_signal(signal.SIGINT)

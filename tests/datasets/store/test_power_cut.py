@@ -7,6 +7,7 @@ names but no byte of what was not synced, as ext4 does after some seconds (``nam
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,48 +40,65 @@ class Disk:
         else:
             self.bytes[number] = path.read_bytes()
 
-    def left(self, target: Path, strict: bool) -> Path:
-        """The folder as it is found when the power is back."""
-        shutil.rmtree(target, ignore_errors=True)
-        self._left(self.root, target, strict)
-        return target
+    def left(self, strict: bool) -> dict[str, bytes]:
+        """What is found when the power is back: path below ``root`` -> bytes; a path of a folder ends with a slash."""
+        return dict(self._left(self.root, strict))
 
-    def _left(self, path: Path, target: Path, strict: bool) -> None:
-        target.mkdir()
+    def _left(self, path: Path, strict: bool) -> Iterator[tuple[str, bytes]]:
         kept = self.names.get(path.stat().st_ino, {})
         for entry in os.scandir(path):
             if strict and kept.get(entry.name) != entry.inode():
                 continue
+            name = str(Path(entry).relative_to(self.root))
             if entry.is_dir():
-                self._left(Path(entry), target / entry.name, strict)
+                yield name + "/", b""
+                yield from self._left(Path(entry), strict)
             else:
-                (target / entry.name).write_bytes(self.bytes.get(entry.inode(), b""))
+                yield name, self.bytes.get(entry.inode(), b"")
+
+
+def written(found: dict[str, bytes], target: Path) -> Path:
+    """``target`` anew, with what was found."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    for name, body in found.items():
+        if name.endswith("/"):
+            (target / name).mkdir()
+        else:
+            (target / name).write_bytes(body)
+    return target
 
 
 @pytest.mark.parametrize("strict", [True, False], ids=["strict", "names"])
 def test_what_was_acknowledged_survives_a_power_cut_at_any_moment(tmp_path, env, monkeypatch, strict):
-    root, acknowledged, cuts = tmp_path / "datasets", [], []
+    root, acknowledged, cuts, before = tmp_path / "datasets", [], [], [None]
 
     def cut(disk):
-        left = Store(disk.left(tmp_path / "left", strict), wait=1)
+        found = disk.left(strict)
+        state = found, len(acknowledged)
+        if state == before[0]:  # nothing is on the disk that was not there at the last cut
+            cuts.append(cuts[-1])
+            return
+        before[0] = state
+        left = Store(written(found, tmp_path / "left"), wait=1)
         held = left.versions("hit") if "hit" in left.names() else []
         assert [left.verify(f"hit@v{n}").digest for n in held][: len(acknowledged)] == acknowledged
         assert len(held) <= len(acknowledged) + 1
         if held:
-            assert left.verify("hit").version == held[-1]
+            assert left.current("hit").version == held[-1]
         cuts.append(len(held))
 
     root.mkdir()
     disk = Disk(root, cut)
     monkeypatch.setattr(os, "fsync", disk.synced)
     monkeypatch.setattr("lore_datasets.store.commit._SYNC_THREADS", 1)
-    for seed in range(3):
+    for seed in range(2):
         acknowledged.append(small_advice(root, env, 4, seed=seed, name="hit").digest)
         cut(disk)
-    assert set(cuts) == {0, 1, 2, 3} and len(cuts) > 100
+    assert set(cuts) == {0, 1, 2} and len(cuts) > 80
     monkeypatch.undo()
     after = small_advice(tmp_path / "left", env, 4, seed=9, name="hit")
-    assert after.version == 4 and Store(tmp_path / "left").verify(after) == after
+    assert after.version == 3 and Store(tmp_path / "left").verify(after) == after
 
 
 @pytest.mark.parametrize("error", [NoSpace("full"), Busy("somebody else was first")], ids=lambda e: e.kind)
@@ -108,7 +126,7 @@ def test_labels_and_rollbacks_that_returned_survive_a_power_cut(tmp_path, env, m
     Store(root).tag("hit@v1", "good")
     Store(root).tag("hit@v2", "good")
     Store(root).rollback("hit@v1")
-    left = Store(disk.left(tmp_path / "left", strict=True))
+    left = Store(written(disk.left(strict=True), tmp_path / "left"))
     assert left.labels("hit") == {"good": 2} and left.current("hit").version == 1
 
 

@@ -74,32 +74,14 @@ def bandit(c: Controller, state: np.ndarray, steps: int, seed: int) -> float:
     return total / steps
 
 
-def crafter(c: Controller, episodes: int) -> tuple[float, float]:
-    """(mean return, its standard error) of an untrained agent, which plays at random, in 32x32 worlds."""
-    env, returns = CrafterEnv(11, area=(32, 32), length=400, pixels=False), []
-    for _ in range(episodes):
-        step, total = env.reset(), 0.0
-        while not step.is_last:
-            step = env.step(c.act(0, step.state, step.reward, np.zeros(A), UNSURE).action)
-            total += step.reward
-        c.reset(0, step.reward)
-        returns.append(total)
-    return float(np.mean(returns)), float(np.std(returns) / np.sqrt(episodes))
-
-
 def test_on_a_toy_task_poison_costs_less_than_a_tenth_and_without_trust_far_more(poison):
     state = CrafterEnv(3, pixels=False).reset().state
     source = poison(A + SKILLS.index("explore"))  # walks about for ten steps at a time: never the action that pays
-    plain, contained, exposed = [], [], []
-    for seed in range(2):
-        plain.append(bandit(controller(None, seed), state, 4000, seed))
-        gated = controller(source, seed)
-        contained.append(bandit(gated, state, 4000, seed))
-        assert gated.gate.trust.value < 0.1
-        assert gated.metrics()["uncertainty_gate/advice_regret"] > 0
-    exposed.append(bandit(controller(source, 0, trusting=True), state, 1000, 0))
-    assert np.mean(contained) >= 0.9 * np.mean(plain)
-    assert np.mean(exposed) < 0.75 * np.mean(plain)
+    plain, gated = bandit(controller(None, 0), state, 2500, 0), controller(source, 0)
+    assert bandit(gated, state, 2500, 0) >= 0.9 * plain
+    assert gated.gate.trust.value < 0.1
+    assert gated.metrics()["uncertainty_gate/advice_regret"] > 0
+    assert bandit(controller(source, 0, trusting=True), state, 400, 0) < 0.75 * plain
 
 
 def test_good_advice_is_let_through_on_the_same_task(poison):
