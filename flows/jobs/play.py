@@ -1,4 +1,4 @@
-"""What an advice version is worth with no learner: lives in processes of their own, kept as they end, and figures.
+"""What an advice version is worth with no learner: lives in several processes, kept as they end, and figures.
 
 ``python -m flows.jobs.play FOLDER PART`` plays one part of the lives that ``FOLDER/todo.json`` asks for and adds each
 to ``FOLDER/lives-PART.jsonl`` when it ends. A stop loses the lives in flight; the same call goes on with the others,
@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import asdict, dataclass, field
@@ -59,7 +59,7 @@ class PlayJob:
     settings: PlaySettings = field(default_factory=PlaySettings)
     """How lives are played."""
     workers: int = 0
-    """Processes; 0 takes the number of cores."""
+    """Processes; 0 takes the number of cores, 1 this one."""
 
     def __post_init__(self) -> None:
         for name, low in (("episodes", 1), ("workers", 0)):
@@ -171,14 +171,18 @@ def _key(what: dict[str, Any]) -> str:
 
 
 def _played(folder: Path, what: dict[str, Any], episodes: int, workers: int) -> dict[str, list[Life]]:
-    """The first ``episodes`` lives of every player; those that are missing are played in processes."""
+    """The first ``episodes`` lives of every player; those that are missing are played, here where one process does."""
     wanted = [(player, number) for number in range(episodes) for player in what["players"]]
     found = _read(folder)
     missing = [each for each in wanted if each not in found]
     if missing:
         parts = max(1, min(workers or os.cpu_count() or 1, len(missing)))
         write_json(folder / _TODO, what | {"parts": [missing[part::parts] for part in range(parts)]})
-        _in_processes(folder, parts, wanted)
+        if parts == 1:
+            with current().bar("play", len(wanted)) as bar:
+                play_part(folder, 0, lambda played: bar.update(len(wanted) - len(missing) + played, note="lives"))
+        else:
+            _in_processes(folder, parts, wanted)
         found = _read(folder)
     return {player: [found[player, number] for number in range(episodes)] for player in what["players"]}
 
@@ -219,8 +223,8 @@ def _read(folder: Path) -> dict[tuple[str, int], Life]:
     return found
 
 
-def play_part(folder: Path, part: int) -> int:
-    """Play the lives of one part and keep each as it ends; how many there were."""
+def play_part(folder: Path, part: int, on_life: Callable[[int], object] = lambda played: None) -> int:
+    """Play the lives of one part and keep each as it ends; how many there were. ``on_life`` is told the number so far."""
     todo = json.loads((folder / _TODO).read_text())
     settings = PlaySettings(**todo["settings"])
     sources: dict[str, AdviceSource] = {}
@@ -228,13 +232,14 @@ def play_part(folder: Path, part: int) -> int:
     with path.open("a") as file:
         if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
             file.write("\n")  # the last line of a killed process
-        for player, number in todo["parts"][part]:
+        for played, (player, number) in enumerate(todo["parts"][part], 1):
             if player not in sources:
                 sources[player] = source_of(player, todo["where"][player])
             how = PlaySettings(**{**todo["settings"], "sampled": True}) if player == UNIFORM else settings
             life = play_life(sources[player], number, how)
             file.write(json.dumps({"player": player, **asdict(life)}) + "\n")
             file.flush()
+            on_life(played)
     return len(todo["parts"][part])
 
 

@@ -105,7 +105,7 @@ def test_card_croissant_and_show_tell_the_figures_with_their_intervals(played, c
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LORE_DATASETS", str(root))
-        play(PlayJob(str(ref), 3, settings=SHORT, workers=2))
+        play(PlayJob(str(ref), 3, settings=SHORT, workers=1))
     card = said("--card", "md")
     newest = newest_play(Store(root), ref).manifest.provenance["report"]
     reward = newest["players"]["advice"]["return"]
@@ -162,7 +162,7 @@ def test_programs_in_no_version_are_played_alone_and_their_lives_are_kept(own_da
     skills = CRAFTER.skills[:2]
     names = [skill.name for skill in skills]
     both = [parse_program({"rules": [{"when": {"op": "true"}, "goal": goal}]}, CRAFTER.vocab, names) for goal in names]
-    found = play_programs(both, skills, CRAFTER, SHORT, 2, workers=2)
+    found = play_programs(both, skills, CRAFTER, SHORT, 2, workers=1)
     for program, lives in zip(both, found, strict=True):
         source = AdviceSource(program_alone(program, skills, CRAFTER))
         assert lives == [play_life(source, number, SHORT) for number in range(2)]

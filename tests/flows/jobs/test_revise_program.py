@@ -10,11 +10,10 @@ import pytest
 
 from flows.cli import main as cli
 from flows.config import AdviceJob
-from flows.jobs import program_trials, tasks
+from flows.jobs import tasks
 from flows.jobs.program_trials import ProgramTrials
 from flows.terminal import PlainTerminal, use
-from lore.evaluation.play import play_life
-from lore_datasets.advice import load_advice, program_alone
+from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, Waiting
 from lore_datasets.language.programs import parse_program
@@ -34,19 +33,9 @@ def short_lives(monkeypatch):
     init = ProgramTrials.__init__
 
     def short(self, *args, **more):
-        init(self, *args, **{**more, "length": 40, "worlds": 1})
-
-    def play(programs, skills, environment, settings, episodes, workers=0):
-        return [[play_life(_source(p, skills), n, settings) for n in range(episodes)] for p in programs]
+        init(self, *args, **{**more, "length": 40, "worlds": 1, "workers": 1})
 
     monkeypatch.setattr(ProgramTrials, "__init__", short)
-    monkeypatch.setattr(program_trials, "play_programs", play)
-
-
-def _source(program, skills):
-    from lore.advice.lookup import AdviceSource
-
-    return AdviceSource(program_alone(program, skills, CRAFTER))
 
 
 def program(body):
