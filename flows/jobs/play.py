@@ -224,7 +224,7 @@ def _read(folder: Path) -> dict[tuple[str, int], Life]:
 
 
 def play_part(folder: Path, part: int, on_life: Callable[[int], object] = lambda played: None) -> int:
-    """Play the lives of one part and keep each as it ends; how many there were. ``on_life`` is told the number so far."""
+    """Play the lives of one part and keep each as it ends; how many there were. ``on_life`` hears the number so far."""
     todo = json.loads((folder / _TODO).read_text())
     settings = PlaySettings(**todo["settings"])
     sources: dict[str, AdviceSource] = {}
