@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -120,13 +121,17 @@ def main(words: list[str] | None = None) -> int:
     try:
         flags = parse(sys.argv[1:] if words is None else words)
         summary = train(flags.config(), flags.folder, None if flags.quiet else _show)
+    except KeyboardInterrupt:  # a second one: the first saves and ends the run in order
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        print("\nlore: stopped at once; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
     except (LoreError, OSError) as error:
         said = named(error) if isinstance(error, OSError) else error
         print(f"lore: {said}", file=sys.stderr)
         return said.exit_code
     if summary["interrupted"]:
         print(f"lore: stopped at step {summary['step']}; the same command goes on from there", file=sys.stderr)
-        return 130
+        return 128 + summary["signal"]
     if not flags.quiet:
         print(f"done: {flags.folder}; next: tensorboard --logdir {flags.folder}")
         if summary["unused_advice"]:

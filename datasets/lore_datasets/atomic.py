@@ -131,9 +131,13 @@ def held(path: str | os.PathLike[str], taken: str, *, hint: str, wait: float = 0
     try:
         if "{who}" in taken:
             now = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
-            holder.write_text(
-                f"{who} (process {os.getpid()} since {now})" if who else f"process {os.getpid()} since {now}"
-            )
+            try:
+                holder.write_text(
+                    f"{who} (process {os.getpid()} since {now})" if who else f"process {os.getpid()} since {now}"
+                )
+            except OSError as error:
+                if error.errno not in FULL:  # who holds it is for people; on a full disk somebody may be making room
+                    raise
         yield
     finally:
         lock.release()

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from lore.main import Flags
+from lore_datasets.cores import available_cores
 
 __all__ = ["checks", "doctor", "needs"]
 
@@ -55,11 +56,11 @@ def _machine() -> Iterator[Line]:
         "python",
         f"{platform.python_version()}{'' if good else '; LoRe needs 3.11 or 3.12'}",
     )
-    cores = os.cpu_count() or 1
+    cores = available_cores()
     yield (
         "ok" if cores >= 2 else "note",
         "cores",
-        f"{cores}{'' if cores >= 2 else '; the demo takes twice as long on one'}",
+        f"{cores} of {os.cpu_count() or 1}{'' if cores >= 2 else '; the demo takes twice as long on one'}",
     )
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

@@ -87,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LoreError as error:
         return _fail(error)
     except (KeyboardInterrupt, _Terminated) as error:
+        if argv is None:  # one more ends the process with no traceback, wherever it is
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         command = " ".join(["lore", *arguments])
         print(f"\nlore: stopped; finished work is kept; next: go on with `{command}`", file=sys.stderr)
         return 143 if isinstance(error, _Terminated) else 130

@@ -137,7 +137,7 @@ def _one(config: Config, flags: Flags) -> int:
             f"lore: stopped at step {summary['step']:,}, saved; next: the same command goes on from there",
             file=sys.stderr,
         )
-        return 130
+        return 128 + summary["signal"]
     if not flags.quiet:
         score = summary.get("training_score")
         print(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
+from lore_datasets.cores import available_cores
 from lore_datasets.errors import ConfigError, LoreError, ServiceError, shown
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def cluster(address: str, workers: int = 0, gpus: int = 0) -> Iterator[Client]:
     }
     with dask.config.set(patience):
         if address == "local":
-            count = workers or max(os.cpu_count() or 1, gpus)
+            count = workers or max(available_cores(), gpus)
             with _local(count, gpus) as made, Client(made) as client:
                 _wait_for_workers(client, "this machine", count, _RESTART)
                 yield client
@@ -111,7 +112,7 @@ class Place:
     def threads(self) -> int:
         """Tasks that run at a time: threads of the cluster, or the cores of this machine."""
         if self.client is None:
-            return os.cpu_count() or 1
+            return available_cores()
         return sum(self.client.nthreads().values())  # pyright: ignore[reportAttributeAccessIssue]
 
     def run(self, what: str, work: Callable[..., Any], *arguments: Any) -> Any:

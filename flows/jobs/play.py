@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from flows.jobs.training_process import run_child, stop_processes
 from flows.terminal import current
 from lore.evaluation.play import Life, PlaySettings, check_skills, difference, figures, play_life
 from lore_datasets.atomic import write_json
+from lore_datasets.cores import available_cores
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, ConfigError
 from lore_datasets.language.programs import parse_program
@@ -176,7 +176,7 @@ def _played(folder: Path, what: dict[str, Any], episodes: int, workers: int) -> 
     found = _read(folder)
     missing = [each for each in wanted if each not in found]
     if missing:
-        parts = max(1, min(workers or os.cpu_count() or 1, len(missing)))
+        parts = max(1, min(workers or available_cores(), len(missing)))
         write_json(folder / _TODO, what | {"parts": [missing[part::parts] for part in range(parts)]})
         if parts == 1:
             with current().bar("play", len(wanted)) as bar:

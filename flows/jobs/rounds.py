@@ -17,6 +17,7 @@ from flows.terminal import current
 from lore.training.records import read_json
 from lore_datasets.atomic import write_json
 from lore_datasets.errors import BadInput, CorruptArtifact, LoreError, NotFound
+from lore_datasets.types import ArtifactRef
 
 __all__ = [
     "Steps", "finished_rounds", "measure_coverage", "plain_steps", "refresh", "round_names", "visit_states",
@@ -97,8 +98,6 @@ def round_names(folder: str) -> tuple[str, int, int]:
 
 def dataset_of(run: Path) -> str:
     """Name of the advice dataset that a run learns from; NotFound or BadInput when there is none."""
-    from lore_datasets.types import ArtifactRef
-
     config = read_json(run / "config.json")
     if config is None:
         raise NotFound(f"no run in {run}", hint="start one with lore train --folder DIR --gate.enabled ...")
@@ -156,6 +155,10 @@ def _round(job: RefreshJob, number: int, steps: Steps) -> dict[str, Any]:
         revisions=str(run), dask=job.dask,
     )  # fmt: skip
     ref = phases.run("advise", {"at": visits}, lambda: {"advice": steps.advise(ask)}, _is_stored)["advice"]
+    if base not in (goes_on_from := _history(store, ref, base)):  # somebody rolled the dataset back meanwhile
+        base = goes_on_from[0]
+        say(f"  {name} was rolled back: this round goes on from {base}")
+        before = phases.run("before", {"at": visits, "base": base}, lambda: steps.coverage(visits, base, "before"))
     if job.revise_worlds and store.manifest(ref).counts.get("programs"):
         better = replace(ask, revise=True, revisions="", revise_worlds=job.revise_worlds)
         ref = phases.run("revise", {"of": ref}, lambda: {"advice": steps.advise(better)}, _is_stored)["advice"]
@@ -179,6 +182,19 @@ def _round(job: RefreshJob, number: int, steps: Steps) -> dict[str, Any]:
     steps.finished(record)
     write_json(folder / "round.json", record)
     return record
+
+
+def _history(store: Any, ref: str, base: str) -> list[str]:
+    """What a version may have gone on from: itself where it is no newer than ``base``, else its ancestors of the same
+    dataset, nearest first."""
+    number = ArtifactRef.parse(base)[1] or 0
+    name, version, _ = ArtifactRef.parse(ref)
+    found = [ref] if (version or 0) <= number else []
+    while version:
+        older = [p for p in store.manifest(f"{name}@v{version}").parents if ArtifactRef.parse(p)[0] == name]
+        version = ArtifactRef.parse(older[-1])[1] if older else 0
+        found += older[-1:]
+    return found or [ref]
 
 
 def _train(run: Path, ref: str, until: int, steps: Steps) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from flows.jobs.seeds import follow_runs
 from flows.jobs.training_process import stop_processes, train_in_process
 from flows.prefect_flows.artifacts import on_the_board
 from flows.prefect_flows.pages import training_page
+from lore_datasets.cores import available_cores
 from lore_datasets.errors import Busy
 
 __all__ = ["train", "train_seeds"]
@@ -89,7 +89,7 @@ def train_seeds(job: SeedsJob) -> Any:
         ShippedStore().verify(job.dataset)  # an unknown version or a wrong digest is named before anything starts
     try:
         with trainer_slot(f"train {job.folder}"):
-            at_a_time = job.workers or (len(jobs) if job.dask else os.cpu_count() or 1)
+            at_a_time = job.workers or (len(jobs) if job.dask else available_cores())
             runner = ThreadPoolTaskRunner(max_workers=at_a_time)
             return train.with_options(task_runner=runner)(jobs, root, job.dask)  # pyright: ignore[reportArgumentType]
     except Busy as error:

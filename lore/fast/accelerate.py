@@ -13,6 +13,7 @@ from lore.dreamer.symbols import OneHotLinear
 from lore.fast import parallel
 from lore.fast.imagination import SharedImagination
 from lore.fast.packing import CACHED
+from lore_datasets.cores import available_cores
 
 if TYPE_CHECKING:
     from lore.sizes import Size
@@ -36,7 +37,7 @@ def accelerate(agent: Agent, device: torch.device, threads: int) -> None:
 def divide_threads(count: int, size: Size | None) -> None:
     """Give ``count`` threads (0 = as many as there were) to compiled loops where they do nearly all the work of a
     learner of this size (None = it has none), and one to torch; else to torch, whose number loops follow."""
-    count = count or parallel.threads()
+    count = count or min(parallel.threads(), available_cores())
     loops_lead = size is not None and (size.deter + size.stoch * size.classes) * size.units <= CACHED
     # torch's own threads wait for work at full speed, on the cores that the loops need.
     parallel.use(count if loops_lead else 0)

@@ -45,7 +45,7 @@ def train(
     """Train until ``config.train.steps``, resuming from the folder's checkpoint when there is one.
 
     SIGINT and SIGTERM finish the step, save and return with ``interrupted`` set. Returns the summary that progress rows
-    end with.
+    end with, and the ``signal`` that stopped it (0 for none).
     """
     folder = Path(local_path(str(run_dir)))
     with lock_run(folder), stop_signals() as stop, ExitStack() as cleanup:
@@ -78,7 +78,7 @@ def train(
             _warn_without_updates(run)
         summary = progress.report("interrupted" if stop else "done", final=True)
         sink.close()
-    return summary
+    return summary | {"signal": stop[0] if stop else 0}
 
 
 def _environment_step(run: Training, sink: Sink) -> None:

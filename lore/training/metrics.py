@@ -96,7 +96,7 @@ class Sink:
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(self.folder), purge_step=step or None)
+            self.writer = SummaryWriter(str(self.folder), purge_step=step + 1 if step else 0)
 
     def row(self, step: int, values: dict[str, float]) -> None:
         """One row of metrics at a step."""

@@ -197,7 +197,8 @@ class Store:
                 with guarded(f"collecting garbage in {each}", "the versions"):
                     root = list(repository.ancestry(branch=MAIN))[-1].id
                     tip = repository.lookup_tag(f"v{refs.newest}") if refs.newest else root
-                    move_branch(repository, self.root, each, MAIN, tip)
+                    if repository.lookup_branch(MAIN) != tip:  # where there is no room to write, it need not be
+                        move_branch(repository, self.root, each, MAIN, tip)
                     age = timedelta(days=1 if isinstance(self.root, Bucket) else 0)  # others may be writing there
                     summary = repository.garbage_collect(datetime.now(UTC) - age)
                 freed[each] = int(summary.bytes_deleted)

@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from lore_datasets.cores import available_cores
 from lore_datasets.errors import BadInput, NotFound, ServiceError, shown
 from pipeline.llm.backends.fetch import MODELS, model_path
 from pipeline.llm.backends.openai import OpenAI
@@ -67,7 +68,7 @@ class Local:
         if sha256 and found != sha256:
             raise BadInput(f"{shown(model)} has SHA-256 {found[:16]}..., expected {shown(sha256, 19)}")
         self.path, self.context, self.timeout_s = path, context, max(timeout_s, _PATIENCE)
-        self.threads = threads or int(os.environ.get("LORE_THREADS") or 0) or os.cpu_count() or 1
+        self.threads = threads or int(os.environ.get("LORE_THREADS") or 0) or available_cores()
         self.name = f"local:{path.name}"
         known = next((source for source in MODELS.values() if source.sha256 == found), None)
         self.capabilities = Capabilities(

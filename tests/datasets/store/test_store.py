@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lore_datasets.errors import BadInput, CorruptArtifact, NotFound, SchemeMismatch, SkillError
+from lore_datasets.errors import BadInput, CorruptArtifact, NoSpace, NotFound, SchemeMismatch, SkillError
 from lore_datasets.language.skills import parse_skill
 from lore_datasets.store.manifest import version_digest
 from lore_datasets.store.store import Store, default_root
@@ -318,3 +318,21 @@ def test_opening_a_store_prints_nothing(root, capfd, env):
     small_states(root, env, 4, name="quiet")
     Store(root).open("quiet")
     assert capfd.readouterr() == ("", "")
+
+
+def test_garbage_is_collected_on_a_full_disk(root, store, env, monkeypatch):
+    from lore_datasets.store import commit
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commit, "make_tag", full)
+        with pytest.raises(NoSpace):
+            small_advice(root, env, 4, seed=9)  # its files stay behind
+
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    assert store.gc("small")["small"] > 0
+    monkeypatch.undo()
+    assert store.verify("small").version == 2

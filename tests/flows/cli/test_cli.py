@@ -152,3 +152,22 @@ def test_a_file_of_skills_is_linted_entry_by_entry(tmp_path, capsys):
     assert cli.main(["skills", "lint", "bad.json"]) == 3
     out, err = capsys.readouterr()
     assert out.count("ok    collect_wood") == 2 and "bad   entry 1" in out and "1 skills do not hold" in err
+
+
+def test_a_second_interrupt_of_the_learner_is_one_line(monkeypatch, capsys):
+    import signal
+
+    from lore import main as learner
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("lore.training.loop.train", interrupted)
+    try:
+        assert learner.main(["--steps", "5"]) == 130
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL, "a third one prints no traceback either"
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    said = capsys.readouterr().err
+    assert said == "\nlore: stopped at once; the same command goes on from the last checkpoint\n"

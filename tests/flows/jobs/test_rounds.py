@@ -139,6 +139,26 @@ def test_a_round_after_a_rollback_goes_on_from_the_version_rolled_back_to(lab):
     assert first in parents and not any(p.startswith("talk@v2") for p in parents)
 
 
+def test_a_rollback_inside_a_round_is_told_in_its_record(lab):
+    run, first = lab
+    store, steps = Store(), in_process()
+    row = {"states": 1, "row": 0.0, "confidence": 0.0}
+    steps = steps._replace(
+        coverage=lambda visits, advice, when: row | {"of": advice, "when": when},
+        distil=lambda *_: "",
+        train=lambda job, root: {"step": job.config.train.steps},
+    )
+    refresh(job(run, rounds=1), steps)
+
+    def rolled_back(ask):
+        store.rollback("talk@v1")
+        return steps.advise(ask)
+
+    (made,) = refresh(job(run, rounds=1), steps._replace(advise=rolled_back))
+    assert made["advice"].startswith("talk@v3") and made["base"] == first == made["before"]["of"]
+    assert made["rows"] == store.manifest("talk@v3").counts["rows"] - store.manifest(first).counts["rows"] > 0
+
+
 def test_a_rules_adviser_asked_twice_about_the_same_states_adds_no_version(lab):
     run, _ = lab
     (made,) = refresh(job(run, rounds=1), in_process())

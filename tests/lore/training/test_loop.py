@@ -184,7 +184,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
         _, errors = child.communicate(timeout=30)
     finally:
         child.kill()
-    assert child.returncode == 130
+    assert child.returncode == 143
     assert "goes on from there" in errors
     stopped = read_jsonl(tmp_path / "run" / "progress.jsonl")[-1]["step"]
     assert stopped > 0

@@ -89,3 +89,22 @@ def test_a_resumed_sink_keeps_the_rows_that_the_checkpoint_counted_even_where_st
     again.close()
     assert [r["episode"] for r in read_jsonl(tmp_path / "episodes.jsonl")] == [1, 2]
     assert again.rows == {"metrics.jsonl": 0, "episodes.jsonl": 2}
+
+
+def test_tensorboard_shows_every_step_once_after_a_kill_and_a_resume(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def write(sink, steps):
+        for step in steps:
+            sink.row(step, {"x": float(step)})
+        sink.sync()
+
+    def shown():
+        events = EventAccumulator(str(tmp_path))
+        events.Reload()
+        return [event.step for event in events.Scalars("x")]
+
+    write(Sink(tmp_path), (10, 20))  # killed before the first checkpoint
+    write(Sink(tmp_path), (10, 20, 30, 40, 50))  # killed after a checkpoint at 30
+    write(Sink(tmp_path, 30), (40, 50, 60))
+    assert shown() == [10, 20, 30, 40, 50, 60]
