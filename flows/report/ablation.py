@@ -203,6 +203,8 @@ def write_ablation(job: AblateJob) -> dict[str, Any]:
     advice = {label.partition(" ")[2]: group[0][1]["advice"] for label, group in kept.items() if " " in label}
     paid = {label: _cost(group[0][1]["advice"]) for label, group in kept.items() if group[0][1]["advice"]}
     found = ablation_figures(runs, job.steps, paid) | {"advice": advice, "command": _command(job)}
+    played = {label.partition(" ")[2]: int(cost.get("environment_steps_total", 0)) for label, cost in paid.items()}
+    found["trial_steps"] = {name: steps for name, steps in played.items() if steps}
     found["after_guidance"] = after_guidance({label: [v for _, v in group] for label, group in kept.items()})
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)

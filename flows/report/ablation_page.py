@@ -97,6 +97,8 @@ def markdown_page(found: dict[str, Any], picture: str = "", preset: str = "") ->
             " reaches what no advice ends with. Few seeds make intervals narrow."
         )
     parts.append(table(found))
+    for name, steps in found.get("trial_steps", {}).items():
+        parts.append(f"Programs of `{name}` were tried for {steps:,} environment steps before any arm learned.")
     if picture:
         parts.append(f"![Learning curves: mean over seeds, 95 % band]({picture})")
     if after := found.get("after_guidance"):

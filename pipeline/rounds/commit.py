@@ -23,7 +23,7 @@ from pipeline.rounds.mixing import advised_rounds
 from pipeline.rounds.round import Round
 from pipeline.rounds.rows import row_arrays
 
-__all__ = ["commit_round", "program_revisions"]
+__all__ = ["commit_round", "program_revisions", "steps_played"]
 
 
 def program_revisions(store: Store, name: str) -> list[dict[str, Any]]:
@@ -31,6 +31,13 @@ def program_revisions(store: Store, name: str) -> list[dict[str, Any]]:
     if name not in store.names() or not store.versions(name):
         return []
     return list(store.manifest(name).provenance.get("program_revisions", []))
+
+
+def steps_played(store: Store, name: str) -> int:
+    """Environment steps that trials of programs took for the dataset's current version and those before it."""
+    if name not in store.names() or not store.versions(name):
+        return 0
+    return int(store.manifest(name).cost.get("environment_steps_total", 0))
 
 
 def commit_round(
@@ -61,6 +68,8 @@ def commit_round(
         )
     counts, before = _counts(results), advised_rounds(store, name)
     cost = _cost(now, results, len(rows), sum(each.price_usd for each in before))
+    if spent := steps_played(store, name) + int((provenance or {}).get("environment_steps", 0)):
+        cost["environment_steps_total"] = spent
     mine = AdvisedRound(now.llm.name, tuple(models), len(rows), cost["price_usd"])
     actions, skills = now.environment.vocab.actions, [skill.name for skill in now.skills]
     about = {**_provenance(now, models), **(provenance or {}), "round_counts": counts}

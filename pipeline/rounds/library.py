@@ -45,6 +45,7 @@ def update_skills(store: Store, name: str) -> Updated:
         "skills", name=[skill.name for skill in fresh], json=[skill.to_json() for skill in fresh],
         origin=["library"] * len(fresh),
     )  # fmt: skip
-    writer.spent(price_usd=0.0, price_usd_total=float(before.cost.get("price_usd_total", 0.0)))
+    totals = {key: value for key, value in before.cost.items() if key.endswith("_total")}
+    writer.spent(price_usd=0.0, **totals)
     ref = writer.commit(f"skills of the library: {len(replaced)} replaced, {len(added)} added")
     return Updated(ref, replaced, added)

@@ -13,7 +13,7 @@ from lore_datasets.exchange.hdf5 import read_hdf5
 from lore_datasets.exchange.shipped import ShippedStore
 from lore_datasets.testing import small_advice
 
-NAMES = ("crafter-claude", "crafter-qwen1.5b", "crafter-rules", "crafter-rules@v1")
+NAMES = ("crafter-claude", "crafter-claude@v1", "crafter-qwen1.5b", "crafter-rules", "crafter-rules@v1")
 ROOT = Path(__file__).parents[3]
 
 
@@ -25,9 +25,17 @@ def name(request):
 def test_each_shipped_dataset_loads_by_name_from_an_empty_folder_and_writes_nothing(name, tmp_path):
     data = load_advice(name, tmp_path / "none")
     assert data.ref.name == name.partition("@")[0] and len(data.rows) >= 500
-    assert bool(data.programs) == (name in ("crafter-claude", "crafter-rules")) and bool(data.model or data.programs)
+    assert bool(data.programs) == (name not in ("crafter-qwen1.5b", "crafter-rules@v1"))
+    assert bool(data.model or data.programs)
     assert data.rows.mask.any(1).all()
     assert not (tmp_path / "none").exists()
+
+
+def test_the_second_version_of_crafter_claude_is_the_first_with_the_skills_of_the_library(tmp_path):
+    first, second = (load_advice(f"crafter-claude@v{number}", tmp_path) for number in (1, 2))
+    assert second.programs == first.programs and str(first.ref) in second.manifest.parents
+    assert [skill.name for skill in second.skills[: len(first.skills)]] == [skill.name for skill in first.skills]
+    assert set(second.skills) == set(second.environment.skills) and len(first.skills) == 26
 
 
 def test_a_store_takes_a_shipped_dataset_in_at_first_use_with_its_model_and_the_same_digest(name, tmp_path):

@@ -19,7 +19,7 @@ from flows.config import AblateJob, CollectJob
 from flows.jobs.ablation_arms import cells, make_advice, planned_runs, shuffle
 from flows.jobs.tasks import play_states
 from flows.report.ablation import ablation_figures
-from flows.report.ablation_page import HEADER, table
+from flows.report.ablation_page import HEADER, markdown_page, table
 from flows.report.read import RunData
 from lore.config import to_dict
 from lore_datasets.advice import load_advice
@@ -185,6 +185,12 @@ def test_an_arm_without_a_finished_episode_is_shown_empty_and_breaks_nothing():
     found = ablation_figures({"none": [run("a", [])], "B": [run("b", [])]}, 100)
     assert found["arms"]["B"]["steps_ratio"] is None
     assert "| B |" in table(found)
+
+
+def test_steps_that_trials_of_programs_took_stand_in_the_page_of_a_study():
+    found = ablation_figures({"none": [run("a", [1.0])], "B": [run("b", [2.0])]}, 100) | {"command": "lore ablate"}
+    said = "Programs of `mine` were tried for 1,234 environment steps before any arm learned."
+    assert said in markdown_page(found | {"trial_steps": {"mine": 1234}}) and "were tried" not in markdown_page(found)
 
 
 @pytest.mark.slow

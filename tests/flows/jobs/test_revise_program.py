@@ -65,6 +65,7 @@ def test_a_program_that_plays_better_is_the_next_version(job, server):
     verdict = about["program_revisions"][-1]
     assert verdict["kept"] and verdict["return"][1] > 0 and verdict["worlds"] == 4
     assert about["environment_steps"] > verdict["steps"] > 0
+    assert Store().manifest(ref).cost["environment_steps_total"] == about["environment_steps"]
     question = server.seen[-1][2]["messages"][-1]["content"]
     assert '0: {"when": {"op": "true"}, "goal": "noop"}' in question and "advice: how goals ended" in question
     assert "secret" not in question
@@ -77,6 +78,8 @@ def test_a_program_that_plays_no_better_is_recorded_and_another_draft_is_asked_f
     with use(PlainTerminal(sys.stdout)):
         ref = tasks.advise_states(job)
     assert ref.version == 3 and load_advice("talk").programs[-1] == program(WORKER).text
+    spent = [Store().manifest(f"talk@v{version}").cost["environment_steps_total"] for version in (2, 3)]
+    assert spent[1] == spent[0] + Store().manifest(ref).provenance["environment_steps"]
     assert "no gain" in capsys.readouterr().out and not tasks.needs_model(ref)
     arrays = Store().open(ref).arrays
     assert arrays["round-002/rejects/reason"].tolist() == ["program_not_better"]

@@ -26,6 +26,7 @@ def older(env, store):
     ref = small_advice(store.root, env, n=12, name="old", skills=(*kept[:5], mine, *kept[5:]))
     writer = store.writer("old", "advice", environment=env, skills=load_advice(ref, store.root).skills,
                           programs=[env.rules.text], provenance={"adviser": "me"})  # fmt: skip
+    writer.spent(environment_steps_total=70)
     return writer.commit("with a program")
 
 
@@ -42,7 +43,11 @@ def test_the_next_version_plays_with_the_library_and_every_name_keeps_its_place(
     assert not after.rows.mask[:, -2:].any() and after.programs == before.programs
     about = after.manifest.provenance
     assert about["library"] == {"of": str(older), "replaced": ["shelter"], "added": list(made.added)}
-    assert about["adviser"] == "me" and load_advice(older, store.root).skills == before.skills
+    assert (
+        after.manifest.cost["environment_steps_total"] == 70
+        and about["adviser"] == "me"
+        and load_advice(older, store.root).skills == before.skills
+    )
 
 
 def test_the_next_round_asks_about_the_skills_of_the_library(env, store, older, states):
