@@ -42,14 +42,22 @@ class ProgramAdvice:
         said: dict[str, Any] = data.manifest.config.get("advise", {})
         self.confidence = float(said.get("program_confidence", CONFIDENCE))
         self._settings = {name: float(said[name]) for name in ("floor", "clip", "gap") if name in said}
+        self._last: tuple[bytes, np.ndarray] = (b"", np.zeros(0, np.int16))
 
     def answer(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(logits float32[B, A+K], known bool[B, A+K], confidence float32[B], 0 where no rule speaks)."""
         logits, known, rule = self.evaluator.advise(states, confidence=self.confidence, **self._settings)
+        self._last = states.tobytes(), rule
         return logits, known, np.where(rule >= 0, np.float32(self.confidence), np.float32(0.0))
 
     def rule_of(self, states: np.ndarray) -> np.ndarray:
-        """int16[B]: number of the rule behind the first choice in each state, -1 where no rule speaks."""
+        """int16[B]: number of the rule behind the first choice in each state, -1 where no rule speaks.
+
+        Of the states of the last :meth:`answer` it is known already.
+        """
+        asked, rule = self._last
+        if asked == states.tobytes():
+            return rule
         return self.evaluator.advise(states, confidence=self.confidence, **self._settings)[2]
 
     def told(self, rule: int) -> str:
