@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import signal
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from lore.aliases import setting_name
 from lore.config import Config, load_config
 from lore.presets import PRESETS
+from lore_datasets.errors import UsageError
 from lore_datasets.places import local_path
 
-__all__ = ["OLDER", "Flags", "full_names", "main", "option_names", "parse"]
+__all__ = ["OLDER", "Flags", "full_names", "main", "option_names", "parse", "prepare"]
 
 OLDER = {"log_dir": "folder", "run_dir": "folder"}
 """Options that were called otherwise; settings have their own table in :mod:`lore.aliases`."""
@@ -29,6 +31,10 @@ class Flags(Config):
     preset: Literal["", "smoke", "laptop", "crafter-12m", "crafter-paper"] = ""
     """Settings by name, which other options change: ``smoke`` takes a minute, ``laptop`` under an hour on one core;
     ``crafter-12m`` and ``crafter-paper`` (200m, the published one) are a million steps of pixels for a GPU."""
+    resume: str = ""
+    """Go on with the run in this folder under its own settings; ``--steps`` raises its budget."""
+    fork: str = ""
+    """Begin the run in ``--folder`` from the checkpoint in this folder: its settings, but for those that are given."""
     quiet: bool = False
     """Print nothing but errors."""
 
@@ -84,24 +90,59 @@ def parse(words: list[str], prog: str = "python -m lore.main", kind: type[Flags]
     try:
         import tyro
     except ImportError:
-        from lore_datasets.errors import UsageError
-
         raise UsageError(
             "the command line needs tyro", hint="pip install tyro, or call lore.training.loop.train(config, dir)"
         ) from None
     args = full_names(words, option_names(kind))
-    default = _with_preset(kind, args)
+    default = _defaults(kind, args)
     return tyro.cli(kind, args=args, default=default, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
 
 
-def _with_preset(kind: type[Flags], words: Sequence[str]) -> Flags:
-    """Flags with the settings of the preset that ``words`` name; an unknown one is left for the parser to refuse."""
-    at = {word.partition("=")[0]: i for i, word in enumerate(words)}.get("--preset")
-    if at is None:
+def _defaults(kind: type[Flags], words: Sequence[str]) -> Flags:
+    """Flags with the settings of the preset or run that ``words`` name, which the other words change."""
+    given = {name: value for name in ("preset", "resume", "fork") if (value := _value_of(words, name))}
+    if len(given) > 1:
+        raise UsageError(f"--{' and --'.join(given)} exclude each other", hint="give one of them")
+    if not given:
         return kind()
-    name = words[at].partition("=")[2] or (words[at + 1] if at + 1 < len(words) else "")
-    config = load_config(**PRESETS.get(name, {}))
-    return dataclasses.replace(kind(), **{f.name: getattr(config, f.name) for f in dataclasses.fields(Config)})
+    (name, value), *_ = given.items()
+    if name == "preset":
+        config = load_config(**PRESETS.get(value, {}))
+    else:
+        from lore.training.folder import read_config
+
+        config = read_config(value)
+    flags = dataclasses.replace(kind(), **{f.name: getattr(config, f.name) for f in dataclasses.fields(Config)})
+    return dataclasses.replace(flags, folder=value) if name == "resume" else flags
+
+
+def _value_of(words: Sequence[str], option: str) -> str:
+    """What the option is given, after it or after its equals sign; "" where it is not there."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        flag, equals, value = word.partition("=")
+        if flag == f"--{option}":
+            return value if equals else following
+    return ""
+
+
+def prepare(flags: Flags, say: Callable[[str], None]) -> Config:
+    """The configuration of the flags; a fork is made, and what differs from the run that is gone on with is said."""
+    from lore.training.folder import CONFIG, read_config
+    from lore.training.fork import check_steps, differences, fork
+
+    config, folder = flags.config(), flags.resume or flags.fork
+    if flags.resume:
+        if flags.folder != flags.resume:
+            raise UsageError("--resume goes on in its own folder", hint="--fork RUN --folder NEW begins beside it")
+        check_steps(folder, config)
+        changed = differences(read_config(folder), config)
+    elif flags.fork and not (Path(flags.folder) / CONFIG).exists():
+        changed = fork(folder, flags.folder, config)
+    else:
+        return config
+    for name, (old, new) in changed.items():
+        say(f"{name}: {old} -> {new}")
+    return config
 
 
 def _show(row: dict) -> None:
@@ -120,7 +161,8 @@ def main(words: list[str] | None = None) -> int:
 
     try:
         flags = parse(sys.argv[1:] if words is None else words)
-        summary = train(flags.config(), flags.folder, None if flags.quiet else _show)
+        config = prepare(flags, lambda line: None if flags.quiet else print(line))
+        summary = train(config, flags.folder, None if flags.quiet else _show)
     except KeyboardInterrupt:  # a second one: the first saves and ends the run in order
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         print("\nlore: stopped at once; the same command goes on from the last checkpoint", file=sys.stderr)

@@ -59,6 +59,14 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
             "gc": ("flows.cli.datasets:gc", "delete files that no version needs"),
         },
     ),
+    "runs": (
+        "training runs in folders",
+        {
+            "list": ("flows.cli.runs:list_runs", "every run below a folder: state, steps, return, advice, size"),
+            "compare": ("flows.cli.runs:compare", "in what settings and figures some runs differ"),
+            "rm": ("flows.cli.runs:remove", "remove what a run wrote, and nothing else"),
+        },
+    ),
     "skills": (
         "skills: options as data, checked, bounded and runnable",
         {

@@ -17,7 +17,7 @@ from flows.config import TrainJob, check_pinned, check_seeds
 from flows.terminal import current
 from lore.config import Config
 from lore.config import replace as configured
-from lore.main import Flags, parse
+from lore.main import Flags, parse, prepare
 from lore_datasets.errors import ConfigError, UsageError
 
 __all__ = ["LongRun", "SeedFlags", "train"]
@@ -62,7 +62,11 @@ def train(words: Sequence[str]) -> int:
     """Train an agent: the flags of ``python -m lore.main``, and which seeds, how many at a time and where."""
     flags = parse(list(words), prog="lore train", kind=SeedFlags)
     assert isinstance(flags, SeedFlags)
-    return _several(flags) if flags.seeds or flags.dask else _one(flags.config(), flags)
+    if flags.seeds or flags.dask:
+        if flags.resume or flags.fork:
+            raise UsageError("--resume and --fork are for one run", hint="leave --seeds and --dask away")
+        return _several(flags)
+    return _one(prepare(flags, lambda line: None if flags.quiet else print(line)), flags)
 
 
 train.flags = SeedFlags  # type: ignore[attr-defined]

@@ -45,7 +45,8 @@ def open_folder(run: Training) -> tuple[bool, bool]:
         if saved != machine():
             _LOG.warning("resume is statistical, not bit-exact: saved on %s, now %s", saved, machine())
     about = {"advice": policy.reference, "unused_advice": policy.unused_advice}
-    write_json(path, {"config": to_dict(run.config), **about, "machine": machine(), "is_saved": resumed})
+    kept = {name: before[name] for name in ("forked_from",) if before is not None and name in before}
+    write_json(path, {"config": to_dict(run.config), **about, "machine": machine(), "is_saved": resumed, **kept})
     if policy.advice is not None:
         record_version(run.folder, run.env_steps, run.learner.updates, policy.reference)
     if policy.unused_advice:

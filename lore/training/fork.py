@@ -1,0 +1,90 @@
+"""Going on with a run under its own settings, or beside it under changed ones."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from lore.config import Config, to_dict
+from lore.training import checkpoint, segments
+from lore.training.advice_versions import VERSIONS
+from lore.training.folder import CHECKPOINT, CONFIG, lock_run, machine, read_config, recorded_advice
+from lore.training.metrics import Sink
+from lore.training.records import read_jsonl
+from lore_datasets.atomic import write_json
+from lore_datasets.errors import BadInput, ConfigError, NotFound
+
+__all__ = ["check_steps", "differences", "fork"]
+
+_SHAPES = ("env", "model.size", "train.seed", "train.sequence_length", "train.replay_capacity", "options.enabled",
+           "options.max_options", "gate.enabled", "gate.imagine", "synthetic.enabled")  # fmt: skip
+"""Settings, or sections of them, that networks and replay were laid out for: a fork keeps them."""
+
+
+def differences(before: Config, now: Config) -> dict[str, tuple[object, object]]:
+    """``section.name`` -> (before, now) of every setting that differs."""
+    old, new = to_dict(before), to_dict(now)
+    return {
+        f"{section}.{name}": (old[section][name], value)
+        for section, body in new.items() for name, value in body.items() if old[section][name] != value
+    }  # fmt: skip
+
+
+def check_steps(folder: Path | str, config: Config) -> None:
+    """ConfigError when a run has more steps behind it than ``config`` asks for in all."""
+    done = max((int(row["step"]) for row in read_jsonl(Path(folder) / "progress.jsonl")), default=0)
+    if config.train.steps < done:
+        raise ConfigError(
+            f"--steps {config.train.steps:,} is the whole budget, and {folder} has done {done:,}",
+            kept="the run", hint=f"ask for more than {done:,}",
+        )  # fmt: skip
+
+
+def fork(source: Path | str, target: Path | str, config: Config) -> dict[str, tuple[object, object]]:
+    """Make a run in ``target`` that goes on from the checkpoint of ``source`` under ``config``; returns what differs.
+
+    Schedules, step sizes and weights may change. ConfigError names a setting that networks or replay were laid out for;
+    BadInput when ``target`` holds anything; NotFound without a checkpoint. Segments are linked where the disk can.
+    """
+    source, target = Path(source), Path(target)
+    changed = differences(read_config(source), config)
+    fixed = [name for name in changed if name.startswith(tuple(f"{s}." for s in _SHAPES)) or name in _SHAPES]
+    if fixed:
+        old, new = changed[fixed[0]]
+        raise ConfigError(
+            f"a fork cannot change {fixed[0]} ({old} -> {new}): networks and replay are laid out for it",
+            kept="both folders", hint="train a run of its own",
+        )  # fmt: skip
+    if target.exists() and any(target.iterdir()):
+        raise BadInput(f"{target} is not empty", kept="everything in it", hint="choose another --folder for the fork")
+    if not (source / CHECKPOINT).exists():
+        raise NotFound(f"{source} has no checkpoint to fork from", hint="train it first")
+    with lock_run(source):  # its files do not change meanwhile
+        _, meta = checkpoint.load(source / CHECKPOINT)
+        try:
+            _copy(source, target, segments.files_of(meta))
+            told = {
+                "config": to_dict(config), "advice": recorded_advice(source), "unused_advice": "", "machine": machine(),
+                "is_saved": True,
+                "forked_from": {"run": str(source.absolute()), "step": meta["frames"], "changes": changed},
+            }  # fmt: skip
+            write_json(target / CONFIG, told)
+        except BaseException:
+            shutil.rmtree(target, ignore_errors=True)  # it was empty or absent, see above
+            raise
+    return changed
+
+
+def _copy(source: Path, target: Path, files: Sequence[str] | set[str]) -> None:
+    (target / segments.FOLDER).mkdir(parents=True, exist_ok=True)
+    for name in sorted(files):
+        here, there = source / segments.FOLDER / name, target / segments.FOLDER / name
+        try:
+            os.link(here, there)
+        except OSError:  # another disk, or one without hard links
+            shutil.copyfile(here, there)
+    for name in (CHECKPOINT, VERSIONS, *Sink.FILES):
+        if (source / name).exists():
+            shutil.copyfile(source / name, target / name)
