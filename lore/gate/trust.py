@@ -59,6 +59,11 @@ class Trust:
         self.open: list[list[list[float]]] = [[] for _ in range(num_envs)]  # [followed, steps left, reward, *signals]
         self.means = {True: ForgettingMean(500.0), False: ForgettingMean(5000.0)}
 
+    @property
+    def is_tested(self) -> bool:
+        """Enough trials of both kinds have ended to tell harm."""
+        return all(mean.weight >= MIN_TRIALS for mean in self.means.values())
+
     def step(self, env: int, reward: float) -> None:
         """The reward that arrived after one more step."""
         trials = self.open[env]
@@ -94,7 +99,7 @@ class Trust:
             self.learned.add(bool(followed), reward, np.array(signals))
         self.means[bool(followed)].add(reward)
         own, advised = self.means[False], self.means[True]
-        if advised.weight < MIN_TRIALS or own.weight < MIN_TRIALS:
+        if not self.is_tested:
             return
         # Trials of the policy's own decisions overlap, up to one per step: they count by the horizon.
         noise = math.sqrt(advised.variance() / advised.weight + own.variance() * self.horizon / own.weight + 1e-12)

@@ -19,12 +19,15 @@ from lore.replay.ring import Replay
 from lore_datasets.environments import Environment
 from lore_datasets.language.skills import Skill, parse_skill
 
-__all__ = ["CONTAINED", "EXPOSED", "Path", "Poisoned", "played"]
+__all__ = ["CONTAINED", "EXPOSED", "KICKSTARTED", "Path", "Poisoned", "played"]
 
 CONTAINED: dict[str, Any] = {}
 """The gate's defaults."""
 EXPOSED: dict[str, Any] = {"delta_target": 100.0, "uncertainty_threshold": 0.0, "beta_max": 1.0}
 """The gate always open, no budget for the divergence; and nobody looks at what came of it (:class:`Blind`)."""
+
+KICKSTARTED: dict[str, Any] = {"gate.kickstart": 1.0, "gate.kickstart_floor": 1.0, "beta_max": 1.0}
+"""The gate's budget, and the actor drawn to the advice throughout."""
 
 RETREAT = {
     "version": 1, "name": "retreat", "start": {"op": "true"}, "done": {"op": "false"}, "max_steps": 40,
@@ -103,6 +106,9 @@ class Poisoned(Trainer):
             self.player.controller = Controller(config, source, None, gate, 1, actions, rng)  # type: ignore[arg-type]
             if self.blind:
                 gate.trust = Blind(1, gate.trust.horizon)
+            if config.gate.kickstart:
+                self.learner.gate = gate
+                fields |= {"advice": ((actions + 1,), np.float16), "confidence": ((), np.float32)}
         # Half of the harness's sequences and dreams: nine runs in two minutes.
         self.learner.config = configured(self.learner.config, horizon=5)
         self.replay = Replay(fields, self.learner.config.train.replay_capacity, 1, self.seed, length=9)

@@ -8,6 +8,7 @@ from lore.config import load_config
 from lore.dreamer.actor_critic import ActorCritic
 from lore.dreamer.losses import replay_returns
 from lore.dreamer.returns import CONTINUE_SCALE, LAMBDA
+from lore.gate import trust
 from lore.gate.config import GateConfig
 from lore.gate.gate import Gate
 from lore.gate.kickstart import kickstart_loss, kickstart_weight, slot_targets
@@ -64,6 +65,9 @@ def test_descending_the_loss_draws_all_entries_to_the_slots_and_the_primitives_a
 
 def test_the_weight_falls_from_its_start_to_its_floor_and_with_the_trust():
     gate, weights = Gate(GateConfig(kickstart=1.0, kickstart_floor=0.2, kickstart_steps=1000)), []
+    gate.trust.means[False].weight, gate.trust.means[True].weight = 500.0, 19.0
+    assert kickstart_weight(gate) == 0.0  # nobody knows yet whether following it harms
+    gate.trust.means[True].weight = 20.0
     for gate.env_steps in (0, 500, 1000, 5000):
         weights.append(kickstart_weight(gate))
     assert weights == pytest.approx([1.0, 0.6, 0.2, 0.2])
@@ -98,7 +102,11 @@ def config(ref: str, frames: int, **more):
 
 @pytest.mark.parametrize("prior", ["stored", "uniform"])
 @pytest.mark.parametrize("options", [False, True], ids=["B", "B+C"])
-def test_a_kickstarted_run_learns_the_advice_and_resumes_to_the_bit(tmp_path, own_datasets, digest, options, prior):
+def test_a_kickstarted_run_learns_the_advice_and_resumes_to_the_bit(
+    tmp_path, own_datasets, digest, monkeypatch, options, prior
+):
+    monkeypatch.setattr(trust, "MIN_TRIALS", 1)  # tested in the first steps
+    monkeypatch.setattr(trust, "DOUBT", 1e9)
     ref = str(small_advice(own_datasets, get_environment("crafter"), n=40))
     paths = {"gate.kickstart": 1.0, "options.enabled": options, "options.max_options": 26, "advice.prior": prior}
     train(config(ref, 110, **paths), tmp_path / "straight", tensorboard=False)

@@ -7,10 +7,13 @@ import torch
 from lore.advice.lookup import AdviceSource
 from lore.advice.types import AdviceBatch
 from lore.config import load_config
+from lore.dreamer.actor_critic import ActorCritic
 from lore.envs.crafter.adapter import CrafterEnv
 from lore.gate.gate import Gate
+from lore.gate.kickstart import kickstart_loss, kickstart_weight
 from lore.gate.trust import Trust
 from lore.options.controller import Controller
+from lore.sizes import SIZES
 from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment
 from lore_datasets.testing import small_advice
@@ -74,6 +77,38 @@ def bandit(c: Controller, state: np.ndarray, steps: int, seed: int) -> float:
     return total / steps
 
 
+def kickstarted(c: Controller, state: np.ndarray, steps: int, seed: int) -> tuple[float, float]:
+    """As :func:`bandit`, with an actor that begins there and learns: every eight steps REINFORCE on their rewards, and
+    kickstarting on their advice. (Expected reward per step in the last quarter, probability of the poison without
+    advice.)"""
+    assert c.gate is not None
+    features, rng, reward, mean, earned, kept = torch.ones(8, 8), np.random.default_rng(seed), 0.0, 0.1, [], []
+    agent, entries = ActorCritic(8, A, SIZES["tiny"], generator=torch.Generator().manual_seed(seed)), torch.arange(8)
+    with torch.no_grad():
+        agent.actor.out.bias[GOOD] = np.log(A - 1)
+    optimiser, none = torch.optim.Adam(agent.actor.parameters(), 3e-3), torch.zeros(0, dtype=torch.int64)
+    for c.gate.env_steps in range(steps):
+        if c.gate.env_steps % 8 == 0:
+            logits = agent.actor(features)
+            if kept:
+                actions, gains, advice, proposals, sure = map(np.stack, zip(*kept, strict=True))
+                batch = {"advice": advice, "proposals": proposals, "confidence": sure}
+                drawn, _ = kickstart_loss(
+                    agent, features, {k: torch.from_numpy(v)[None] for k, v in batch.items()}, none, A
+                )
+                own = -logits.log_softmax(-1)[entries, torch.from_numpy(actions)] * torch.from_numpy(gains)
+                optimiser.zero_grad()
+                (own + kickstart_weight(c.gate) * drawn).mean().backward()
+                optimiser.step()
+                told, kept = int(proposals[-1][advice[-1][A:].argmax()]), []
+        choice = c.act(0, state, reward, logits[0].detach().numpy(), UNSURE)
+        reward = float(choice.action == GOOD and rng.random() < 0.2)
+        kept.append((choice.action, reward - mean, choice.advice, choice.proposals, choice.confidence))
+        mean += 0.01 * (reward - mean)
+        earned.append(0.2 * (choice.action == GOOD))
+    return float(np.mean(earned[3 * steps // 4 :])), float(agent.actor(features)[0].softmax(-1)[told].detach())
+
+
 def test_on_a_toy_task_poison_costs_less_than_a_tenth_and_without_trust_far_more(poison):
     state = CrafterEnv(3, pixels=False).reset().state
     source = poison(A + SKILLS.index("explore"))  # walks about for ten steps at a time: never the action that pays
@@ -82,6 +117,18 @@ def test_on_a_toy_task_poison_costs_less_than_a_tenth_and_without_trust_far_more
     assert gated.gate.trust.value < 0.1
     assert gated.metrics()["uncertainty_gate/advice_regret"] > 0
     assert bandit(controller(source, 0, trusting=True), state, 400, 0) < 0.75 * plain
+
+
+def test_kickstarting_does_not_copy_a_poisonous_adviser_because_trust_takes_its_weight(poison):
+    state = CrafterEnv(3, pixels=False).reset().state
+    source = poison(A + SKILLS.index("explore"))
+    settings = {"gate.kickstart": 1.0, "gate.kickstart_floor": 1.0, "beta_max": 1.0, "delta_target": 0.5}
+    contained, exposed = (controller(source, 0, trusting, **settings) for trusting in (False, True))
+    earned, copied = kickstarted(contained, state, 1000, 0)
+    assert contained.gate.trust.is_tested and kickstart_weight(contained.gate) < 0.1
+    assert earned > 0.15 and copied < 0.15  # it has learned the action that pays
+    earned, copied = kickstarted(exposed, state, 1000, 0)
+    assert kickstart_weight(exposed.gate) == 1.0 and earned < 0.05 and copied > 0.8
 
 
 def test_good_advice_is_let_through_on_the_same_task(poison):
