@@ -175,7 +175,8 @@ def random_batch(setting: Setting, size: str) -> dict[str, Any]:
     batch = _noise(_fields(size), lead, setting.sizes()[size].classes)
     batch |= {
         "proposals": rng.integers(-1, 17, (*lead, SKILLS)).astype(np.int8),
-        "skill": np.full(lead, -1, np.int16), "row": rng.integers(-1, PLANS, lead).astype(np.int32),
+        "skill": np.full(lead, -1, np.int16), "held": np.zeros(lead, np.int16), "ended": np.zeros(lead, np.int8),
+        "row": rng.integers(-1, PLANS, lead).astype(np.int32),
     }  # fmt: skip
     return {name: torch.from_numpy(value).to(setting.device) for name, value in batch.items()}
 

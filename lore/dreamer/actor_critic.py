@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
 from lore.dreamer.dists import policy_log_probs, sample_index, twohot_std, unimix_probs
 from lore.dreamer.nets import Head, TwoHotHead
@@ -15,10 +16,18 @@ from lore.dreamer.returns import PercentileNorm
 from lore.dreamer.types import Trajectories
 from lore.sizes import Size
 
-__all__ = ["SLOW_RATE", "ActorCritic", "Choice", "Policy", "actor_critic_losses", "trajectory_metrics"]
+__all__ = [
+    "SLOW_RATE", "ActorCritic", "Choice", "Policy", "actor_critic_losses", "charge_width", "trajectory_metrics",
+]  # fmt: skip
 
 SLOW_RATE = 0.02
 """Share of the critic that enters the slow critic per update."""
+
+
+def charge_width(skills: int) -> int:
+    """Inputs of a critic that tell which of so many skills is in charge: a multiple of 8, as the compiled form of a
+    head wants it."""
+    return -(-skills // 8) * 8
 
 
 class Choice(NamedTuple):
@@ -27,13 +36,14 @@ class Choice(NamedTuple):
     logits: Tensor  # [N, A+M], with the actor's gradient
     action: Tensor  # int64 [N], primitive action executed
     decision: Tensor  # int64 [N], entry of the (extended) action space that the actor chose
-    is_decision: Tensor  # bool [N], the actor decides here
+    charge: Tensor  # int64 [N], skill that goes on here, -1 = the actor decides
     mask: Tensor | None  # bool [N, A+M], entries that were allowed; None = all
-    carry: Any  # the policy's own state
+    carry: Any  # the policy's own state: None or a NamedTuple of tensors [N, ...]
+    bonus: Tensor | None = None  # [N], what is paid on arrival here beside the predicted reward
 
 
 class Policy(Protocol):
-    """One step of a policy inside imagination: features [N, F], its own state (None at the start), the draws."""
+    """One step of a policy inside imagination: features [N, F], its own state (that of the starts first), the draws."""
 
     def __call__(self, features: Tensor, carry: Any, generator: Generator | None) -> Choice: ...
 
@@ -46,16 +56,19 @@ class ActorCritic(nn.Module):
         actions: entries of the (extended) action space, A + M.
         size: row of the size table.
         unimix: uniform share of the policy; danijar/dreamerv3 applies none.
+        skills: K that can be in charge; the critic is told which one is (0 = it reads the latent alone).
         generator: draws the initial weights.
     """
 
     def __init__(
-        self, features: int, actions: int, size: Size, *, unimix: float = 0.0, generator: Generator | None = None
-    ) -> None:
+        self, features: int, actions: int, size: Size, *, unimix: float = 0.0, skills: int = 0,
+        generator: Generator | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.actions, self.unimix = actions, unimix
+        self.charges = charge_width(skills)
         self.actor = Head(features, actions, 3, size.units, generator, outscale=0.01)
-        self.critic = TwoHotHead(features, 3, size.units, generator)
+        self.critic = TwoHotHead(features + self.charges, 3, size.units, generator)
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.norm = PercentileNorm()
 
@@ -67,18 +80,24 @@ class ActorCritic(nn.Module):
         """Log-probabilities float32 [..., A+M] of features [..., F]; mask False = not allowed."""
         return policy_log_probs(self.actor(features), mask, self.unimix)
 
-    def value(self, features: Tensor) -> Tensor:
-        """Critic's prediction [...] of features [..., F]."""
-        return self.critic.mean(self.critic(features))
+    def criticised(self, features: Tensor, charge: Tensor | None = None) -> Tensor:
+        """What both critics read: features [..., F], behind them one-hot the skill that goes on there, ``charge`` int64
+        [...] (None or -1 = the actor decides). So their value is that of a state with an option in charge, U(s, o), as
+        Sutton, Precup and Singh 1999 call it, and V(s) where there is none."""
+        if not self.charges:
+            return features
+        if charge is None:
+            return F.pad(features, (0, self.charges))
+        which = charge.unsqueeze(-1) == torch.arange(self.charges, device=charge.device)
+        return torch.cat([features, which.to(features.dtype)], -1)
+
+    def value(self, features: Tensor, charge: Tensor | None = None) -> Tensor:
+        """Critic's prediction [...] of features [..., F] with ``charge`` going on (:meth:`criticised`)."""
+        return self.critic.mean(self.critic(self.criticised(features, charge)))
 
     def value_std(self, features: Tensor) -> Tensor:
         """Standard deviation [...] of the critic's two-hot distribution, in symlog units."""
-        return twohot_std(self.critic(features), self.critic.bins)
-
-    @torch.no_grad()
-    def slow_value(self, features: Tensor) -> Tensor:
-        """Slow critic's prediction [...] of features [..., F]."""
-        return self.slow_critic.mean(self.slow_critic(features))
+        return twohot_std(self.critic(self.criticised(features)), self.critic.bins)
 
     @torch.no_grad()
     def update_slow(self, rate: float = SLOW_RATE) -> None:
@@ -103,7 +122,7 @@ class ActorCritic(nn.Module):
             logits = self.actor(features)
         uniform = torch.rand(logits.shape[:-1], device=logits.device, generator=generator)
         action = sample_index(unimix_probs(logits.detach(), self.unimix), uniform)
-        return Choice(logits, action, action, torch.ones_like(action, dtype=torch.bool), None, carry)
+        return Choice(logits, action, action, torch.full_like(action, -1), None, carry)
 
 
 def actor_critic_losses(t: Trajectories, scale: Tensor, entropy: float) -> dict[str, Tensor]:
@@ -124,7 +143,8 @@ def trajectory_metrics(t: Trajectories, scale: Tensor, actions: int) -> dict[str
     advantage = (t.returns - t.value[:, :-1]) / scale
     decides = t.is_decision.float()
     entropy = (t.entropy * decides).mean() / decides.mean().clamp(min=1e-6)
-    return {
+    paid = {} if t.bonus is None else {"bonus": t.bonus[:, 1:].sum(-1).mean()}
+    return paid | {
         "adv": advantage.mean(),
         "adv_std": advantage.std(),
         "adv_mag": advantage.abs().mean(),

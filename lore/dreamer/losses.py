@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Generator, Tensor
 
 from lore.dreamer.actor_critic import ActorCritic, Policy, actor_critic_losses, trajectory_metrics
 from lore.dreamer.imagination import Imagination
 from lore.dreamer.returns import CONTINUE_SCALE, LAMBDA, lambda_return
-from lore.dreamer.types import Latent, Observed
+from lore.dreamer.types import Latent, Observed, Starts
 from lore.dreamer.world_model import WorldModel
 
 __all__ = ["SCALES", "Loss", "Paths", "as_starts", "loss", "replay_returns", "replay_value_loss"]
@@ -24,20 +25,20 @@ SCALES: Mapping[str, float] = {
 class Paths(NamedTuple):
     """What joins DreamerV3's own update: who acts in imagination, more starts, more losses.
 
-    ``starts(batch, posterior, losses)`` gives the imagination's starts [N, ...], the B*T posterior states first, and
-    their weights [N] (None = 1). ``terms(batch, posterior, returns)`` gives losses of any shape by name, with the
-    imagined returns [N, H] at hand; it names exactly the entries of ``scales``.
+    ``starts(batch, posterior, losses)`` gives the imagination's starts, the B*T posterior states first.
+    ``terms(batch, posterior, returns)`` gives losses of any shape by name, with the imagined returns [N, H] at hand; it
+    names exactly the entries of ``scales``.
     """
 
     policy: Policy
-    starts: Callable[[dict[str, Tensor], Observed, dict[str, Tensor]], tuple[Latent, Tensor | None]]
+    starts: Callable[[dict[str, Tensor], Observed, dict[str, Tensor]], Starts]
     terms: Callable[[dict[str, Tensor], Observed, Tensor], dict[str, Tensor]]
     scales: Mapping[str, float]
 
     @staticmethod
     def none(critic: ActorCritic) -> Paths:
         """DreamerV3 alone: the actor acts, from every posterior state."""
-        return Paths(critic.policy_step, lambda _batch, seen, _losses: (as_starts(seen), None), lambda *_: {}, {})
+        return Paths(critic.policy_step, lambda _batch, seen, _losses: Starts(as_starts(seen)), lambda *_: {}, {})
 
 
 class Loss(NamedTuple):
@@ -51,15 +52,15 @@ class Loss(NamedTuple):
 
 def loss(
     model: WorldModel, critic: ActorCritic, imagination: Imagination, batch: dict[str, Tensor], start: Latent, *,
-    paths: Paths, horizon: int, entropy: float, lam: float = LAMBDA, replay_lam: float | Tensor = LAMBDA,
+    paths: Paths, horizon: int, entropy: float, replay_lam: float | Tensor = LAMBDA,
     generator: Generator | None = None,
 ) -> Loss:  # fmt: skip
     """All losses of one batch [B, T, ...] of :meth:`WorldModel.split_context`.
 
     Args:
         horizon: imagined steps H. entropy: weight of the policy's entropy.
-        lam: trace of the imagined returns where the actor decides. replay_lam: of replayed ones, of all steps or [B, T]
-        (0 at a step that another than the actor chose: what followed it is not the actor's return).
+        replay_lam: trace of the replayed returns, of all steps or [B, T] (0 at a step that another than the actor
+        chose: what followed it is not the actor's return).
     """
     scales = {**SCALES, model.key: 1.0, **paths.scales}
     shape = batch["reward"].shape
@@ -68,8 +69,8 @@ def loss(
     losses, seen, metrics = model.loss(batch, start, generator)
 
     # Imagination: from every state that was seen the policy acts in the model; actor and critic learn from its returns.
-    starts, weight = paths.starts(batch, seen, losses)
-    imagined = imagination.imagine_and_judge(model, critic, paths.policy, starts, horizon, generator, lam, weight)
+    starts = paths.starts(batch, seen, losses)
+    imagined = imagination.imagine_and_judge(model, critic, paths.policy, starts, horizon, generator)
     scale = critic.norm.update(imagined.returns)
     losses |= actor_critic_losses(imagined, scale, entropy)
     metrics |= trajectory_metrics(imagined, scale, critic.actions)
@@ -103,9 +104,15 @@ def replay_value_loss(
 ) -> Tensor:
     """Critic's loss [B, T-1] on replayed features [B, T, F], 0 on last steps; its gradient reaches the world model.
 
-    boot: imagined return [B, T] of each step.
+    boot: imagined return [B, T] of each step. Where a skill went on (``charge`` of the batch, int64 [B, T], -1 = none)
+    the critic's own value stands for it: imagination begins with a decision.
     """
-    is_last = batch["is_last"]
+    is_last, charge = batch["is_last"], batch.get("charge")
+    known = critic.criticised(features, charge)
+    logits = critic.critic(known)
+    if charge is not None:
+        boot = torch.where(charge >= 0, critic.critic.mean(logits), boot)
     returns = replay_returns(boot.detach(), batch["reward"], is_last, batch["is_terminal"], lam)
-    slow = critic.slow_value(features.detach())[:, :-1]
-    return (~is_last[:, :-1]).float() * critic.critic.loss(critic.critic(features)[:, :-1], returns, slow)
+    with torch.no_grad():
+        slow = critic.slow_critic.mean(critic.slow_critic(known.detach()))[:, :-1]
+    return (~is_last[:, :-1]).float() * critic.critic.loss(logits[:, :-1], returns, slow)

@@ -6,12 +6,12 @@ M option slots, S categoricals, K classes of one categorical, D recurrent state,
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["Imagined", "Latent", "Observed", "Trajectories"]
+__all__ = ["Imagined", "Latent", "Observed", "Starts", "Trajectories"]
 
 
 class Latent(NamedTuple):
@@ -33,16 +33,31 @@ class Observed(NamedTuple):
     prior_logits: Tensor  # [B, T, S, K]
 
 
+class Starts(NamedTuple):
+    """Where imagination begins."""
+
+    latent: Latent  # [N, ...]
+    weight: Tensor | None = None  # [N] of each trajectory in the losses, None = 1
+    carry: Any = None  # the policy's own state: None or a NamedTuple of tensors [N, ...]
+
+    def cut(self, rows: slice) -> Starts:
+        """Some of the starts."""
+        carry = None if self.carry is None else type(self.carry)(*(x[rows] for x in self.carry))
+        weight = None if self.weight is None else self.weight[rows]
+        return Starts(Latent(self.latent.deter[rows], self.latent.stoch[rows]), weight, carry)
+
+
 class Imagined(NamedTuple):
     """A batch of imagined trajectories; index 0 is the start state."""
 
     features: Tensor  # [N, H+1, F]
     logits: Tensor  # [N, H, A+M] of the policy that acted, with the actor's gradient
     action: Tensor  # int64 [N, H], primitive action executed
-    decision: Tensor  # int64 [N, H], entry of the (extended) action space that the actor chose; valid where is_decision
-    is_decision: Tensor  # bool [N, H+1], the actor decides here (always true without options)
+    decision: Tensor  # int64 [N, H], entry of the (extended) action space that the actor chose; valid at decisions
+    charge: Tensor  # int64 [N, H+1], skill that goes on here, -1 = the actor decides (always, without options)
     mask: Tensor | None  # bool [N, H, A+M] entries that were allowed, None = all
     last: Latent  # latent after the last step
+    bonus: Tensor | None = None  # [N, H+1], paid on arrival beside the predicted reward
 
 
 class Trajectories(NamedTuple):
@@ -59,3 +74,4 @@ class Trajectories(NamedTuple):
     slow_value: Tensor  # [N, H] of the slow critic
     returns: Tensor  # [N, H], lambda-returns
     weight: Tensor  # [N, H], probability that the step is reached, times the weight of the start
+    bonus: Tensor | None = None  # [N, H+1], what the policy was paid beside the world model's reward

@@ -12,8 +12,7 @@ from torch import Generator, Tensor
 from lore.dreamer.actor_critic import ActorCritic, Policy
 from lore.dreamer.imagination import Imagination
 from lore.dreamer.optim import total_loss
-from lore.dreamer.returns import LAMBDA
-from lore.dreamer.types import Latent, Trajectories
+from lore.dreamer.types import Starts, Trajectories
 from lore.dreamer.world_model import WorldModel
 from lore.fast.parallel import run_together, shares
 
@@ -40,18 +39,17 @@ class SharedImagination(Imagination):
         self.trained: list[torch.nn.Parameter] = []
 
     def imagine_and_judge(
-        self, model: WorldModel, critic: ActorCritic, policy: Policy, starts: Latent, horizon: int,
-        generator: Generator | None = None, lam: float = LAMBDA, weight: Tensor | None = None,
+        self, model: WorldModel, critic: ActorCritic, policy: Policy, starts: Starts, horizon: int,
+        generator: Generator | None = None,
     ) -> Trajectories:  # fmt: skip
         """As the plain form; where there are several threads each draws from a generator of its own."""
-        cuts = shares(len(starts.deter), starts.deter.device)
+        cuts = shares(len(starts.latent.deter), starts.latent.deter.device)
         plain = super().imagine_and_judge
         pieces: list[Callable[[], Trajectories]] = []
         for cut, own in zip(cuts, _generators(generator, len(cuts)), strict=True):
-            some, weights = Latent(starts.deter[cut], starts.stoch[cut]), None if weight is None else weight[cut]
-            pieces.append(partial(plain, model, critic, policy, some, horizon, own, lam, weights))
+            pieces.append(partial(plain, model, critic, policy, starts.cut(cut), horizon, own))
         self.pieces = run_together(pieces)
-        whole = self.pieces[0] if len(cuts) == 1 else Trajectories(*map(torch.cat, zip(*self.pieces, strict=True)))
+        whole = self.pieces[0] if len(cuts) == 1 else Trajectories(*map(_joined, zip(*self.pieces, strict=True)))
         self.trained = [parameter for _, parameter in critic.trainable() if parameter.requires_grad]
         # The losses end at these copies; backward takes their gradients on, piece by piece.
         copies = {name: getattr(whole, name).detach().requires_grad_() for name in _TRAINED}
@@ -85,6 +83,10 @@ class SharedImagination(Imagination):
         live = [(end, slope) for end, slope in zip(ends, slopes, strict=True) if end.requires_grad]
         outputs, given = zip(*live, strict=True)
         return torch.autograd.grad(outputs, self.trained, given, allow_unused=True)
+
+
+def _joined(parts: tuple[Any, ...]) -> Any:
+    return None if parts[0] is None else torch.cat(parts)
 
 
 def _generators(generator: Generator | None, count: int) -> list[Generator | None]:

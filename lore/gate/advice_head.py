@@ -194,4 +194,4 @@ class AdvisedPolicy:
         with torch.enable_grad():
             logits = self(features)
         action = self.critic.sample(policy_log_probs(logits.detach(), None, self.critic.unimix), generator)
-        return Choice(logits, action, action, torch.ones_like(action, dtype=torch.bool), None, carry)
+        return Choice(logits, action, action, torch.full_like(action, -1), None, carry)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lore.dreamer.actor_critic import charge_width
 from lore.options.slots import GONE, NOBODY, SkillStatistics
 from lore_datasets.errors import SchemeMismatch
 from lore_datasets.language.geometry import StateView
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["carry_over"]
 
-_HEADS = ("heads.action.weight", "heads.action.bias", "heads.ready.weight", "heads.ready.bias")
+_HEADS = tuple(f"heads.{head}.{part}" for head in ("action", "ready", "done", "stop") for part in ("weight", "bias"))
+_CRITICS = "critic.mlp.linears.0.weight"
+"""Of the critic and the slow one; its last columns tell which skill is in charge."""
 
 
 def carry_over(
@@ -55,6 +58,8 @@ def carry_over(
     new = {k: j for j, k in enumerate(old.tolist()) if k >= 0}
     for name in [n for n in tensors if n.endswith(_HEADS)]:
         tensors[name] = _rows(tensors[name], fresh[name], old, len(before))
+    for name in [n for n in tensors if n.endswith(_CRITICS) and "agent/heads.ready.bias" in tensors]:
+        tensors[name] = _columns(tensors[name], fresh[name], old, len(before))
     for name in [n for n in tensors if n.startswith("replay/") and n.endswith("/proposals")]:
         stream = name.removesuffix("proposals")
         tensors[name] = _proposals(tensors[name], tensors[stream + "state"].numpy(), old, skills, vocab)
@@ -75,6 +80,16 @@ def _rows(value: Tensor, fresh: Tensor, old: np.ndarray, before: int) -> Tensor:
     for new, was in kept:
         out[new] = parts[was]
     return out.flatten(0, 1)
+
+
+def _columns(value: Tensor, fresh: Tensor, old: np.ndarray, before: int) -> Tensor:
+    """Weights [units, F + charges] of a critic's first layer: columns of the latent and of skills that there were, the
+    others fresh."""
+    out, latent = fresh.detach().cpu().clone(), value.shape[1] - charge_width(before)
+    out[:, :latent] = value[:, :latent]
+    kept = np.flatnonzero(old >= 0)
+    out[:, latent + kept] = value[:, latent + old[kept]]
+    return out
 
 
 def _proposals(value: Tensor, states: np.ndarray, old: np.ndarray, skills: Sequence[Skill], vocab: Vocab) -> Tensor:

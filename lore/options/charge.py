@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lore.options.interpreter import SkillRun
+from lore.options.interpreter import Outcome, SkillRun
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,22 +15,28 @@ if TYPE_CHECKING:
     from lore.advice.types import AdviceBatch
     from lore_datasets.language.geometry import StateView
 
-__all__ = ["ADVICE", "OPTION", "PLAN", "POLICY", "Charge", "Choice", "Situation"]
+__all__ = ["ADVICE", "ENDS", "OPTION", "OWN_ENDS", "PLAN", "POLICY", "Charge", "Choice", "Situation"]
 
 POLICY, ADVICE, OPTION, PLAN = "policy", "advice", "option", "plan"
+OWN_ENDS = len(Outcome)
+"""The ends up to this one are a skill's own; those behind it are cuts by a decision, or the episode's end."""
+ENDS = ("", *(outcome.name for outcome in Outcome), "hold_over", "advised_away", "episode_end")
+"""How a use ended, by the number that replay keeps; 0 = none ended."""
 
 
 class Choice(NamedTuple):
     """What was done in one state, and what replay keeps of it."""
 
     action: int
-    proposals: np.ndarray  # int8[K], next action of each skill here, -1 where it cannot start
+    proposals: np.ndarray  # int8[K], next action of each skill here, negative where it cannot start
     skill: int  # skill in charge (option or held advice), -1 = none
     row: int  # row of the advice table, -1 = none
     advice: np.ndarray | None = None  # float16[A+K] over feasible entries, where replay keeps it
     confidence: float = 0.0  # of that advice, 0 = none
     log_prob: float = 0.0  # of the decision, under the distribution that was sampled; 0 between decisions
     advised: bool = False  # advice took the step: it was just drawn from what the advice added, or is held
+    held: int = 0  # steps that the skill in charge had played before this one
+    ended: int = 0  # number in ENDS of how the use of a skill before this step ended here, 0 = none did
 
 
 class Situation(NamedTuple):

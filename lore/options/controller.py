@@ -19,7 +19,7 @@ from torch import Tensor
 from lore.gate.gate import advice_distribution, advice_logits, kl, softmax
 from lore.gate.schedule import Guidance
 from lore.options.accounts import Accounts
-from lore.options.charge import ADVICE, OPTION, PLAN, Charge, Choice, Situation
+from lore.options.charge import ADVICE, ENDS, OPTION, PLAN, Charge, Choice, Situation
 from lore.options.guard import Guard
 from lore.options.interpreter import Outcome, SkillRun
 from lore_datasets.language.geometry import StateView
@@ -79,8 +79,7 @@ class Controller:
         scheduled = is_training and gate is not None and config.gate.guided != "always"
         self.guidance = Guidance(config.gate, num_envs, rng) if scheduled else None
         self.charges = [Charge() for _ in range(num_envs)]
-        self.log_prob = 0.0
-        self.followed = False
+        self.log_prob, self.followed, self.ended = 0.0, False, 0
 
     def act(
         self, env: int, state: np.ndarray, reward: float, logits: np.ndarray, signals: Tensor,
@@ -97,7 +96,7 @@ class Controller:
             own = softmax(logits)
             entry = self._sample(own)
             return Choice(entry, np.zeros(0, np.int8), -1, -1, log_prob=float(np.log(own[entry])))
-        self.log_prob, self.followed = 0.0, False
+        self.log_prob, self.followed, self.ended = 0.0, False, 0
         view = StateView(SymbolicState.unpack(state, self.source.environment.layout), self.source.environment.vocab)
         proposals = self.guard.propose(view)
         advice = self.guard.lookup(state)
@@ -124,7 +123,8 @@ class Controller:
             self.guidance.step(env)
         said, sure = self._said(advice, proposals)
         advised = self.followed or charge.advised
-        return Choice(action, proposals, charge.skill, row, said, sure, self.log_prob, advised)
+        held = charge.steps - 1 if charge.skill >= 0 else 0
+        return Choice(action, proposals, charge.skill, row, said, sure, self.log_prob, advised, held, self.ended)
 
     def idle(self, state: np.ndarray) -> Choice:
         """The record of a terminal frame: action 0, but the proposals and the advice of its state are kept."""
@@ -185,7 +185,9 @@ class Controller:
         return "done" if endless and outcome in (Outcome.exhausted, Outcome.timeout) else outcome.name
 
     def _finish(self, env: int, outcome: str) -> None:
-        self.accounts.finish(self.charges[env], outcome)
+        charge = self.charges[env]
+        self.accounts.finish(charge, outcome)
+        self.ended = ENDS.index(outcome) if charge.skill >= 0 else 0
         self.charges[env] = Charge()
 
     # -- decisions --------------------------------------------------------------------------------------------------

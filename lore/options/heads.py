@@ -1,12 +1,15 @@
-"""Options inside imagination: a head that imitates each skill's next action, and one for whether the skill can act.
+"""Options inside imagination: heads that imitate each skill's next action, its start and its ends.
 
 The world model never sees an option; an imagined trajectory carries its skill in charge, draws that skill's primitive
-actions
-from the cloned head, and lets the actor decide again when the skill can no longer act (call-and-return, Sutton et al.
-1999).
+actions from the cloned head, and lets the actor decide again when the skill ends (call-and-return, Sutton et al. 1999).
+A skill ends in imagination as it does in the game: where its goal is reached, at its own limit of steps, and with the
+chance that recorded uses of it ended there for another reason (damage, no progress, nothing left to do, abort).
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -15,19 +18,61 @@ from torch.nn import functional as F
 from lore.dreamer.actor_critic import Choice
 from lore.dreamer.dists import policy_log_probs, sample_index, unimix_probs
 from lore.dreamer.nets import MLP, Linear
+from lore.options.charge import OWN_ENDS
+from lore.options.interpreter import DONE
 
-__all__ = ["OptionHeads", "OptionPolicy"]
+__all__ = ["Charges", "OptionHeads", "OptionPolicy", "Use", "recorded_uses"]
 
-MAX_HELD = 50
-"""Imagined steps after which a skill hands control back."""
+_UNKNOWN = -2.0
+"""Logit of an end before anything is known: a use then lasts about eight steps."""
+_PATIENT = 8.0
+"""Steps that are many for a skill that gets nowhere."""
+
+
+class Charges(NamedTuple):
+    """Who is in charge of each imagined trajectory on arrival at its next state."""
+
+    skill: Tensor  # int64 [N], -1 = the actor decides
+    elapsed: Tensor  # int64 [N], steps that the skill has played
+    goals: Tensor  # [N, K], what reaching each skill's goal pays, once; K = 0 where goals pay nothing
+
+    @staticmethod
+    def none(goals: Tensor) -> Charges:
+        """The actor decides everywhere; goals [N, K]."""
+        skill = torch.full((len(goals),), -1, device=goals.device)
+        return Charges(skill, torch.zeros_like(skill), goals)
+
+
+class Use(NamedTuple):
+    """Skills that were in charge before the states of a batch, and whether they ended there by themselves."""
+
+    skill: Tensor  # int64 [N], -1 = none, or how it ended says nothing: a decision cut it, or the episode ended
+    elapsed: Tensor  # int64 [N], steps that it had played
+    ended: Tensor  # bool [N]
+
+
+def recorded_uses(batch: Mapping[str, Tensor]) -> Use:
+    """:class:`Use` before each state of a replayed batch: ``skill``, ``held``, ``ended``, ``is_first``, ``is_last``
+    [B, T]; unknown for the first state of each sequence."""
+    before = F.pad(batch["skill"].long()[:, :-1], (1, 0), value=-1)
+    elapsed = F.pad(batch["held"].long()[:, :-1] + 1, (1, 0))
+    ended = batch["ended"].long()
+    known = ~batch["is_first"] & ~batch["is_last"] & (ended <= OWN_ENDS)
+    return Use(*(x.flatten() for x in (torch.where(known, before, -1), elapsed, (ended > 0) & known)))
 
 
 class OptionHeads(nn.Module):
-    """Per skill: logits of its next primitive action, and the logit that it can act in this state.
+    """Per skill: logits of its next primitive action, and the logits that it can start here, that its goal is reached
+    here, and that a use of it ends here all the same.
 
     Args:
         features: F. num_actions: A. num_skills: K of the library. units: width of the shared hidden layer.
+
+    Attributes:
+        limits: int64 [K], steps after which a use ends in any case; those of the version, not of a checkpoint.
     """
+
+    limits: Tensor
 
     def __init__(
         self, features: int, num_actions: int, num_skills: int, units: int, generator: Generator | None = None
@@ -37,26 +82,75 @@ class OptionHeads(nn.Module):
         self.body = MLP(features, 1, units, generator)
         self.action = Linear(units, num_skills * num_actions, generator)
         self.ready = Linear(units, num_skills, generator)
+        self.done = Linear(units, num_skills, generator)
+        self.stop = Linear(units + 2, num_skills, generator)
+        nn.init.constant_(self.stop.bias, _UNKNOWN)
+        self.register_buffer("limits", torch.full((num_skills,), 50), persistent=False)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(action logits [N, K, A], ready logits [N, K]) of features [N, F]."""
-        hidden = self.body(features)
-        return self.action(hidden).view(-1, self.num_skills, self.num_actions), self.ready(hidden)
+    def set_limits(self, steps: Sequence[int]) -> None:
+        """Take the skills' own limits of steps, K of them."""
+        self.limits.copy_(torch.tensor(steps))
 
-    def loss(self, features: Tensor, proposals: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy to the interpreters' proposals (int64 [N, K], -1 = cannot act) on detached features [N, F];
-        [N]."""
-        action, ready = self(features.detach())
-        can = proposals >= 0
+    def forward(self, features: Tensor) -> Tensor:
+        """Hidden layer [N, units] of features [N, F], which all else reads."""
+        return self.body(features)
+
+    def actions(self, hidden: Tensor) -> Tensor:
+        """Logits [N, K, A] of each skill's next action."""
+        return self.action(hidden).view(-1, self.num_skills, self.num_actions)
+
+    def act(self, hidden: Tensor, skill: Tensor, uniform: Tensor) -> Tensor:
+        """int64 [N]: the next action of skill int64 [N] (any where it is -1), drawn with uniform [N] in [0, 1)."""
+        own = self.actions(hidden).gather(1, skill.clamp(min=0)[:, None, None].expand(-1, 1, self.num_actions))
+        return sample_index(unimix_probs(own[:, 0], 0.0), uniform)
+
+    def reached(self, hidden: Tensor) -> Tensor:
+        """bool [N, K]: whose goal is reached here."""
+        return self.done(hidden) > 0
+
+    def ends(self, hidden: Tensor, reached: Tensor, skill: Tensor, elapsed: Tensor) -> Tensor:
+        """Probability [N] that the use of skill int64 [N] ends here after ``elapsed`` int64 [N] steps; 1 where it is
+        -1. ``reached``: of :meth:`reached`."""
+        own = skill.clamp(min=0)[:, None]
+        sure = reached.gather(1, own)[:, 0] | (elapsed >= self.limits[own[:, 0]]) | (skill < 0)
+        return torch.where(sure, 1.0, self._stop(hidden, own, elapsed).float().sigmoid())
+
+    def _stop(self, hidden: Tensor, own: Tensor, elapsed: Tensor) -> Tensor:
+        """Logit [N] that a use of skill ``own`` [N, 1] ends here though neither goal nor limit is reached."""
+        spent = elapsed / self.limits[own[:, 0]]
+        known = torch.stack([spent, (elapsed / _PATIENT).clamp(max=1.0)], -1).to(hidden.dtype)
+        return self.stop(torch.cat([hidden, known], -1)).gather(1, own)[:, 0]
+
+    def loss(self, features: Tensor, proposals: Tensor, use: Use) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropies [N] to what the interpreters proposed and to how recorded uses ended; 0-d metrics.
+
+        Args:
+            features: [N, F], detached here. proposals: int64 [N, K], next action of each skill, -1 where it cannot
+            start, ``DONE`` where its goal is reached. use: who was in charge before each state.
+        """
+        hidden = self(features.detach())
+        can, reached = proposals >= 0, proposals == DONE
+        action = self.actions(hidden)
         clone = F.cross_entropy(action.flatten(0, 1), proposals.clamp(min=0).flatten(), reduction="none").view_as(can)
+        ready, done = self.ready(hidden), self.done(hidden)
         start = F.binary_cross_entropy_with_logits(ready, can.float(), reduction="none")
+        goal = F.binary_cross_entropy_with_logits(done, reached.float(), reduction="none")
+        own = use.skill.clamp(min=0)[:, None]
+        stop = F.binary_cross_entropy_with_logits(
+            self._stop(hidden, own, use.elapsed).float(), use.ended.float(), reduction="none"
+        )
+        settled = (use.skill < 0) | reached.gather(1, own)[:, 0] | (use.elapsed >= self.limits[own[:, 0]])
+        losses = (clone * can).sum(-1) / can.sum(-1).clamp(min=1) + start.mean(-1) + goal.mean(-1) + stop * ~settled
         with torch.no_grad():
-            agree = ((action.argmax(-1) == proposals) & can).sum() / can.sum().clamp(min=1)
-            known = ((ready > 0) == can).float().mean()
-        return (clone * can).sum(-1) / can.sum(-1).clamp(min=1) + start.mean(-1), {
-            "options/clone_agreement": agree,
-            "options/start_agreement": known,
-        }
+            ends, by_skill = self.ends(hidden, done > 0, use.skill, use.elapsed), use.skill >= 0
+            ended, going = by_skill & use.ended, by_skill & ~use.ended
+            return losses, {
+                "options/clone_agreement": ((action.argmax(-1) == proposals) & can).sum() / can.sum().clamp(min=1),
+                "options/start_agreement": ((ready > 0) == can).float().mean(),
+                "options/goal_agreement": ((done > 0) == reached).float().mean(),
+                "options/ends_missed": ((1.0 - ends) * ended).sum() / ended.sum().clamp(min=1),
+                "options/ends_invented": (ends * going).sum() / going.sum().clamp(min=1),
+            }
 
 
 class OptionPolicy:
@@ -70,25 +164,26 @@ class OptionPolicy:
     def __init__(self, actor, heads: OptionHeads, slots: Tensor, unimix: float = 0.0) -> None:
         self.actor, self.heads, self.slots, self.unimix = actor, heads, slots, unimix
 
-    def __call__(self, features: Tensor, carry: tuple[Tensor, Tensor] | None, generator: Generator | None) -> Choice:
-        """One imagined step at features [N, F]; carry = (skill [N] or -1, steps held [N])."""
+    def __call__(self, features: Tensor, carry: Charges | None, generator: Generator | None) -> Choice:
+        """One imagined step at features [N, F]; without ``carry`` nobody is in charge, and no goal pays."""
         n, primitives = len(features), self.heads.num_actions
-        if carry is None:
-            carry = (features.new_full((n,), -1, dtype=torch.int64), features.new_zeros(n, dtype=torch.int64))
-        skill, held = carry
-        action_logits, ready = self.heads(features)
-        ready = ready > 0
-        goes_on = (skill >= 0) & ready.gather(1, skill.clamp(min=0)[:, None])[:, 0] & (held < MAX_HELD)
-        open_slots = (self.slots >= 0) & ready[:, self.slots.clamp(min=0)]
+        skill, elapsed, goals = carry or Charges.none(features.new_zeros(n, 0))
+        hidden = self.heads(features)
+        reached = self.heads.reached(hidden)
+        uniform = torch.rand(3, n, device=features.device, generator=generator)
+        goes_on = uniform[2] >= self.heads.ends(hidden, reached, skill, elapsed)
+        open_slots = (self.slots >= 0) & (self.heads.ready(hidden) > 0)[:, self.slots.clamp(min=0)]
         mask = torch.cat([open_slots.new_ones(n, primitives), open_slots], -1)
-        uniform = torch.rand(2, n, device=features.device, generator=generator)
         with torch.enable_grad():
             logits = self.actor(features)
         decision = sample_index(policy_log_probs(logits.detach(), mask, self.unimix).exp(), uniform[0])
         chosen = torch.where(decision >= primitives, self.slots[(decision - primitives).clamp(min=0)], -1)
+        charge = torch.where(goes_on, skill, -1)
         now = torch.where(goes_on, skill, chosen)
-        cloned = action_logits.gather(1, now.clamp(min=0)[:, None, None].expand(-1, 1, primitives))[:, 0]
-        option_action = sample_index(unimix_probs(cloned, 0.0), uniform[1])
-        action = torch.where(now >= 0, option_action, decision.clamp(max=primitives - 1))
-        held = torch.where(goes_on, held + 1, torch.zeros_like(held))
-        return Choice(logits, action, decision, ~goes_on, mask, (now, held))
+        own = self.heads.act(hidden, now, uniform[1])
+        action = torch.where(now >= 0, own, decision.clamp(max=primitives - 1))
+        bonus = None
+        if goals.shape[1]:  # the first state pays too, but nobody reads that: it closes what was reached before
+            bonus, goals = (goals * reached).sum(-1), goals * ~reached
+        played = torch.where(goes_on, elapsed, 0) + 1
+        return Choice(logits, action, decision, charge, mask, Charges(now, played, goals), bonus)

@@ -21,7 +21,10 @@ from lore_datasets.language.routes import step_ahead, step_beside_all, step_digg
 from lore_datasets.language.skills import MAX_BOUND, Skill
 from lore_datasets.vocab import Vocab
 
-__all__ = ["PATIENCE", "Outcome", "SkillRun", "propose"]
+__all__ = ["DONE", "PATIENCE", "Outcome", "SkillRun", "propose"]
+
+DONE = -2
+"""What :func:`propose` says of a skill whose goal is reached."""
 
 PATIENCE = 8
 """Actions without any change of crop, inventory or facing after which a run is stuck."""
@@ -202,7 +205,9 @@ class SkillRun:
 
 
 def _first(compiled: CompiledSkill, view: StateView, rng: np.random.Generator | None) -> int:
-    if not compiled.start(view) or compiled.done(view) or (compiled.abort is not None and compiled.abort(view)):
+    if compiled.done(view):
+        return DONE
+    if not compiled.start(view) or (compiled.abort is not None and compiled.abort(view)):
         return -1
     run = SkillRun.__new__(SkillRun)
     run.compiled, run.rng, run._heading, run._stack = compiled, rng, None, [[0, 0, 0]]
@@ -211,8 +216,8 @@ def _first(compiled: CompiledSkill, view: StateView, rng: np.random.Generator | 
 
 
 def propose(skills: Sequence[Skill], view: StateView, rng: np.random.Generator | None = None) -> np.ndarray:
-    """int16[K]: the first action each skill would take here; -1 where it cannot start, has nothing to do or would
-    abort.
+    """int16[K]: the first action each skill would take here; :data:`DONE` where its goal is reached, -1 where it cannot
+    start, has nothing to do or would abort.
     """
     compiled = [compile_skill(skill, view.vocab) for skill in skills]
     return np.array([_first(each, view, rng) for each in compiled], np.int16)

@@ -81,7 +81,10 @@ class Agent(nn.Module):
         features = self.world_model.features
         with_options = config.options.enabled
         entries = self.num_actions + (config.options.max_options if with_options else 0)
-        self.actor_critic = ActorCritic(features, entries, size, unimix=config.model.actor_unimix, generator=generator)
+        self.actor_critic = ActorCritic(
+            features, entries, size, unimix=config.model.actor_unimix, skills=num_skills if with_options else 0,
+            generator=generator,
+        )  # fmt: skip
         if with_options:  # a uniform start over A+M would hand most steps to random skills
             with torch.no_grad():
                 self.actor_critic.actor.out.bias[self.num_actions :] = SLOT_BIAS

@@ -10,17 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 from lore.config import Config
 from lore.dreamer.actor_critic import Policy
 from lore.dreamer.losses import Paths, as_starts, loss
 from lore.dreamer.optim import LaProp, total_loss
 from lore.dreamer.returns import LAMBDA
-from lore.dreamer.types import Latent, Observed
+from lore.dreamer.types import Latent, Observed, Starts
 from lore.gate.advice_head import AdvisedPolicy, advice_targets, held_out
 from lore.gate.gate import Gate
+from lore.gate.goals import advised_goals, goal_weight
 from lore.gate.kickstart import kickstart_loss, kickstart_weight
-from lore.options.heads import OptionPolicy
+from lore.options.heads import Charges, OptionPolicy, recorded_uses
 from lore.synthetic.path import SyntheticPath
 from lore.training.agent import SLOT_BIAS, Agent
 from lore.training.folder import set_generator
@@ -68,11 +70,11 @@ class Learner:
         Where a gradient is not finite the step is skipped and everything that moves with an update stays as it was.
         """
         agent, train = self.agent, self.config.train
-        # Inside an option nothing is bootstrapped; so that a critic that lags behind does not make long options look
-        # better than the same steps one by one, neither is anything else before the horizon (ADR-0008).
-        lam, more = LAMBDA if agent.heads is None else 1.0, {}
+        more: dict[str, Any] = {}
         tensors = {k: torch.as_tensor(v).to(self.device) for k, v in records.items() if k != "indices"}
         batch, start = agent.world_model.split_context(tensors)
+        if agent.heads is not None:  # at the step that calls it a skill does not go on yet
+            batch["charge"] = torch.where(batch["held"] > 0, batch["skill"].long(), -1)
         paths = Paths(self.policy(), self._starts, partial(self._terms, more), self._scales())
         is_cut = self.gate is not None and self.gate.config.cut_traces
         replay_lam = LAMBDA * (~batch["advised"]).float() if is_cut else LAMBDA
@@ -81,7 +83,7 @@ class Learner:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.model.bf16):
             losses, scales, posterior, metrics = loss(
                 agent.world_model, agent.actor_critic, agent.imagination, batch, start,
-                paths=paths, horizon=train.horizon, entropy=train.entropy, lam=lam, replay_lam=replay_lam,
+                paths=paths, horizon=train.horizon, entropy=train.entropy, replay_lam=replay_lam,
                 generator=self.generator,
             )  # fmt: skip
         agent.imagination.backward(losses, scales)
@@ -109,15 +111,19 @@ class Learner:
             policy = OptionPolicy(actor, agent.heads, self.slots, critic.unimix)
         return policy
 
-    def _starts(
-        self, batch: dict[str, Tensor], seen: Observed, losses: dict[str, Tensor]
-    ) -> tuple[Latent, Tensor | None]:
+    def _starts(self, batch: dict[str, Tensor], seen: Observed, losses: dict[str, Tensor]) -> Starts:
         """The posterior states, and the synthetic ones of path A behind them, with the weight of each."""
-        if self.synthetic is None:
-            return as_starts(seen), None
-        self.synthetic.check(seen, batch, self.updates, self.generator)
-        error = losses[self.agent.world_model.key].detach().mean()
-        return self.synthetic.extend(as_starts(seen), batch["row"].flatten(), error, self.updates, self.generator)
+        latent, weight = as_starts(seen), None
+        if self.synthetic is not None:
+            self.synthetic.check(seen, batch, self.updates, self.generator)
+            error = losses[self.agent.world_model.key].detach().mean()
+            rows = batch["row"].flatten()
+            latent, weight = self.synthetic.extend(latent, rows, error, self.updates, self.generator)
+        pays = 0.0 if self.gate is None else goal_weight(self.gate)
+        if not pays:
+            return Starts(latent, weight)
+        goals = pays * advised_goals(batch, self.agent.num_actions)
+        return Starts(latent, weight, Charges.none(F.pad(goals, (0, 0, 0, len(latent.deter) - len(goals)))))
 
     def _scales(self) -> dict[str, float]:
         """Weights of the losses that :meth:`_terms` gives."""
@@ -135,7 +141,8 @@ class Learner:
         agent, losses = self.agent, {}
         features = seen.latent.features().detach().flatten(0, 1)
         if agent.heads is not None:
-            losses["options"], more = agent.heads.loss(features, batch["proposals"].flatten(0, 1).long())
+            proposals = batch["proposals"].flatten(0, 1).long()
+            losses["options"], more = agent.heads.loss(features, proposals, recorded_uses(batch))
             metrics |= more
         if agent.advice_head is not None:
             losses["advice_head"], more = self._advice_loss(features, batch)

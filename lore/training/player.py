@@ -97,6 +97,8 @@ class Player:
             record["image"] = step.image
         if len(choice.proposals):
             record |= {"proposals": choice.proposals, "skill": choice.skill, "row": choice.row}
+        if self.agent.heads is not None:
+            record |= {"held": choice.held, "ended": choice.ended}
         if self.controller.gate is not None:
             record["advised"] = choice.advised
         if choice.advice is not None:

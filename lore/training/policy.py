@@ -91,6 +91,8 @@ class Policy:
         self.streams = np.random.SeedSequence((config.train.seed, seed_offset)).generate_state(5)
         init = torch.Generator().manual_seed(int(np.random.SeedSequence(config.train.seed).generate_state(1)[0]))
         self.agent = Agent(config, self.environment, len(self.skills), init).to(self.device)
+        if self.agent.heads is not None:
+            self.agent.heads.set_limits([skill.max_steps for skill in self.skills])
         accelerate(self.agent, self.device, config.train.threads)
         self.slots = self._make_slots()
         self.gate = Gate(config.gate, config.env.num_envs) if config.gate.enabled and is_advised else None
@@ -165,6 +167,7 @@ class Policy:
             "entries": self.agent.actor_critic.actions,
             "skills": len(self.skills),
             **({"ensemble": HEADS} if self.agent.ensemble is not None else {}),
+            **({"option_critic": True} if self.agent.heads is not None else {}),
             **({"advice_head": True} if self.agent.advice_head is not None else {}),
         }
 

@@ -86,6 +86,8 @@ class Training:
             fields["image"] = ((64, 64, 3), np.uint8)
         if policy.controller.source is not None:
             fields |= {"proposals": ((len(policy.skills),), np.int8), "skill": ((), np.int16), "row": ((), np.int32)}
+        if config.options.enabled:
+            fields |= {"held": ((), np.int16), "ended": ((), np.int8)}
         if policy.gate is not None:
             fields["advised"] = ((), np.bool_)
         if config.keeps_advice:

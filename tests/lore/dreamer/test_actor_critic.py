@@ -59,7 +59,7 @@ def test_imagination_has_one_state_more_than_actions_and_starts_at_the_start():
     imagined = dream(model, agent)
     judged = judge(model, agent, imagined)
     assert imagined.features.shape == (12, 6, model.features) and imagined.action.shape == (12, 5)
-    assert imagined.is_decision.shape == (12, 6) and imagined.is_decision.all() and imagined.mask is None
+    assert imagined.charge.shape == (12, 6) and (imagined.charge == -1).all() and imagined.mask is None
     assert torch.equal(imagined.features[:, 0], starts().features())
     assert torch.equal(imagined.features[:, 5], imagined.last.features())
     assert judged.reward.shape == judged.cont.shape == judged.value.shape == (12, 6)
@@ -95,10 +95,12 @@ def test_an_injected_policy_carries_its_options_and_masks_through_imagination():
         decision = agent.sample(policy_log_probs(logits.detach(), mask), generator)
         decides = step % 3 == 0
         kept = decision % 17 if decides else kept
-        return Choice(logits, kept, decision, torch.full((len(features),), decides), mask, (step + 1, kept))
+        return Choice(
+            logits, kept, decision, torch.full((len(features),), -1 if decides else 0), mask, (step + 1, kept)
+        )
 
     imagined = imagine(model, policy, starts(), 5, seeded(5))
-    assert imagined.is_decision[0].tolist() == [True, False, False, True, False, False]
+    assert imagined.charge[0].tolist() == [-1, 0, 0, -1, 0, 0]
     assert torch.equal(imagined.action[:, 0], imagined.action[:, 2])
     assert not torch.isin(imagined.decision, torch.tensor([17, 18])).any()
     losses, metrics = learned(agent, judge(model, agent, imagined))

@@ -8,7 +8,7 @@ import torch
 
 from lore.dreamer.actor_critic import ActorCritic, actor_critic_losses, trajectory_metrics
 from lore.dreamer.imagination import Imagination
-from lore.dreamer.types import Latent, Trajectories
+from lore.dreamer.types import Latent, Starts, Trajectories
 from lore.dreamer.world_model import WorldModel
 from lore.fast import parallel
 from lore.fast.imagination import SharedImagination
@@ -36,7 +36,7 @@ def starts() -> Latent:
 def imagined(imagination, model, agent, seed=5) -> Trajectories:
     weight = torch.linspace(0.5, 1.0, ROWS)
     return imagination.imagine_and_judge(
-        model, agent, agent.policy_step, starts(), HORIZON, seeded(seed), weight=weight
+        model, agent, agent.policy_step, Starts(starts(), weight), HORIZON, seeded(seed)
     )  # fmt: skip
 
 
@@ -64,13 +64,13 @@ def test_shared_rows_learn_what_one_imagination_of_all_trajectories_teaches(thre
     # The same trajectories in one piece: the plain form, its draws those of the pieces.
     pieces = [
         plain.imagine_and_judge(
-            model, whole, whole.policy_step, Latent(*(x[cut] for x in starts())), HORIZON, own,
-            weight=torch.linspace(0.5, 1.0, ROWS)[cut],
+            model, whole, whole.policy_step, Starts(starts(), torch.linspace(0.5, 1.0, ROWS)).cut(cut), HORIZON, own
         )
         for cut, own in zip(parallel.shares(ROWS, torch.device("cpu")), _draws(threads), strict=True)
     ]  # fmt: skip
-    expected = Trajectories(*map(torch.cat, zip(*pieces, strict=True)))
-    for name, one, other in zip(Trajectories._fields, judged, expected, strict=True):
+    expected = Trajectories(*map(torch.cat, zip(*(piece[:-1] for piece in pieces), strict=True)))
+    assert judged.bonus is None
+    for name, one, other in zip(Trajectories._fields[:-1], judged[:-1], expected[:-1], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
     metrics = learn(shared, model, agent, judged)
     theirs = learn(plain, model, whole, expected)

@@ -146,11 +146,11 @@ def test_imagined_log_probabilities_are_those_of_the_mixed_policy():
     policy, features = advised_policy(taught(0.0)), lesson(1, seeded(9), 0.0)[0]
     many = features.expand(20_000, F)
     with torch.no_grad():
-        logits, action, decision, decides, mask, _ = policy.policy_step(many, None, seeded(3))
+        logits, action, decision, charge, mask, _, _ = policy.policy_step(many, None, seeded(3))
         said = (policy.critic.actor(features) + policy.bias(features)).softmax(-1)[0]
     assert logits.requires_grad
     torch.testing.assert_close(logits[0].detach().softmax(-1), said)
-    assert torch.equal(action, decision) and decides.all() and mask is None
+    assert torch.equal(action, decision) and (charge == -1).all() and mask is None
     torch.testing.assert_close(action.bincount(minlength=A) / 20_000, said, atol=0.02, rtol=0.0)
 
 

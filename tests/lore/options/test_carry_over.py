@@ -77,6 +77,9 @@ def test_heads_and_moments_follow_their_skill_by_name(tmp_path, own_datasets):
     names = [n for n in tensors if n.startswith(("agent/heads.", "learner/optimiser/"))]
     fresh = {n: tensors[n].new_full((3 * len(tensors[n]) // 6, *tensors[n].shape[1:]), 7.0) for n in names
              if tensors[n].dim()}  # fmt: skip
+    critics = [n for n in tensors if n.endswith("critic.mlp.linears.0.weight")]
+    assert len(critics) == 4  # the critic, the slow one, two moments
+    fresh |= {n: tensors[n] * 0.0 + 7.0 for n in critics}
     old = dict(tensors)
     meta["controller"]["slots"]["skill"][:3] = [0, 4, -1]
     meta["controller"]["slots"]["worth"]["means"] = [[float(k), 0.5, 0.25] for k in range(7)]  # the last: primitives
@@ -86,6 +89,10 @@ def test_heads_and_moments_follow_their_skill_by_name(tmp_path, own_datasets):
         assert (value[0] == was[4]).all() and (value[1] == 7.0).all() and (value[2] == was[1]).all()
         ready, were = tensors[f"{key}ready.bias"].tolist(), old[f"{key}ready.bias"].tolist()
         assert ready == [were[4], 7.0, were[1]]
+    for name in critics:  # six skills had eight columns, and so have three
+        value, was = tensors[name], old[name]
+        assert (value[:, :-8] == was[:, :-8]).all() and (value[:, -7] == 7.0).all()
+        assert (value[:, -8] == was[:, -4]).all() and (value[:, -6] == was[:, -7]).all()
     assert meta["controller"]["slots"]["skill"][:3] == [-1, 0, -1]
     worth = meta["controller"]["slots"]["worth"]
     assert [m[0] for m in worth["means"]] == [4.0, 0.0, 1.0, 6.0] and worth["open"] == []

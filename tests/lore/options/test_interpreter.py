@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lore.envs.crafter.adapter import CrafterEnv
-from lore.options.interpreter import PATIENCE, Outcome, SkillRun, propose
+from lore.options.interpreter import DONE, PATIENCE, Outcome, SkillRun, propose
 from lore.options.play import GoalPlayer
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput
@@ -170,14 +170,14 @@ def test_the_original_fixed_action_lists_run_as_skills():
     assert actions == ["move_left", "move_left", "do"] and outcome in (Outcome.exhausted, Outcome.timeout)
 
 
-def test_proposals_are_first_actions_and_minus_one_where_a_skill_cannot_start_or_is_done():
+def test_proposals_are_first_actions_and_say_where_a_skill_cannot_start_and_where_its_goal_is_reached():
     view = changing(0)
     found = dict(zip([s.name for s in ENV.skills], propose(ENV.skills, view).tolist(), strict=True))
     assert found["explore"] == VOCAB.action("move_down") and found["collect_sapling"] == VOCAB.action("do")
-    assert found["collect_wood"] == found["make_wood_pickaxe"] == found["sleep"] == -1
+    assert found["collect_wood"] == found["make_wood_pickaxe"] == -1 and found["sleep"] == DONE
     assert propose(ENV.skills, view).dtype == np.int16
     over = skill([act("do")], done=TRUE)
-    assert propose([over], view).tolist() == [-1]
+    assert propose([over], view).tolist() == [DONE]
 
 
 def test_proposals_equal_the_first_action_of_a_run_on_played_states():

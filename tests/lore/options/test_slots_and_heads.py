@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from lore.options.heads import MAX_HELD, OptionHeads, OptionPolicy
+from lore.options.charge import ENDS
+from lore.options.heads import Charges, OptionHeads, OptionPolicy, Use, recorded_uses
+from lore.options.interpreter import DONE
 from lore.options.slots import MIN_USES, Slots
 
 NAMES = ("a", "b", "c", "d")
@@ -105,16 +107,36 @@ def test_heads_learn_what_the_interpreters_do_and_give_no_gradient_to_the_featur
     heads, generator = make_heads(), torch.Generator().manual_seed(1)
     features = torch.randn(256, 6, generator=generator, requires_grad=True)
     sign = features.detach()[:, 0] > 0
-    proposals = torch.stack([torch.where(sign, 2, -1), torch.where(sign, 0, 1)], -1)
+    proposals = torch.stack([torch.where(sign, 2, DONE), torch.where(sign, 0, 1)], -1)
+    hurt, skill = features.detach()[:, 1] > 0.5, torch.arange(256) % 2
+    ended = hurt | (~sign & (skill == 0))
+    use = Use(torch.where(torch.arange(256) % 3 > 0, skill, -1), torch.full((256,), 3), ended)
     optimiser = torch.optim.Adam(heads.parameters(), lr=1e-2)
-    for _ in range(150):
-        loss, metrics = heads.loss(features, proposals)
+    for _ in range(250):
+        loss, metrics = heads.loss(features, proposals, use)
         optimiser.zero_grad()
         loss.mean().backward()
         optimiser.step()
     assert features.grad is None
     assert metrics["options/clone_agreement"] > 0.97
     assert metrics["options/start_agreement"] > 0.95
+    assert metrics["options/goal_agreement"] > 0.95
+    assert metrics["options/ends_missed"] < 0.1 and metrics["options/ends_invented"] < 0.1
+
+
+def test_a_use_is_known_up_to_its_own_end_and_what_cut_it_says_nothing():
+    own, cut, whole = ENDS.index("interrupted"), ENDS.index("hold_over"), ENDS.index("episode_end")
+    batch = {
+        "skill": torch.tensor([[2, 2, -1, 1, 0, 0, -1], [3, 3, 3, 1, 1, 1, -1]]),
+        "held": torch.tensor([[0, 1, 0, 4, 0, 1, 0], [0, 1, 2, 0, 1, 2, 0]]),
+        "ended": torch.tensor([[0, 0, own, 0, cut, 0, whole], [0, 0, 0, own, 0, 0, 0]]),
+        "is_first": torch.tensor([[0, 0, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0, 0]]) > 0,
+        "is_last": torch.tensor([[0, 0, 0, 0, 0, 0, 1], [0, 1, 0, 0, 0, 0, 1]]) > 0,
+    }
+    skill, elapsed, ended = (x.view(2, 7).tolist() for x in recorded_uses(batch))
+    assert skill == [[-1, 2, 2, -1, -1, 0, -1], [-1, -1, -1, 3, 1, 1, -1]]
+    assert ended == [[False, False, True, *[False] * 4], [*[False] * 3, True, *[False] * 3]]
+    assert elapsed[0][1:3] == [1, 2] and elapsed[1][3:6] == [3, 1, 2]
 
 
 class Fixed:
@@ -127,38 +149,43 @@ class Fixed:
         return self.logits.expand(len(features), -1)
 
 
-def force(heads: OptionHeads, ready: list[float], action: int) -> None:
+def force(heads: OptionHeads, ready: list[float], action: int, done: float = -9.0, stop: float = -50.0) -> None:
     with torch.no_grad():
-        heads.ready.weight.zero_()
-        heads.ready.bias.copy_(torch.tensor(ready))
+        for head, bias in ((heads.ready, torch.tensor(ready)), (heads.done, done), (heads.stop, stop)):
+            head.weight.zero_()
+            head.bias.copy_(bias if isinstance(bias, torch.Tensor) else torch.full((2,), bias))
         heads.action.weight.zero_()
         heads.action.bias.copy_(torch.nn.functional.one_hot(torch.tensor([action] * 2), 3).float().flatten() * 50)
 
 
-def test_an_imagined_option_stays_in_charge_until_it_cannot_act():
+def test_an_imagined_option_stays_in_charge_until_its_limit_its_goal_or_a_recorded_end():
     heads = make_heads()
+    heads.set_limits([4, 7])
     force(heads, [9.0, -9.0], 2)
     policy = OptionPolicy(Fixed([0.0, 0.0, 0.0, 50.0, 50.0]), heads, torch.tensor([0, 1]))
     features, generator = torch.zeros(8, 6), torch.Generator().manual_seed(0)
-    _, action, decision, is_decision, mask, carry = policy(features, None, generator)
-    assert is_decision.all() and (decision == 3).all() and (action == 2).all()
+    _, action, decision, charge, mask, first, _ = policy(features, None, generator)
+    assert (charge == -1).all() and (decision == 3).all() and (action == 2).all()
     assert mask[0].tolist() == [True, True, True, True, False]  # skill 1 cannot start: its slot is masked
-    for _ in range(MAX_HELD):
-        _, action, _, is_decision, _, carry = policy(features, carry, generator)
-        assert not is_decision.any() and (action == 2).all()
-    assert policy(features, carry, generator)[3].all()  # control comes back
-    force(heads, [-9.0, -9.0], 2)
-    _, _, decision, is_decision, _, _ = policy(
-        features, (torch.zeros(8, dtype=torch.int64), torch.zeros(8, dtype=torch.int64)), generator
-    )
-    assert is_decision.all() and (decision < 3).all()
+    force(heads, [-9.0, -9.0], 2)  # a use that is under way does not need the start
+    carry = first
+    for _ in range(3):
+        _, action, _, charge, _, carry, _ = policy(features, carry, generator)
+        assert (charge == 0).all() and (action == 2).all()
+    _, _, decision, charge, _, _, _ = policy(features, carry, generator)
+    assert (charge == -1).all() and (decision < 3).all()  # four steps are its limit: control comes back
+    for done, stop, going in ((9.0, -50.0, 0.0), (-9.0, 50.0, 0.0), (-9.0, 0.0, 0.5)):
+        force(heads, [9.0, 9.0], 2, done, stop)
+        many = torch.zeros(4000, dtype=torch.int64)
+        charge = policy(torch.zeros(4000, 6), Charges(many, many + 1, torch.zeros(4000, 0)), generator).charge
+        assert (charge == 0).float().mean().item() == pytest.approx(going, abs=0.03)
 
 
 def test_empty_slots_are_never_chosen():
     heads = make_heads()
     force(heads, [9.0, 9.0], 1)
     policy = OptionPolicy(Fixed([0.0, 0.0, 0.0, 50.0, 50.0]), heads, torch.tensor([-1, -1]))
-    _, action, decision, _, mask, _ = policy(torch.zeros(64, 6), None, torch.Generator().manual_seed(0))
+    _, action, decision, _, mask, _, _ = policy(torch.zeros(64, 6), None, torch.Generator().manual_seed(0))
     assert (decision < 3).all() and (action == decision).all()
     assert not mask[:, 3:].any()
 
@@ -168,9 +195,8 @@ def test_without_gradient_the_heads_say_the_same_and_follow_their_weights():
     features = torch.randn(40, 16, generator=torch.Generator().manual_seed(1))
     for _ in range(2):
         with torch.no_grad():
-            found = heads(features)
-        for one, other in zip(found, heads(features), strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+            found = heads.actions(heads(features))
+        torch.testing.assert_close(found, heads.actions(heads(features)), rtol=1e-4, atol=1e-5)
         with torch.no_grad():
             heads.ready.bias += 1.0
             heads.action.weight *= 2.0
