@@ -245,8 +245,8 @@ class AblateJob:
     """Comma-separated: none, prefill (the version plays the first 5,000 steps or half of a shorter run, then the policy
     is alone), any of A, B, C together (ABC), and B1 or AB1C: the gate decides anew at every step;
     BC+kick draws the actor to the advice, with all skills in slots, BC+kick+budget under a budget that falls over two
-    fifths of the run, BC+kick+end until all guidance has fallen to 0 at its half; C+all has all skills in slots and
-    nothing else."""
+    fifths of the run, BC+kick+end until all guidance has fallen to 0 at its half; BCD+kick pays for advised goals in
+    imagination; C+all has all skills in slots and nothing else."""
     advisers: str = "rules"
     """Comma-separated: backends (rules, random, blind, local, ...), NAME=DATASET for a version that exists,
     ``shuffled`` (the first one's advice permuted over states), ``rows`` (the first one without its program), or

@@ -258,11 +258,17 @@ class Config:
                 f"gate.kickstart = {self.gate.kickstart:g}, but path B is off: there is no advice to be drawn to",
                 hint="give --gate.enabled, or leave gate.kickstart at 0",
             )
+        if self.gate.goal_bonus and not (self.gate.enabled and self.options.enabled):
+            raise ConfigError(
+                f"gate.goal_bonus = {self.gate.goal_bonus:g}, but path {'C' if self.gate.enabled else 'B'} is off:"
+                " nobody advises a goal, or knows when it is reached",
+                hint="give --gate.enabled and --options.enabled, or leave gate.goal_bonus at 0",
+            )
 
     @property
     def keeps_advice(self) -> bool:
-        """True when replay keeps the advice of every step, for kickstarting or for the advice head."""
-        return self.gate.enabled and (self.gate.imagine or self.gate.kickstart > 0)
+        """True when replay keeps the advice of every step: kickstarting, advised goals or the advice head read it."""
+        return self.gate.enabled and (self.gate.imagine or self.gate.kickstart > 0 or self.gate.goal_bonus > 0)
 
     @property
     def needs_advice(self) -> bool:

@@ -15,9 +15,9 @@ from lore_datasets.errors import ConfigError, shown
 if TYPE_CHECKING:
     from lore_datasets.types import ArtifactRef
 
-__all__ = ["AblationRun", "Cell", "cells", "check_advisers", "make_advice", "planned_runs", "shuffle"]
+__all__ = ["GOAL_BONUS", "AblationRun", "Cell", "cells", "check_advisers", "make_advice", "planned_runs", "shuffle"]
 
-_ARM = re.compile(r"none|prefill|(?=[ABC])A?(B1?)?C?|(?=A?B)A?B1?C?\+kick(\+budget)?(\+end)?|A?B?C\+all")
+_ARM = re.compile(r"none|prefill|(?=[ABC])A?(B1?)?C?|(?=A?B)A?B1?(CD?)?\+kick(\+budget)?(\+end)?|A?B?C\+all")
 _OF_THE_FIRST = ("shuffled", "rows", "uniform")
 """Advisers that are made of the first one's version."""
 _ALL_SLOTS = {"options.max_options": 0}
@@ -33,6 +33,8 @@ _ADDED: dict[str, dict[str, Any]] = {
 end of all guidance."""
 PREFILL_STEPS = 5_000
 """Environment steps that the arm ``prefill`` lets the version play; half of the budget of shorter runs."""
+GOAL_BONUS = 0.5
+"""What a goal pays at the start in arms with path D: half of an achievement."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Cell:
             settings["gate.enabled"] = "B" in paths
             settings["synthetic.enabled"] = "A" in paths
             settings["options.enabled"] = "C" in paths
+        if "D" in paths:
+            settings["gate.goal_bonus"] = GOAL_BONUS
         if "B1" in paths:
             settings["gate.hold"] = 1
         for word in added:
@@ -94,7 +98,7 @@ def cells(job: AblateJob) -> list[Cell]:
         raise ConfigError(
             f"unknown arm {shown(wrong[0])!r}",
             hint="arms: none, prefill, A, B, B1, C and their unions in this order, as ABC; with B also BC+kick,"
-            " BC+kick+budget, BC+kick+end; with C also C+all",
+            " BC+kick+budget, BC+kick+end; with C also C+all, with both BCD+kick",
         )
     names = [text.partition("=")[0] for text in _words(job.advisers, "advisers")]
     if len(set(names)) < len(names):

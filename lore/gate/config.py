@@ -61,6 +61,11 @@ class GateConfig:
     """Weight that it falls to, and keeps; 0 lets the actor go entirely."""
     kickstart_steps: int = 20_000
     """Environment steps over which it falls, linearly."""
+    goal_bonus: float = 0.0
+    """Path D: what reaching the goal of a certain advice pays in imagination at the start, once per trajectory; 0 =
+    off."""
+    goal_bonus_steps: int = 20_000
+    """Environment steps over which it falls to 0, linearly."""
     cut_traces: bool = False
     """End the critic's replayed return before a step that advice took: the policy in imagination is not advised."""
 
@@ -80,6 +85,8 @@ class GateConfig:
                 "kickstart": (0.0, 100.0),
                 "kickstart_floor": (0.0, 100.0),
                 "kickstart_steps": (1, _INF),
+                "goal_bonus": (0.0, 100.0),
+                "goal_bonus_steps": (1, _INF),
                 "budget_steps": (1, _INF),
                 "guided_end": (0.0, 1.0),
                 "guided_steps": (1, _INF),

@@ -16,7 +16,7 @@ import tyro
 
 from flows.cli import main as cli
 from flows.config import AblateJob, CollectJob
-from flows.jobs.ablation_arms import cells, make_advice, planned_runs, shuffle
+from flows.jobs.ablation_arms import GOAL_BONUS, cells, make_advice, planned_runs, shuffle
 from flows.jobs.tasks import play_states
 from flows.report.ablation import ablation_figures
 from flows.report.ablation_page import HEADER, markdown_page, table
@@ -56,12 +56,13 @@ def test_arms_differ_in_their_paths_alone_and_have_one_budget():
 
 
 def test_words_behind_the_paths_add_kickstarting_slots_for_all_skills_and_a_falling_budget():
-    job = AblateJob(arms="C,C+all,BC,BC+kick,BC+kick+budget")
-    c, c_all, bc, kick, budget = (cell.config(job, 0, "x@v1") for cell in cells(job))
+    job = AblateJob(arms="C,C+all,BC,BC+kick,BC+kick+budget,BCD+kick")
+    c, c_all, bc, kick, budget, goals = (cell.config(job, 0, "x@v1") for cell in cells(job))
     assert (c.options.max_options, c_all.options.max_options, bc.gate.kickstart) == (8, 0, 0.0)
     assert kick.gate.kickstart == 1.0 and kick.options.max_options == 0 and kick.gate.delta_target_end is None
     assert budget.gate.delta_target > budget.gate.delta_target_end and budget.gate.kickstart == 1.0
-    assert len({cell.folder for cell in cells(job)}) == 5
+    assert (kick.gate.goal_bonus, goals.gate.goal_bonus, goals.gate.kickstart) == (0.0, GOAL_BONUS, 1.0)
+    assert len({cell.folder for cell in cells(job)}) == 6
 
 
 def test_prefill_lets_the_version_play_half_of_a_short_run_and_5000_steps_of_a_long_one():
@@ -83,7 +84,7 @@ def test_controls_run_in_their_own_arms_and_uniform_changes_the_prior_alone():
         cells(AblateJob(control_arms="D"))
 
 
-@pytest.mark.parametrize("arms", ["", "none,D", "BA", "A1", "b", "CA", "C+kick", "BC+budget", "B+all", "none+kick"])
+@pytest.mark.parametrize("arms", ["", "none,D", "BA", "A1", "b", "CA", "C+kick", "BC+budget", "B+all", "BD+kick"])
 def test_an_arm_that_does_not_exist_is_refused_by_name(arms):
     with pytest.raises(ConfigError, match="arm"):
         cells(AblateJob(arms=arms))
