@@ -14,7 +14,7 @@ from lore.options.play import GoalPlayer
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, Busy, ConfigError
 from lore_datasets.store.store import Store
-from pipeline.config import AskConfig, CollectConfig, SelectConfig, to_dict
+from pipeline.config import AdviseConfig, AskConfig, CollectConfig, SelectConfig, to_dict
 from pipeline.llm import backend_from
 from pipeline.llm.backends.rules import rule_book
 from pipeline.rounds.collect import HalfAndHalf, RandomPolicy, collect, commit_states
@@ -23,7 +23,9 @@ PLAY = CollectJob("play", CollectConfig(budget=90, stride=2))
 
 
 def asking(states, **options):
-    return AdviceJob(str(states), "talk", select=SelectConfig(budget=40), **options)
+    """A job without questions for skills, whose trials take a second."""
+    advise = AdviseConfig(skill_questions=0)
+    return AdviceJob(str(states), "talk", select=SelectConfig(budget=40), advise=advise, **options)
 
 
 @pytest.fixture(scope="module")
