@@ -23,7 +23,7 @@ demo: setup  ## the whole walk on real Crafter: collect, advise, train two arms,
 	@$(BIN)/lore demo $(ARGS)
 
 test: setup  ## the tests (under 8 minutes)
-	@$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-all: setup  ## everything, slow learning checks included
 	@LORE_EXPLORE=1 $(RUN) -m pytest -m '' --timeout 1800 $(ARGS)

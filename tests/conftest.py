@@ -39,6 +39,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_SERVERS] = server_count.ServerCount()
 
 
+_LONG = ("test_end_to_end.py", "test_rounds.py", "test_rounds_program.py", "test_program_arms.py", "test_hdf5.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files go first (with ``--no-loadscope-reorder``), so that no worker begins one when the other has ended."""
+    items.sort(key=lambda item: _LONG.index(item.path.name) if item.path.name in _LONG else len(_LONG))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """``make test`` fails when it started more than one Prefect server; slow tests may have their own."""
     count = session.config.stash.get(_SERVERS, None)

@@ -126,9 +126,9 @@ def test_the_schema_for_a_small_model_is_bounded_and_lets_through_programs_alone
         when = {key: _least(value) for key, value in leaf.items()}
         for cond in (when, {"op": "not", "of": when}, {"op": "all", "of": [{"op": "not", "of": when}] * 3}):
             body = {"rules": [{"when": cond, "goal": "explore"}] * 20}
-            assert not list(validator.iter_errors(body)) and parse_program(body, VOCAB, NAMES)
+            assert validator.is_valid(body) and parse_program(body, VOCAB, NAMES)
             deep = {"rules": [{"when": {"op": "not", "of": {"op": "not", "of": cond}}, "goal": "explore"}] * 20}
-            assert list(validator.iter_errors(deep))
+            assert not validator.is_valid(deep)
     for wrong in ([{"when": ALWAYS, "goal": "noop"}] * 8, [{"when": ALWAYS, "goal": "explore"}] * 21):
         assert list(validator.iter_errors({"rules": wrong}))
 
