@@ -18,7 +18,8 @@ _SKIP = {"arrays", "counts", "created", "message", "version"}
 
 def diff_artifacts(a: Artifact, b: Artifact) -> dict[str, Any]:
     """Plain JSON: ``manifest`` and ``counts`` (field -> [a, b]), ``arrays`` (added, removed, changed shape), ``rows``,
-    ``program`` (rule by rule, as :func:`lore_datasets.language.programs.diff_programs` tells it).
+    ``skills`` (names added, removed, replaced by another form), ``program`` (rule by rule, as
+    :func:`lore_datasets.language.programs.diff_programs` tells it).
 
     ``rows`` (datasets of states and advice): how many states were added, removed, changed (same state, other advice)
     and are the same; a state that stands in several rounds counts once, its newest row speaks.
@@ -48,7 +49,24 @@ def diff_artifacts(a: Artifact, b: Artifact) -> dict[str, Any]:
         },
         "arrays": arrays,
         "rows": _row_changes(_rows(a), _rows(b)),
+        "skills": _skill_changes(a, b),
         "program": _rule_changes(a, b),
+    }
+
+
+def _skill_changes(a: Artifact, b: Artifact) -> dict[str, list[str]]:
+    """Names of the skills that only one version has, and of those that both have in another form."""
+    held = []
+    for artifact in (a, b):
+        texts: dict[str, str] = {}
+        for path in sorted(path for path in artifact.arrays if path.endswith("/skills/name")):
+            texts.update(zip(artifact.arrays[path], artifact.arrays[path.removesuffix("name") + "json"], strict=True))
+        held.append({name: texts.get(name, "") for name in artifact.manifest.skills})
+    before, after = held
+    return {
+        "added": [name for name in after if name not in before],
+        "removed": [name for name in before if name not in after],
+        "replaced": [name for name in after if after[name] != before.get(name, after[name])],
     }
 
 

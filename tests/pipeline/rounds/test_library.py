@@ -41,7 +41,8 @@ def test_the_next_version_plays_with_the_library_and_every_name_keeps_its_place(
     assert all(skill == library.get(skill.name, before.skills[5]) for skill in after.skills)
     np.testing.assert_array_equal(after.rows.logits[:, : before.rows.logits.shape[1]], before.rows.logits)
     assert not after.rows.mask[:, -2:].any() and after.programs == before.programs
-    about = after.manifest.provenance
+    about, change = after.manifest.provenance, store.diff(str(older), str(made.ref))["skills"]
+    assert change == {"added": list(made.added), "removed": [], "replaced": ["shelter"]}
     assert about["library"] == {"of": str(older), "replaced": ["shelter"], "added": list(made.added)}
     assert (
         after.manifest.cost["environment_steps_total"] == 70
