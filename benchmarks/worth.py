@@ -19,6 +19,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.record import RESULTS, write
 from benchmarks.table import PAGE, put_between
 from lore.advice.distil import train_arrays
@@ -78,7 +80,7 @@ def measure(episodes: int, areas: tuple[int, ...], workers: int, only: str = "",
     Rows that ``kept`` holds of the same version and size are taken from there; each new one is added to it.
     """
     rows: list[dict[str, Any]] = []
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         for area in areas:
             for chooser in (each for each in CHOOSERS if only in each.name):
                 data = load_advice(chooser.dataset, texts=False)
