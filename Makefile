@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN := $(BIN)/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-all bench lint format clean
+.PHONY: help setup demo test test-all fuzz soak bench lint format lock licences clean
 
 help:  ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,12 @@ test: setup  ## the tests (under 8 minutes)
 test-all: setup  ## everything, slow learning checks included
 	@LORE_EXPLORE=1 $(RUN) -m pytest -m '' --timeout 1800 $(ARGS)
 
+fuzz: setup  ## new examples for whatever is read from outside, and for the store: make fuzz SECONDS=60
+	@$(RUN) -m tests.fuzz $(or $(SECONDS),60)
+
+soak: setup  ## sizes of a long life (a million rows, 100 versions): memory and seconds, as JSON under benchmarks/results
+	@$(RUN) -m benchmarks.soak $(ARGS)
+
 bench: setup  ## every benchmark, results as JSON under benchmarks/results
 	@$(RUN) -m benchmarks $(ARGS)
 
@@ -36,6 +42,12 @@ lint: setup  ## what pre-commit and CI check
 
 format: setup  ## format and fix
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+lock: setup  ## renew the pins in constraints.txt
+	@$(RUN) -m flows.supply lock
+
+licences: setup  ## the licence of everything that LoRe needs
+	@$(RUN) -m flows.supply licences
 
 clean:  ## remove what was built and run (the datasets in runs/ included)
 	@rm -rf .venv runs build *.egg-info .pytest_cache .ruff_cache

@@ -11,8 +11,8 @@ import hashlib
 import importlib.util
 import json
 import shutil
-import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -22,13 +22,20 @@ if Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free > 4 * 2**30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
-if not os.environ.get("LORE_EXPLORE"):  # `make test-all` looks for new examples, `make test` repeats the same ones
+if not {"LORE_EXPLORE", "LORE_FUZZ"} & os.environ.keys():  # `make test-all` and `make fuzz` look for new examples
     settings.load_profile("repeatable")
 
-_spec = importlib.util.spec_from_file_location("server_count", Path(__file__).with_name("server_count.py"))
-assert _spec is not None and _spec.loader is not None
-server_count = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(server_count)
+
+def _beside(name: str):
+    """A module of this folder: tests need not run from the root of the repository."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None and spec.loader is not None
+    sys.modules[f"tests.{name}"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+loopback, server_count = _beside("loopback"), _beside("server_count")
 _MOST_SERVERS = 1
 _SERVERS, _STARTED = pytest.StashKey(), pytest.StashKey[list[str]]()
 
@@ -66,17 +73,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"  {line}")
 
 
-_connect = socket.socket.connect
+loopback.guard()
 
 
-def _loopback_only(self, address):
-    host = address[0] if isinstance(address, tuple) else ""
-    if host not in ("", "localhost", "::1") and not str(host).startswith("127."):
-        raise AssertionError(f"a test tried to reach {host}")
-    return _connect(self, address)
-
-
-socket.socket.connect = _loopback_only
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test during which somebody tried to reach another machine fails, whatever became of the attempt."""
+    report = yield
+    if loopback.TRIED and report.passed:
+        report.outcome, report.longrepr = "failed", f"{item.nodeid} tried to reach {', '.join(loopback.TRIED)}"
+    loopback.TRIED.clear()
+    return report
 
 
 @pytest.fixture(autouse=True)

@@ -1,72 +1,17 @@
 """After a power cut at any moment every acknowledged version is whole, whatever of the rest reached the disk.
 
-The shim keeps what fsync made durable: a file's bytes as they were when it was synced, a folder's names as they were
-when the folder was synced. Two disks are made of it: one that kept nothing else (``strict``), and one that kept all
-names but no byte of what was not synced, as ext4 does after some seconds (``names``).
+Two disks are made of the one that :mod:`tests.power` keeps: ``strict``, which has nothing but what was synced, and
+``names``, which has all names but no byte of what was not synced, as ext4 after some seconds.
 """
 
 import os
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from lore_datasets.errors import Busy, CorruptArtifact, NoSpace
 from lore_datasets.store.store import Store
 from lore_datasets.testing import small_advice
-
-
-class Disk:
-    """What of ``root`` a power cut would leave, kept up to date by the calls of ``os.fsync``."""
-
-    def __init__(self, root: Path, cut) -> None:
-        self.root, self.cut = root, cut
-        self.bytes: dict[int, bytes] = {}
-        self.names: dict[int, dict[str, int]] = {}
-        self.fsync = os.fsync
-
-    def synced(self, handle: int) -> None:
-        self.fsync(handle)
-        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
-        if path.is_relative_to(self.root):
-            self.keep(path)
-            self.cut(self)
-
-    def keep(self, path: Path) -> None:
-        number = path.stat().st_ino
-        if path.is_dir():
-            self.names[number] = {entry.name: entry.inode() for entry in os.scandir(path)}
-        else:
-            self.bytes[number] = path.read_bytes()
-
-    def left(self, strict: bool) -> dict[str, bytes]:
-        """What is found when the power is back: path below ``root`` -> bytes; a path of a folder ends with a slash."""
-        return dict(self._left(self.root, strict))
-
-    def _left(self, path: Path, strict: bool) -> Iterator[tuple[str, bytes]]:
-        kept = self.names.get(path.stat().st_ino, {})
-        for entry in os.scandir(path):
-            if strict and kept.get(entry.name) != entry.inode():
-                continue
-            name = str(Path(entry).relative_to(self.root))
-            if entry.is_dir():
-                yield name + "/", b""
-                yield from self._left(Path(entry), strict)
-            else:
-                yield name, self.bytes.get(entry.inode(), b"")
-
-
-def written(found: dict[str, bytes], target: Path) -> Path:
-    """``target`` anew, with what was found."""
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir()
-    for name, body in found.items():
-        if name.endswith("/"):
-            (target / name).mkdir()
-        else:
-            (target / name).write_bytes(body)
-    return target
+from tests.power import Disk, written
 
 
 @pytest.mark.parametrize("strict", [True, False], ids=["strict", "names"])
