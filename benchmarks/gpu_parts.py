@@ -111,6 +111,7 @@ def _config(setting: Setting, size: str, bf16: bool, paths: str) -> Any:
 
 def make_learner(setting: Setting, size: str, bf16: bool, paths: str = "plain") -> Any:
     """A learner on noise; ``paths`` is plain, B or ABC."""
+    from lore.advice.plans import Plans
     from lore.training.agent import Agent
     from lore.training.learner import Learner
     from lore_datasets.environments import get_environment
@@ -122,7 +123,7 @@ def make_learner(setting: Setting, size: str, bf16: bool, paths: str = "plain") 
     agent = Agent(config, environment, skills, torch.Generator().manual_seed(0)).to(device)
     rng, plans = np.random.default_rng(0), None
     if paths == "ABC":
-        plans = (rng.integers(0, 17, (PLANS, 8)), np.full(PLANS, 8))
+        plans = Plans(rng.integers(0, 17, (PLANS, 8)), np.full(PLANS, 8))
     learner = Learner(agent, config, torch.Generator(device).manual_seed(0), device, plans)
     if paths == "ABC":
         learner.set_slots(np.arange(config.options.max_options))
@@ -176,7 +177,7 @@ def random_batch(setting: Setting, size: str) -> dict[str, Any]:
     batch |= {
         "proposals": rng.integers(-1, 17, (*lead, SKILLS)).astype(np.int8),
         "skill": np.full(lead, -1, np.int16), "held": np.zeros(lead, np.int16), "ended": np.zeros(lead, np.int8),
-        "row": rng.integers(-1, PLANS, lead).astype(np.int32),
+        "plan": rng.integers(-1, PLANS, lead).astype(np.int32),
     }  # fmt: skip
     return {name: torch.from_numpy(value).to(setting.device) for name, value in batch.items()}
 

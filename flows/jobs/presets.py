@@ -12,7 +12,7 @@ from lore_datasets.errors import ConfigError
 __all__ = ["PRESETS", "resolved"]
 
 _SYMBOLIC: dict[str, Any] = {
-    "arms": "none,prefill,C+all,C,B,BC+kick,BC+kick+budget,BC+kick+end,ABC+kick",
+    "arms": "none,prefill,C+all,C,B,BC+kick,BC+kick+budget,BC+kick+end,ABC+kick,BCD+kick",
     "advisers": "claude=crafter-claude@v1,rows,rules=crafter-rules@v2,uniform",
     "control_arms": "BC+kick",
 }

@@ -88,16 +88,6 @@ class AdviceSource:
                 told.append(f"row {row}" if source == ROW else "goal key" if source == GOAL else SOURCES[source])
         return told
 
-    def plan(self, row: int) -> tuple[np.ndarray, float]:
-        """Best-scored plan of a table row as ids over A+K, cut to its length, with its score; empty when there is
-        none."""
-        rows = self.data.rows
-        if row < 0 or rows.plan_lengths[row].max(initial=0) == 0:
-            return np.zeros(0, np.int64), 0.0
-        scores = np.where(rows.plan_lengths[row] > 0, rows.plan_scores[row], -np.inf)
-        best = int(scores.argmax())
-        return rows.plans[row, best, : rows.plan_lengths[row, best]].astype(np.int64), float(scores[best])
-
     def lookup(self, states: np.ndarray) -> AdviceBatch:
         """Advice for packed states uint8[B, S]; counts sources and cache hits."""
         out = self._empty(len(states))

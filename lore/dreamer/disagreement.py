@@ -7,7 +7,7 @@ detached features: no gradient of theirs reaches the world model.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -22,18 +22,23 @@ from lore.sizes import Size
 if TYPE_CHECKING:
     from lore.dreamer.rssm import RSSM
 
-__all__ = ["DEPTH", "HEADS", "MISSES", "QUANTILE", "Ensemble", "trusted_limit"]
+__all__ = ["DEPTH", "HEADS", "MISSES", "Ensemble", "OpenLoop", "trusted_limit"]
 
 HEADS = 5
 """Heads (K)."""
-QUANTILE = 0.95
-"""A prediction misses when its error is above this quantile of the one-step errors on replay."""
 DEPTH = 12
 """Steps to which open-loop predictions are checked against replay; deeper steps use the last one's limit."""
 MISSES = 0.1
 """Share of misses that the predictions under a limit may have."""
-RATE = 0.02
 STARTS = 96
+
+
+class OpenLoop(NamedTuple):
+    """Predictions of up to DEPTH steps from S replayed states, by actions alone."""
+
+    doubt: Tensor  # [DEPTH, S], disagreement summed up to each step
+    error: Tensor  # [DEPTH, S], distance 0..1 to what was then seen
+    alive: Tensor  # bool [DEPTH, S], the episode went on up to there
 
 
 def trusted_limit(disagreement: Tensor, missed: Tensor, misses: float = MISSES) -> Tensor:
@@ -50,13 +55,7 @@ class Ensemble(nn.Module):
 
     Args:
         features: F. actions: primitive actions A. size: row of the size table. generator: draws the initial weights.
-
-    Attributes:
-        limits: [DEPTH], at i the summed disagreement of i + 1 steps up to which open-loop predictions of replayed steps
-        missed in at most :data:`MISSES` of the cases; infinite before the first check.
     """
-
-    limits: Tensor
 
     def __init__(self, features: int, actions: int, size: Size, generator: Generator | None = None) -> None:
         super().__init__()
@@ -68,7 +67,6 @@ class Ensemble(nn.Module):
         self.bias = nn.Parameter(torch.zeros(HEADS, 1, flat))
         init_weight(self.action_in, 1, generator)
         init_weight(self.out, self.units, generator)
-        self.register_buffer("limits", torch.full((DEPTH,), float("inf")))
 
     def _heads(self, hidden: Tensor) -> Tensor:
         """Logits [K, N, S, C] of hidden inputs [N, K * U]."""
@@ -109,47 +107,32 @@ class Ensemble(nn.Module):
         logits = self(features.flatten(0, 1), action[:, :-1].long().flatten())
         entropy = -(target * log_softmax(logits)).sum(-1).mean(-1)  # [K, N]
         with torch.no_grad():
-            metrics = {"disagreement": self._variance(logits).mean(), "disagreement_limit": self.limits[0].clone()}
+            metrics = {"disagreement": self._variance(logits).mean()}
         return (entropy.mean(0) * follows).view(shape), metrics
 
     @torch.no_grad()
-    def calibrate(
+    def open_loop(
         self, rssm: RSSM, seen: Observed, action: Tensor, is_first: Tensor, generator: Generator | None
-    ) -> Tensor:
-        """Predict replayed steps from actions alone, compare with posteriors, move :attr:`limits`; the mean error.
+    ) -> OpenLoop:
+        """Predict replayed steps from actions alone, and compare with the posteriors.
 
         The error of a prediction is the total variation distance, 0 to 1, between the prior that was dreamt and the
-        posterior that saw, mean over categoricals. The limit at a depth is :func:`trusted_limit` of the disagreement
-        summed up to there; the 0-d result is the mean over all depths, NaN when no sequence is long enough.
+        posterior that saw, mean over categoricals.
 
         Args:
             seen: posteriors [B, T, ...], before the update on them. action: int64 [B, T]. is_first: bool [B, T].
         """
         depth = min(DEPTH, action.shape[1] - 1)
         columns = torch.arange(0, action.shape[1] - depth, depth)[: max(1, STARTS // len(action))]
-        starts = Latent(seen.latent.deter[:, columns].flatten(0, 1), seen.latent.stoch[:, columns].flatten(0, 1))
+        latent = Latent(seen.latent.deter[:, columns].flatten(0, 1), seen.latent.stoch[:, columns].flatten(0, 1))
         truth = unimix_probs(seen.post_logits, UNIMIX)
-        latent, alive = starts, torch.ones(len(starts.deter), dtype=torch.bool, device=action.device)
-        doubt, zero = starts.deter.new_zeros(len(alive)), starts.deter.new_zeros(())
-        bound, total, count = zero, zero, 0
+        alive = torch.ones(len(latent.deter), dtype=torch.bool, device=action.device)
+        doubt, found = latent.deter.new_zeros(len(alive)), []
         for i in range(depth):
             step = action[:, columns + i].long().flatten()
             doubt = doubt + self.disagreement(latent.features(), step)
             latent = rssm.imagine_step(latent, step, generator)
             alive = alive & ~is_first[:, columns + i + 1].flatten()
-            if not alive.any():
-                break
             dreamt, real = unimix_probs(rssm.prior(latent.deter), UNIMIX), truth[:, columns + i + 1].flatten(0, 1)
-            error = 0.5 * (dreamt - real).abs().sum(-1).mean(-1)[alive]
-            bound = torch.quantile(error, QUANTILE) if i == 0 else bound
-            self._move_limit(i, trusted_limit(doubt[alive], error > bound))
-            total, count = total + error.sum(), count + len(error)
-        return starts.deter.new_tensor(float("nan")) if not count else total / count
-
-    def _move_limit(self, depth: int, found: Tensor) -> None:
-        before = self.limits[depth]
-        self.limits[depth] = torch.where(torch.isfinite(before), before + 10 * RATE * (found - before), found)
-
-    def limit(self, depth: int) -> Tensor:
-        """The limit (0-d) of the disagreement summed over steps 0..depth of an open-loop prediction."""
-        return self.limits[min(depth, DEPTH - 1)]
+            found.append((doubt, 0.5 * (dreamt - real).abs().sum(-1).mean(-1), alive))
+        return OpenLoop(*(torch.stack(x) for x in zip(*found, strict=True)))

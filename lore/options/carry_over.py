@@ -50,8 +50,12 @@ def carry_over(
             kept="the checkpoint", hint="go on with the version that it learned from",
         )  # fmt: skip
     for charge in meta["controller"]["charges"]:
-        if charge["run"] is not None:  # a skill of the same name may have other steps in another version
-            charge.update(kind="policy", run=None, skill=-1, left=0, actions=[], began="", advised=False)
+        if (
+            charge["run"] is not None or charge["plan"]
+        ):  # a skill of the same name may have other steps in another version
+            charge.update(
+                kind="policy", run=None, skill=-1, left=0, plan=[], goal=-1, actions=[], began="", advised=False
+            )
     if before == after:
         return False
     old = np.array([before.index(name) if name in before else -1 for name in after], np.int64)  # per new skill

@@ -36,6 +36,7 @@ class Choice(NamedTuple):
     log_prob: float = 0.0  # of the decision, under the distribution that was sampled; 0 between decisions
     advised: bool = False  # advice took the step: it was just drawn from what the advice added, or is held
     held: int = 0  # steps that the skill in charge had played before this one
+    plan: int = -1  # number of the state's plan (path A), -1 = none
     ended: int = 0  # number in ENDS of how the use of a skill before this step ended here, 0 = none did
 
 
@@ -60,7 +61,8 @@ class Charge:
     left: int = 0  # steps until the decision is taken anew, where the advice put a skill in charge
     skill: int = -1
     run: SkillRun | None = None
-    plan: list[int] = field(default_factory=list)
+    plan: list[int] = field(default_factory=list)  # entries over A + K that are still to be played
+    goal: int = -1  # skill that a plan under test pursues
     foretold: bool = False
     steps: int = 0
     reward: float = 0.0

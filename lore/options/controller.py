@@ -22,11 +22,13 @@ from lore.options.accounts import Accounts
 from lore.options.charge import ADVICE, ENDS, OPTION, PLAN, Charge, Choice, Situation
 from lore.options.guard import Guard
 from lore.options.interpreter import Outcome, SkillRun
+from lore.synthetic.rollout import HORIZON
 from lore_datasets.language.geometry import StateView
 from lore_datasets.types import SymbolicState
 
 if TYPE_CHECKING:
     from lore.advice.lookup import AdviceSource
+    from lore.advice.plans import PlanBook
     from lore.advice.types import AdviceBatch
     from lore.config import Config
     from lore.gate.gate import Gate
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Controller"]
 
-PLAN_TESTS = 0.05
+PLAN_TESTS = 0.01
 """Share of the decisions with a plan at which the plan is played to test what the world model promises of it."""
 
 
@@ -57,13 +59,13 @@ class Controller:
     Args:
         config: of the run. source: stored advice, None = the policy acts alone. slots: path C's, None = off.
         gate: path B's, None = off. num_envs: E. num_actions: A. rng: of every draw.
-        tests_plans: play plans now and then (path A). is_training: guide as ``gate.guided`` says, not always.
-        has_skills: False masks all slots.
+        plans: path A's: noted for each state, and played now and then; None = off.
+        is_training: guide as ``gate.guided`` says, not always. has_skills: False masks all slots.
     """
 
     def __init__(
         self, config: Config, source: AdviceSource | None, slots: Slots | None, gate: Gate | None, num_envs: int,
-        num_actions: int, rng: np.random.Generator, *, tests_plans: bool = False, is_training: bool = False,
+        num_actions: int, rng: np.random.Generator, *, plans: PlanBook | None = None, is_training: bool = False,
         has_skills: bool = True,
     ) -> None:  # fmt: skip
         self.config = config
@@ -74,8 +76,8 @@ class Controller:
         self.rng = rng
         self.skills = source.data.skills if source else ()
         self.guard = Guard(source, self.skills) if source else None
-        self.accounts = Accounts(gate, slots, len(self.skills), tests_plans)
-        self.plan_tests = PLAN_TESTS if tests_plans else 0.0
+        self.accounts = Accounts(gate, slots, len(self.skills), plans is not None)
+        self.plans, self.plan_tests = plans, PLAN_TESTS
         scheduled = is_training and gate is not None and config.gate.guided != "always"
         self.guidance = Guidance(config.gate, num_envs, rng) if scheduled else None
         self.charges = [Charge() for _ in range(num_envs)]
@@ -105,9 +107,10 @@ class Controller:
         allowed = self._allowed(proposals)
         policy = softmax(logits, allowed)
         here = Situation(env, view, logits, policy, allowed, proposals, advice, signals)
+        plan = -1 if self.plans is None else int(self.plans.find(state[None], advice, proposals[None])[0])
         action = self._continue(env, view)
         if action is None:
-            action = self._decide(here, foretell)
+            action = self._decide(here, plan, foretell)
         elif self.gate is not None and self.charges[env].kind == OPTION and not self.charges[env].advised:
             action = self._go_on(here, action)
         elif self.gate is not None and self.charges[env].advised:
@@ -124,7 +127,7 @@ class Controller:
         said, sure = self._said(advice, proposals)
         advised = self.followed or charge.advised
         held = charge.steps - 1 if charge.skill >= 0 else 0
-        return Choice(action, proposals, charge.skill, row, said, sure, self.log_prob, advised, held, self.ended)
+        return Choice(action, proposals, charge.skill, row, said, sure, self.log_prob, advised, held, plan, self.ended)
 
     def idle(self, state: np.ndarray) -> Choice:
         """The record of a terminal frame: action 0, but the proposals and the advice of its state are kept."""
@@ -159,10 +162,10 @@ class Controller:
         charge = self.charges[env]
         hurt = charge.steps > 0 and _health(view) < charge.health
         if charge.kind == PLAN:
-            if charge.plan and not hurt:
-                return charge.plan.pop(0)
-            self._finish(env, "done" if not charge.plan else "interrupted")
-            return None
+            action = None if hurt else self._plan_action(charge, view)
+            if action is None:
+                self._finish(env, "interrupted" if hurt else "done")
+            return action
         if charge.run is not None:
             if hurt:
                 self._finish(env, "interrupted")
@@ -179,6 +182,26 @@ class Controller:
             return int(step)
         return None
 
+    def _plan_action(self, charge: Charge, view: StateView) -> int | None:
+        """The next action of a plan under test, None when it is over: as many steps as imagination gives it at most,
+        goals until they end, those that cannot be pursued passed over."""
+        assert self.guard is not None
+        if charge.steps >= HORIZON:
+            return None
+        while True:
+            if charge.run is not None:
+                step = self.guard.next_action(charge.run, charge.goal, view)
+                if not isinstance(step, Outcome):
+                    return int(step)
+                charge.run, charge.goal = None, -1
+            if not charge.plan:
+                return None
+            entry = charge.plan.pop(0)
+            if entry < self.num_actions:
+                return entry
+            charge.goal = entry - self.num_actions
+            charge.run = SkillRun(self.skills[charge.goal], view.vocab, self.rng)
+
     def _outcome_name(self, skill: int, outcome: Outcome) -> str:
         """A skill without a goal of its own (done = false) succeeds by playing its steps to the end."""
         endless = self.skills[skill].done["op"] == "false"
@@ -192,14 +215,14 @@ class Controller:
 
     # -- decisions --------------------------------------------------------------------------------------------------
 
-    def _decide(self, here: Situation, foretell: Foretell) -> int:
+    def _decide(self, here: Situation, number: int, foretell: Foretell) -> int:
         """Nobody is in charge: sample the mixed policy, and put in charge whom it names."""
         hint, extended, covered = self._advice(here)
         if covered:
             self.accounts.advice(extended[self.num_actions :])
-        plan = self._plan_to_test(here.env, int(here.advice.row[0]), foretell)
-        if plan is not None:
-            return plan
+        tested = self._test_plan(here, number, foretell)
+        if tested is not None:
+            return tested
         if self.gate is None or not covered or not self._is_guided(here.env):
             entry = self._sample(here.policy)
             self.log_prob = float(np.log(here.policy[entry]))
@@ -290,15 +313,17 @@ class Controller:
         pick = self._sample(weights / weights.sum())
         return pick if pick < len(goals) else -1
 
-    def _plan_to_test(self, env: int, row: int, foretell: Foretell) -> int | None:
-        if row < 0 or self.source is None or not self.plan_tests or self.rng.random() >= self.plan_tests:
+    def _test_plan(self, here: Situation, number: int, foretell: Foretell) -> int | None:
+        """Now and then: put the state's plan in charge, and give its first action."""
+        if self.plans is None or number < 0 or self.rng.random() >= self.plan_tests:
             return None
-        plan = [int(a) for a in self.source.plan(row)[0]]
-        plan = plan[: next((i for i, a in enumerate(plan) if a >= self.num_actions), len(plan))]
-        if len(plan) < 2:
-            return None
-        self.charges[env] = Charge(kind=PLAN, plan=plan[1:], foretold=bool(foretell(env, plan)))
-        return plan[0]
+        plan = self.plans.plan(number)
+        charge = Charge(kind=PLAN, plan=list(plan))
+        action = self._plan_action(charge, here.view)
+        if action is not None:
+            charge.foretold = bool(foretell(here.env, plan))
+            self.charges[here.env] = charge
+        return action
 
     def _allowed(self, proposals: np.ndarray) -> np.ndarray:
         """bool[A+M]: primitives always, a slot only when it is filled and its skill can start."""
@@ -354,6 +379,7 @@ class Controller:
         run_state = body.pop("run")
         charge = Charge(**{"advised": body["kind"] == ADVICE} | body)  # older checkpoints do not say so
         if run_state is not None and self.source is not None:
-            charge.run = SkillRun(self.skills[charge.skill], self.source.environment.vocab, self.rng)
+            skill = charge.goal if charge.kind == PLAN else charge.skill
+            charge.run = SkillRun(self.skills[skill], self.source.environment.vocab, self.rng)
             charge.run.load_state_dict(run_state)
         return charge

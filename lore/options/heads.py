@@ -50,6 +50,12 @@ class Use(NamedTuple):
     elapsed: Tensor  # int64 [N], steps that it had played
     ended: Tensor  # bool [N]
 
+    @staticmethod
+    def none(states: int, device: torch.device) -> Use:
+        """No skill was in charge anywhere."""
+        skill = torch.full((states,), -1, device=device)
+        return Use(skill, torch.zeros_like(skill), torch.zeros_like(skill, dtype=torch.bool))
+
 
 def recorded_uses(batch: Mapping[str, Tensor]) -> Use:
     """:class:`Use` before each state of a replayed batch: ``skill``, ``held``, ``ended``, ``is_first``, ``is_last``

@@ -17,9 +17,14 @@ class SyntheticBatch(NamedTuple):
     """States along plan roll-outs."""
 
     latent: Latent  # [R, ...]
-    action: Tensor  # int64 [R], what the plan does here
+    action: Tensor  # int64 [R], primitive action of the plan here
+    skill: Tensor  # int64 [R], goal that is pursued, -1 = the action itself is the plan's
+    begins: Tensor  # bool [R], the goal is taken up here
     plan_return: Tensor  # float32 [R], predicted discounted return of the rest of the plan
     weight: Tensor  # float32 [R], w_synth
+
+
+_PLAIN = ("action", "skill", "begins", "plan_return", "weight")
 
 
 class SyntheticBuffer:
@@ -34,6 +39,8 @@ class SyntheticBuffer:
         self.deter = torch.zeros(capacity, deter, device=device)
         self.stoch = torch.zeros(capacity, stoch, dtype=torch.uint8, device=device)
         self.action = torch.zeros(capacity, dtype=torch.int64, device=device)
+        self.skill = torch.full((capacity,), -1, device=device)
+        self.begins = torch.zeros(capacity, dtype=torch.bool, device=device)
         self.plan_return = torch.zeros(capacity, device=device)
         self.weight = torch.zeros(capacity, device=device)
         self.next = 0
@@ -43,16 +50,15 @@ class SyntheticBuffer:
         """Append states, overwriting the oldest; what is not finite teaches nothing and is left out."""
         whole = torch.isfinite(batch.plan_return) & torch.isfinite(batch.latent.deter).all(-1)
         latent = Latent(*(x[whole] for x in batch.latent))
-        batch = SyntheticBatch(latent, batch.action[whole], batch.plan_return[whole], batch.weight[whole])
+        batch = SyntheticBatch(latent, *(getattr(batch, name)[whole] for name in _PLAIN))
         n = min(len(batch.action), self.capacity)
         if n == 0:
             return
         at = (torch.arange(n, device=self.deter.device) + self.next) % self.capacity
         self.deter[at] = batch.latent.deter[:n]
         self.stoch[at] = batch.latent.stoch[:n].argmax(-1).to(torch.uint8)
-        self.action[at] = batch.action[:n]
-        self.plan_return[at] = batch.plan_return[:n]
-        self.weight[at] = batch.weight[:n]
+        for name in _PLAIN:
+            getattr(self, name)[at] = getattr(batch, name)[:n]
         self.next = (self.next + n) % self.capacity
         self.size = min(self.capacity, self.size + n)
 
@@ -64,11 +70,11 @@ class SyntheticBuffer:
         """``n`` states, uniformly with replacement."""
         at = (torch.rand(n, device=self.deter.device, generator=generator) * self.size).long()
         stoch = torch.nn.functional.one_hot(self.stoch[at].long(), self.classes).float()
-        return SyntheticBatch(Latent(self.deter[at], stoch), self.action[at], self.plan_return[at], self.weight[at])
+        return SyntheticBatch(Latent(self.deter[at], stoch), *(getattr(self, name)[at] for name in _PLAIN))
 
     def tensors(self) -> dict[str, Tensor]:
         """Contents for a checkpoint."""
-        return {name: getattr(self, name) for name in ("deter", "stoch", "action", "plan_return", "weight")}
+        return {name: getattr(self, name) for name in ("deter", "stoch", *_PLAIN)}
 
     def state_dict(self) -> dict[str, int]:
         """Cursors for a checkpoint."""

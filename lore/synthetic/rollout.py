@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -13,9 +12,13 @@ from lore.synthetic.buffer import SyntheticBatch
 
 if TYPE_CHECKING:
     from lore.dreamer.disagreement import Ensemble
+    from lore.synthetic.calibration import Calibration
+    from lore.synthetic.plan_policy import PlanPolicy
 
-__all__ = ["UNLOCK", "capped_share", "foretells_unlock", "plan_table", "roll_out"]
+__all__ = ["HORIZON", "UNLOCK", "capped_share", "foretells_unlock", "roll_out"]
 
+HORIZON = 15
+"""Steps of a plan that are imagined, and played in a test, at most."""
 UNLOCK = 0.5
 """Predicted reward above which the model is taken to promise an unlock (an unlock pays 1, health at most 0.1 a
 point)."""
@@ -27,31 +30,12 @@ def capped_share(real: int, maximum: float) -> int:
     return int(real * maximum / (1.0 - maximum)) if maximum < 1.0 else real
 
 
-def plan_table(
-    plans: np.ndarray, lengths: np.ndarray, scores: np.ndarray, num_actions: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Best-scored plan of each row, cut at its first macro action.
-
-    Args:
-        plans: int[N, P, L] ids over A+K, -1 padded. lengths: int[N, P]. scores: float[N, P].
-
-    Returns:
-        (int64[N, L] primitive actions, 0 after the end, int64[N] lengths; 0 = no plan).
-    """
-    n, _, width = plans.shape
-    best = np.where(lengths > 0, scores, -np.inf).argmax(-1)
-    chosen = plans[np.arange(n), best].astype(np.int64)
-    primitive = (chosen >= 0) & (chosen < num_actions) & (np.arange(width) < lengths[np.arange(n), best][:, None])
-    length = np.where(primitive.all(-1), width, primitive.argmin(-1))
-    return np.where(np.arange(width) < length[:, None], chosen, 0), length
-
-
 @torch.no_grad()
 def roll_out(
-    world_model, value, start: Latent, actions: Tensor, lengths: Tensor, generator: Generator | None,
-    ensemble: Ensemble | None = None,
+    world_model, value, start: Latent, plans: PlanPolicy, generator: Generator | None,
+    trusted: tuple[Ensemble, Calibration] | None = None, horizon: int = HORIZON,
 ) -> SyntheticBatch:  # fmt: skip
-    """Drive the RSSM with plan actions from posterior latents.
+    """Drive the RSSM with plans from posterior latents.
 
     A roll-out stops at its plan's end, where the predicted continue falls under 0.5, or before the step at which the
     ensemble's summed disagreement passes the limit calibrated for that depth. The return of the rest of a plan is the
@@ -59,29 +43,39 @@ def roll_out(
 
     Args:
         world_model: with ``rssm.imagine_step`` and ``predict(features) -> (reward, cont)``.
-        ensemble: one-step heads with their calibrated limits (None: no such stop).
-        value: features [N, F] -> value [N]. start: [R, ...]. actions: int64 [R, L]. lengths: int64 [R].
+        value: features [N, F] -> value [N]. start: [R, ...]. plans: of each start.
+        trusted: one-step heads and the limits of their disagreement (None: no such stop).
 
     Returns:
         The states at which a plan action was taken and lived through, weight 1.
     """
-    latent, alive = start, lengths > 0
-    states, taken, rewards, conts, masks = [], [], [], [], []
-    doubt = start.deter.new_zeros(len(start.deter))
-    for i in range(int(actions.shape[1])):
-        if ensemble is not None:
-            doubt = doubt + ensemble.disagreement(latent.features(), actions[:, i])
-            alive = alive & (doubt <= ensemble.limit(i))
-        masks.append(alive & (i < lengths))
+    latent, carry = start, plans.begin()
+    alive = torch.ones(len(start.deter), dtype=torch.bool, device=start.deter.device)
+    doubt, steps, states, rewards, conts, masks = start.deter.new_zeros(len(alive)), [], [], [], [], []
+    for i in range(horizon):
+        features = latent.features()
+        step = plans(features, carry, generator)
+        alive = alive & step.plays
+        if trusted is not None:
+            doubt = doubt + trusted[0].disagreement(features, step.action)
+            alive = alive & (doubt <= trusted[1].limit(i))
+        if not alive.any():
+            break
+        masks.append(alive)
         states.append(latent)
-        taken.append(actions[:, i])
-        latent = world_model.rssm.imagine_step(latent, actions[:, i], generator)
+        steps.append(step)
+        carry = step.carry
+        latent = world_model.rssm.imagine_step(latent, step.action, generator)
         reward, cont = world_model.predict(latent.features())
         rewards.append(reward)
         conts.append(cont)
-        alive = masks[-1] & (cont >= MIN_CONTINUE)
-    states.append(latent)
-    following = value(latent.features())
+        alive = alive & (cont >= MIN_CONTINUE)
+    return _kept(value, [*states, latent], steps, rewards, conts, masks)
+
+
+def _kept(value, states: list[Latent], steps: list, rewards: list, conts: list, masks: list) -> SyntheticBatch:
+    """The states that were lived through, one after the other, with the return of what followed."""
+    following = value(states[-1].features())
     returns: list[Tensor] = []
     for i in reversed(range(len(rewards))):
         # Where the plan does not go on at i+1, the critic's value of that state stands for the rest.
@@ -89,19 +83,32 @@ def roll_out(
         tail = torch.where(goes_on, following, value(states[i + 1].features()))
         following = rewards[i] + conts[i] * tail
         returns.insert(0, following)
+    if not masks:
+        none = torch.zeros(0, dtype=torch.int64, device=following.device)
+        latent = Latent(states[-1].deter[:0], states[-1].stoch[:0])
+        return SyntheticBatch(latent, none, none, none.bool(), following[:0], following[:0])
     keep = torch.stack(masks, 1).flatten()
-    deter = torch.stack([s.deter for s in states[:-1]], 1).flatten(0, 1)[keep]
-    stoch = torch.stack([s.stoch for s in states[:-1]], 1).flatten(0, 1)[keep]
-    action, plan_return = torch.stack(taken, 1).flatten()[keep], torch.stack(returns, 1).flatten()[keep]
-    return SyntheticBatch(Latent(deter, stoch), action, plan_return, torch.ones_like(plan_return))
+
+    def pick(parts: list[Tensor]) -> Tensor:
+        return torch.stack(parts, 1).flatten(0, 1)[keep]
+
+    latent = Latent(pick([s.deter for s in states[:-1]]), pick([s.stoch for s in states[:-1]]))
+    action, skill, begins = (pick([getattr(s, name) for s in steps]) for name in ("action", "skill", "begins"))
+    plan_return = pick(returns)
+    return SyntheticBatch(latent, action, skill, begins, plan_return, torch.ones_like(plan_return))
 
 
 @torch.no_grad()
-def foretells_unlock(world_model, latent: Latent, plan: list[int], generator: Generator | None) -> bool:
-    """True when the world model, driven by ``plan`` from ``latent`` [1, ...], predicts a reward that only an unlock
+def foretells_unlock(world_model, latent: Latent, plan: PlanPolicy, generator: Generator | None) -> bool:
+    """True when the world model, driven by one plan from ``latent`` [1, ...], predicts a reward that only an unlock
     pays."""
-    for action in plan:
-        latent = world_model.rssm.imagine_step(latent, torch.tensor([action], device=latent.deter.device), generator)
+    carry = plan.begin()
+    for _ in range(HORIZON):
+        step = plan(latent.features(), carry, generator)
+        if not bool(step.plays[0]):
+            return False
+        carry = step.carry
+        latent = world_model.rssm.imagine_step(latent, step.action, generator)
         reward, cont = world_model.predict(latent.features())
         if float(reward[0]) > UNLOCK:
             return True

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lore.advice.lookup import AdviceSource
+    from lore.advice.plans import PlanBook
 
 __all__ = ["VERSIONS", "is_same_dataset", "record", "relabel", "versions"]
 
@@ -60,11 +61,11 @@ def record(folder: Path | str, step: int, updates: int, advice: str) -> bool:
     return fresh
 
 
-def relabel(tensors: MutableMapping[str, Tensor], source: AdviceSource) -> int:
+def relabel(tensors: MutableMapping[str, Tensor], source: AdviceSource, plans: PlanBook | None = None) -> int:
     """Let replayed steps point at the rows of another version; returns how many steps have a row of it.
 
-    ``tensors``: a checkpoint's, changed in place: ``replay/<stream>/row`` (and ``advice``, ``confidence`` where the
-    run keeps them) are looked up anew for the stored states, so that newer advice applies to old replay.
+    ``tensors``: a checkpoint's, changed in place: ``replay/<stream>/row`` (and ``plan``, ``advice``, ``confidence``
+    where the run keeps them) are looked up anew for the stored states, so that newer advice applies to old replay.
     """
     import torch
 
@@ -78,6 +79,10 @@ def relabel(tensors: MutableMapping[str, Tensor], source: AdviceSource) -> int:
             part = slice(start, start + _CHUNK)
             batch = source.lookup_batch(np.ascontiguousarray(states[part]))
             row[part] = np.where(last[part], -1, batch.row)
+            if plans is not None:
+                proposals = tensors[stream + "proposals"].numpy()[part]
+                plan = plans.find(states[part], batch, proposals)
+                tensors[stream + "plan"][part] = torch.from_numpy(np.where(last[part], -1, plan).astype(np.int32))
             if kept:
                 _said(tensors, stream, part, batch, last[part], source)
         tensors[name] = torch.from_numpy(row)

@@ -57,6 +57,7 @@ class Agent(nn.Module):
     """
 
     heads: OptionHeads | None
+    goal_heads: OptionHeads | None
     ensemble: Ensemble | None
     advice_head: head.AdviceHead | None
 
@@ -91,10 +92,19 @@ class Agent(nn.Module):
         self.heads = (
             OptionHeads(features, self.num_actions, num_skills, size.units, generator) if with_options else None
         )
-        # Drawn last, so that every other network starts the same with and without it.
+        # Drawn last, so that every other network starts the same with and without them.
         self.ensemble = Ensemble(features, self.num_actions, size, generator) if needs_disagreement(config) else None
         units = min(64, size.units)
         self.advice_head = head.AdviceHead(features, entries, units, generator) if head.is_needed(config) else None
+        with_goals = config.synthetic.enabled and not with_options and num_skills > 0
+        self.goal_heads = (
+            OptionHeads(features, self.num_actions, num_skills, size.units, generator) if with_goals else None
+        )
+
+    @property
+    def clones(self) -> OptionHeads | None:
+        """The heads that imitate skills: those of the options, or path A's own where options are off."""
+        return self.goal_heads if self.heads is None else self.heads
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """Named parameters that the optimiser moves: all but the slow critic's."""

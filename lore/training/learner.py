@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from lore.advice.plans import Plans
 from lore.config import Config
 from lore.dreamer.actor_critic import Policy
 from lore.dreamer.losses import Paths, as_starts, loss
@@ -22,7 +23,7 @@ from lore.gate.advice_head import AdvisedPolicy, advice_targets, held_out
 from lore.gate.gate import Gate
 from lore.gate.goals import advised_goals, goal_weight
 from lore.gate.kickstart import kickstart_loss, kickstart_weight
-from lore.options.heads import Charges, OptionPolicy, recorded_uses
+from lore.options.heads import Charges, OptionPolicy, Use, recorded_uses
 from lore.synthetic.path import SyntheticPath
 from lore.training.agent import SLOT_BIAS, Agent
 from lore.training.folder import set_generator
@@ -34,15 +35,14 @@ class Learner:
     """Owns the optimiser and everything that changes with an update.
 
     Args:
-        agent: networks, trained in place. plans: (int64 [N, L] primitive actions, int64 [N] lengths) of the advice
-        rows.
+        agent: networks, trained in place. plans: those of the advice version (path A).
         generator: of all sampling inside updates. gate: the acting one, which also measures out the advice in
         imagination (``gate.imagine``).
     """
 
     def __init__(
         self, agent: Agent, config: Config, generator: Generator, device: torch.device,
-        plans: tuple[np.ndarray, np.ndarray] | None = None, gate: Gate | None = None,
+        plans: Plans | None = None, gate: Gate | None = None,
     ) -> None:  # fmt: skip
         self.agent, self.config, self.generator, self.device = agent, config, generator, device
         train = config.train
@@ -117,8 +117,8 @@ class Learner:
         if self.synthetic is not None:
             self.synthetic.check(seen, batch, self.updates, self.generator)
             error = losses[self.agent.world_model.key].detach().mean()
-            rows = batch["row"].flatten()
-            latent, weight = self.synthetic.extend(latent, rows, error, self.updates, self.generator)
+            plans = batch["plan"].flatten()
+            latent, weight = self.synthetic.extend(latent, plans, error, self.updates, self.generator)
         pays = 0.0 if self.gate is None else goal_weight(self.gate)
         if not pays:
             return Starts(latent, weight)
@@ -128,7 +128,7 @@ class Learner:
     def _scales(self) -> dict[str, float]:
         """Weights of the losses that :meth:`_terms` gives."""
         agent = self.agent
-        heads = {"options": agent.heads, "advice_head": agent.advice_head, "ensemble": agent.ensemble}
+        heads = {"options": agent.clones, "advice_head": agent.advice_head, "ensemble": agent.ensemble}
         scales = {name: 1.0 for name, head in heads.items() if head is not None}
         if self.gate is not None and self.gate.config.kickstart:
             scales["kickstart"] = kickstart_weight(self.gate)
@@ -140,9 +140,10 @@ class Learner:
         """Losses of the paths that are on; adds to ``metrics``."""
         agent, losses = self.agent, {}
         features = seen.latent.features().detach().flatten(0, 1)
-        if agent.heads is not None:
+        if agent.clones is not None:
             proposals = batch["proposals"].flatten(0, 1).long()
-            losses["options"], more = agent.heads.loss(features, proposals, recorded_uses(batch))
+            use = recorded_uses(batch) if agent.heads is not None else Use.none(len(features), self.device)
+            losses["options"], more = agent.clones.loss(features, proposals, use)
             metrics |= more
         if agent.advice_head is not None:
             losses["advice_head"], more = self._advice_loss(features, batch)
@@ -155,7 +156,8 @@ class Learner:
             losses["ensemble"], more = agent.ensemble.loss(seen, batch["action"], batch["is_first"])
             metrics |= more
         if self.synthetic is not None:
-            clone = self.synthetic.clone_loss(agent.actor_critic, returns[len(features) :, 0])
+            slots = self.slots if agent.heads is not None else self.slots[:0]
+            clone = self.synthetic.clone_loss(agent.actor_critic, slots, returns[len(features) :, 0])
             losses["clone"] = returns.new_zeros(1) if clone is None else clone
             metrics |= self.synthetic.metrics()
         return losses
@@ -179,7 +181,7 @@ class Learner:
         """Everything an exact resume needs besides the agent's own state."""
         out = {f"optimiser/{k}": v for k, v in self.optimiser.state_dict().items()}
         if self.synthetic is not None:
-            out |= {f"synthetic/{k}": v for k, v in self.synthetic.buffer.tensors().items()}
+            out |= {f"synthetic/{k}": v for k, v in self.synthetic.tensors().items()}
         return out | {"generator": self.generator.get_state()}
 
     def state_dict(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from lore.dreamer.dists import policy_log_probs
 from lore.dreamer.types import Latent
 from lore.gate.signals import SIGNALS, raw_signals
 from lore.options.controller import Controller
+from lore.synthetic.plan_policy import PlanPolicy
 from lore.synthetic.rollout import foretells_unlock
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ class Player:
             record |= {"proposals": choice.proposals, "skill": choice.skill, "row": choice.row}
         if self.agent.heads is not None:
             record |= {"held": choice.held, "ended": choice.ended}
+        if self.controller.plans is not None:
+            record["plan"] = choice.plan
         if self.controller.gate is not None:
             record["advised"] = choice.advised
         if choice.advice is not None:
@@ -108,7 +111,10 @@ class Player:
     def foretell(self, env: int, plan: list[int]) -> bool:
         """Does the world model promise an unlock if ``plan`` is executed from this environment's present state?"""
         here = Latent(self.latent.deter[env : env + 1], self.latent.stoch[env : env + 1])
-        return foretells_unlock(self.agent.world_model, here, plan, self.generator)
+        entries = torch.tensor([plan], device=self.device)
+        agent, length = self.agent, torch.full((1,), len(plan), device=self.device)
+        policy = PlanPolicy(entries, length, agent.num_actions, agent.clones)
+        return foretells_unlock(agent.world_model, here, policy, self.generator)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The carry, for a checkpoint."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from lore.advice.lookup import AdviceSource
+from lore.advice.plans import PlanBook
 from lore.advice.uniform import UniformSource, uniform_advice
 from lore.config import Config, replace
 from lore.dreamer.disagreement import HEADS
@@ -73,6 +74,7 @@ class Policy:
 
     Attributes:
         env_steps: environment steps that the agent was trained for.
+        plans: those of the advice version, None without path A.
         streams: uint32[5] seeds of replay, environments, controller, player and updates.
     """
 
@@ -91,16 +93,17 @@ class Policy:
         self.streams = np.random.SeedSequence((config.train.seed, seed_offset)).generate_state(5)
         init = torch.Generator().manual_seed(int(np.random.SeedSequence(config.train.seed).generate_state(1)[0]))
         self.agent = Agent(config, self.environment, len(self.skills), init).to(self.device)
-        if self.agent.heads is not None:
-            self.agent.heads.set_limits([skill.max_steps for skill in self.skills])
+        if self.agent.clones is not None:
+            self.agent.clones.set_limits([skill.max_steps for skill in self.skills])
         accelerate(self.agent, self.device, config.train.threads)
         self.slots = self._make_slots()
         self.gate = Gate(config.gate, config.env.num_envs) if config.gate.enabled and is_advised else None
+        self.plans = PlanBook(self.advice) if config.synthetic.enabled and self.advice is not None else None
         self.controller = Controller(
             config, None if config.advice.prefill_steps else self.source, self.slots, self.gate,
             config.env.num_envs, self.agent.num_actions,
             np.random.default_rng(int(self.streams[2])),
-            tests_plans=is_training and config.synthetic.enabled, is_training=is_training,
+            plans=self.plans if is_training else None, is_training=is_training,
             has_skills=has_skills,
         )  # fmt: skip
         generator = torch.Generator(self.device).manual_seed(int(self.streams[3]))
@@ -166,6 +169,7 @@ class Policy:
             "environment": self.config.env.name,
             "entries": self.agent.actor_critic.actions,
             "skills": len(self.skills),
+            **({"plans": "of goals"} if self.plans is not None else {}),
             **({"ensemble": HEADS} if self.agent.ensemble is not None else {}),
             **({"option_critic": True} if self.agent.heads is not None else {}),
             **({"advice_head": True} if self.agent.advice_head is not None else {}),

@@ -16,7 +16,6 @@ from lore.options.carry_over import carry_over
 from lore.options.slots import with_slots
 from lore.replay.backends import check_room, make_replay
 from lore.replay.ring import Replay, latent_fields
-from lore.synthetic.rollout import plan_table
 from lore.training import checkpoint
 from lore.training.advice_versions import is_same_dataset, relabel
 from lore.training.clock import Ratio
@@ -54,7 +53,8 @@ class Training:
         policy, train = self.policy, config.train
         self.envs = policy.make_envs()
         generator = torch.Generator(policy.device).manual_seed(int(policy.streams[4]))
-        self.learner = Learner(policy.agent, config, generator, policy.device, self._plans(), policy.gate)
+        plans = None if policy.plans is None else policy.plans.plans
+        self.learner = Learner(policy.agent, config, generator, policy.device, plans, policy.gate)
         self.replay = self._make_replay(int(policy.streams[0]))
         self.ratio = Ratio(train.train_ratio / train.batch_size)
         self.steps: list[Step] = []
@@ -66,13 +66,6 @@ class Training:
         self.seconds = 0.0
         self.rows: dict[str, int] = {}
         self.saver = Saver(self.folder / CHECKPOINT, train.save_interval_s)
-
-    def _plans(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Plans of the advice rows for path A (:func:`lore.synthetic.rollout.plan_table`), None without it."""
-        if not self.config.synthetic.enabled or self.policy.advice is None:
-            return None
-        rows = self.policy.advice.rows
-        return plan_table(rows.plans, rows.plan_lengths, rows.plan_scores, self.policy.agent.num_actions)
 
     def _make_replay(self, seed: int) -> Replay:
         policy, config = self.policy, self.config
@@ -88,6 +81,8 @@ class Training:
             fields |= {"proposals": ((len(policy.skills),), np.int8), "skill": ((), np.int16), "row": ((), np.int32)}
         if config.options.enabled:
             fields |= {"held": ((), np.int16), "ended": ((), np.int8)}
+        if policy.plans is not None:
+            fields["plan"] = ((), np.int32)
         if policy.gate is not None:
             fields["advised"] = ((), np.bool_)
         if config.keeps_advice:
@@ -192,11 +187,13 @@ class Training:
             fresh = {f"agent/{k}": v for k, v in policy.agent.state_dict().items()}
             fresh |= {f"learner/{k}": v for k, v in self.learner.tensors().items()}
             carry_over(tensors, meta, fresh, policy.skills, policy.environment.vocab)
-            relabel(tensors, policy.controller.source)
+            relabel(tensors, policy.controller.source, policy.plans)
         policy.load(tensors, meta)
         if policy.slots is not None:
             self.learner.set_slots(policy.slots.skill)
         self.learner.load(part(tensors, "learner/"), meta["learner"])
+        if self.learner.synthetic is not None and renewed:
+            self.learner.synthetic.forget()
         player = part(tensors, "player/")
         set_generator(policy.player.generator, player.pop("generator"), int(policy.streams[4]) + policy.env_steps)
         policy.player.load(player)

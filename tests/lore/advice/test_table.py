@@ -139,17 +139,3 @@ def test_lookup_agrees_with_a_dictionary_on_random_keys():
     asked = np.concatenate([keys[::3], rng.integers(-(2**62), 2**62, 100)])
     known = set(keys.tolist())
     np.testing.assert_array_equal(table.find(asked) >= 0, [k in known for k in asked.tolist()])
-
-
-def test_best_plan_of_a_row_is_its_best_scored_one(version):
-    rows, source = version[0].rows, AdviceSource(version[0])
-    for row in range(20):
-        plan, score = source.plan(row)
-        lengths = rows.plan_lengths[row]
-        if not lengths.any():
-            assert len(plan) == 0
-            continue
-        best = max((p for p in range(len(lengths)) if lengths[p]), key=lambda p: rows.plan_scores[row, p])
-        np.testing.assert_array_equal(plan, rows.plans[row, best, : lengths[best]])
-        assert score == pytest.approx(rows.plan_scores[row, best])
-    assert len(source.plan(-1)[0]) == 0

@@ -3,10 +3,12 @@
 import torch
 
 from lore.config import load_config
-from lore.dreamer.disagreement import DEPTH, HEADS, MISSES, Ensemble, trusted_limit
+from lore.dreamer.disagreement import HEADS, MISSES, Ensemble, trusted_limit
 from lore.dreamer.types import Latent, Observed
 from lore.gate.signals import SIGNALS
 from lore.sizes import Size
+from lore.synthetic.calibration import Calibration
+from lore.synthetic.plan_policy import PlanPolicy
 from lore.synthetic.rollout import roll_out
 from lore.training.agent import Agent, needs_disagreement
 from lore.training.policy import Policy
@@ -49,9 +51,14 @@ def trained(updates: int = 150) -> Ensemble:
         optimiser.zero_grad()
         loss.mean().backward()
         optimiser.step()
-    for _ in range(30):
-        ensemble.calibrate(Known(), *sequence(32, generator), generator)
     return ensemble
+
+
+def calibrated(ensemble: Ensemble, batches: int = 30) -> Calibration:
+    calibration, generator = Calibration(), seeded(1)
+    for _ in range(batches):
+        calibration.add(ensemble.open_loop(Known(), *sequence(32, generator), generator))
+    return calibration
 
 
 def test_heads_learn_the_next_latent_and_give_no_gradient_to_the_features():
@@ -75,8 +82,9 @@ def test_disagreement_is_higher_where_nothing_was_shown():
     far_away = ensemble.disagreement(known * -8.0, action[:, 0])
     assert other_action.mean() > 5 * at_home.mean()
     assert far_away.mean() > 5 * at_home.mean()
-    assert (at_home <= ensemble.limit(0)).float().mean() > 0.85
-    assert (other_action <= ensemble.limit(0)).float().mean() < 0.15
+    limit = calibrated(ensemble).limit(0)
+    assert (at_home <= limit).float().mean() > 0.85
+    assert (other_action <= limit).float().mean() < 0.15
 
 
 def test_expected_disagreement_is_the_policys_mean_over_actions():
@@ -90,11 +98,10 @@ def test_a_step_across_an_episode_start_is_neither_learned_nor_measured():
     ensemble, generator = Ensemble(F, A, SIZE, seeded()), seeded(1)
     seen, action, first = sequence(8, generator)
     loss, _ = ensemble.loss(seen, action, torch.ones_like(first))
-    error = ensemble.calibrate(Known(), seen, action, torch.ones_like(first), generator)
-    assert loss.abs().max() == 0 and torch.isnan(error) and torch.isinf(ensemble.limits).all()
-    ensemble.calibrate(Known(), seen, action, first, generator)
-    assert torch.isfinite(ensemble.limits[:3]).all() and torch.isinf(ensemble.limits[3:]).all()
-    assert ensemble.limit(2) is not None and ensemble.limit(DEPTH + 5) == ensemble.limits[-1]
+    found = ensemble.open_loop(Known(), seen, action, torch.ones_like(first), generator)
+    assert loss.abs().max() == 0 and not found.alive.any()
+    found = ensemble.open_loop(Known(), seen, action, first, generator)
+    assert found.alive.all() and found.doubt.shape == found.error.shape == (3, 8)
 
 
 def test_the_limit_is_the_largest_disagreement_with_few_enough_misses_below_it():
@@ -124,8 +131,8 @@ def test_under_the_calibrated_limit_fresh_predictions_miss_no_more_often_than_al
 def test_the_open_loop_error_tells_a_model_that_knows_from_one_that_dreams():
     ensemble, generator = trained(), seeded(4)
     seen, action, first = sequence(64, generator)
-    known = ensemble.calibrate(Known(), seen, action, first, generator)
-    wrong = ensemble.calibrate(Known(), seen, (action + 1) % 3, first, generator)
+    known = ensemble.open_loop(Known(), seen, action, first, generator).error.mean()
+    wrong = ensemble.open_loop(Known(), seen, (action + 1) % 3, first, generator).error.mean()
     assert known < 0.02 and wrong > 0.9
 
 
@@ -149,9 +156,10 @@ def test_plan_roll_outs_stop_before_a_step_that_the_heads_disagree_about():
     known, strange = torch.tensor([[0, 1, 2]] * 20), torch.tensor([[0, 3, 2]] * 20)
     lengths = torch.full((20,), 3)
     value = lambda features: torch.zeros(len(features))  # noqa: E731
-    free = roll_out(Still(), value, start, strange, lengths, None)
-    bound = roll_out(Still(), value, start, strange, lengths, None, ensemble)
-    home = roll_out(Still(), value, start, known, lengths, None, ensemble)
+    trusted = (ensemble, calibrated(ensemble))
+    free = roll_out(Still(), value, start, PlanPolicy(strange, lengths, A, None), None)
+    bound = roll_out(Still(), value, start, PlanPolicy(strange, lengths, A, None), None, trusted)
+    home = roll_out(Still(), value, start, PlanPolicy(known, lengths, A, None), None, trusted)
     assert len(free.action) == 60
     assert (bound.action == 3).sum() <= 3
     assert len(home.action) > 45

@@ -5,10 +5,12 @@ import pytest
 
 from lore.config import load_config
 from lore.options.carry_over import carry_over
+from lore.options.charge import PLAN, Charge
 from lore.options.interpreter import propose
 from lore.training import checkpoint
 from lore.training.folder import CHECKPOINT
 from lore.training.loop import train
+from lore.training.run import Training
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import SchemeMismatch
 from lore_datasets.language.geometry import StateView
@@ -34,13 +36,13 @@ def version(skills, seed: int) -> str:
     return str(writer.commit("skills"))
 
 
-def config(frames: int, advice: str):
+def config(frames: int, advice: str, **more):
     small = {
         "size": "tiny", "observation": "symbolic", "batch_size": 32, "sequence_length": 8, "train_ratio": 4.0,
         "horizon": 5, "warmup": 5, "threads": 1, "replay_capacity": 2000, "env.length": 60, "device": "cpu",
         "gate.enabled": True, "imagine": True, "options.enabled": True, "steps": frames,
     }  # fmt: skip
-    return load_config(**small, dataset=advice)
+    return load_config(**small, dataset=advice, **more)
 
 
 def test_new_skills_start_fresh_old_ones_keep_what_they_learned_and_a_rollback_drops_the_new(tmp_path, own_datasets):
@@ -101,3 +103,23 @@ def test_heads_and_moments_follow_their_skill_by_name(tmp_path, own_datasets):
     del meta["skill_names"]
     with pytest.raises(SchemeMismatch, match="not by which names"):
         carry_over(tensors, meta, fresh, BASE, CRAFTER.vocab)
+
+
+def test_a_plan_of_a_skill_that_left_the_library_ends_and_replay_names_plans_of_the_new_version(tmp_path, own_datasets):
+    paths = {"synthetic.enabled": True, "options.max_options": 2}
+    two, one = version(BASE[:2], 0), version(BASE, 1)  # then back to the version before
+    train(config(60, one, **paths), tmp_path, tensorboard=False)
+    run = Training(config(60, one, **paths), tmp_path)
+    run.restore()
+    run.policy.controller.charges[0] = Charge(kind=PLAN, plan=[A + 5, A + 4], foretold=True)
+    synthetic = run.learner.synthetic
+    assert synthetic is not None
+    synthetic.buffer.size = 3
+    run.save()
+    again = Training(config(61, two, **paths), tmp_path)
+    again.restore()
+    assert [(c.kind, c.plan) for c in again.policy.controller.charges] == [("policy", [])]
+    assert again.learner.synthetic is not None and again.learner.synthetic.buffer.size == 0
+    assert train(config(61, two, **paths), tmp_path, tensorboard=False)["step"] == 61
+    plans = checkpoint.load(tmp_path / CHECKPOINT, has_replay=True)[0]["replay/0/plan"].numpy()
+    assert plans.max() < 20 + 2 and (plans >= -1).all()

@@ -1,5 +1,6 @@
 """Who acts: decisions under the gate, held advice, options, interruption, plans under test, and saving all of it."""
 
+import json
 from collections import Counter
 
 import numpy as np
@@ -7,12 +8,14 @@ import pytest
 import torch
 
 from lore.advice.lookup import AdviceSource
+from lore.advice.plans import PlanBook
 from lore.config import load_config
 from lore.envs.crafter.adapter import CrafterEnv
 from lore.gate.gate import Gate
 from lore.options.charge import ADVICE, OPTION, PLAN, POLICY, Charge
 from lore.options.controller import Controller
 from lore.options.slots import Slots
+from lore.synthetic.rollout import HORIZON
 from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment
 from lore_datasets.store.store import Store
@@ -51,10 +54,10 @@ def advise(root, rows: np.ndarray, entry: int, plans: list[int] | None = None) -
     return AdviceSource(load_advice(str(writer.commit("said")), root=root))
 
 
-def controller(source, *, slots=None, seed=0, envs=1, tests_plans=False, **overrides) -> Controller:
+def controller(source, *, slots=None, seed=0, envs=1, plans=None, **overrides) -> Controller:
     config = load_config(dataset="said", **{"gate.enabled": True}, **overrides)
     gate, rng = Gate(config.gate, envs), np.random.default_rng(seed)
-    return Controller(config, source, slots, gate, envs, A, rng, tests_plans=tests_plans)
+    return Controller(config, source, slots, gate, envs, A, rng, plans=plans)
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +222,7 @@ def test_a_slot_whose_skill_cannot_start_is_masked(explore, seen):
 
 def test_plans_under_test_are_played_for_real_and_false_promises_counted(tmp_path, seen):
     source = advise(tmp_path, seen, 0, plans=[1, 2, 3])
-    c = controller(source, tests_plans=True, beta_max=0.0)
+    c = controller(source, plans=PlanBook(source.data), beta_max=0.0)
     c.plan_tests = 1.0
     played = [c.act(0, seen[0], 0.0, np.zeros(A), SURE, lambda env, plan: True) for _ in range(4)]
     assert [p.action for p in played[:3]] == [1, 2, 3]
@@ -229,8 +232,32 @@ def test_plans_under_test_are_played_for_real_and_false_promises_counted(tmp_pat
     assert figures["synthetic/false_unlock_rate"] == 1.0
 
 
+def test_a_goal_in_a_plan_under_test_is_pursued_by_its_skill_until_it_ends_and_survives_saving(tmp_path, seen):
+    explore, sword = A + NAMES.index("explore"), A + NAMES.index("make_iron_sword")
+    source = advise(tmp_path, seen, 0, plans=[sword, explore, 3])
+
+    def fresh(seed=0):
+        c = controller(source, plans=PlanBook(source.data), beta_max=0.0, seed=seed)
+        c.plan_tests = 1.0
+        return c
+
+    c, asked = fresh(), []
+    first = c.act(0, seen[0], 0.0, np.zeros(A), SURE, lambda env, plan: asked.append(plan) or True)
+    charge = c.charges[0]
+    assert asked == [[sword, explore, 3]] and charge.kind == PLAN and charge.foretold
+    assert charge.goal == NAMES.index("explore")  # the sword cannot be made: passed over
+    assert first.skill == -1 and charge.run is not None and charge.plan == [3]
+    again = fresh(1)
+    again.load_state_dict(json.loads(json.dumps(c.state_dict())))
+    for i in range(HORIZON):
+        one, two = (each.act(0, seen[i % len(seen)], 0.0, np.zeros(A), SURE) for each in (c, again))
+        assert one.action == two.action
+    assert c.metrics()["synthetic/plans_executed"] == 1.0  # as many steps as are imagined, then it is over
+
+
 def test_an_unlock_that_came_true_is_not_a_false_promise(tmp_path, seen):
-    c = controller(advise(tmp_path, seen, 0, plans=[1, 2]), tests_plans=True, beta_max=0.0)
+    source = advise(tmp_path, seen, 0, plans=[1, 2])
+    c = controller(source, plans=PlanBook(source.data), beta_max=0.0)
     c.charges[0] = Charge(kind=PLAN, plan=[2], foretold=True)
     c.act(0, seen[0], 0.0, np.zeros(A), SURE)
     c.reset(0, 1.0)
@@ -238,7 +265,8 @@ def test_an_unlock_that_came_true_is_not_a_false_promise(tmp_path, seen):
 
 
 def test_health_lost_on_the_way_does_not_hide_an_unlock_and_a_plan_cut_short_says_nothing(tmp_path, seen):
-    c = controller(advise(tmp_path, seen, 0, plans=[1, 2]), tests_plans=True, beta_max=0.0)
+    source = advise(tmp_path, seen, 0, plans=[1, 2])
+    c = controller(source, plans=PlanBook(source.data), beta_max=0.0)
     c.charges[0] = Charge(kind=PLAN, plan=[2, 2], foretold=True, health=9)
     for reward in (-0.1, 0.8):  # the unlock pays 1, two points of health are lost with it
         c.act(0, seen[0], reward, np.zeros(A), SURE)

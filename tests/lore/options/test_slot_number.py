@@ -57,3 +57,9 @@ def test_a_run_goes_on_with_the_smaller_library_of_an_earlier_version(tmp_path, 
     train(config(fewer, 60, slots=len(FEW)), tmp_path, tensorboard=False)
     policy = load_policy(tmp_path, 1)
     assert (policy.slots.skill >= 0).sum() <= 4 and len(policy.slots.skill) == len(FEW)
+
+
+@pytest.mark.parametrize("slots", [-1, 65])
+def test_a_number_of_slots_that_no_network_has_is_refused_by_name(slots):
+    with pytest.raises(ConfigError, match=r"options\.max_options"):
+        load_config(**{"options.max_options": slots})

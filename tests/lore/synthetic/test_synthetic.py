@@ -1,14 +1,16 @@
-"""Path A: the share cap, plan tables, roll-outs, the buffer, and what the world model foretells."""
+"""Path A: the share cap, roll-outs, the buffer, what is cloned, and what the world model foretells."""
 
 import numpy as np
 import pytest
 import torch
 
+from lore.advice.plans import Plans
 from lore.config import load_config
 from lore.dreamer.types import Latent
 from lore.synthetic.buffer import SyntheticBatch, SyntheticBuffer
-from lore.synthetic.path import SyntheticPath
-from lore.synthetic.rollout import capped_share, foretells_unlock, plan_table, roll_out
+from lore.synthetic.path import ROLL_EVERY, SyntheticPath
+from lore.synthetic.plan_policy import PlanPolicy
+from lore.synthetic.rollout import capped_share, foretells_unlock, roll_out
 
 
 class Counter:
@@ -41,18 +43,14 @@ def test_the_share_never_exceeds_its_cap_and_comes_close(maximum):
         assert (n + 1) / (real + n + 1) > maximum
 
 
-def test_plan_table_takes_the_best_plan_up_to_its_first_macro():
-    plans = np.array([[[1, 2, -1], [3, 20, 1]], [[4, 4, 4], [-1, -1, -1]], [[30, 1, 1], [-1, -1, -1]]])
-    lengths = np.array([[2, 3], [3, 0], [3, 0]])
-    scores = np.array([[0.1, 0.9], [0.5, 0.99], [1.0, 0.0]])
-    actions, length = plan_table(plans, lengths, scores, num_actions=17)
-    assert length.tolist() == [1, 3, 0]
-    assert actions[0, 0] == 3 and actions[1].tolist() == [4, 4, 4]
+def acting(entries, lengths=None) -> PlanPolicy:
+    """Plans of primitive actions alone."""
+    entries = torch.as_tensor(entries)
+    return PlanPolicy(entries, torch.full((len(entries),), entries.shape[1]) if lengths is None else lengths, 5, None)
 
 
 def test_roll_out_returns_are_the_discounted_rest_of_the_plan():
-    actions, lengths = torch.ones(1, 4, dtype=torch.int64), torch.tensor([4])
-    out = roll_out(Counter(), value, start(1), actions, lengths, None)
+    out = roll_out(Counter(), value, start(1), acting([[1, 1, 1, 1]]), None)
     assert out.latent.deter[:, 0].tolist() == [0, 1, 2, 3]
     tail = 0.9 * 10.0
     expected = [0.9**2 * (1 + 0.9 * tail), 0.9 * (1 + 0.9 * tail), 1 + 0.9 * tail, tail]
@@ -60,24 +58,23 @@ def test_roll_out_returns_are_the_discounted_rest_of_the_plan():
 
 
 def test_roll_outs_stop_where_the_model_predicts_death_and_at_each_plans_own_length():
-    actions = torch.ones(2, 4, dtype=torch.int64)
-    out = roll_out(Counter(dies=2.0), value, start(2), actions, torch.tensor([4, 1]), None)
+    plans = acting(torch.ones(2, 4, dtype=torch.int64), torch.tensor([4, 1]))
+    out = roll_out(Counter(dies=2.0), value, start(2), plans, None)
     # plan 0 lives through states 0 and 1 (its second action leads to death), plan 1 is one action long
     assert sorted(out.latent.deter[:, 0].tolist()) == [0, 0, 1]
     assert out.plan_return.min() == 0.0  # dying pays nothing afterwards
 
 
 def test_no_plan_gives_no_states():
-    out = roll_out(
-        Counter(), value, start(3), torch.ones(3, 2, dtype=torch.int64), torch.zeros(3, dtype=torch.int64), None
-    )
-    assert len(out.action) == 0
+    plans = acting(torch.ones(3, 2, dtype=torch.int64), torch.zeros(3, dtype=torch.int64))
+    out = roll_out(Counter(), value, start(3), plans, None)
+    assert len(out.action) == len(out.latent.deter) == len(out.plan_return) == 0
 
 
 def test_the_model_foretells_an_unlock_only_where_it_predicts_one():
-    assert foretells_unlock(Counter(), start(1), [1, 1, 1, 1], None)
-    assert not foretells_unlock(Counter(), start(1), [1, 1], None)
-    assert not foretells_unlock(Counter(dies=2.0), start(1), [1, 1, 1, 1], None)  # dead before it
+    assert foretells_unlock(Counter(), start(1), acting([[1, 1, 1, 1]]), None)
+    assert not foretells_unlock(Counter(), start(1), acting([[1, 1]]), None)
+    assert not foretells_unlock(Counter(dies=2.0), start(1), acting([[1, 1, 1, 1]]), None)  # dead before it
 
 
 def test_buffer_overwrites_the_oldest_decays_and_survives_saving():
@@ -85,17 +82,16 @@ def test_buffer_overwrites_the_oldest_decays_and_survives_saving():
     for k in range(3):
         n = 2
         stoch = torch.nn.functional.one_hot(torch.full((n, 2), k), 3).float()
-        buffer.add(
-            SyntheticBatch(
-                Latent(torch.full((n, 1), float(k)), stoch), torch.full((n,), k), torch.ones(n), torch.ones(n)
-            )
-        )
+        one = torch.ones(n)
+        latent, action, skill = Latent(k * one[:, None], stoch), torch.full((n,), k), torch.full((n,), 7 + k)
+        buffer.add(SyntheticBatch(latent, action, skill, action == 1, one, one))
     assert buffer.size == 4 and sorted(buffer.action.tolist()) == [1, 1, 2, 2]
     buffer.decay(0.5)
     generator = torch.Generator().manual_seed(0)
     batch = buffer.sample(50, generator)
     assert set(batch.action.tolist()) == {1, 2} and (batch.weight == 0.5).all()
     assert (batch.latent.stoch.argmax(-1)[:, 0] == batch.action).all()
+    assert (batch.skill == 7 + batch.action).all() and (batch.begins == (batch.action == 1)).all()
     copy = SyntheticBuffer(4, 1, 2, 3)
     copy.load({k: v.clone() for k, v in buffer.tensors().items()}, buffer.state_dict())
     again = copy.sample(50, torch.Generator().manual_seed(0))
@@ -112,9 +108,12 @@ def test_roll_outs_add_their_disagreement_up_and_stop_at_the_limit_of_their_dept
         def limit(self, depth):
             return torch.tensor(0.35)
 
-    actions = torch.ones(2, 6, dtype=torch.int64)
-    out = roll_out(Counter(unlock_at=99.0), value, start(2), actions, torch.tensor([6, 2]), None, Doubt())
+    plans = acting(torch.ones(2, 6, dtype=torch.int64), torch.tensor([6, 2]))
+    out = roll_out(Counter(unlock_at=99.0), value, start(2), plans, None, (Doubt(), Doubt()))
     assert sorted(out.latent.deter[:, 0].tolist()) == [0, 0, 1, 1, 2]
+
+
+NO_SLOTS = torch.zeros(0, dtype=torch.int64)
 
 
 class World:
@@ -126,7 +125,7 @@ class World:
 
         self.world_model = Counter()
         self.world_model.size = Size(deter=1, hidden=1, classes=3, depth=1, units=1, stoch=2)
-        self.actor_critic, self.ensemble = self, None
+        self.actor_critic, self.ensemble, self.clones, self.num_actions = self, None, None, 4
         self.norm, self.expected = PercentileNorm(), expected
         self.logits = torch.zeros(4, requires_grad=True)
 
@@ -139,18 +138,18 @@ class World:
 
 def path(expected: float = 0.0, **settings) -> SyntheticPath:
     config = load_config(**{"synthetic.enabled": True, "dataset": "x", "execution_prob": 1.0} | settings)
-    plans = (np.array([[1, 1, 1, 1]]), np.array([4]))
+    plans = Plans(np.array([[1, 1, 1, 1]]), np.array([4]))
     return SyntheticPath(World(expected), config, plans, torch.device("cpu"))
 
 
 def test_nothing_is_rolled_out_in_the_warm_up_or_while_the_model_errs():
     rows, error = torch.zeros(40, dtype=torch.int64), torch.tensor(1.0)
     synthetic = path(**{"synthetic.warmup_updates": 10, "synthetic.max_model_error": 2.0})
-    for updates, wanted in ((0, False), (9, False), (10, True)):
+    for updates, wanted in ((0, False), (8, False), (12, True)):
         _, weight = synthetic.extend(start(40), rows, error, updates, None)
         assert (weight is not None) == wanted, updates
     for _ in range(200):
-        _, weight = synthetic.extend(start(40), rows, torch.tensor(5.0), 11, None)
+        _, weight = synthetic.extend(start(40), rows, torch.tensor(5.0), 13, None)
     assert weight is None and synthetic.share == 0.0  # reconstruction five times as bad as it was
     synthetic.error, synthetic.open_loop = 1.0, 0.9
     assert not synthetic.ready(50)  # the model no longer knows where it is after some steps without seeing
@@ -177,8 +176,8 @@ def test_the_share_of_synthetic_rows_in_an_update_is_measured_and_stays_under_th
 def test_stored_states_lose_weight_at_every_refresh_of_the_world_model():
     synthetic = path(**{"synthetic.warmup_updates": 0, "synthetic.refresh_updates": 5, "weight_decay": 0.5})
     rows, none = torch.zeros(40, dtype=torch.int64), torch.full((40,), -1)
-    synthetic.extend(start(40), rows, torch.tensor(1.0), 1, None)
-    for updates in range(2, 16):
+    synthetic.extend(start(40), rows, torch.tensor(1.0), ROLL_EVERY, None)
+    for updates in range(ROLL_EVERY + 1, 16):
         synthetic.extend(start(40), none, torch.tensor(1.0), updates, None)
     assert (synthetic.buffer.weight[: synthetic.buffer.size] == 0.5**3).all()
     assert synthetic.metrics()["synthetic/weight"] == 0.5**3
@@ -187,10 +186,10 @@ def test_stored_states_lose_weight_at_every_refresh_of_the_world_model():
 @pytest.mark.parametrize(("expected", "clones"), [(0.0, True), (50.0, False)])
 def test_plan_actions_are_cloned_only_where_the_plan_beats_the_policys_value(expected, clones):
     synthetic = path(expected, **{"synthetic.warmup_updates": 0})
-    assert synthetic.clone_loss(synthetic.agent) is None
-    synthetic.extend(start(40), torch.zeros(40, dtype=torch.int64), torch.tensor(1.0), 1, None)
+    assert synthetic.clone_loss(synthetic.agent, NO_SLOTS) is None
+    synthetic.extend(start(40), torch.zeros(40, dtype=torch.int64), torch.tensor(1.0), 0, None)
     synthetic.batch = synthetic.batch._replace(plan_return=torch.linspace(0.0, 2.0, len(synthetic.batch.action)))
-    loss = synthetic.clone_loss(synthetic.agent)
+    loss = synthetic.clone_loss(synthetic.agent, NO_SLOTS)
     assert ((loss > 0) == (synthetic.batch.plan_return > expected)).all()
     loss.sum().backward()
     gradient = synthetic.agent.logits.grad
@@ -199,12 +198,40 @@ def test_plan_actions_are_cloned_only_where_the_plan_beats_the_policys_value(exp
 
 def test_a_plan_is_no_gain_where_the_policys_imagined_return_is_as_high_nor_where_its_action_is_likely_already():
     synthetic = path(0.0, **{"synthetic.warmup_updates": 0})
-    synthetic.extend(start(40), torch.zeros(40, dtype=torch.int64), torch.tensor(1.0), 1, None)
+    synthetic.extend(start(40), torch.zeros(40, dtype=torch.int64), torch.tensor(1.0), 0, None)
     batch = synthetic.batch
     synthetic.batch = batch._replace(plan_return=torch.ones(len(batch.action)))
-    assert (synthetic.clone_loss(synthetic.agent, torch.full_like(batch.plan_return, 0.5)) > 0).all()
-    assert (synthetic.clone_loss(synthetic.agent, torch.ones_like(batch.plan_return)) == 0).all()
+    assert (synthetic.clone_loss(synthetic.agent, NO_SLOTS, torch.full_like(batch.plan_return, 0.5)) > 0).all()
+    assert (synthetic.clone_loss(synthetic.agent, NO_SLOTS, torch.ones_like(batch.plan_return)) == 0).all()
     with torch.no_grad():
         synthetic.agent.logits[1] = 9.0
     assert (synthetic.batch.action == 1).all()
-    assert (synthetic.clone_loss(synthetic.agent) == 0).all()
+    assert (synthetic.clone_loss(synthetic.agent, NO_SLOTS) == 0).all()
+
+
+def test_a_goal_in_a_slot_is_cloned_as_its_call_and_any_other_as_the_actions_it_takes():
+    synthetic = path(0.0, **{"synthetic.warmup_updates": 0})
+    synthetic.extend(start(40), torch.zeros(40, dtype=torch.int64), torch.tensor(1.0), 0, None)
+    skill, begins = torch.tensor([5, 5, 6, 6, -1]), torch.tensor([True, False, True, False, False])
+    part = SyntheticBatch(*(x[:5] if torch.is_tensor(x) else Latent(*(y[:5] for y in x)) for x in synthetic.batch))
+    synthetic.batch = part._replace(skill=skill, begins=begins, action=torch.tensor([0, 1, 2, 3, 3]))
+    entry, chooses = synthetic._choices(torch.tensor([9, 5]))  # four actions, then skills 9 and 5 in slots
+    assert entry.tolist() == [5, 5, 2, 3, 3] and chooses.tolist() == [True, False, True, True, True]
+    assert synthetic._choices(NO_SLOTS)[0].tolist() == [0, 1, 2, 3, 3]
+
+
+def test_few_states_are_not_sampled_more_often_than_there_are_of_them():
+    synthetic = path(**{"synthetic.warmup_updates": 0, "execution_prob": 1.0})
+    plans = torch.full((400,), -1)
+    plans[0] = 0
+    both, _ = synthetic.extend(start(400), plans, torch.tensor(1.0), 0, None)
+    assert len(both.deter) == 404  # one plan of four steps
+    assert synthetic.metrics()["synthetic/planned"] == pytest.approx(1 / 400)
+
+
+def test_a_changed_version_leaves_nothing_of_the_plans_before():
+    synthetic = path(**{"synthetic.warmup_updates": 0})
+    plans = torch.zeros(40, dtype=torch.int64)
+    assert synthetic.extend(start(40), plans, torch.tensor(1.0), 0, None)[1] is not None
+    synthetic.forget()
+    assert synthetic.extend(start(40), torch.full_like(plans, -1), torch.tensor(1.0), 1, None)[1] is None
