@@ -319,7 +319,7 @@ def export(ref: Name, path: File, root: Path | None = None) -> int:
     full: ArtifactRef = store.resolve(ref)
     export_hdf5(store, full, path)
     print(f"{full} -> {path} ({path.stat().st_size / 1e6:.1f} MB)")
-    after = f"lore train --dataset {path} --gate.enabled"
+    after = f"lore train --preset smoke --dataset {path} --gate.enabled"
     print(f"next: {after if store.manifest(full).kind == 'advice' else f'lore datasets import {path}'}")
     return 0
 

@@ -98,7 +98,8 @@ def advise(job: Advice, dry_run: bool = False, cancel: bool = False, prefect: bo
     made = _through(prefect, flow, plain)
     for kind, ref in made.items():
         print(f"{kind:<8}{ref}")
-    print(f"next: lore datasets show '{made['advice']}', or lore train --gate.enabled --dataset '{made['advice']}'")
+    ref = made["advice"]
+    print(f"next: lore datasets show '{ref}', or lore train --preset smoke --gate.enabled --dataset '{ref}'")
     return 0
 
 
@@ -221,5 +222,5 @@ def demo(job: Demo) -> int:
     terminal.say(f"next:   lore datasets show '{made['advice']}'")
     terminal.say(f"        lore datasets export '{made['advice']}' advice.h5")
     terminal.say(f"        tensorboard --logdir {folder}")
-    terminal.say(f"        lore train --folder runs/mine --gate.enabled --dataset '{made['advice']}'")
+    terminal.say(f"        lore train --preset smoke --folder runs/mine --gate.enabled --dataset '{made['advice']}'")
     return 0

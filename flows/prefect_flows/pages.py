@@ -63,7 +63,7 @@ def advice_page(made: Mapping[str, str]) -> str:
         "parents": ", ".join(f"`{p}`" for p in manifest.parents),
     }  # fmt: skip
     about = coverage(ShippedStore().resolve(ref))
-    next_ = [f"lore datasets show '{ref}'", f"lore train --gate.enabled --dataset '{ref}'"]
+    next_ = [f"lore datasets show '{ref}'", f"lore train --preset smoke --gate.enabled --dataset '{ref}'"]
     counts = manifest.provenance.get("round_counts", {})
     quality = [{"figure": k, "value": v} for k, v in counts.get("rates", {}).items()]
     quality += [{"figure": f"refused: {k}", "value": v} for k, v in counts.get("rejected", {}).items()]

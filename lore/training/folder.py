@@ -36,7 +36,7 @@ def read_config(folder: Path | str) -> Config:
     """The configuration a run was started with; NotFound when there is no run, CorruptArtifact when it is damaged."""
     found = read_json(Path(folder) / CONFIG)
     if found is None:
-        raise NotFound(f"no run in {folder}", hint="start one with lore train --folder DIR")
+        raise NotFound(f"no run in {folder}", hint="start one with lore train --preset smoke --folder DIR")
     if not isinstance(found.get("config"), dict):
         raise CorruptArtifact(f"{CONFIG} in {folder} holds no settings of a run", kept="the file as it is")
     return from_dict(found["config"])

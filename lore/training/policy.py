@@ -197,7 +197,7 @@ def load_policy(folder: Path | str, seed_offset: int, *, is_advised: bool = True
         _LOG.warning("%s was trained on %s; it plays on the CPU here", folder, config.train.device)
         config = replace(config, **{"train.device": "cpu"})
     if not path.exists():
-        raise UsageError(f"{folder} has no checkpoint yet", hint="train it first: lore train")
+        raise UsageError(f"{folder} has no checkpoint yet", hint="train it first: lore train --preset smoke")
     tensors, meta = checkpoint.load(path, fall_back=True)
     policy = Policy(
         with_version(config, meta["advice"]), seed_offset=seed_offset, is_advised=is_advised, has_skills=has_skills

@@ -1,9 +1,11 @@
 """The Python API: a walk through all of it, its settings by name, and what it says of wrong ones."""
 
 import json
+import runpy
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +41,17 @@ def test_the_whole_walk_from_python(own_datasets, tmp_path, capsys):
     assert found.as_trained.episodes == 1 and set(found.agent_alone.achievements) >= {"collect_wood"}
     page = lore_rl.report([run], tmp_path / "page.html")
     assert page.read_text().startswith("<!doctype html>") and "100 %" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_example_of_the_readme_runs_as_it_stands(own_datasets, tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    code = text.partition("<!-- python -->")[2].partition("```python\n")[2].partition("```")[0]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "example.py").write_text(code)
+    runpy.run_path(str(tmp_path / "example.py"))
+    assert "Evaluation(" in capsys.readouterr().out and (tmp_path / "runs" / "python" / "report.html").exists()
 
 
 def test_quiet_calls_print_nothing(own_datasets, capsys):
