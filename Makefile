@@ -29,7 +29,7 @@ test-all: setup  ## everything, slow learning checks included
 	@LORE_EXPLORE=1 $(RUN) -m pytest -m '' --timeout 1800 $(ARGS)
 
 fuzz: setup  ## new examples for whatever is read from outside, and for the store: make fuzz SECONDS=60
-	@$(RUN) -m tests.fuzz $(or $(SECONDS),60)
+	@$(RUN) tests/fuzz $(or $(SECONDS),60)
 
 soak: setup  ## sizes of a long life (a million rows, 100 versions): memory and seconds, as JSON under benchmarks/results
 	@$(RUN) -m benchmarks.soak $(ARGS)
@@ -44,10 +44,10 @@ format: setup  ## format and fix
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 lock: setup  ## renew the pins in constraints.txt
-	@$(RUN) -m flows.supply lock
+	@$(RUN) .ci/supply.py lock
 
 licences: setup  ## the licence of everything that LoRe needs
-	@$(RUN) -m flows.supply licences
+	@$(RUN) .ci/supply.py licences
 
 clean:  ## remove what was built and run (the datasets in runs/ included)
 	@rm -rf .venv runs build *.egg-info .pytest_cache .ruff_cache
