@@ -13,7 +13,7 @@ from unittest import mock
 import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from lore_datasets.environments import get_environment
 from lore_datasets.exchange.hdf5 import export_hdf5, import_hdf5
@@ -201,10 +201,9 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.store.verify(f"{name}@v{version}").digest == known.digests[version]
 
 
-StoreMachine.TestCase.settings = settings(
-    max_examples=40 if LONG else 6,
-    stateful_step_count=20 if LONG else 8,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
-TestStore = StoreMachine.TestCase
+def test_the_store_is_what_a_dictionary_says_whatever_happens_to_it() -> None:
+    examples, steps = (15, 20) if LONG else (6, 8)
+    about = settings(
+        max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    run_state_machine_as_test(StoreMachine, settings=about)
