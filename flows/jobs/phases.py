@@ -15,11 +15,17 @@ from lore_datasets.errors import ConfigError, UsageError
 
 __all__ = ["Phases", "hold"]
 
+_WAIT_S = 5.0
+"""Seconds that a job waits for another to leave its folder."""
+
 
 def hold(folder: Path) -> AbstractContextManager[None]:
     """Have the job's folder to oneself; Busy when another process holds it. The lock dies with the process."""
     return held(
-        folder / ".lock", f"another process works in {folder}", hint="wait for it, or choose another folder", wait=5
+        folder / ".lock",
+        f"another process works in {folder}",
+        hint="wait for it, or choose another folder",
+        wait=_WAIT_S,
     )
 
 

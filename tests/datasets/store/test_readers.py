@@ -23,7 +23,7 @@ for i in itertools.count():
 """
 
 
-@pytest.mark.parametrize("reads", [60, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize("reads", [40, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
 def test_no_read_beside_two_writers_fails_or_goes_back(tmp_path, reads):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     writers = [

@@ -78,7 +78,12 @@ def test_without_the_mark_of_the_same_kind_of_job_nothing_is_removed(tmp_path, m
     assert (tmp_path / "none").is_dir() and (tmp_path / "state").is_dir() == (mark is not None)
 
 
-def test_a_folder_in_which_somebody_trains_is_not_removed(tmp_path):
+@pytest.fixture
+def short_wait(monkeypatch):
+    monkeypatch.setattr("flows.jobs.phases._WAIT_S", 0.2)
+
+
+def test_a_folder_in_which_somebody_trains_is_not_removed(tmp_path, short_wait):
     Phases(tmp_path, {"seed": 0})
     code = (
         "import sys\nfrom pathlib import Path\nfrom flows.jobs.phases import hold\n"
@@ -110,7 +115,7 @@ def test_a_state_file_torn_by_a_crash_counts_as_absent(tmp_path):
     assert phases.done("one", {}) is None
 
 
-def test_a_second_process_in_the_same_folder_is_told_that_it_is_busy(tmp_path):
+def test_a_second_process_in_the_same_folder_is_told_that_it_is_busy(tmp_path, short_wait):
     code = (
         "import sys\nfrom pathlib import Path\nfrom flows.jobs.phases import hold\n"
         "with hold(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"

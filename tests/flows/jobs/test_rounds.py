@@ -168,7 +168,8 @@ def test_a_rules_adviser_asked_twice_about_the_same_states_adds_no_version(lab):
     assert again["advice"] == made["advice"] and Store().versions("talk") == [1, 2]
 
 
-def test_what_cannot_be_refreshed_is_refused_by_name(tmp_path, lab):
+def test_what_cannot_be_refreshed_is_refused_by_name(tmp_path, lab, monkeypatch):
+    monkeypatch.setattr("flows.jobs.phases._WAIT_S", 0.2)
     run, _ = lab
     with pytest.raises(NotFound, match="no run in"):
         refresh(RefreshJob(str(tmp_path / "nowhere")))
