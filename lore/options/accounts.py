@@ -28,6 +28,7 @@ class Accounts:
         tests_plans: plans are played to test the world model.
 
     Attributes:
+        played: steps so far, and those of them that plans under test took.
         promises: int64[2], unlocks foretold of plans that were then played, and those of them that did not come.
         mean_advice: float64[K], running mean of the advice's probability of each skill.
     """
@@ -36,6 +37,7 @@ class Accounts:
         self.gate, self.slots, self.tests_plans = gate, slots, tests_plans
         self.totals: dict[str, float] = {}
         self.promises = np.zeros(2, np.int64)
+        self.played = [0, 0]
         self.mean_advice = np.zeros(num_skills)
 
     def add(self, name: str, value: float = 1.0) -> None:
@@ -55,6 +57,8 @@ class Accounts:
 
     def step(self, charge: Charge) -> None:
         """One more step under ``charge``."""
+        self.played[0] += 1
+        self.played[1] += charge.kind == PLAN
         self.add("steps")
         self.add(f"steps_{charge.kind}")
         self.add("steps_advised", float(charge.advised))
@@ -141,6 +145,7 @@ class Accounts:
             "slots": self.slots.state_dict() if self.slots else None,
             "totals": self.totals,
             "promises": self.promises.tolist(),
+            "played": list(self.played),
             "appeal": self.mean_advice.tolist(),
         }
 
@@ -152,4 +157,5 @@ class Accounts:
             self.slots.load_state_dict(state["slots"])
         self.totals = dict(state["totals"])
         self.promises = np.array(state.get("promises", [0, 0]), np.int64)
+        self.played = list(state.get("played", [0, 0]))
         self.mean_advice = np.array(state["appeal"])

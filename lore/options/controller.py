@@ -36,8 +36,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Controller"]
 
-PLAN_TESTS = 0.01
-"""Share of the decisions with a plan at which the plan is played to test what the world model promises of it."""
+PLAN_TESTS = 0.05
+"""Share of the decisions with a plan at which the plan is played to test what the world model promises of it, while
+such plans have :data:`PLAN_SHARE` of the steps at most."""
+PLAN_SHARE = 0.03
+"""Share of the steps that plans under test may take: each is a step that the advice guides."""
 
 
 Foretell = Callable[[int, list[int]], bool]
@@ -77,7 +80,7 @@ class Controller:
         self.skills = source.data.skills if source else ()
         self.guard = Guard(source, self.skills) if source else None
         self.accounts = Accounts(gate, slots, len(self.skills), plans is not None)
-        self.plans, self.plan_tests = plans, PLAN_TESTS
+        self.plans, self.plan_tests, self.plan_share = plans, PLAN_TESTS, PLAN_SHARE
         scheduled = is_training and gate is not None and config.gate.guided != "always"
         self.guidance = Guidance(config.gate, num_envs, rng) if scheduled else None
         self.charges = [Charge() for _ in range(num_envs)]
@@ -315,7 +318,9 @@ class Controller:
 
     def _test_plan(self, here: Situation, number: int, foretell: Foretell) -> int | None:
         """Now and then: put the state's plan in charge, and give its first action."""
-        if self.plans is None or number < 0 or self.rng.random() >= self.plan_tests:
+        steps, tested = self.accounts.played
+        due = self.plans is not None and number >= 0 and tested <= self.plan_share * steps
+        if not due or self.plans is None or self.rng.random() >= self.plan_tests:
             return None
         plan = self.plans.plan(number)
         charge = Charge(kind=PLAN, plan=list(plan))

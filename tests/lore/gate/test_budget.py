@@ -49,6 +49,7 @@ def played(folder) -> int:
 @pytest.mark.parametrize("arm", ["none", "B", "A", "C", "ABC"])
 def test_an_arm_plays_exactly_its_budget_and_plans_under_test_are_part_of_it(tmp_path, advice, arm, monkeypatch):
     monkeypatch.setattr(controller, "PLAN_TESTS", 1.0)
+    monkeypatch.setattr(controller, "PLAN_SHARE", 1.0)
     paths = {
         "gate.enabled": "B" in arm, "synthetic.enabled": "A" in arm, "options.enabled": "C" in arm,
         "dataset": advice if arm != "none" else "",

@@ -13,7 +13,7 @@ from lore.config import load_config
 from lore.envs.crafter.adapter import CrafterEnv
 from lore.gate.gate import Gate
 from lore.options.charge import ADVICE, OPTION, PLAN, POLICY, Charge
-from lore.options.controller import Controller
+from lore.options.controller import PLAN_SHARE, Controller
 from lore.options.slots import Slots
 from lore.synthetic.rollout import HORIZON
 from lore_datasets.advice import load_advice
@@ -223,7 +223,7 @@ def test_a_slot_whose_skill_cannot_start_is_masked(explore, seen):
 def test_plans_under_test_are_played_for_real_and_false_promises_counted(tmp_path, seen):
     source = advise(tmp_path, seen, 0, plans=[1, 2, 3])
     c = controller(source, plans=PlanBook(source.data), beta_max=0.0)
-    c.plan_tests = 1.0
+    c.plan_tests = c.plan_share = 1.0
     played = [c.act(0, seen[0], 0.0, np.zeros(A), SURE, lambda env, plan: True) for _ in range(4)]
     assert [p.action for p in played[:3]] == [1, 2, 3]
     c.reset(0)
@@ -238,7 +238,7 @@ def test_a_goal_in_a_plan_under_test_is_pursued_by_its_skill_until_it_ends_and_s
 
     def fresh(seed=0):
         c = controller(source, plans=PlanBook(source.data), beta_max=0.0, seed=seed)
-        c.plan_tests = 1.0
+        c.plan_tests = c.plan_share = 1.0
         return c
 
     c, asked = fresh(), []
@@ -253,6 +253,19 @@ def test_a_goal_in_a_plan_under_test_is_pursued_by_its_skill_until_it_ends_and_s
         one, two = (each.act(0, seen[i % len(seen)], 0.0, np.zeros(A), SURE) for each in (c, again))
         assert one.action == two.action
     assert c.metrics()["synthetic/plans_executed"] == 1.0  # as many steps as are imagined, then it is over
+
+
+def test_plans_under_test_take_a_small_share_of_the_steps_however_often_decisions_are_taken(tmp_path, seen):
+    source = advise(tmp_path, seen, 0, plans=[1, 2, 3, 1, 2, 3])
+    c = controller(source, plans=PlanBook(source.data), beta_max=0.0)
+    c.plan_tests = 1.0  # at every decision that may
+    for i in range(600):
+        c.act(0, seen[i % len(seen)], 0.0, np.zeros(A), SURE)
+    steps, tested = c.accounts.played
+    assert steps == 600 and 0.02 * steps < tested <= PLAN_SHARE * steps + 6
+    again = controller(source, plans=PlanBook(source.data), beta_max=0.0)
+    again.load_state_dict(json.loads(json.dumps(c.state_dict())))
+    assert again.accounts.played == c.accounts.played
 
 
 def test_an_unlock_that_came_true_is_not_a_false_promise(tmp_path, seen):
