@@ -78,7 +78,8 @@ class Learner:
         paths = Paths(self.policy(), self._starts, partial(self._terms, more), self._scales())
         is_cut = self.gate is not None and self.gate.config.cut_traces
         replay_lam = LAMBDA * (~batch["advised"]).float() if is_cut else LAMBDA
-        measured = [(buffer, buffer.clone()) for buffer in agent.buffers()]
+        slow = agent.actor_critic.slow_critic.parameters()
+        kept = [(value, value.detach().clone()) for value in (*agent.buffers(), *slow)]
         self.optimiser.zero_grad()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.model.bf16):
             losses, scales, posterior, metrics = loss(
@@ -88,11 +89,10 @@ class Learner:
             )  # fmt: skip
         agent.imagination.backward(losses, scales)
         self.optimiser.step()
-        if self.bad_updates:
-            for buffer, before in measured:
-                buffer.copy_(before)
-        else:
-            agent.actor_critic.update_slow()
+        agent.actor_critic.update_slow()
+        with torch.no_grad():
+            for value, before in kept:  # decided on the device, which nobody waits for
+                value.copy_(torch.where(self.optimiser.finite, value, before))
         self.updates += 1
         losses = {name: value.detach() for name, value in losses.items()}
         metrics |= more | {f"loss/{name}": value.mean() for name, value in losses.items()}

@@ -55,5 +55,5 @@ def test_a_plain_update_with_replay_on_the_device_never_waits_for_the_device(mon
 
 def test_batches_of_noise_have_the_fields_of_every_advice_path():
     batch = random_batch(CPU, "tiny")
-    assert {"proposals", "row", "skill", "image", "deter", "stoch"} <= set(batch)
-    assert batch["stoch"].max() < 4 and batch["row"].min() >= -1
+    assert {"proposals", "plan", "held", "ended", "skill", "image", "deter", "stoch"} <= set(batch)
+    assert batch["stoch"].max() < 4 and batch["plan"].min() >= -1

@@ -39,7 +39,7 @@ def config(steps: int, advice: str, prefill: int, **more):
 
 def stored(folder):
     """(tensors, meta) of a run's checkpoint; actions and states of its replay."""
-    tensors, meta = checkpoint.load(folder / CHECKPOINT)
+    tensors, meta = checkpoint.load(folder / CHECKPOINT, has_replay=True)
     stream = {k.removeprefix("replay/"): v.numpy() for k, v in tensors.items() if k.startswith("replay/")}
     return tensors, meta, {k.rpartition("/")[2]: v for k, v in stream.items()}
 
@@ -105,7 +105,7 @@ def digest(folder) -> str:
     out = hashlib.sha256()
     for name in sorted(tensors):
         out.update(name.encode() + tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    meta = {k: v for k, v in meta.items() if k not in ("saved", "seconds", "config")}
+    meta = {k: v for k, v in meta.items() if k not in ("saved", "seconds", "config", "segments")}
     out.update(json.dumps(meta, sort_keys=True).encode())
     return out.hexdigest()
 
