@@ -192,5 +192,6 @@ class SyntheticPath:
         self.calibration.load(own, state["calibrated"])
         self.buffer.load({n: v for n, v in tensors.items() if not n.startswith("calibration/")}, state)
         self.rollouts, self.open_loop, self.planned = state["rollouts"], state["open_loop"], state["planned"]
-        self.error = float("inf") if state["error"] is None else state["error"]
-        self.best_error = float("inf") if state["best_error"] is None else state["best_error"]
+        known = state["error"] is not None and math.isfinite(state["error"])  # older runs saved NaN
+        self.error = state["error"] if known else float("inf")
+        self.best_error = state["best_error"] if known else float("inf")
