@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["carry_over"]
 
-_HEADS = tuple(f"heads.{head}.{part}" for head in ("action", "ready", "done", "stop") for part in ("weight", "bias"))
+_HEADS = ("heads.action.weight", "heads.action.bias", "heads.signs.weight", "heads.signs.bias", "heads.patience")
 _CRITICS = "critic.mlp.linears.0.weight"
 """Of the critic and the slow one; its last columns tell which skill is in charge."""
 
@@ -62,7 +62,7 @@ def carry_over(
     new = {k: j for j, k in enumerate(old.tolist()) if k >= 0}
     for name in [n for n in tensors if n.endswith(_HEADS)]:
         tensors[name] = _rows(tensors[name], fresh[name], old, len(before))
-    for name in [n for n in tensors if n.endswith(_CRITICS) and "agent/heads.ready.bias" in tensors]:
+    for name in [n for n in tensors if n.endswith(_CRITICS) and "agent/heads.patience" in tensors]:
         tensors[name] = _columns(tensors[name], fresh[name], old, len(before))
     for name in [n for n in tensors if n.startswith("replay/") and n.endswith("/proposals")]:
         stream = name.removesuffix("proposals")

@@ -21,7 +21,7 @@ from lore.dreamer.nets import MLP, Linear
 from lore.options.charge import OWN_ENDS
 from lore.options.interpreter import DONE
 
-__all__ = ["Charges", "OptionHeads", "OptionPolicy", "Use", "recorded_uses"]
+__all__ = ["Charges", "OptionHeads", "OptionPolicy", "Signs", "Use", "recorded_uses"]
 
 _UNKNOWN = -2.0
 """Logit of an end before anything is known: a use then lasts about eight steps."""
@@ -41,6 +41,14 @@ class Charges(NamedTuple):
         """The actor decides everywhere; goals [N, K]."""
         skill = torch.full((len(goals),), -1, device=goals.device)
         return Charges(skill, torch.zeros_like(skill), goals)
+
+
+class Signs(NamedTuple):
+    """What the heads say of each skill in N states, logits [N, K]."""
+
+    ready: Tensor  # it can start here
+    done: Tensor  # its goal is reached here
+    stop: Tensor  # a use of it ends here all the same, but for how long it has lasted
 
 
 class Use(NamedTuple):
@@ -87,10 +95,10 @@ class OptionHeads(nn.Module):
         self.num_actions, self.num_skills = num_actions, num_skills
         self.body = MLP(features, 1, units, generator)
         self.action = Linear(units, num_skills * num_actions, generator)
-        self.ready = Linear(units, num_skills, generator)
-        self.done = Linear(units, num_skills, generator)
-        self.stop = Linear(units + 2, num_skills, generator)
-        nn.init.constant_(self.stop.bias, _UNKNOWN)
+        self.signs = Linear(units, num_skills * len(Signs._fields), generator)
+        self.patience = nn.Parameter(torch.zeros(num_skills, 2))
+        with torch.no_grad():
+            self.signs.bias.view(num_skills, -1)[:, Signs._fields.index("stop")] = _UNKNOWN
         self.register_buffer("limits", torch.full((num_skills,), 50), persistent=False)
 
     def set_limits(self, steps: Sequence[int]) -> None:
@@ -110,22 +118,21 @@ class OptionHeads(nn.Module):
         own = self.actions(hidden).gather(1, skill.clamp(min=0)[:, None, None].expand(-1, 1, self.num_actions))
         return sample_index(unimix_probs(own[:, 0], 0.0), uniform)
 
-    def reached(self, hidden: Tensor) -> Tensor:
-        """bool [N, K]: whose goal is reached here."""
-        return self.done(hidden) > 0
+    def read(self, hidden: Tensor) -> Signs:
+        """:class:`Signs` of states."""
+        return Signs(*self.signs(hidden).float().view(-1, self.num_skills, len(Signs._fields)).unbind(-1))
 
-    def ends(self, hidden: Tensor, reached: Tensor, skill: Tensor, elapsed: Tensor) -> Tensor:
+    def ends(self, signs: Signs, skill: Tensor, elapsed: Tensor) -> Tensor:
         """Probability [N] that the use of skill int64 [N] ends here after ``elapsed`` int64 [N] steps; 1 where it is
-        -1. ``reached``: of :meth:`reached`."""
-        own = skill.clamp(min=0)[:, None]
-        sure = reached.gather(1, own)[:, 0] | (elapsed >= self.limits[own[:, 0]]) | (skill < 0)
-        return torch.where(sure, 1.0, self._stop(hidden, own, elapsed).float().sigmoid())
+        -1."""
+        own = skill.clamp(min=0)
+        sure = (signs.done.gather(1, own[:, None])[:, 0] > 0) | (elapsed >= self.limits[own]) | (skill < 0)
+        return torch.where(sure, 1.0, self._stop(signs, own, elapsed).sigmoid())
 
-    def _stop(self, hidden: Tensor, own: Tensor, elapsed: Tensor) -> Tensor:
-        """Logit [N] that a use of skill ``own`` [N, 1] ends here though neither goal nor limit is reached."""
-        spent = elapsed / self.limits[own[:, 0]]
-        known = torch.stack([spent, (elapsed / _PATIENT).clamp(max=1.0)], -1).to(hidden.dtype)
-        return self.stop(torch.cat([hidden, known], -1)).gather(1, own)[:, 0]
+    def _stop(self, signs: Signs, own: Tensor, elapsed: Tensor) -> Tensor:
+        """Logit [N] that a use of skill ``own`` [N] ends here though neither goal nor limit is reached."""
+        lasted = torch.stack([elapsed / self.limits[own], (elapsed / _PATIENT).clamp(max=1.0)], -1)
+        return signs.stop.gather(1, own[:, None])[:, 0] + (lasted * self.patience[own]).sum(-1)
 
     def loss(self, features: Tensor, proposals: Tensor, use: Use) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropies [N] to what the interpreters proposed and to how recorded uses ended; 0-d metrics.
@@ -138,22 +145,20 @@ class OptionHeads(nn.Module):
         can, reached = proposals >= 0, proposals == DONE
         action = self.actions(hidden)
         clone = F.cross_entropy(action.flatten(0, 1), proposals.clamp(min=0).flatten(), reduction="none").view_as(can)
-        ready, done = self.ready(hidden), self.done(hidden)
-        start = F.binary_cross_entropy_with_logits(ready, can.float(), reduction="none")
-        goal = F.binary_cross_entropy_with_logits(done, reached.float(), reduction="none")
-        own = use.skill.clamp(min=0)[:, None]
-        stop = F.binary_cross_entropy_with_logits(
-            self._stop(hidden, own, use.elapsed).float(), use.ended.float(), reduction="none"
-        )
-        settled = (use.skill < 0) | reached.gather(1, own)[:, 0] | (use.elapsed >= self.limits[own[:, 0]])
+        signs, own = self.read(hidden), use.skill.clamp(min=0)
+        start = F.binary_cross_entropy_with_logits(signs.ready, can.float(), reduction="none")
+        goal = F.binary_cross_entropy_with_logits(signs.done, reached.float(), reduction="none")
+        ended = self._stop(signs, own, use.elapsed)
+        stop = F.binary_cross_entropy_with_logits(ended, use.ended.float(), reduction="none")
+        settled = (use.skill < 0) | reached.gather(1, own[:, None])[:, 0] | (use.elapsed >= self.limits[own])
         losses = (clone * can).sum(-1) / can.sum(-1).clamp(min=1) + start.mean(-1) + goal.mean(-1) + stop * ~settled
         with torch.no_grad():
-            ends, by_skill = self.ends(hidden, done > 0, use.skill, use.elapsed), use.skill >= 0
+            ends, by_skill = self.ends(signs, use.skill, use.elapsed), use.skill >= 0
             ended, going = by_skill & use.ended, by_skill & ~use.ended
             return losses, {
                 "options/clone_agreement": ((action.argmax(-1) == proposals) & can).sum() / can.sum().clamp(min=1),
-                "options/start_agreement": ((ready > 0) == can).float().mean(),
-                "options/goal_agreement": ((done > 0) == reached).float().mean(),
+                "options/start_agreement": ((signs.ready > 0) == can).float().mean(),
+                "options/goal_agreement": ((signs.done > 0) == reached).float().mean(),
                 "options/ends_missed": ((1.0 - ends) * ended).sum() / ended.sum().clamp(min=1),
                 "options/ends_invented": (ends * going).sum() / going.sum().clamp(min=1),
             }
@@ -175,10 +180,10 @@ class OptionPolicy:
         n, primitives = len(features), self.heads.num_actions
         skill, elapsed, goals = carry or Charges.none(features.new_zeros(n, 0))
         hidden = self.heads(features)
-        reached = self.heads.reached(hidden)
+        signs = self.heads.read(hidden)
         uniform = torch.rand(3, n, device=features.device, generator=generator)
-        goes_on = uniform[2] >= self.heads.ends(hidden, reached, skill, elapsed)
-        open_slots = (self.slots >= 0) & (self.heads.ready(hidden) > 0)[:, self.slots.clamp(min=0)]
+        goes_on = uniform[2] >= self.heads.ends(signs, skill, elapsed)
+        open_slots = (self.slots >= 0) & (signs.ready > 0)[:, self.slots.clamp(min=0)]
         mask = torch.cat([open_slots.new_ones(n, primitives), open_slots], -1)
         with torch.enable_grad():
             logits = self.actor(features)
@@ -190,6 +195,7 @@ class OptionPolicy:
         action = torch.where(now >= 0, own, decision.clamp(max=primitives - 1))
         bonus = None
         if goals.shape[1]:  # the first state pays too, but nobody reads that: it closes what was reached before
+            reached = signs.done > 0
             bonus, goals = (goals * reached).sum(-1), goals * ~reached
         played = torch.where(goes_on, elapsed, 0) + 1
         return Choice(logits, action, decision, charge, mask, Charges(now, played, goals), bonus)

@@ -59,8 +59,9 @@ class PlanPolicy:
             return PlanStep(self._entry(at), skill, torch.zeros_like(plays), plays, PlanCarry(at + 1, skill, elapsed))
         uniform = torch.rand(2, len(at), device=at.device, generator=generator)
         hidden = self.heads(features)
-        reached = self.heads.reached(hidden)
-        over = (skill >= 0) & (uniform[0] < self.heads.ends(hidden, reached, skill, elapsed))
+        signs = self.heads.read(hidden)
+        reached = signs.done > 0
+        over = (skill >= 0) & (uniform[0] < self.heads.ends(signs, skill, elapsed))
         at, skill = at + over, torch.where(over, -1, skill)
         free = skill < 0
         for _ in range(self.entries.shape[1]):
@@ -70,7 +71,7 @@ class PlanPolicy:
             at = at + passed
         entry = self._entry(at)
         begins = free & (at < self.lengths) & (entry >= self.num_actions)
-        starts = ~begins | self._of(entry, self.heads.ready(hidden) > 0)
+        starts = ~begins | self._of(entry, signs.ready > 0)
         plays = ~free | ((at < self.lengths) & starts)
         skill = torch.where(begins, entry - self.num_actions, skill)
         action = torch.where(

@@ -8,7 +8,7 @@ an action that would have an effect. A goal that several rules want is ranked at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,6 +23,9 @@ from lore_datasets.language.skills import Skill
 from lore_datasets.vocab import Vocab
 
 __all__ = ["Evaluator", "Spoken", "able_condition", "ranking_logits"]
+
+_FEW = 4
+"""States up to which closures over single views are faster than arrays."""
 
 
 class Spoken(NamedTuple):
@@ -68,6 +71,8 @@ class Evaluator:
         self.known = known
         """bool[A+K]: what the program speaks of: all skills, and the actions that rules name."""
         self._can_start = [self._number(able_condition(skill), numbers) for skill in skills]
+        pursued = self._startable | dict(enumerate(self._can_start, self.actions))
+        self._tests = {entry: compile_condition(self._nodes[node].cond, vocab) for entry, node in pursued.items()}
 
     def _number(self, cond: dict[str, Any], numbers: dict[str, int]) -> int:
         """The node of a condition; equal conditions share one."""
@@ -107,7 +112,7 @@ class Evaluator:
 
     def _evaluate(self, packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(:meth:`spoken`, :meth:`feasible`)."""
-        if len(self.vocab.targets) > MAX_KINDS:
+        if len(packed) <= _FEW or len(self.vocab.targets) > MAX_KINDS:
             return self._one_by_one(packed)
         batch = StateBatch(packed, self.vocab)
         values: list[np.ndarray] = []
@@ -124,17 +129,13 @@ class Evaluator:
         return spoken.T, feasible.T
 
     def _one_by_one(self, packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """:meth:`_evaluate` for environments with more cell kinds than a batch can hold."""
+        """:meth:`_evaluate` for few states, and for environments with more cell kinds than a batch can hold."""
         spoken, feasible = np.full((len(packed), self.width), -1, np.int16), np.zeros((len(packed), self.width), bool)
-        tests: dict[int, Callable[[StateView], bool]] = {
-            entry: compile_condition(self._nodes[node].cond, self.vocab)
-            for entry, node in (self._startable | dict(enumerate(self._can_start, self.actions))).items()
-        }
         for i, state in enumerate(packed):
             view = StateView(state, self.vocab)
             for goal, rule in self.explain(view):
                 spoken[i, self.entries[goal]] = rule
-            for entry, test in tests.items():
+            for entry, test in self._tests.items():
                 feasible[i, entry] = test(view)
         return spoken, feasible
 

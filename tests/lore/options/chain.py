@@ -60,14 +60,13 @@ class Known(OptionHeads):
         super().__init__(STATES, A, 1, STATES)
         self.set_limits([limit])
         with torch.no_grad():
-            for head in (self.action, self.ready, self.done, self.stop):
+            for head in (self.action, self.signs):
                 head.weight.zero_()
-                head.bias.fill_(-50.0)
             self.action.bias.copy_(torch.tensor([-50.0, 50.0]))
-            self.ready.bias.fill_(50.0)
-            self.done.weight[0, GOAL] = 100.0
+            self.signs.bias.copy_(torch.tensor([50.0, -50.0, -50.0]))
+            self.signs.weight[1, GOAL] = 100.0
             if hurts is not None:
-                self.stop.weight[0, hurts] = 100.0
+                self.signs.weight[2, hurts] = 100.0
 
     def forward(self, features):
         return features[..., :STATES]

@@ -89,8 +89,9 @@ def test_heads_and_moments_follow_their_skill_by_name(tmp_path, own_datasets):
     for key in ("agent/heads.", "learner/optimiser/square.heads.", "learner/optimiser/momentum.heads."):
         value, was = tensors[f"{key}action.weight"].view(3, A, -1), old[f"{key}action.weight"].view(6, A, -1)
         assert (value[0] == was[4]).all() and (value[1] == 7.0).all() and (value[2] == was[1]).all()
-        ready, were = tensors[f"{key}ready.bias"].tolist(), old[f"{key}ready.bias"].tolist()
-        assert ready == [were[4], 7.0, were[1]]
+        signs, were = tensors[f"{key}signs.bias"].view(3, 3), old[f"{key}signs.bias"].view(6, 3)
+        assert (signs[0] == were[4]).all() and (signs[1] == 7.0).all() and (signs[2] == were[1]).all()
+        assert tensors[f"{key}patience"].shape == (3, 2)
     for name in critics:  # six skills had eight columns, and so have three
         value, was = tensors[name], old[name]
         assert (value[:, :-8] == was[:, :-8]).all() and (value[:, -7] == 7.0).all()

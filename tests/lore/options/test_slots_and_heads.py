@@ -151,9 +151,8 @@ class Fixed:
 
 def force(heads: OptionHeads, ready: list[float], action: int, done: float = -9.0, stop: float = -50.0) -> None:
     with torch.no_grad():
-        for head, bias in ((heads.ready, torch.tensor(ready)), (heads.done, done), (heads.stop, stop)):
-            head.weight.zero_()
-            head.bias.copy_(bias if isinstance(bias, torch.Tensor) else torch.full((2,), bias))
+        heads.signs.weight.zero_()
+        heads.signs.bias.copy_(torch.tensor([[r, done, stop] for r in ready]).flatten())
         heads.action.weight.zero_()
         heads.action.bias.copy_(torch.nn.functional.one_hot(torch.tensor([action] * 2), 3).float().flatten() * 50)
 
@@ -198,5 +197,5 @@ def test_without_gradient_the_heads_say_the_same_and_follow_their_weights():
             found = heads.actions(heads(features))
         torch.testing.assert_close(found, heads.actions(heads(features)), rtol=1e-4, atol=1e-5)
         with torch.no_grad():
-            heads.ready.bias += 1.0
+            heads.signs.bias += 1.0
             heads.action.weight *= 2.0

@@ -45,12 +45,13 @@ class Walks(OptionHeads):
         super().__init__(CELLS, A, 3, CELLS)
         self.set_limits([limit, 50, 50])
         with torch.no_grad():
-            for head in (self.action, self.ready, self.done, self.stop):
+            for head in (self.action, self.signs):
                 head.weight.zero_()
                 head.bias.fill_(-50.0)
             self.action.bias[[RIGHT, A + LEFT]] = 50.0
-            self.ready.bias[:2] = 50.0
-            self.done.weight[0, 6] = self.done.weight[1, 2] = 100.0
+            ready, done = (self.signs.bias.view(3, 3)[:, 0], self.signs.weight.view(3, 3, CELLS)[:, 1])
+            ready[:2] = 50.0
+            done[0, 6] = done[1, 2] = 100.0
 
     def forward(self, features):
         return features[..., :CELLS]

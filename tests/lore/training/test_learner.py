@@ -31,10 +31,8 @@ def imagined(options: bool) -> torch.Tensor:
         model.cont.out.weight.zero_()
         model.cont.out.bias.fill_(np.log(CONT / (1 - CONT)))
         if agent.heads is not None:
-            agent.heads.ready.weight.zero_()
-            agent.heads.ready.bias.fill_(9.0)
-            agent.heads.stop.bias.fill_(-50.0)
-            agent.heads.done.bias.fill_(-50.0)
+            agent.heads.signs.weight.zero_()
+            agent.heads.signs.bias.copy_(torch.tensor([[9.0, -50.0, -50.0]] * 2).flatten())
             actor.out.bias[agent.num_actions :] = np.log(agent.num_actions / 2)
     learner = Learner(agent, config, generator, torch.device("cpu"))
     learner.set_slots(np.array([0, 1]))
