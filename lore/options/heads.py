@@ -3,7 +3,7 @@
 The world model never sees an option; an imagined trajectory carries its skill in charge, draws that skill's primitive
 actions from the cloned head, and lets the actor decide again when the skill ends (call-and-return, Sutton et al. 1999).
 A skill ends in imagination as it does in the game: where its goal is reached, at its own limit of steps, and with the
-chance that recorded uses of it ended there for another reason (damage, no progress, nothing left to do, abort).
+chance that recorded uses of it ended there (goal, damage, no progress, nothing left to do, abort).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Signs(NamedTuple):
 
     ready: Tensor  # it can start here
     done: Tensor  # its goal is reached here
-    stop: Tensor  # a use of it ends here all the same, but for how long it has lasted
+    stop: Tensor  # a use of it ends here for any reason, but for how long it has lasted
 
 
 class Use(NamedTuple):
@@ -130,7 +130,7 @@ class OptionHeads(nn.Module):
         return torch.where(sure, 1.0, self._stop(signs, own, elapsed).sigmoid())
 
     def _stop(self, signs: Signs, own: Tensor, elapsed: Tensor) -> Tensor:
-        """Logit [N] that a use of skill ``own`` [N] ends here though neither goal nor limit is reached."""
+        """Logit [N] that a use of skill ``own`` [N] ends here before its limit."""
         lasted = torch.stack([elapsed / self.limits[own], (elapsed / _PATIENT).clamp(max=1.0)], -1)
         return signs.stop.gather(1, own[:, None])[:, 0] + (lasted * self.patience[own]).sum(-1)
 
@@ -150,7 +150,7 @@ class OptionHeads(nn.Module):
         goal = F.binary_cross_entropy_with_logits(signs.done, reached.float(), reduction="none")
         ended = self._stop(signs, own, use.elapsed)
         stop = F.binary_cross_entropy_with_logits(ended, use.ended.float(), reduction="none")
-        settled = (use.skill < 0) | reached.gather(1, own[:, None])[:, 0] | (use.elapsed >= self.limits[own])
+        settled = (use.skill < 0) | (use.elapsed >= self.limits[own])
         losses = (clone * can).sum(-1) / can.sum(-1).clamp(min=1) + start.mean(-1) + goal.mean(-1) + stop * ~settled
         with torch.no_grad():
             ends, by_skill = self.ends(signs, use.skill, use.elapsed), use.skill >= 0
