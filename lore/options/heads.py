@@ -77,7 +77,7 @@ def recorded_uses(batch: Mapping[str, Tensor]) -> Use:
 
 class OptionHeads(nn.Module):
     """Per skill: logits of its next primitive action, and the logits that it can start here, that its goal is reached
-    here, and that a use of it ends here all the same.
+    here, and that a use of it ends here.
 
     Args:
         features: F. num_actions: A. num_skills: K of the library. units: width of the shared hidden layer.
@@ -187,7 +187,7 @@ class OptionPolicy:
         mask = torch.cat([open_slots.new_ones(n, primitives), open_slots], -1)
         with torch.enable_grad():
             logits = self.actor(features)
-        decision = sample_index(policy_log_probs(logits.detach(), mask, self.unimix).exp(), uniform[0])
+        decision = sample_index(policy_log_probs(logits.detach(), mask, self.unimix).exp() * mask, uniform[0])
         chosen = torch.where(decision >= primitives, self.slots[(decision - primitives).clamp(min=0)], -1)
         charge = torch.where(goes_on, skill, -1)
         now = torch.where(goes_on, skill, chosen)
