@@ -1,5 +1,8 @@
 """The advice head: it imitates, knows how often it is right, is silent off its ground, and enters imagination."""
 
+import copy
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -37,6 +40,12 @@ def lesson(rows: int, generator: torch.Generator, noise: float) -> tuple[torch.T
 
 
 def taught(noise: float) -> AdviceHead:
+    """A head of the test's own that was taught 300 lessons."""
+    return copy.deepcopy(_taught(noise))
+
+
+@cache
+def _taught(noise: float) -> AdviceHead:
     head, generator = AdviceHead(F, A, 32, seeded()), seeded(1)
     optimiser = torch.optim.Adam(head.parameters(), lr=1e-2)
     for _ in range(300):
