@@ -22,7 +22,7 @@ from lore_datasets.store.store import Store
 
 pytestmark = pytest.mark.timeout(600)
 
-SMALL = ("--quick", "--states", "150", "--rows", "80", "--steps", "260", "--epochs", "1")
+SMALL = ("--quick", "--states", "150", "--rows", "80", "--steps", "160", "--epochs", "1")
 
 
 DEAD_PROXIES = {
@@ -138,7 +138,7 @@ def test_both_arms_learned_from_one_pinned_version_and_were_evaluated(walked):
     assert len(data.rows) > 60 and data.model is not None
     for arm in configs:
         last = json.loads((runs / arm / "progress.jsonl").read_text().splitlines()[-1])
-        assert last["step"] == last["total"] == 260
+        assert last["step"] == last["total"] == 160
         assert json.loads((runs / arm / "evaluation.json").read_text())["final_policy"]["as_trained"]["episodes"] == 1
 
 
