@@ -77,11 +77,16 @@ def test_checkpoints_load_either_way_and_a_copy_stays_compiled():
     assert type(copy.deepcopy(fast).actor_critic.actor) is type(fast.actor_critic.actor) is not Head
 
 
-def test_threads_go_to_the_loops_of_a_small_learner_and_to_torch_for_a_large_one():
+def test_threads_go_to_the_loops_of_a_small_learner_and_to_torch_for_a_large_one(monkeypatch):
+    cores = [8]
+    monkeypatch.setattr("lore.fast.accelerate.available_cores", lambda: cores[0])
     accelerate(make()[0], CPU, 3)
     assert (parallel.threads(), torch.get_num_threads()) == (3, 1)
     accelerate(make()[0], CPU, 0)
     assert parallel.threads() == 3
+    cores[0] = 2
+    accelerate(make()[0], CPU, 0)
+    assert parallel.threads() == 2
     large, _ = make()
     large.world_model.size = SIZES["12m"]
     accelerate(large, CPU, 2)
