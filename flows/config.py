@@ -232,7 +232,7 @@ class AblateJob:
 
     preset: Literal["", "quick", "laptop", "paper"] = ""
     """A study of the docs: fixes arms, advisers, steps, episodes and learner. ``quick``: 5,000 steps a run, three to
-    four minutes of one core; ``laptop``: 50,000 steps; ``paper``: pixels, size 1m, 30,000 steps."""
+    five minutes of one core; ``laptop``: 50,000 steps; ``paper``: pixels, size 1m, 30,000 steps."""
     only: str = ""
     """Cells to run now, comma-separated, as the table names them: ``none,BC+kick claude``; empty: all."""
     report: bool = False
