@@ -36,7 +36,7 @@ from tests.fuzz.mutations import blobs, texts
 ENV = get_environment("crafter")
 SKILLS = tuple(skill.name for skill in ENV.skills)
 ROOT = Path(__file__).parents[2]
-COUNT = 4000 if os.environ.get("LORE_FUZZ") else 40
+COUNT = 4000 if os.environ.get("LORE_FUZZ") else 24
 some = settings(max_examples=COUNT, deadline=None, suppress_health_check=list(HealthCheck))
 few = settings(some, max_examples=max(10, COUNT // 4))
 

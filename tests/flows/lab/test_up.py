@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from flows.config import AdviceJob, CollectJob
 from flows.jobs.rounds import finished_rounds
 from flows.jobs.tasks import advise_states, distil_model, play_states
 from flows.lab.lab_api import Api
+from flows.lab.schedules import FLOWS
 from lore.config import load_config
 from lore.training import checkpoint
 from lore.training.advice_versions import versions
@@ -133,6 +135,43 @@ def test_a_lab_left_alone_refreshes_trains_and_survives(lab):
     the_page_shows(up, finished)
     cancelled_while_training(up, run)
     killed_and_started_again(up, start, run)
+
+
+OF_BEFORE = """
+[states]
+flow = "collect"
+interval = "1d"
+[states.job]
+name = "states"
+collect = { budget = 40, seed = 0 }
+"""
+
+
+def test_a_lab_that_an_older_release_started_goes_on(tmp_path, monkeypatch):
+    """Its database, of November 2026, with a deployment and three runs that were due; its file with older names."""
+    monkeypatch.chdir(tmp_path)
+    for name in [n for n in os.environ if n.startswith("PREFECT_")]:
+        monkeypatch.delenv(name)
+    home = tmp_path / "runs" / "prefect"
+    home.mkdir(parents=True)
+    kept = Path(__file__).parents[2] / "data" / "lab-home-2026-11.db.xz"
+    (home / "prefect.db").write_bytes(lzma.decompress(kept.read_bytes()))
+    (tmp_path / "schedules.toml").write_text(OF_BEFORE)
+    up = Up(tmp_path, "--server-only")
+    try:
+        deployments = {(d["name"], d["entrypoint"].split("/")[-1]) for d in up.api.deployments()}
+        assert ("states", "collect.py:collect") in deployments and len(deployments) == 1 + len(FLOWS)
+        assert all("prefect_flows" in d["entrypoint"] for d in up.api.deployments()), "none of the older release"
+        (states,) = [d for d in up.api.deployments() if d["name"] == "states"]
+        assert states["schedules"][0]["schedule"]["anchor_date"].startswith("2024-01-01")
+        job = {"dataset": "by-hand", "collect": {"budget": 6}}
+        hand = next(d["id"] for d in up.api.deployments() if d["name"] == "by-hand" and "collect" in d["entrypoint"])
+        up.api.call("POST", f"/deployments/{hand}/create_flow_run", {"parameters": {"job": job}})
+        assert wait_for(lambda: up.api.runs(["COMPLETED"], deployment=hand), 300), up.said()
+    finally:
+        up.process.send_signal(signal.SIGINT)
+        assert up.process.wait(120) == 0
+        up.log.close()
 
 
 def listens_on_loopback_only(up: Up) -> None:
