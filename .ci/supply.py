@@ -14,6 +14,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PINS = ROOT / "constraints.txt"
+BUILDS = ("nvidia-", "cuda-", "triton", "setuptools", "lore-rl")
+"""Beginnings of names that are not pinned: what one build of torch brings, what builds wheels, and LoRe itself."""
 
 
 def plain(name: str) -> str:
@@ -25,7 +27,9 @@ def locked(report: Mapping[str, Any], before: str) -> str:
     """constraints.txt from pip's installation report: comments of before, then one exact version a line, sorted."""
     comments = [line for line in before.splitlines() if line.startswith("#")]
     found = [(each["metadata"]["name"], each["metadata"]["version"].partition("+")[0]) for each in report["install"]]
-    pins = sorted((f"{name}=={version}" for name, version in found if plain(name) != "lore-rl"), key=str.lower)
+    pins = sorted(
+        (f"{name}=={version}" for name, version in found if not plain(name).startswith(BUILDS)), key=str.lower
+    )
     return "\n".join([*comments, *pins]) + "\n"
 
 

@@ -12,6 +12,7 @@ SPEC.loader.exec_module(supply)
 
 def test_the_pins_are_what_pip_resolved_without_lore_itself_and_builds():
     found = [("torch", "2.13.0+cpu"), ("Farama-Notifications", "0.0.6"), ("lore-rl", "0.1.0"), ("aiohttp", "3.14.5")]
+    found += [("nvidia-cublas", "13.1"), ("triton", "3.8.0"), ("setuptools", "84.2.1")]
     report = {"install": [{"metadata": {"name": name, "version": version}} for name, version in found]}
     text = supply.locked(json.loads(json.dumps(report)), "# why\nabsl-py==2.5.1\n")
     assert text == "# why\naiohttp==3.14.5\nFarama-Notifications==0.0.6\ntorch==2.13.0\n"
