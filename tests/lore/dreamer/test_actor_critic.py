@@ -204,9 +204,9 @@ def test_reinforce_finds_the_rewarded_action_of_a_bandit_and_the_critic_its_valu
     features = torch.randn(64, SMALL.deter + 32, generator=seeded())
     generator = seeded(1)
     for _ in range(120):
-        logits, action, decision, decides, mask, _ = agent.policy_step(features, None, generator)
+        logits, action, decision, charge, mask, *_ = agent.policy_step(features, None, generator)
         two = features.unsqueeze(1).expand(-1, 2, -1)
-        flags = decides[:, None].expand(-1, 2)
+        flags = charge[:, None].expand(-1, 2)
         imagined = Imagined(two, logits[:, None], action[:, None], decision[:, None], flags, mask, starts())
         losses, _ = learned(agent, judge(Bandit(action), agent, imagined), entropy=1e-3)
         optim.zero_grad()

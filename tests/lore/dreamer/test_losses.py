@@ -9,7 +9,7 @@ from lore.dreamer.imagination import Imagination
 from lore.dreamer.losses import SCALES, Paths, as_starts, loss, replay_returns, replay_value_loss
 from lore.dreamer.optim import total_loss
 from lore.dreamer.returns import imagination_weights, lambda_return
-from lore.dreamer.types import Trajectories
+from lore.dreamer.types import Starts, Trajectories
 from lore.dreamer.world_model import WorldModel
 from lore.sizes import Size
 from lore_datasets.environments import get_environment
@@ -89,7 +89,7 @@ def test_a_path_adds_terms_and_starts_and_must_name_what_it_adds():
             assert set(losses) == {"dyn", "rep", "rew", "con", "state"}
             real = as_starts(seen)
             more = type(real)(*(torch.cat([x, x[:2]]) for x in real))
-            return more, torch.cat([torch.ones(8), torch.zeros(2)])
+            return Starts(more, torch.cat([torch.ones(8), torch.zeros(2)]))
 
         def terms(batch, seen, returns):
             seen_returns.append(returns)
