@@ -249,5 +249,5 @@ def _job(kind: type[Job], settings: dict[str, Any]) -> Job:
             raise ConfigError(f"{kind.__name__} has no setting {name!r}", hint=f"did you mean {', '.join(near)}?")
         section, leaf = known[name]
         values[section][leaf] = value
-    nested = {section: cls(**values[section]) for section, cls in sections.items()}
+    nested = {section: cls(**values[section]) for section, cls in sections.items()}  # pyright: ignore[reportCallIssue]
     return kind(**values[""], **nested)

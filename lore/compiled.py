@@ -66,7 +66,8 @@ try:
     from numba import njit
 
     if not os.environ.get("NUMBA_CACHE_DIR") and (_folder := cache_folder(*_places())) is not None:
-        os.environ["NUMBA_CACHE_DIR"] = numba.config.CACHE_DIR = str(_folder)  # children find it too
+        os.environ["NUMBA_CACHE_DIR"] = str(_folder)  # children find it too
+        numba.config.CACHE_DIR = str(_folder)  # pyright: ignore[reportAttributeAccessIssue]
 except ImportError:  # the same loops, interpreted: the same results, some hundred times slower
 
     def njit(**_options):

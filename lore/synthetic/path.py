@@ -49,8 +49,8 @@ class SyntheticPath:
         size = agent.world_model.size
         self.buffer = SyntheticBuffer(config.synthetic.capacity, size.deter, size.stoch, size.classes, device)
         self.batch: SyntheticBatch | None = None
-        self.best_error = float("inf")
-        self.error = float("inf")
+        self.best_error: float = float("inf")
+        self.error: float = float("inf")
         self.open_loop = 0.0  # before the first check nothing is known against the model
         self.rollouts = 0
         self.share = self.planned = 0.0
@@ -192,6 +192,7 @@ class SyntheticPath:
         self.calibration.load(own, state["calibrated"])
         self.buffer.load({n: v for n, v in tensors.items() if not n.startswith("calibration/")}, state)
         self.rollouts, self.open_loop, self.planned = state["rollouts"], state["open_loop"], state["planned"]
-        known = state["error"] is not None and math.isfinite(state["error"])  # older runs saved NaN
-        self.error = state["error"] if known else float("inf")
-        self.best_error = state["best_error"] if known else float("inf")
+        error, best = state["error"], state["best_error"]
+        known = error is not None and math.isfinite(error)  # older runs saved NaN
+        self.error = float(error) if known else float("inf")
+        self.best_error = float(best) if known else float("inf")
