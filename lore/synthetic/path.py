@@ -193,6 +193,6 @@ class SyntheticPath:
         self.buffer.load({n: v for n, v in tensors.items() if not n.startswith("calibration/")}, state)
         self.rollouts, self.open_loop, self.planned = state["rollouts"], state["open_loop"], state["planned"]
         error, best = state["error"], state["best_error"]
-        known = error is not None and math.isfinite(error)  # older runs saved NaN
-        self.error = float(error) if known else float("inf")
-        self.best_error = float(best) if known else float("inf")
+        if error is None or not math.isfinite(error):  # older runs saved NaN
+            error = best = float("inf")
+        self.error, self.best_error = error, best
