@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -118,7 +119,7 @@ def _defaults(kind: type[Flags], words: Sequence[str]) -> Flags:
 
 def _value_of(words: Sequence[str], option: str) -> str:
     """What the option is given, after it or after its equals sign; "" where it is not there."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in pairwise([*words, ""]):
         flag, equals, value = word.partition("=")
         if flag == f"--{option}":
             return value if equals else following

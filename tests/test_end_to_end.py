@@ -84,9 +84,9 @@ def stranger(process: subprocess.Popen[str]) -> list[tuple[int, str | None]]:
         words = [w for child in psutil.Process(process.pid).children(recursive=True) for w in _words(child)]
         if "--port" in words:
             url = f"http://127.0.0.1:{words[words.index('--port') + 1]}/api"
-            with suppress(httpx.HTTPError):
-                if httpx.get(f"{url}/health").status_code == 200:
-                    asked = [httpx.post(url + path, json={}, headers={"Origin": "http://evil.example"})
+            with suppress(httpx.HTTPError), httpx.Client(trust_env=False) as client:  # no proxy stands before loopback
+                if client.get(f"{url}/health").status_code == 200:
+                    asked = [client.post(url + path, json={}, headers={"Origin": "http://evil.example"})
                              for path in ("/deployments/", "/flows/", "/flow_runs/filter")]  # fmt: skip
                     return [(each.status_code, each.headers.get("access-control-allow-origin")) for each in asked]
         time.sleep(0.2)
