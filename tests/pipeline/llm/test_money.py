@@ -57,6 +57,7 @@ def test_tokens_from_the_cache_are_priced_as_the_service_does(server, monkeypatc
         llm = service(name, server)
         llm.is_free = False
         answer = complete(llm, [Prompt("prior", "s", "u", {"type": "object"})])[0]
+        assert not answer.error
         assert (answer.tokens_in, answer.tokens_cached, answer.tokens_out) == (100, 80, 10)
         assert answer.price_usd == pytest.approx((20 * 0.10 + 80 * 0.01 + 10 * 0.40) / 1e6)
 
