@@ -25,8 +25,8 @@ def measure(size: str, steps: Sequence[int], records: int, updates: int, saves: 
     last; the first three saves of each step are not counted."""
     import numpy as np
 
-    from lore.config import SIZES
     from lore.replay.ring import Replay, latent_fields
+    from lore.sizes import SIZES
     from lore.training.saver import Saver
 
     fields: dict[str, Any] = {
@@ -58,7 +58,8 @@ def measure(size: str, steps: Sequence[int], records: int, updates: int, saves: 
                 seconds.append(writer.seconds)
                 new = [p for p in Path(folder).rglob("*.safetensors") if p.name not in before]
                 files.append(sum(p.stat().st_size for p in new))
-            interval = min(900.0, max(30.0, 100 * spread(seconds[3:])["median"]))
+            writer.seconds = spread(seconds[3:])["median"]
+            interval = writer.pause_s()
             out[f"{step}"] = {
                 "seconds": spread(seconds[3:]), "hold_up_s": spread(holds[3:]), "bytes": spread(files[3:]),
                 "interval_s": interval, "hold_up_share": spread(holds[3:])["median"] / interval,

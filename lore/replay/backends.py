@@ -98,13 +98,8 @@ class DeviceReplay(Replay):
         at = torch.from_numpy(slots).to(self.device)
         return {name: self.arrays[name][stream, at].cpu().numpy() for name in names}
 
-    def state_dict(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """As :meth:`lore.replay.ring.Replay.state_dict`, copied to the host."""
-        arrays, cursors = super().state_dict()
-        return {name: value.cpu().numpy() for name, value in arrays.items()}, cursors  # type: ignore[attr-defined]
-
-    def load_state_dict(self, arrays: Mapping[str, np.ndarray], cursors: Mapping[str, Any]) -> None:
-        """Inverse of :meth:`state_dict`; SchemeMismatch when streams, capacity or fields differ."""
+    def restore(self, arrays: Mapping[str, np.ndarray], cursors: Mapping[str, Any]) -> None:
+        """As :meth:`lore.replay.ring.Replay.restore`."""
         import torch
 
         host = {name: np.asarray(value) for name, value in arrays.items()}

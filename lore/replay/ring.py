@@ -195,18 +195,8 @@ class Replay:
         """Copies [n, ...] of some fields of the records in ``slots`` int64 [n] of a stream."""
         return {name: self.arrays[name][stream, slots] for name in names}
 
-    def state_dict(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Arrays ``<stream>/<field>`` (views of what is held, in slot order) and cursors as plain JSON values."""
-        held = np.minimum(self.written, self.slots)
-        arrays = {
-            f"{stream}/{name}": array[stream, : held[stream]]
-            for name, array in self.arrays.items()
-            for stream in range(self.streams)
-        }
-        return arrays, self.cursors()
-
     def cursors(self) -> dict[str, Any]:
-        """Everything but the arrays, as plain JSON values."""
+        """Everything but the records, as plain JSON values."""
         return {
             "written": self.written.tolist(),
             "slots": self.slots,
@@ -215,8 +205,11 @@ class Replay:
             "rng": self.rng.bit_generator.state,
         }
 
-    def load_state_dict(self, arrays: Mapping[str, np.ndarray], cursors: Mapping[str, Any]) -> None:
-        """Inverse of :meth:`state_dict`; SchemeMismatch when streams, capacity or fields differ."""
+    def restore(self, arrays: Mapping[str, np.ndarray], cursors: Mapping[str, Any]) -> None:
+        """Take over records, arrays ``<stream>/<field>`` of all that were held, in slot order, and :meth:`cursors`.
+
+        SchemeMismatch when streams, capacity or fields differ.
+        """
         arrays = {name: np.asarray(value) for name, value in arrays.items()}
         self._check_state(arrays, cursors)
         self._take_state(arrays, cursors)

@@ -181,13 +181,14 @@ class Training:
         policy = self.policy
         path = self.folder / CHECKPOINT
         tensors, meta = checkpoint.load(path, self._expected(), fall_back=True, has_replay=True, sets_aside=True)
-        renewed = policy.controller.source is not None and meta["advice"] != policy.reference
+        source = policy.controller.source
+        renewed = source is not None and meta["advice"] != policy.reference
         self.saver.restored(meta, is_same=not renewed)
-        if renewed and policy.controller.source is not None:
+        if source is not None and renewed:
             fresh = {f"agent/{k}": v for k, v in policy.agent.state_dict().items()}
             fresh |= {f"learner/{k}": v for k, v in self.learner.tensors().items()}
             carry_over(tensors, meta, fresh, policy.skills, policy.environment.vocab)
-            relabel(tensors, policy.controller.source, policy.plans)
+            relabel(tensors, source, policy.plans)
         policy.load(tensors, meta)
         if policy.slots is not None:
             self.learner.set_slots(policy.slots.skill)
@@ -202,7 +203,7 @@ class Training:
         kept = {k: v.numpy() for k, v in part(tensors, "replay/").items()}
         for name in [k for k in kept if k.endswith("/is_last") and "advised" in self.replay.fields]:
             kept.setdefault(name.replace("/is_last", "/advised"), np.zeros_like(kept[name]))  # older ones do not say
-        self.replay.load_state_dict(kept, meta["replay"])
+        self.replay.restore(kept, meta["replay"])
         self.ratio.load_state_dict(meta["ratio"])
         self.means.load_state_dict(meta["means"])
         self.envs.load_state_dict(meta["envs"])

@@ -42,7 +42,7 @@ class Saver:
         self._files: set[str] = set()
         self._is_marked = False
         self._began = time.monotonic()
-        self._next = self._began + (interval_s or _SHORTEST)
+        self._next = self._began + self.pause_s()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -51,6 +51,10 @@ class Saver:
         self._files = segments.files_of(meta)
         if is_same and meta.get("segments"):
             self.segments.restore(meta["segments"])
+
+    def pause_s(self) -> float:
+        """Seconds from the end of the last save to the next one."""
+        return self.interval_s or min(_LONGEST, max(_SHORTEST, _SHARE * self.seconds))
 
     def is_due(self) -> bool:
         """Is it time for the next save? Raises what a save beside the training died of."""
@@ -108,4 +112,4 @@ class Saver:
         segments.remove_others(folder, before | self._files)
         now = time.monotonic()
         self.seconds = now - self._began
-        self._next = now + (self.interval_s or min(_LONGEST, max(_SHORTEST, _SHARE * self.seconds)))
+        self._next = now + self.pause_s()

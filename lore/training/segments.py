@@ -142,7 +142,7 @@ def remove_others(folder: Path, keep: set[str]) -> None:
 
 
 def read(folder: Path, index: Mapping[str, Any], cursors: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The arrays of :meth:`lore.replay.ring.Replay.state_dict` from the files of a checkpoint's list.
+    """The arrays that :meth:`lore.replay.ring.Replay.restore` takes, from the files of a checkpoint's list.
 
     CorruptArtifact names a file that is missing or changed, or says how many records no file holds.
     """

@@ -156,14 +156,13 @@ def test_an_empty_replay_and_one_too_small_say_so():
 
 
 @pytest.mark.parametrize("steps", [60, 137])
-def test_a_restored_replay_samples_and_grows_exactly_as_the_original(steps):
+def test_a_restored_replay_samples_and_grows_exactly_as_the_original(steps, held):
     replay = make(online=True, seed=3)
     fill(replay, steps)
     replay.sample(4)
-    arrays, cursors = replay.state_dict()
-    arrays = {name: value.copy() for name, value in arrays.items()}
+    arrays, cursors = held(replay), replay.cursors()
     other = make(online=True, seed=99)
-    other.load_state_dict(arrays, json.loads(json.dumps(cursors)))
+    other.restore(arrays, json.loads(json.dumps(cursors)))
     assert len(other) == len(replay)
     for first in range(steps, steps + 60, 20):
         one, two = replay.sample(6), other.sample(6)
@@ -172,13 +171,13 @@ def test_a_restored_replay_samples_and_grows_exactly_as_the_original(steps):
         fill(other, 20, first=first)
 
 
-def test_a_replay_of_another_shape_is_refused():
+def test_a_replay_of_another_shape_is_refused(held):
     replay = make()
     fill(replay, 30)
-    arrays, cursors = replay.state_dict()
+    arrays, cursors = held(replay), replay.cursors()
     with pytest.raises(SchemeMismatch, match="100"):
-        make(capacity=50).load_state_dict(arrays, cursors)
+        make(capacity=50).restore(arrays, cursors)
     other = Replay({**FIELDS, "deter": ((4,), np.float16)}, 100, length=8)
     with pytest.raises(SchemeMismatch, match="0/deter"):
-        other.load_state_dict(arrays, cursors)
+        other.restore(arrays, cursors)
     assert len(other) == 0

@@ -55,29 +55,29 @@ def course(replay: Replay) -> list[dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize("name", ["memmap", "device"])
-def test_a_backend_gives_the_batches_that_memory_gives(name, tmp_path, monkeypatch):
+def test_a_backend_gives_the_batches_that_memory_gives(name, tmp_path, monkeypatch, held):
     plain, other = made("tensor", tmp_path, monkeypatch), made(name, tmp_path, monkeypatch)
     for a, b in zip(course(plain), course(other), strict=True):
         assert a.keys() == b.keys()
         for field in a:
             assert a[field].dtype == b[field].dtype and np.array_equal(a[field], b[field]), field
-    ours, theirs = plain.state_dict(), other.state_dict()
-    assert ours[1] == theirs[1]
-    assert all(np.array_equal(ours[0][k], theirs[0][k]) for k in ours[0])
+    ours, theirs = held(plain), held(other)
+    assert plain.cursors() == other.cursors()
+    assert all(np.array_equal(ours[k], theirs[k]) for k in ours)
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-def test_what_one_backend_saved_every_other_goes_on_with(name, tmp_path, monkeypatch):
+def test_what_one_backend_saved_every_other_goes_on_with(name, tmp_path, monkeypatch, held):
     first = made("tensor", tmp_path / "a", monkeypatch)
     course(first)
-    arrays, cursors = first.state_dict()
+    arrays, cursors = held(first), first.cursors()
     second = made(name, tmp_path / "b", monkeypatch)
-    second.load_state_dict({k: v.copy() for k, v in arrays.items()}, cursors)
+    second.restore(arrays, cursors)
     for _ in range(3):
         a, b = host(first.sample(4)), host(second.sample(4))
         assert all(np.array_equal(a[k], b[k]) for k in a)
     with pytest.raises(SchemeMismatch):
-        second.load_state_dict({k: v for k, v in arrays.items() if k != "0/t"}, cursors)
+        second.restore({k: v for k, v in arrays.items() if k != "0/t"}, cursors)
 
 
 def test_memory_maps_lie_in_the_runs_folder_and_device_rings_are_tensors(tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """Training runs: resume to the bit, stop signals, refusals, evaluation, and what a run leaves on disk."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -53,19 +52,7 @@ def config(frames: int, advice: str = "", **more) -> Config:
     return load_config(**(SMALL | {"steps": frames} | paths | more))
 
 
-def digest(folder) -> str:
-    """SHA-256 over everything a run would continue from: tensors, replay, environments, controller."""
-    tensors, meta = checkpoint.load(folder / CHECKPOINT, has_replay=True)
-    out = hashlib.sha256()
-    for name in sorted(tensors):
-        out.update(name.encode() + tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    for volatile in ("saved", "seconds", "config", "segments"):
-        meta.pop(volatile, None)
-    out.update(json.dumps(meta, sort_keys=True).encode())
-    return out.hexdigest()
-
-
-def test_a_checkpoint_that_an_older_release_wrote_goes_on_bit_equal(tmp_path, monkeypatch):
+def test_a_checkpoint_that_an_older_release_wrote_goes_on_bit_equal(tmp_path, monkeypatch, digest):
     train(config(90, ""), tmp_path / "straight", tensorboard=False)
     train(config(45, ""), tmp_path / "older", tensorboard=False)
     tensors, meta = checkpoint.load(tmp_path / "older" / CHECKPOINT, has_replay=True)
@@ -107,7 +94,7 @@ def test_a_damaged_line_stops_the_resume_and_nothing_after_it_is_lost(tmp_path, 
 
 
 @pytest.mark.parametrize("paths", [False, True], ids=["plain", "all-paths"])
-def test_stopping_and_resuming_ends_bit_equal_to_the_undisturbed_run(tmp_path, advice, paths):
+def test_stopping_and_resuming_ends_bit_equal_to_the_undisturbed_run(tmp_path, advice, paths, digest):
     ref = advice if paths else ""
     train(config(160, ref), tmp_path / "straight", tensorboard=False)
     for frames in (45, 90, 160):
@@ -165,7 +152,7 @@ def test_with_every_path_off_the_learner_is_bit_equal_to_the_plain_learner(tmp_p
         assert torch.equal(first, second), f"{part} drew other random numbers"
 
 
-def test_another_seed_is_another_run(tmp_path):
+def test_another_seed_is_another_run(tmp_path, digest):
     train(config(60), tmp_path / "a", tensorboard=False)
     train(config(60, **{"train.seed": 1}), tmp_path / "b", tensorboard=False)
     assert digest(tmp_path / "a") != digest(tmp_path / "b")
@@ -234,7 +221,7 @@ def test_evaluation_reports_both_protocols_with_intervals(tmp_path, advice):
     assert evaluate(tmp_path, episodes=2)["final_policy"] == report["final_policy"]  # same seed, same figures
 
 
-def test_a_folder_of_another_configuration_is_refused_and_kept(tmp_path):
+def test_a_folder_of_another_configuration_is_refused_and_kept(tmp_path, digest):
     train(config(20), tmp_path, tensorboard=False)
     before = digest(tmp_path)
     with pytest.raises(ConfigError, match=r"train\.seed"):
@@ -312,7 +299,7 @@ def test_a_checkpoint_of_another_shape_is_refused_with_what_does_fit(tmp_path, a
     assert train(config(40, advice), tmp_path, tensorboard=False)["step"] == 40
 
 
-def test_bfloat16_updates_stay_finite_and_are_another_arithmetic(tmp_path, advice):
+def test_bfloat16_updates_stay_finite_and_are_another_arithmetic(tmp_path, advice, digest):
     train(config(60, advice), tmp_path / "float32", tensorboard=False)
     train(config(60, advice, bf16=True), tmp_path / "bf16", tensorboard=False)
     assert digest(tmp_path / "float32") != digest(tmp_path / "bf16")

@@ -1,11 +1,7 @@
 """The baseline ``prefill``: a version plays the first counted steps of a run, and nothing of it comes afterwards."""
 
-import hashlib
-import json
-
 import numpy as np
 import pytest
-import torch
 
 from lore.config import load_config
 from lore.evaluation.evaluate import evaluate
@@ -100,17 +96,7 @@ def test_a_prefill_of_several_environments_counts_every_step_once(tmp_path, advi
     assert played == [0, 1, 2, 0, 1]
 
 
-def digest(folder) -> str:
-    tensors, meta, _ = stored(folder)
-    out = hashlib.sha256()
-    for name in sorted(tensors):
-        out.update(name.encode() + tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    meta = {k: v for k, v in meta.items() if k not in ("saved", "seconds", "config", "segments")}
-    out.update(json.dumps(meta, sort_keys=True).encode())
-    return out.hexdigest()
-
-
-def test_a_run_that_is_stopped_in_the_middle_of_its_prefill_goes_on_to_the_bit(tmp_path, advice):
+def test_a_run_that_is_stopped_in_the_middle_of_its_prefill_goes_on_to_the_bit(tmp_path, advice, digest):
     train(config(120, advice, 80), tmp_path / "straight", tensorboard=False)
     for steps in (33, 77, 120):
         train(config(steps, advice, 80), tmp_path / "pieces", tensorboard=False)

@@ -49,7 +49,7 @@ def replayed(folder, name="checkpoint"):
 
 
 @pytest.mark.parametrize("kind", ["tensor", "device"])
-def test_replay_comes_back_bit_for_bit_while_the_ring_turns_and_latents_are_refreshed(tmp_path, kind):
+def test_replay_comes_back_bit_for_bit_while_the_ring_turns_and_latents_are_refreshed(tmp_path, kind, held):
     rng, replay, writer = np.random.default_rng(0), ring(kind), Saver(tmp_path / "checkpoint", 9.0)
     before, most = None, 0
     for turn in range(75):
@@ -58,7 +58,7 @@ def test_replay_comes_back_bit_for_bit_while_the_ring_turns_and_latents_are_refr
             refresh(replay, rng)
         saved(tmp_path, replay, writer, is_beside=bool(turn % 2))
         found, meta = replayed(tmp_path)
-        wanted = {k: v.copy() for k, v in replay.state_dict()[0].items()}
+        wanted = held(replay)
         assert found.keys() == wanted.keys() and all(np.array_equal(found[k], wanted[k]) for k in wanted), turn
         if before is not None:  # the checkpoint before it is whole too
             last = replayed(tmp_path, "checkpoint.previous")[0]
@@ -82,12 +82,12 @@ def test_a_save_costs_the_same_at_any_step_once_the_ring_is_full():
     assert max(sizes[20:]) < 1.15 * min(sizes[20:]) and max(sizes[20:]) < 0.15 * whole
 
 
-def test_a_replay_that_was_relabelled_or_came_from_an_older_file_is_written_whole(tmp_path):
+def test_a_replay_that_was_relabelled_or_came_from_an_older_file_is_written_whole(tmp_path, held):
     rng, replay = np.random.default_rng(0), ring()
     grow(replay, 100, rng)
     other = ring()
-    arrays, cursors = replay.state_dict()
-    other.load_state_dict({k: v.copy() for k, v in arrays.items()}, json.loads(json.dumps(cursors)))
+    arrays = held(replay)
+    other.restore(arrays, json.loads(json.dumps(replay.cursors())))
     saved(tmp_path, other, Saver(tmp_path / "checkpoint", 9.0))
     found = replayed(tmp_path)[0]
     assert all(np.array_equal(found[k], v) for k, v in arrays.items())
@@ -124,13 +124,12 @@ def test_files_of_others_in_the_folder_stay(tmp_path):
     assert {"mine.safetensors", "segment-1.safetensors"} < left and not any(name.startswith(".") for name in left)
 
 
-def test_training_goes_on_beside_a_save_and_what_changes_meanwhile_is_not_in_it(tmp_path, monkeypatch):
+def test_training_goes_on_beside_a_save_and_what_changes_meanwhile_is_not_in_it(tmp_path, monkeypatch, held):
     rng, replay, writer = np.random.default_rng(0), ring(), Saver(tmp_path / "checkpoint", 9.0)
     go, write = threading.Event(), segments.write
     monkeypatch.setattr(segments, "write", lambda *words: (go.wait(20), write(*words)))
     grow(replay, 10, rng)
-    weight, meta, wanted = torch.zeros(3), {"replay": replay.cursors(), "list": [1]}, replay.state_dict()[0]
-    wanted = {k: v.copy() for k, v in wanted.items()}
+    weight, meta, wanted = torch.zeros(3), {"replay": replay.cursors(), "list": [1]}, held(replay)
     writer.save({"w": weight}, meta, replay, is_beside=True)
     assert not writer.is_due() and not (tmp_path / "checkpoint").exists()
     weight += 1.0
