@@ -51,7 +51,8 @@ class Worth:
     """What a version is worth with no learner.
 
     Attributes:
-        advice: the version. against: the control on the same worlds. steps: environment steps of all lives.
+        advice: lives that follow the version. against: those of the control on the same worlds, None without one.
+        steps: environment steps of all lives.
         text: the whole report. report: the same as data. artifact: the version of NAME-play that holds it.
     """
 
@@ -109,15 +110,12 @@ def advise(
     Without ``states`` one question buys a priority program. Settings: :class:`flows.config.AdviceJob`, among them
     ``backend`` (rules, gemini, openai, local, file, ...), ``kinds``, ``max_cost``, ``select.budget``.
     """
-    from flows.jobs.tasks import advise_states, distil_model, needs_model
+    from flows.jobs.tasks import advise_and_distil
 
     given = {"states": str(states)} if states else {"kinds": "program"}
     job = _job(AdviceJob, {"dataset": dataset, **given, **settings})
     with _said(quiet):
-        ref = advise_states(job)
-        if not job.rows_only and needs_model(ref):
-            distil_model(ref, seed=job.advise.seed)
-        return ref
+        return advise_and_distil(job)["advice"]
 
 
 def open_advice(ref: ArtifactRef | str) -> AdviceData:
@@ -203,11 +201,11 @@ def evaluate(run: Trained | str | Path, episodes: int = 10, *, seed: int = 10_00
 def report(runs: Trained | str | Path | Sequence[Trained | str | Path], out: str | Path | None = None) -> Path:
     """Write one self-contained HTML page about one or more runs; returns its path."""
     from flows.jobs.tasks import report_advice
-    from flows.report.build import build_report
+    from flows.report.build import build_report, labelled
 
     several = [runs] if isinstance(runs, (Trained, str, Path)) else list(runs)
     folders = [_folder(run) for run in several]
-    named = {path.name if len({p.name for p in folders}) == len(folders) else str(path): path for path in folders}
+    named = labelled(folders)
     return build_report(named, Path(out) if out else folders[0] / "report.html", advice=report_advice(named, ""))
 
 

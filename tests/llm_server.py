@@ -7,14 +7,32 @@ import contextlib
 import gzip
 import json
 import math
+import os
+import signal
+import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 KEY = "AIzaCANARYCANARYCANARYCANARYCANARYCANAR"
 ANSWER = '{"ranked": ["explore"], "confidence": 0.5, "reason": "r"}'
+
+
+def killed_when_reached(server, code, *words):
+    """Run ``code`` in a process that is killed once ``server.reached`` is set; then nothing is held any more."""
+    root = Path(__file__).parents[1]
+    paths = os.pathsep.join([str(root / "datasets"), str(root)])
+    command = [sys.executable, "-c", code, *map(str, words)]
+    child = subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": paths})
+    try:
+        assert server.reached.wait(60)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    server.hold = ""
 
 
 class ScriptedModel(BaseHTTPRequestHandler):

@@ -12,7 +12,6 @@ import tyro
 from flows.config import AdviceJob, CollectJob, DemoJob
 from flows.terminal import clock, current
 from lore_datasets.errors import NotFound, UsageError
-from lore_datasets.types import ArtifactRef
 
 __all__ = ["advise", "collect", "demo", "evaluate", "report"]
 
@@ -85,17 +84,7 @@ def advise(job: Advice, dry_run: bool = False, cancel: bool = False, prefect: bo
 
         return run(job)
 
-    def distilled(ref: ArtifactRef) -> bool:
-        return not job.rows_only and tasks.needs_model(ref)
-
-    def plain() -> dict[str, str]:
-        ref = tasks.advise_states(job)
-        return {
-            "advice": str(ref),
-            **({"model": str(tasks.distil_model(ref, seed=job.advise.seed))} if distilled(ref) else {}),
-        }
-
-    made = _through(prefect, flow, plain)
+    made = _through(prefect, flow, lambda: tasks.advise_and_distil(job))
     for kind, ref in made.items():
         print(f"{kind:<8}{ref}")
     ref = made["advice"]
@@ -165,14 +154,14 @@ def report(
         dataset: Advice dataset to show; default the one that the runs name.
     """
     from flows.jobs.tasks import report_advice
-    from flows.report.build import build_report
+    from flows.report.build import build_report, labelled
 
     if not folders:
         raise UsageError("lore report needs at least one run folder", hint="lore report runs/train")
     missing = [str(path) for path in folders if not path.is_dir()]
     if missing:
         raise NotFound(f"no folder {missing[0]}", hint="give the --folder of a run")
-    named = {path.name if len({p.name for p in folders}) == len(folders) else str(path): path for path in folders}
+    named = labelled(folders)
     path = build_report(named, out or folders[0] / "report.html", advice=report_advice(named, dataset))
     print(f"report: {path.resolve()}")
     return 0

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pipeline.rounds.round import Round
 
 __all__ = [
+    "advise_and_distil",
     "advise_states",
     "cancel_batches",
     "check_kinds",
@@ -334,6 +335,15 @@ def cancel_batches(job: AdviceJob) -> tuple[int, int]:
         if not isinstance(llm, BatchJobs):
             raise ConfigError(f"{llm.name} is asked without batch jobs", hint="add --ask.batch, as when it was asked")
         return llm.cancel()
+
+
+def advise_and_distil(job: AdviceJob) -> dict[str, ArtifactRef]:
+    """:func:`advise_states`, then the advice model where look-up would ask one: ``advice`` and, if there is one,
+    ``model``."""
+    ref = advise_states(job)
+    if job.rows_only or not needs_model(ref):
+        return {"advice": ref}
+    return {"advice": ref, "model": distil_model(ref, seed=job.advise.seed)}
 
 
 def needs_model(ref: ArtifactRef | str) -> bool:

@@ -21,10 +21,16 @@ from lore_datasets.store.advisers import advisers_of
 if TYPE_CHECKING:
     from lore_datasets.advice import AdviceData
 
-__all__ = ["build_report", "render"]
+__all__ = ["build_report", "labelled", "render"]
 
 _MODES = {"as_trained": "as trained", "agent_alone": "alone", "primitives_only": "primitives only"}
 _SHORT_RUN = 100_000
+
+
+def labelled(folders: Sequence[Path]) -> dict[str, Path]:
+    """Run folders by the labels that a page gives them: their names, or where two share one their paths."""
+    names = [path.name for path in folders]
+    return {path.name if len(set(names)) == len(names) else str(path): path for path in folders}
 
 
 def build_report(

@@ -17,7 +17,7 @@ def test_the_figures_are_those_of_the_run_that_would_start():
     assert (found.records, found.updates, found.backend, found.device) == (500, 500.0, "tensor", "cpu")
     assert found.replay_bytes == 500 * found.record_bytes
     assert found.measured_share == 1.0 and found.device_bytes is None
-    assert 0 < found.step_s < 1 and 0 < found.update_s < 8
+    assert found.step_s > 0 and found.update_s > 0
     assert found.hours == pytest.approx((1000 * found.step_s + 500 * found.update_s) / 3600)
 
 

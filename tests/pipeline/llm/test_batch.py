@@ -1,14 +1,9 @@
 """Gemini's Batch API with the real SDK against a server on loopback: kills, partial results, no answer paid twice."""
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler
-from pathlib import Path
 
 import pytest
 
@@ -21,8 +16,8 @@ from pipeline.llm.base import Prompt
 from pipeline.llm.journal.budget import JournalStats
 from pipeline.llm.journal.journal import Journal
 from pipeline.rounds.advise import advise
+from tests.llm_server import killed_when_reached
 
-ROOT = Path(__file__).parents[3]
 KEY = "AIzaCANARYCANARYCANARYCANARYCANARYCANAR"
 CHILD = """
 import sys
@@ -196,15 +191,7 @@ def test_all_questions_go_out_in_one_job_and_come_back_to_their_places(mode, ser
 @pytest.mark.parametrize("moment", ["create", "poll"])
 def test_a_kill_before_the_name_is_known_or_before_the_first_poll_orders_nothing_twice(mode, moment, server, tmp_path):
     server.hold = moment
-    words = [sys.executable, "-c", CHILD, server.url, str(tmp_path / "j.sqlite"), mode]
-    paths = os.pathsep.join([str(ROOT / "datasets"), str(ROOT)])
-    child = subprocess.Popen(words, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths})
-    try:
-        assert server.reached.wait(60)
-    finally:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-    server.hold = ""
+    killed_when_reached(server, CHILD, server.url, tmp_path / "j.sqlite", mode)
     with Journal(tmp_path / "j.sqlite") as journal:
         assert len(journal) == 0 and len(journal.batches("gemini:gemini-2.5-flash-lite")) == 1
         responses = journal.ask(batch(server, journal, mode), questions())

@@ -1,15 +1,10 @@
 """OpenAI's Batch API over aiohttp against a server on loopback: kills, partial results, cancelling, nothing twice."""
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 import threading
 from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler
-from pathlib import Path
 
 import pytest
 
@@ -23,8 +18,8 @@ from pipeline.llm.backends.openai_batch import OpenAIBatch
 from pipeline.llm.base import Prompt
 from pipeline.llm.journal.journal import Journal
 from pipeline.rounds.advise import advise
+from tests.llm_server import killed_when_reached
 
-ROOT = Path(__file__).parents[3]
 NAME = "openai:m"
 CHILD = """
 import sys
@@ -176,15 +171,7 @@ def test_a_killed_run_orders_nothing_twice(moment, server, tmp_path):
     for old in range(3):  # the job is found behind others, on the list's second page
         server.jobs[f"batch_z{old}"] = {"asked": [], "metadata": {}, "status": "completed", "looked": 0}
     server.hold = moment
-    words = [sys.executable, "-c", CHILD, f"{server.url}/v1", str(tmp_path / "j.sqlite")]
-    paths = os.pathsep.join([str(ROOT / "datasets"), str(ROOT)])
-    child = subprocess.Popen(words, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths})
-    try:
-        assert server.reached.wait(60)
-    finally:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-    server.hold = ""
+    killed_when_reached(server, CHILD, f"{server.url}/v1", tmp_path / "j.sqlite")
     with Journal(tmp_path / "j.sqlite") as journal:
         assert len(journal) == 0 and len(journal.batches(NAME)) == 1
         assert reasons(journal.ask(batch(server, journal), questions())) == ALL
