@@ -83,7 +83,7 @@ def compare_runs(folders: Sequence[Path | str]) -> tuple[dict[str, list[Any]], d
     for name, pick in {
         "steps": lambda run: (run.progress or {}).get("step"),
         "episodes": lambda run: len(run.episodes),
-        "return, last 20 training episodes": lambda run: (run.progress or {}).get("episode_return"),
+        "return, last 20 training episodes": lambda run: _rounded((run.progress or {}).get("episode_return")),
         "hours": lambda run: round((run.progress or {}).get("seconds", 0) / 3600, 3),
         "final return, as trained": lambda run: _final(run, "as_trained"),
         "final return, agent alone": lambda run: _final(run, "agent_alone"),
@@ -94,7 +94,10 @@ def compare_runs(folders: Sequence[Path | str]) -> tuple[dict[str, list[Any]], d
 
 def _final(run: RunData, mode: str) -> float | None:
     found = ((run.evaluation or {}).get("final_policy") or {}).get(mode) or {}
-    value = found.get("return_mean")
+    return _rounded(found.get("return_mean"))
+
+
+def _rounded(value: Any) -> float | None:
     return round(value, 3) if isinstance(value, (int, float)) else None
 
 
