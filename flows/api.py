@@ -164,6 +164,7 @@ def train(
     from lore.config import load_config, replace
     from lore.presets import PRESETS
     from lore.training.loop import train as run
+    from lore.training.progress import waits
 
     if preset and preset not in PRESETS:
         raise ConfigError.out_of_range("preset", preset, f"one of {', '.join(PRESETS)}, or '' for none")
@@ -173,7 +174,7 @@ def train(
 
         def show(row: dict[str, Any]) -> None:
             mean = "" if row["episode_return"] is None else f"return {row['episode_return']:.2f}, "
-            bar.update(row["step"], row["total"], f"{mean}{row['updates']:,} updates")
+            bar.update(row["step"], row["total"], f"{mean}{row['updates']:,} updates", waits(row))
 
         found = run(config, folder, show)
     return Trained(

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TextIO
 
-__all__ = ["Bar", "PlainTerminal", "RichTerminal", "Terminal", "clock", "current", "open_terminal", "use"]
+__all__ = [
+    "Bar", "Pace", "PlainTerminal", "RichTerminal", "Terminal", "clock", "current", "open_terminal", "said", "use",
+]  # fmt: skip
 
 _PLAIN_SECONDS = 10.0
 """Without a terminal (a log file, CI) a running bar writes one line in this time."""
+WAIT_S = 2.0
+"""Seconds after which a wait shows a clock."""
 
 
 def clock(seconds: float) -> str:
@@ -21,12 +26,54 @@ def clock(seconds: float) -> str:
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
+def said(seconds: float) -> str:
+    """``25 s``, from two minutes on ``m:ss``."""
+    return f"{round(seconds)} s" if seconds < 120 else clock(seconds)
+
+
 class Bar(Protocol):
     """One job's progress."""
 
-    def update(self, done: float, total: float | None = None, note: str = "") -> None:
-        """Report ``done`` of ``total`` units."""
+    def update(self, done: float, total: float | None = None, note: str = "", waits: str = "") -> None:
+        """Report ``done`` of ``total`` units; ``waits``: what has to end before units flow at their own speed."""
         ...
+
+
+class Pace:
+    """How long a bar will still take, from the moment on at which its units flow; before that, how long it has waited.
+
+    Only what was done since then counts: a first update that compiles says nothing about the second.
+    """
+
+    def __init__(self, total: float | None = None) -> None:
+        self.waits, self.since = "", time.monotonic()
+        self.first: tuple[float, float] | None = None  # when units began to flow, and how many were done then
+        self.done, self.total, self.seen = 0.0, total, self.since
+
+    def update(self, done: float, total: float | None, waits: str = "") -> None:
+        """Take in a report."""
+        now = time.monotonic()
+        if waits != self.waits:
+            self.waits, self.since, self.first = waits, now, None
+        if not waits and self.first is None:
+            self.first = (now, done)
+        if done != self.done:
+            self.seen = now
+        self.done, self.total = done, total or self.total
+
+    def text(self) -> str:
+        """``left 3:20``, or ``compiling, once: 25 s so far`` while nothing can be foretold; empty in the first
+        seconds, and at the end."""
+        now = time.monotonic()
+        if self.total and self.done >= self.total:
+            return ""
+        if self.first is not None and self.total and (gained := self.done - self.first[1]) > 0:
+            per_unit = (max(self.seen, self.first[0]) - self.first[0]) / gained
+            return f"left {clock(max(0.0, per_unit * (self.total - self.done) - (now - self.seen)))}"
+        waited = now - self.since
+        if waited < WAIT_S:
+            return self.waits
+        return f"{self.waits}{': ' if self.waits else ''}{said(waited)} so far"
 
 
 class Terminal:
@@ -40,44 +87,48 @@ class Terminal:
         """A group of bars shown together: ``with terminal.bars() as add: bar = add(label, total)``."""
 
         class Silent:
-            def update(self, done: float, total: float | None = None, note: str = "") -> None:
+            def update(self, done: float, total: float | None = None, note: str = "", waits: str = "") -> None:
                 pass
 
         yield lambda label, total=None: Silent()
 
     @contextmanager
     def bar(self, label: str, total: float | None = None) -> Iterator[Bar]:
-        """A single bar."""
+        """A single bar; without a total a clock, for a wait of unknown length."""
         with self.bars() as add:
             yield add(label, total)
 
 
 class _PlainBar:
     def __init__(self, say, label: str, total: float | None) -> None:
-        self.say, self.label, self.total = say, label, total
-        self.began = self.shown = time.monotonic()
-        self.first: float | None = None
-        self.last: tuple[float, str] = (0.0, "")
+        self.say, self.label = say, label
+        self.pace = Pace(total)
+        self.shown = self.pace.since + WAIT_S - _PLAIN_SECONDS  # the first line comes as soon as somebody has to wait
+        self.note = ""
 
-    def update(self, done: float, total: float | None = None, note: str = "") -> None:
-        self.total = total or self.total
-        self.first = done if self.first is None else self.first
-        self.last = (done, note)
+    def update(self, done: float, total: float | None = None, note: str = "", waits: str = "") -> None:
+        self.note = note
+        self.pace.update(done, total, waits)
+        self.tick()
+
+    def tick(self) -> None:
         now = time.monotonic()
         if now - self.shown >= _PLAIN_SECONDS:
             self.shown = now
-            self.line(now)
+            self.line()
 
-    def line(self, now: float) -> None:
-        done, note = self.last
-        parts = [f"  {self.label:<18}"]
-        if self.total:
-            parts.append(f"{100 * done / self.total:3.0f} %  {done:,.0f}/{self.total:,.0f}")
-            gained = done - (self.first or 0)
-            if gained > 0 and done < self.total:
-                parts.append(f"left {clock((now - self.began) / gained * (self.total - done))}")
-        parts.append(note)
-        self.say("  ".join(p for p in parts if p))
+    def end(self) -> None:
+        waited = time.monotonic() - self.pace.since
+        if self.pace.total:
+            self.line()
+        elif waited >= WAIT_S:
+            self.say(f"  {self.label:<18}  {said(waited)}")
+
+    def line(self) -> None:
+        pace, parts = self.pace, [f"  {self.label:<18}"]
+        if pace.total:
+            parts.append(f"{100 * pace.done / pace.total:3.0f} %  {pace.done:,.0f}/{pace.total:,.0f}")
+        self.say("  ".join(p for p in (*parts, pace.text(), self.note) if p))
 
 
 class PlainTerminal(Terminal):
@@ -92,21 +143,34 @@ class PlainTerminal(Terminal):
     @contextmanager
     def bars(self) -> Iterator[Any]:
         made: list[_PlainBar] = []
+        over = threading.Event()
 
         def add(label: str, total: float | None = None) -> _PlainBar:
             made.append(_PlainBar(self.say, label, total))
             return made[-1]
 
-        yield add
+        def look() -> None:  # whoever waits hears something although nothing is reported
+            while not over.wait(1.0):
+                for bar in list(made):
+                    bar.tick()
+
+        clockwork = threading.Thread(target=look, daemon=True)
+        clockwork.start()
+        try:
+            yield add
+        finally:
+            over.set()
+            clockwork.join()
         for bar in made:
-            bar.line(time.monotonic())
+            bar.end()
 
 
 class _RichBar:
-    def __init__(self, progress: Any, task: Any) -> None:
-        self.progress, self.task = progress, task
+    def __init__(self, progress: Any, task: Any, pace: Pace) -> None:
+        self.progress, self.task, self.pace = progress, task, pace
 
-    def update(self, done: float, total: float | None = None, note: str = "") -> None:
+    def update(self, done: float, total: float | None = None, note: str = "", waits: str = "") -> None:
+        self.pace.update(done, total, waits)
         fields = {"total": total} if total else {}
         self.progress.update(self.task, completed=done, note=note, **fields)
 
@@ -124,23 +188,26 @@ class RichTerminal(Terminal):
 
     @contextmanager
     def bars(self) -> Iterator[Any]:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+        from rich.text import Text
+
+        class Left(ProgressColumn):
+            def render(self, task: Any) -> Text:
+                return Text(task.fields["pace"].text())
+
+        class Count(ProgressColumn):
+            def render(self, task: Any) -> Text:
+                return Text(f"{task.completed:,.0f}/{task.total:,.0f}" if task.total else "")
 
         columns = (
-            TextColumn("  {task.description:<18}"), BarColumn(bar_width=28), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            TextColumn("  {task.description:<18}"), BarColumn(bar_width=28), Count(), TimeElapsedColumn(),
+            Left(), TextColumn("{task.fields[note]}", markup=False),
         )  # fmt: skip
-        with Progress(*columns, console=self.console, speed_estimate_period=60) as progress:
+        with Progress(*columns, console=self.console) as progress:
 
             def add(label: str, total: float | None = None) -> _RichBar:
-                return _RichBar(progress, progress.add_task(label, total=total, note=""))
+                pace = Pace(total)
+                return _RichBar(progress, progress.add_task(label, total=total, note="", pace=pace), pace)
 
             yield add
 

@@ -147,10 +147,12 @@ def prepare(flags: Flags, say: Callable[[str], None]) -> Config:
 
 
 def _show(row: dict) -> None:
+    from lore.training.progress import waits
+
     mean = "-" if row["episode_return"] is None else f"{row['episode_return']:.2f}"
-    eta = "-" if row["eta_s"] is None else f"{row['eta_s']:.0f} s"
+    left = f"{row['eta_s']:.0f} s left" if row["eta_s"] is not None else waits(row) or "the end"
     counts = f"{row['step']}/{row['total']} steps, {row['updates']} updates, return {mean}"
-    line = f"{row['phase']} {counts}, {row['fps']:.0f} steps/s, ETA {eta}"
+    line = f"{row['phase']} {counts}, {row['fps']:.0f} steps/s, {left}"
     print(line, flush=True)
 
 

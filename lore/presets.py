@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["PRESETS", "STUDY"]
+__all__ = ["DURATIONS", "PRESETS", "STUDY"]
 
 STUDY: dict[str, Any] = {
     "env.observation": "symbolic", "model.size": "tiny", "train.batch_size": 256, "train.sequence_length": 32,
@@ -25,3 +25,5 @@ PRESETS: dict[str, dict[str, Any]] = {
     "crafter-paper": {**_PAPER, "model.size": "200m"},
 }
 """Name -> settings: ``smoke`` about a minute, ``laptop`` under an hour on one core, the others need a GPU."""
+DURATIONS = {"smoke": "about a minute on one core", "laptop": "under an hour on one core"}
+"""Preset -> how long it takes, where that was measured on a laptop."""

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
 
+from flows.terminal import current
 from lore.main import Flags
 from lore_datasets.cores import available_cores
 
@@ -154,7 +155,8 @@ def needs(words: Sequence[str]) -> Iterator[Line]:
     from lore.replay.needs import measure
 
     config = parse(list(words), prog="lore doctor").config()
-    found = measure(config)
+    with current().bar("measure"):
+        found = measure(config)
     free, gib = free_memory(), 2**30
     on_host = found.replay_bytes * (found.backend == "tensor")
     on_host += found.network_bytes * (found.device == "cpu")

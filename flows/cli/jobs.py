@@ -162,7 +162,8 @@ def report(
     if missing:
         raise NotFound(f"no folder {missing[0]}", hint="give the --folder of a run")
     named = labelled(folders)
-    path = build_report(named, out or folders[0] / "report.html", advice=report_advice(named, dataset))
+    with current().bar("write the page"):
+        path = build_report(named, out or folders[0] / "report.html", advice=report_advice(named, dataset))
     print(f"report: {path.resolve()}")
     return 0
 

@@ -14,16 +14,21 @@ from typing import Any
 
 from flows.cluster.cluster import check_address
 from flows.config import TrainJob, check_pinned, check_seeds
-from flows.terminal import current
+from flows.jobs.training_process import last_row
+from flows.terminal import clock, current
 from lore.config import Config
 from lore.config import replace as configured
 from lore.main import Flags, parse, prepare
+from lore.presets import DURATIONS, PRESETS
+from lore.training.progress import waits
 from lore_datasets.errors import ConfigError, UsageError
 
-__all__ = ["LongRun", "SeedFlags", "train"]
+__all__ = ["LongRun", "SeedFlags", "summary_of", "train"]
 
 LOOK_S = 60.0
 """Seconds of updates after which the duration of a run is judged."""
+_ESTIMATE_S = 5.0
+"""Seconds of updates after which a run says how long it will take."""
 
 
 @dataclass(frozen=True)
@@ -72,27 +77,63 @@ def train(words: Sequence[str]) -> int:
 train.flags = SeedFlags  # type: ignore[attr-defined]
 
 
+def summary_of(config: Config, flags: Flags) -> list[str]:
+    """What a run is, in lines: device, learner, steps, advice, and how long it will take as far as that is known."""
+    from lore.training.agent import device_of
+
+    train, folder = config.train, Path(flags.folder)
+    device = device_of(config)
+    threads = f", {train.threads} thread{'' if train.threads == 1 else 's'}" if device.type == "cpu" else ""
+    updates = train.steps * train.train_ratio / train.batch_size
+    paths = {"A, synthetic replay": config.synthetic, "B, policy prior": config.gate, "C, options": config.options}
+    on = "; ".join(name for name, section in paths.items() if section.enabled) or "prefill"
+    known = (
+        DURATIONS.get(flags.preset, "") if train.steps <= PRESETS.get(flags.preset, {}).get("train.steps", 0) else ""
+    )
+    before = (last_row(folder / "progress.jsonl") or {}).get("step", 0)
+    rows = {
+        "folder": f"{folder}" + (f", goes on from step {before:,}" if before else ""),
+        "device": f"{device}{threads}",
+        "learner": f"size {config.model.size}, {config.env.observation} observations of {config.env.name}",
+        "steps": f"{train.steps:,}, about {updates:,.0f} updates",
+        "advice": f"{config.advice.dataset} ({on})" if config.needs_advice else "none",
+        "time": (known + "; " if known else "") + "measured once updates flow",
+    }
+    return [f"  {name:<9}{text}" for name, text in rows.items()]
+
+
 class LongRun:
-    """Says once, a minute after training began, that a run will take more than a day; on a terminal it asks.
+    """Says how long a run will take once that can be told, and more where it is more than a day.
+
+    Once, a minute after training began, it says that a run will take more than a day; on a terminal it asks.
 
     ``no`` stops the run as Ctrl-C does: its checkpoint is saved.
     """
 
     def __init__(self, flags: Flags) -> None:
         self.is_done = bool(flags.preset or flags.quiet)
+        self.is_told = flags.quiet
         self.first: tuple[float, int] | None = None  # seconds and steps at the second update: compiling is over
 
     def __call__(self, row: dict[str, Any]) -> None:
-        if self.is_done or row["updates"] < 2:
+        if (self.is_done and self.is_told) or row["updates"] < 2:
             return
         now = time.monotonic()
         if self.first is None:
             self.first = (now, row["step"])
         seconds, steps = now - self.first[0], row["step"] - self.first[1]
-        if seconds < LOOK_S or not steps:
+        if seconds < _ESTIMATE_S or not steps:
+            return
+        left = (row["total"] - row["step"]) * seconds / steps
+        if not self.is_told:
+            self.is_told = True
+            current().say(
+                f"  {'time':<9}about {clock(left)} for the {row['total'] - row['step']:,} steps that are left"
+            )
+        if seconds < LOOK_S or self.is_done:
             return
         self.is_done = True
-        hours = (row["total"] - row["step"]) * seconds / steps / 3600
+        hours = left / 3600
         if hours <= 24:
             return
         print(f"\nat this speed the run takes {hours / 24:,.0f} days; next: --preset laptop takes under an hour, "
@@ -126,6 +167,8 @@ def _one(config: Config, flags: Flags) -> int:
     from lore.training.loop import train as run
 
     total = config.train.steps
+    if not flags.quiet:
+        current().say("\n".join(summary_of(config, flags)))
     with nullcontext() if flags.quiet else current().bar("train", total) as bar:
         is_long = LongRun(flags)
 
@@ -133,7 +176,8 @@ def _one(config: Config, flags: Flags) -> int:
             is_long(row)
             if bar is not None:
                 mean = "" if row["episode_return"] is None else f"return {row['episode_return']:.2f}, "
-                bar.update(row["step"], row["total"], f"{mean}{row['updates']:,} updates, {row['fps']:.0f} steps/s")
+                note = f"{mean}{row['updates']:,} updates, {row['fps']:.0f} steps/s"
+                bar.update(row["step"], row["total"], note, waits(row))
 
         summary = run(config, flags.folder, show)
     if summary["interrupted"]:

@@ -159,7 +159,8 @@ def write_report(runs: dict[str, str], advice: str, commands: list[str], out: st
 
     folders = {label: Path(path) for label, path in runs.items()}
     title = "LoRe demo: one advice version, two arms"
-    return str(build_report(folders, Path(out), title=title, advice=load_advice(advice), commands=commands))
+    with current().bar("write the page"):
+        return str(build_report(folders, Path(out), title=title, advice=load_advice(advice), commands=commands))
 
 
 def _commands(job: DemoJob, folder: Path, states: str, advice: str) -> list[str]:

@@ -17,6 +17,7 @@ from flows.config import EvaluateJob, TrainJob
 from flows.jobs.child_process import spawn, stop
 from flows.terminal import current
 from lore.config import Config
+from lore.training.progress import waits
 from lore_datasets.errors import Busy, LoreError, shown
 
 __all__ = [
@@ -148,7 +149,7 @@ def follow(paths: dict[str, Path], totals: dict[str, int], finished: Callable[[]
                 for name, path in paths.items():
                     row = last_row(path)
                     if row is not None:
-                        bars[name].update(row["step"], row.get("total"), _note(row))
+                        bars[name].update(row["step"], row.get("total"), _note(row), waits(row))
                 if last:
                     return
                 last = finished()

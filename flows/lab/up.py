@@ -144,13 +144,15 @@ def up(job: UpJob, until: Callable[[], bool] = lambda: False) -> int:
             say("starting the server (half a minute the first time)")
             environment = lab_environment(home, job.host, port, auth) | _datasets()
             secret = write_auth(home, auth)
-            url, children["server"] = start_server(home, job.host, port, environment, pages=True, seconds=_READY_S)
+            with current().bar("start Prefect"):
+                url, children["server"] = start_server(home, job.host, port, environment, pages=True, seconds=_READY_S)
             lab = Lab(url, Api(url, auth), children)
             crashed, missed = lab.api.settle()
             if crashed or missed:
                 say(f"  {crashed} run(s) of the last time marked as crashed, {missed} that were missed as cancelled")
             _start_pages(lab, job, board, environment)
-            _start_serving(lab, path, home, environment)
+            with current().bar("register flows"):
+                _start_serving(lab, path, home, environment)
             write_json(home / LAB_FILE, {"url": url, "host": seen_host(job.host), "port": port, "links": lab.links})
             _welcome(lab, schedules, path, secret)
             _watch(lab, until, notify)

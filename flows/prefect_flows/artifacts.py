@@ -90,8 +90,8 @@ class _BoardBar:
         self.shown = 0.0
         self.last = -1.0
 
-    def update(self, done: float, total: float | None = None, note: str = "") -> None:
-        self.inner.update(done, total, note)
+    def update(self, done: float, total: float | None = None, note: str = "", waits: str = "") -> None:
+        self.inner.update(done, total, note, waits)
         self.total = total or self.total
         if not self.total or self.failed:
             return

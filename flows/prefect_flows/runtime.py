@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flows.jobs.machine import keep_loopback_direct
+from flows.terminal import current
 from lore_datasets.errors import BadInput, ServiceError, shown
 
 __all__ = [
@@ -145,7 +146,8 @@ def embedded_server(home: Path) -> Iterator[str]:
     prepare(home)
     port, auth = free_port(), new_auth()
     env = {"PREFECT_SERVER_API_PORT": str(port), **dict.fromkeys(_AUTH, auth)}
-    url, process = start_server(home, "127.0.0.1", port, env, pages=False)
+    with current().bar("start Prefect"):
+        url, process = start_server(home, "127.0.0.1", port, env, pages=False)
     try:
         with _speaking_to(url, auth):
             yield url

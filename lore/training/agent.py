@@ -15,10 +15,16 @@ from lore.options.heads import OptionHeads
 from lore.sizes import SIZES, Size
 from lore_datasets.environments import Environment
 
-__all__ = ["SLOT_BIAS", "Agent", "needs_disagreement", "resolve_device"]
+__all__ = ["SLOT_BIAS", "Agent", "device_of", "needs_disagreement", "resolve_device"]
 
 SLOT_BIAS = -2.0
 """Start of the actor's logits for option slots: eight of them begin with about 6 % of the decisions."""
+
+
+def device_of(config: Config) -> torch.device:
+    """Where a run of ``config`` learns and plays (:func:`resolve_device`)."""
+    is_small = config.env.observation == "symbolic" and config.model.size in ("tiny", "1m")
+    return resolve_device(config.train.device, is_small=is_small)
 
 
 def resolve_device(name: str, *, is_small: bool = False) -> torch.device:

@@ -62,7 +62,10 @@ def train(
         progress.report("resumed" if resumed else "training")
         while run.env_steps < config.train.steps and not stop:
             _environment_step(run, sink)
-            for _ in range(_updates_owed(run)):
+            owed = _updates_owed(run)
+            if owed:
+                progress.before_updates()
+            for _ in range(owed):
                 _update(run)
             if run.env_steps // config.train.log_interval > progress.logged:
                 progress.logged = run.env_steps // config.train.log_interval

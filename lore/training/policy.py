@@ -22,7 +22,7 @@ from lore.gate.gate import Gate
 from lore.options.controller import Controller
 from lore.options.slots import Slots, with_slots
 from lore.training import checkpoint
-from lore.training.agent import Agent, resolve_device
+from lore.training.agent import Agent, device_of
 from lore.training.folder import CHECKPOINT, read_config
 from lore.training.player import Player
 from lore.training.prefill import Prefill
@@ -83,8 +83,7 @@ class Policy:
         has_skills: bool = True,
     ) -> None:  # fmt: skip
         self.is_training = is_training
-        is_small = config.env.observation == "symbolic" and config.model.size in ("tiny", "1m")
-        self.device = resolve_device(config.train.device, is_small=is_small)
+        self.device = device_of(config)
         self.environment = get_environment(config.env.name)
         self.advice = open_advice(config)
         self.skills = self.advice.skills if self.advice is not None else ()
