@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ import numpy as np
 from flows.config import AblateJob, study_config
 from flows.jobs.ablation_arms import cells
 from flows.jobs.training_process import arguments
-from flows.report.ablation_page import HEADER, after_guidance, cells_of, markdown_page, number
-from flows.report.page import page
-from flows.report.plots import COLOURS, bands
+from flows.report.ablation_page import after_guidance, markdown_page
 from flows.report.read import RunData, success_rates
 from flows.report.results import MODES, TAGS, read_result, run_of
+from flows.report.study_page import study_page
+from flows.report.study_picture import bands
 from lore.evaluation.statistics import (
     bootstrap,
     interquartile_mean,
@@ -209,9 +208,8 @@ def write_ablation(job: AblateJob) -> dict[str, Any]:
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "ablation.json", found)
-    write_text(folder / "ablation.html", _render(found))
-    picture = bands(found["grid"], found["arms"], _colours(found["arms"]))
-    curves = b64decode(picture.partition(",")[2]).decode() if picture else ""
+    write_text(folder / "ablation.html", study_page(found))
+    curves = bands(found["grid"], found["arms"])
     write_text(folder / "ablation.md", markdown_page(found, "curves.svg" if curves else ""))
     if curves:
         write_text(folder / "curves.svg", curves)
@@ -233,20 +231,3 @@ def _command(job: AblateJob) -> str:
         if getattr(job, name) != getattr(AblateJob, name):
             words.append(f"--{name.replace('_', '-')} {getattr(job, name)}")
     return " ".join(["lore ablate", *words, *arguments(job.config, study_config())])
-
-
-def _colours(arms: dict[str, Any]) -> dict[str, str]:
-    return {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(arms)}
-
-
-def _render(found: dict[str, Any]) -> str:
-    arms = found["arms"]
-    colours = _colours(arms)
-    names = list(next(iter(arms.values()))["achievements"])
-    names.sort(key=lambda n: (-max(arm["achievements"][n] for arm in arms.values()), n))
-    tags = [tag for tag in TAGS if any(tag in arm["statistics"] for arm in arms.values())]
-    return page(
-        "ablation.html", "LoRe: what each path is worth", found=found, colours=colours,
-        header=HEADER, rows=cells_of(found), plot=bands(found["grid"], arms, colours), names=names,
-        tags=[(tag, [number(arm["statistics"].get(tag), 3) for arm in arms.values()]) for tag in tags],
-    )  # fmt: skip

@@ -5,14 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lore.aliases import renamed
 from lore.training.records import read_json, read_jsonl
+from lore_datasets.environments import ENVIRONMENTS, get_environment
 from lore_datasets.errors import NotFound
+from lore_datasets.store.advisers import advisers_of
 
-__all__ = ["RunData", "json_lines", "read_run", "success_rates"]
+if TYPE_CHECKING:
+    from lore_datasets.advice import AdviceData
+
+__all__ = ["RunData", "Subject", "json_lines", "read_run", "success_rates"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,17 @@ class RunData:
     evaluation: dict[str, Any] | None = None
     progress: dict[str, Any] | None = None
 
+    @property
+    def environment(self) -> str:
+        """Name of its environment, empty where its settings do not say."""
+        return str(self.config.get("env", {}).get("name", ""))
+
+    @property
+    def setting(self) -> str:
+        """Environment and observation in words."""
+        env = self.config.get("env", {})
+        return f"{env.get('name', 'unknown environment')}, {env.get('observation', 'unknown')} observations"
+
     def last(self, tag: str) -> float | None:
         """Newest value of a tag, None when it was never written."""
         return self.series[tag][1][-1] if tag in self.series else None
@@ -48,6 +65,34 @@ class RunData:
         """Mean over all rows of a tag, None when it was never written."""
         values = self.series[tag][1] if tag in self.series else []
         return math.fsum(values) / len(values) if values else None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a report is about: runs, the advice version that it shows, and the commands that made them."""
+
+    runs: tuple[RunData, ...]
+    advice: AdviceData | None = None
+    commands: tuple[str, ...] = ()
+
+    @cached_property
+    def adviser(self) -> str:
+        """Who gave the advice, ``unknown`` where the version does not say."""
+        return (advisers_of(self.advice.manifest) or "unknown") if self.advice is not None else ""
+
+    @cached_property
+    def settings(self) -> tuple[str, ...]:
+        """``environment, observation`` of the runs, each pair once: runs of different ones share no chart."""
+        return tuple(dict.fromkeys(run.setting for run in self.runs))
+
+    @cached_property
+    def achievements(self) -> tuple[str, ...]:
+        """Names of the achievements of the runs' environments; () where none is known."""
+        known = [run.environment for run in self.runs if run.environment in ENVIRONMENTS]
+        names = [name for each in dict.fromkeys(known) for name in get_environment(each).vocab.achievements]
+        if not names and self.advice is not None:
+            names = list(self.advice.environment.vocab.achievements)
+        return tuple(dict.fromkeys(names))
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:

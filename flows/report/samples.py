@@ -1,18 +1,23 @@
-"""Sample frames: the visible crop as coloured tiles, and what the advice said about it."""
+"""Sample rows of a dataset: the visible crop as coloured tiles, and what the advice said about it."""
 
 from __future__ import annotations
 
 import colorsys
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flows.report.page import Section, filled
+from flows.report.read import Subject
 from lore_datasets.types import SymbolicState
 from lore_datasets.vocab import Vocab
 
-__all__ = ["Frame", "Tile", "sample_frames", "tile_colour"]
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+__all__ = ["drawn", "sample_rows", "tile_colour"]
 
 _COLOURS = {
     "nothing": "#1b1d23", "water": "#4a90d9", "grass": "#6aa84f", "stone": "#8d9199", "path": "#c8b38e",
@@ -53,11 +58,9 @@ class Tile:
 
 @dataclass(frozen=True)
 class Frame:
-    """One sample: tiles, the state in words, and the advice for it."""
+    """One sample: the drawn view, the state in words, and the advice for it."""
 
-    width: int
-    height: int
-    tiles: tuple[Tile, ...]
+    drawing: Markup
     facing: str
     carries: str
     vitals: str
@@ -69,11 +72,8 @@ class Frame:
     rule: str
 
 
-def _counts(names: tuple[str, ...], values: np.ndarray) -> str:
-    return ", ".join(f"{name} {int(v)}" for name, v in zip(names, values, strict=True) if v) or "nothing"
-
-
-def _frame(state: SymbolicState, vocab: Vocab, names: tuple[str, ...], rows: Any, row: int, rule: str) -> Frame:
+def drawn(state: SymbolicState, vocab: Vocab) -> Markup:
+    """The visible crop of one state as an SVG of coloured tiles, each with its name on hover."""
     height, width = state.view.shape
     centre = (height // 2, width // 2)
     tiles = []
@@ -81,6 +81,14 @@ def _frame(state: SymbolicState, vocab: Vocab, names: tuple[str, ...], rows: Any
         for x in range(width):
             name = "player" if (y, x) == centre else vocab.targets[int(state.view[y, x])]
             tiles.append(Tile(x, y, tile_colour(name), _MARKS.get(name, ""), name))
+    return filled("drawing.html", width=width, height=height, tiles=tiles, label="the visible crop")
+
+
+def _counts(names: tuple[str, ...], values: np.ndarray) -> str:
+    return ", ".join(f"{name} {int(v)}" for name, v in zip(names, values, strict=True) if v) or "nothing"
+
+
+def _frame(state: SymbolicState, vocab: Vocab, names: tuple[str, ...], rows: Any, row: int, rule: str) -> Frame:
     logits = np.where(np.asarray(rows.mask[row], bool), np.asarray(rows.logits[row], float), -np.inf)
     known = np.isfinite(logits)
     chosen: list[tuple[str, float]] = []
@@ -94,9 +102,7 @@ def _frame(state: SymbolicState, vocab: Vocab, names: tuple[str, ...], rows: Any
         ids = rows.plans[row][best][: int(rows.plan_lengths[row][best])]
         plan = _folded([names[int(i)] for i in ids if i >= 0])
     return Frame(
-        width=width,
-        height=height,
-        tiles=tuple(tiles),
+        drawing=drawn(state, vocab),
         facing=vocab.directions[int(state.facing)][0],
         carries=_counts(vocab.items, state.inventory),
         vitals=_counts(vocab.vitals, state.vitals),
@@ -120,7 +126,13 @@ def _folded(words: list[str]) -> str:
     return ", ".join(word if n == 1 else f"{word} x{n}" for word, n in out)
 
 
-def sample_frames(data: Any, count: int = 6) -> list[Frame]:
+def sample_rows(subject: Subject) -> Section | None:
+    """The section about rows of the version's dataset; None without advice or rows."""
+    frames = _frames(subject.advice) if subject.advice is not None else []
+    return Section("What the advice said", filled("samples.html", frames=frames)) if frames else None
+
+
+def _frames(data: Any, count: int = 6) -> list[Frame]:
     """``count`` rows of an ``AdviceData``, spread over how far their episodes had come (achievements unlocked).
 
     Each bears what the version's program says there, where it has one: the number of the rule, its goal and why.
