@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN := $(BIN)/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-all fuzz soak bench lint format lock licences clean
+.PHONY: help setup demo test test-all docs fuzz soak bench lint format lock licences clean
 
 help:  ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,13 @@ test: setup  ## the tests (about seven minutes on two cores)
 
 test-all: setup  ## everything, slow learning checks included
 	@LORE_EXPLORE=1 $(RUN) -m pytest -m '' --timeout 1800 $(ARGS)
+
+docs: .venv/.docs  ## the documentation as a site in build/site; a warning or a broken link fails
+	@NO_MKDOCS_2_WARNING=1 PYTHONPATH=.:datasets $(RUN) -m mkdocs build --strict --quiet && echo build/site/index.html
+
+.venv/.docs: .venv/.stamp
+	@PYTHONWARNINGS=ignore $(RUN) -m pip install -q -c constraints.txt -e '.[docs]' 2> >(grep -v 'is ignored: it is neither a file' >&2)
+	@touch $@
 
 fuzz: setup  ## new examples for whatever is read from outside, and for the store: make fuzz SECONDS=60
 	@$(RUN) tests/fuzz $(or $(SECONDS),60)

@@ -36,7 +36,8 @@ def locked(report: Mapping[str, Any], before: str) -> str:
 def lock() -> int:
     """Resolve everything anew, without installing it, and say what changed."""
     words = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-"]
-    done = subprocess.run([*words, ".[dev,local]"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    extras = ",".join(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    done = subprocess.run([*words, f".[{extras}]"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     before = PINS.read_text()
     after = locked(json.loads(done.stdout), before)
     old, new = (dict(line.split("==") for line in text.splitlines() if "==" in line) for text in (before, after))

@@ -14,7 +14,10 @@ from lore.envs.base import ADAPTERS
 from lore_datasets.environments import ENVIRONMENTS
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "datasets" / "README.md"])
+SITE = (ROOT / "mkdocs.yml").read_text()
+MADE = re.findall(r'"(.+\.md)": "(.+\.md)"', (ROOT / ".ci" / "site.py").read_text())
+"""(page of the site, file outside docs/ that it is)."""
 
 
 def blocks(page: str, language: str):
@@ -70,11 +73,44 @@ def test_the_page_about_metrics_follows_a_number_to_tensorboard_and_back(run_pag
     assert first == "{'step': 250, 'train/surprise': 2.0}" and second == "['train/surprise'] 2.0"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_links_and_pictures_exist(page):
-    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
-        if "://" not in target:
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+def anchors(text: str) -> set[str]:
+    """What a heading is called in an address, as mkdocs and GitHub do it."""
+    plain = re.sub(r"```.*?```", "", text, flags=re.S)
+    titles = [re.sub(r"[`*]|\[|\]\([^)]*\)", "", line) for line in re.findall(r"^#+ (.+)$", plain, flags=re.M)]
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
+
+
+def broken(page: Path, text: str) -> list[str]:
+    """Relative links of a page that lead nowhere, anchors included; what the site adds to docs/ counts as there."""
+    made = {(ROOT / "docs" / name).resolve(): ROOT / source for name, source in MADE}
+    out = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        target = made.get(target, target)
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text())):
+            out.append(link)
+    return out
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_links_pictures_and_anchors_exist(page):
+    assert broken(page, page.read_text()) == []
+
+
+def test_a_link_that_leads_nowhere_is_found():
+    page = ROOT / "docs" / "faq.md"
+    good = "[a](faq.md#installing) [b](#errors) [c](reference/format.md#a-store) [d](http://x)"
+    assert broken(page, good) == []
+    assert broken(page, "[a](gone.md) [b](faq.md#gone) [c](#gone)") == ["gone.md", "faq.md#gone", "#gone"]
+
+
+def test_every_page_has_its_place_in_the_site_and_nothing_else_has():
+    named = set(re.findall(r"[\w./-]+\.md", SITE.partition("\nnav:\n")[2]))
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    assert named == pages | {name for name, _ in MADE}, "enter a new page below nav: in mkdocs.yml"
 
 
 def test_the_verbs_that_the_readme_names_exist():
