@@ -37,6 +37,9 @@ SETTINGS: dict[str, str] = {
 INVERTED = frozenset({"advice.only_informative"})
 """Old names whose True is the new one's False."""
 
+_GONE = {"gate.imagine": False}
+"""Settings that are no more, and the value with which a run goes on as it was."""
+
 _BARE = {old.partition(".")[2]: old for old in SETTINGS}
 
 
@@ -63,6 +66,13 @@ def renamed(values: dict[str, Any]) -> dict[str, Any]:
         for leaf, value in body.items():
             name, is_inverted = setting_name(f"{section}.{leaf}")
             if (section, leaf) == ("train", "max_options") and leaf in values.get("model", {}):
+                continue
+            if name in _GONE:
+                if value != _GONE[name]:
+                    raise ConfigError(
+                        f"{name} = {value!r} is no more (ADR-0012)", kept="the run",
+                        hint="train it on with the version that it was made with, or begin a new one",
+                    )  # fmt: skip
                 continue
             to, _, new = name.partition(".")
             found.setdefault(to, {})[new] = not value if is_inverted else value

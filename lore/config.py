@@ -267,8 +267,8 @@ class Config:
 
     @property
     def keeps_advice(self) -> bool:
-        """True when replay keeps the advice of every step: kickstarting, advised goals or the advice head read it."""
-        return self.gate.enabled and (self.gate.imagine or self.gate.kickstart > 0 or self.gate.goal_bonus > 0)
+        """True when replay keeps the advice of every step: kickstarting or advised goals read it."""
+        return self.gate.enabled and (self.gate.kickstart > 0 or self.gate.goal_bonus > 0)
 
     @property
     def needs_advice(self) -> bool:

@@ -51,8 +51,6 @@ class GateConfig:
     """Steps over which beta falls linearly to 0; 0 keeps it."""
     clip: float = 5.0
     """Advice logits run from minus this (what the advice gives nothing) to this (its first choice)."""
-    imagine: bool = False
-    """Also mix advice into the imagined policy, from a head that imitates it on latents."""
     hard_cap: float = 0.0
     """Highest KL(pi_mix || pi_wm) of a single decision, in nats; 0 switches the cap off."""
     kickstart: float = 0.0

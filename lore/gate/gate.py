@@ -4,7 +4,6 @@
 advice, with ``u = w . (entropy, standard deviation of the value, disagreement)``. ``kappa`` is a controller that keeps
 the running mean of KL(pi_mix || pi_wm) per decision at or under ``delta_target``; ``trust`` falls while following the
 advice pays less than the policy's own decisions; ``anneal`` falls from 1 to 0 over ``anneal_steps`` environment steps.
-One :class:`Gate` serves the decisions in the game and those in imagination.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from lore.dreamer.actor_critic import ActorCritic
 from lore.dreamer.disagreement import Ensemble
 from lore.dreamer.imagination import Imagination
 from lore.dreamer.world_model import WorldModel
-from lore.gate import advice_head as head
 from lore.options.heads import OptionHeads
 from lore.sizes import SIZES, Size
 from lore_datasets.environments import Environment
@@ -65,7 +64,6 @@ class Agent(nn.Module):
     heads: OptionHeads | None
     goal_heads: OptionHeads | None
     ensemble: Ensemble | None
-    advice_head: head.AdviceHead | None
 
     def __init__(
         self,
@@ -100,8 +98,6 @@ class Agent(nn.Module):
         )
         # Drawn last, so that every other network starts the same with and without them.
         self.ensemble = Ensemble(features, self.num_actions, size, generator) if needs_disagreement(config) else None
-        units = min(64, size.units)
-        self.advice_head = head.AdviceHead(features, entries, units, generator) if head.is_needed(config) else None
         with_goals = config.synthetic.enabled and not with_options and num_skills > 0
         self.goal_heads = (
             OptionHeads(features, self.num_actions, num_skills, size.units, generator) if with_goals else None

@@ -19,7 +19,7 @@ from lore_datasets.errors import BadInput, ConfigError, NotFound
 __all__ = ["check_steps", "differences", "fork"]
 
 _SHAPES = ("env", "model.size", "train.seed", "train.sequence_length", "train.replay_capacity", "options.enabled",
-           "options.max_options", "gate.enabled", "gate.imagine", "synthetic.enabled")  # fmt: skip
+           "options.max_options", "gate.enabled", "synthetic.enabled")  # fmt: skip
 """Settings, or sections of them, that networks and replay were laid out for: a fork keeps them."""
 
 

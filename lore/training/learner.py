@@ -19,7 +19,6 @@ from lore.dreamer.losses import Paths, as_starts, loss
 from lore.dreamer.optim import LaProp, total_loss
 from lore.dreamer.returns import LAMBDA
 from lore.dreamer.types import Latent, Observed, Starts
-from lore.gate.advice_head import AdvisedPolicy, advice_targets, held_out
 from lore.gate.gate import Gate
 from lore.gate.goals import advised_goals, goal_weight
 from lore.gate.kickstart import kickstart_loss, kickstart_weight
@@ -36,8 +35,7 @@ class Learner:
 
     Args:
         agent: networks, trained in place. plans: those of the advice version (path A).
-        generator: of all sampling inside updates. gate: the acting one, which also measures out the advice in
-        imagination (``gate.imagine``).
+        generator: of all sampling inside updates. gate: the acting one, whose schedules weigh what is learned.
     """
 
     def __init__(
@@ -100,16 +98,9 @@ class Learner:
         return posterior, metrics
 
     def policy(self) -> Policy:
-        """Who acts in imagination: the actor, with advice in its logits (B) and with option slots (C) where they are
-        on."""
-        agent, critic = self.agent, self.agent.actor_critic
-        actor, policy = critic.actor, critic.policy_step
-        if agent.advice_head is not None and self.gate is not None:
-            advised = AdvisedPolicy(critic, agent.advice_head, self.gate, agent.ensemble, agent.num_actions)
-            actor, policy = advised, advised.policy_step
-        if agent.heads is not None:
-            policy = OptionPolicy(actor, agent.heads, self.slots, critic.unimix)
-        return policy
+        """Who acts in imagination: the actor, with option slots (C) where they are on."""
+        heads, critic = self.agent.heads, self.agent.actor_critic
+        return critic.policy_step if heads is None else OptionPolicy(critic.actor, heads, self.slots, critic.unimix)
 
     def _starts(self, batch: dict[str, Tensor], seen: Observed, losses: dict[str, Tensor]) -> Starts:
         """The posterior states, and the synthetic ones of path A behind them, with the weight of each."""
@@ -128,7 +119,7 @@ class Learner:
     def _scales(self) -> dict[str, float]:
         """Weights of the losses that :meth:`_terms` gives."""
         agent = self.agent
-        heads = {"options": agent.clones, "advice_head": agent.advice_head, "ensemble": agent.ensemble}
+        heads = {"options": agent.clones, "ensemble": agent.ensemble}
         scales = {name: 1.0 for name, head in heads.items() if head is not None}
         if self.gate is not None and self.gate.config.kickstart:
             scales["kickstart"] = kickstart_weight(self.gate)
@@ -145,9 +136,6 @@ class Learner:
             use = recorded_uses(batch) if agent.heads is not None else Use.none(len(features), self.device)
             losses["options"], more = agent.clones.loss(features, proposals, use)
             metrics |= more
-        if agent.advice_head is not None:
-            losses["advice_head"], more = self._advice_loss(features, batch)
-            metrics |= more
         if self.gate is not None and self.gate.config.kickstart:
             slots = self.slots if agent.heads is not None else self.slots[:0]
             losses["kickstart"], more = kickstart_loss(agent.actor_critic, features, batch, slots, agent.num_actions)
@@ -161,16 +149,6 @@ class Learner:
             losses["clone"] = returns.new_zeros(1) if clone is None else clone
             metrics |= self.synthetic.metrics()
         return losses
-
-    def _advice_loss(self, features: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Imitation of the advice that was stored with the replayed steps; features [N, F]."""
-        agent, head = self.agent, self.agent.advice_head
-        assert head is not None
-        proposals = batch["proposals"].flatten(0, 1).long()
-        slots = self.slots if agent.heads is not None else self.slots[:0]
-        target = advice_targets(batch["advice"].flatten(0, 1).float(), proposals, slots, agent.num_actions)
-        held = held_out(batch["state"].flatten(0, 1))
-        return head.loss(features, target, batch["confidence"].flatten().float(), held)
 
     @property
     def bad_updates(self) -> int:

@@ -171,7 +171,6 @@ class Policy:
             **({"plans": "of goals"} if self.plans is not None else {}),
             **({"ensemble": HEADS} if self.agent.ensemble is not None else {}),
             **({"option_critic": True} if self.agent.heads is not None else {}),
-            **({"advice_head": True} if self.agent.advice_head is not None else {}),
         }
 
     def load(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], *, goes_on: bool = True) -> None:

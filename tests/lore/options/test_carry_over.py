@@ -40,7 +40,7 @@ def config(frames: int, advice: str, **more):
     small = {
         "size": "tiny", "observation": "symbolic", "batch_size": 32, "sequence_length": 8, "train_ratio": 4.0,
         "horizon": 5, "warmup": 5, "threads": 1, "replay_capacity": 2000, "env.length": 60, "device": "cpu",
-        "gate.enabled": True, "imagine": True, "options.enabled": True, "steps": frames,
+        "gate.enabled": True, "kickstart": 1.0, "options.enabled": True, "steps": frames,
     }  # fmt: skip
     return load_config(**small, dataset=advice, **more)
 

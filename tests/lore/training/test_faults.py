@@ -15,7 +15,7 @@ SMALL = {
     "steps": 100,
 }  # fmt: skip
 PATHS = {
-    "gate.enabled": True, "gate.imagine": True, "synthetic.enabled": True, "options.enabled": True,
+    "gate.enabled": True, "gate.kickstart": 1.0, "synthetic.enabled": True, "options.enabled": True,
     "synthetic.warmup_updates": 2, "synthetic.refresh_updates": 1, "synthetic.execution_prob": 1.0,
 }  # fmt: skip
 

@@ -21,7 +21,7 @@ CRAFTER = get_environment("crafter")
 SMALL = {
     "size": "tiny", "observation": "symbolic", "batch_size": 32, "sequence_length": 8, "train_ratio": 4.0, "horizon": 5,
     "warmup": 5, "log_interval": 20, "threads": 1, "replay_capacity": 2000, "env.length": 60, "device": "cpu",
-    "train.save_interval_s": 3600.0, "gate.enabled": True, "synthetic.enabled": True, "imagine": True,
+    "train.save_interval_s": 3600.0, "gate.enabled": True, "synthetic.enabled": True, "kickstart": 1.0,
     "options.enabled": True, "synthetic.warmup_updates": 2,
 }  # fmt: skip
 
