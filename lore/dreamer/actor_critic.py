@@ -110,12 +110,6 @@ class ActorCritic(nn.Module):
         self.actor.out.weight[entries] = 0.0
         self.actor.out.bias[entries] = bias
 
-    def sample(self, log_probs: Tensor, generator: Generator | None = None) -> Tensor:
-        """int64 [...] drawn from log-probabilities [..., A+M]."""
-        probs = log_probs.exp()
-        uniform = torch.rand(probs.shape[:-1], device=probs.device, generator=generator)
-        return sample_index(probs, uniform)
-
     def policy_step(self, features: Tensor, carry: Any = None, generator: Generator | None = None) -> Choice:
         """The actor alone as a :class:`Policy` over primitives."""
         with torch.enable_grad():

@@ -6,17 +6,24 @@ trusted again. So each depth keeps its last predictions over many batches.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from lore.dreamer.disagreement import DEPTH, trusted_limit
+from lore.dreamer.disagreement import Ensemble
+from lore.dreamer.dists import unimix_probs
+from lore.dreamer.rssm import RSSM, UNIMIX
+from lore.dreamer.types import Latent, Observed
 
-if TYPE_CHECKING:
-    from lore.dreamer.disagreement import OpenLoop
+__all__ = ["DEPTH", "LEAST", "MISSES", "POOL", "QUANTILE", "Calibration", "OpenLoop", "open_loop", "trusted_limit"]
 
-__all__ = ["LEAST", "POOL", "QUANTILE", "Calibration"]
+DEPTH = 12
+"""Steps to which open-loop predictions are checked against replay; deeper steps use the last one's limit."""
+MISSES = 0.1
+"""Share of misses that the predictions under a limit may have."""
+STARTS = 96
+"""Replayed states at most, from which a batch is predicted."""
 
 POOL = 512
 """Predictions kept for each depth."""
@@ -26,12 +33,57 @@ QUANTILE = 0.95
 """A prediction misses when its error is above this quantile of the one-step errors."""
 
 
+class OpenLoop(NamedTuple):
+    """Predictions of up to DEPTH steps from S replayed states, by actions alone."""
+
+    doubt: Tensor  # [DEPTH, S], disagreement summed up to each step
+    error: Tensor  # [DEPTH, S], distance 0..1 to what was then seen
+    alive: Tensor  # bool [DEPTH, S], the episode went on up to there
+
+
+def trusted_limit(disagreement: Tensor, missed: Tensor, misses: float = MISSES) -> Tensor:
+    """Largest disagreement (0-d) up to which at most the share ``misses`` of the predictions missed; 0 where even the
+    most agreed ones do. disagreement, missed (bool): [N]."""
+    order = disagreement.argsort()
+    share = missed[order].float().cumsum(0) / torch.arange(1, len(order) + 1, device=order.device)
+    fits = torch.nonzero(share <= misses)
+    return disagreement[order[fits[-1, 0]]] if len(fits) else disagreement.new_zeros(())
+
+
+@torch.no_grad()
+def open_loop(
+    ensemble: Ensemble, rssm: RSSM, seen: Observed, action: Tensor, is_first: Tensor, generator: Generator | None
+) -> OpenLoop:
+    """Predict replayed steps from actions alone, and compare with the posteriors.
+
+    The error of a prediction is the total variation distance, 0 to 1, between the prior that was dreamt and the
+    posterior that saw, mean over categoricals.
+
+    Args:
+        seen: posteriors [B, T, ...], before the update on them. action: int64 [B, T]. is_first: bool [B, T].
+    """
+    depth = min(DEPTH, action.shape[1] - 1)
+    columns = torch.arange(0, action.shape[1] - depth, depth)[: max(1, STARTS // len(action))]
+    latent = Latent(seen.latent.deter[:, columns].flatten(0, 1), seen.latent.stoch[:, columns].flatten(0, 1))
+    truth = unimix_probs(seen.post_logits, UNIMIX)
+    alive = torch.ones(len(latent.deter), dtype=torch.bool, device=action.device)
+    doubt, found = latent.deter.new_zeros(len(alive)), []
+    for i in range(depth):
+        step = action[:, columns + i].long().flatten()
+        doubt = doubt + ensemble.disagreement(latent.features(), step)
+        latent = rssm.imagine_step(latent, step, generator)
+        alive = alive & ~is_first[:, columns + i + 1].flatten()
+        dreamt, real = unimix_probs(rssm.prior(latent.deter), UNIMIX), truth[:, columns + i + 1].flatten(0, 1)
+        found.append((doubt, 0.5 * (dreamt - real).abs().sum(-1).mean(-1), alive))
+    return OpenLoop(*(torch.stack(x) for x in zip(*found, strict=True)))
+
+
 class Calibration:
     """Disagreement and error of the last :data:`POOL` open-loop predictions of each depth.
 
     Attributes:
         limits: [DEPTH], at i the summed disagreement of i + 1 steps up to which at most the share
-            :data:`lore.dreamer.disagreement.MISSES` of the predictions missed; 0 until enough is known.
+            :data:`MISSES` of the predictions missed; 0 until enough is known.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:

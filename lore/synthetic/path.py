@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from lore.config import Config
 from lore.dreamer.types import Latent, Observed
 from lore.synthetic.buffer import SyntheticBatch, SyntheticBuffer
-from lore.synthetic.calibration import Calibration
+from lore.synthetic.calibration import Calibration, open_loop
 from lore.synthetic.plan_policy import PlanPolicy
 from lore.synthetic.rollout import capped_share, roll_out
 
@@ -69,7 +69,7 @@ class SyntheticPath:
         if ensemble is None or updates % self.config.synthetic.refresh_updates:
             return
         rssm = self.agent.world_model.rssm
-        error = self.calibration.add(ensemble.open_loop(rssm, seen, batch["action"], batch["is_first"], generator))
+        error = self.calibration.add(open_loop(ensemble, rssm, seen, batch["action"], batch["is_first"], generator))
         if math.isfinite(error):  # no sequence is long enough, or the batch is not finite: what was measured stands
             self.open_loop = error
 

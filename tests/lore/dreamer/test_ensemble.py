@@ -3,11 +3,11 @@
 import torch
 
 from lore.config import load_config
-from lore.dreamer.disagreement import HEADS, MISSES, Ensemble, trusted_limit
+from lore.dreamer.disagreement import HEADS, Ensemble
 from lore.dreamer.types import Latent, Observed
 from lore.gate.signals import SIGNALS
 from lore.sizes import Size
-from lore.synthetic.calibration import Calibration
+from lore.synthetic.calibration import MISSES, Calibration, open_loop, trusted_limit
 from lore.synthetic.plan_policy import PlanPolicy
 from lore.synthetic.rollout import roll_out
 from lore.training.agent import Agent, needs_disagreement
@@ -57,7 +57,7 @@ def trained(updates: int = 150) -> Ensemble:
 def calibrated(ensemble: Ensemble, batches: int = 30) -> Calibration:
     calibration, generator = Calibration(), seeded(1)
     for _ in range(batches):
-        calibration.add(ensemble.open_loop(Known(), *sequence(32, generator), generator))
+        calibration.add(open_loop(ensemble, Known(), *sequence(32, generator), generator))
     return calibration
 
 
@@ -98,9 +98,9 @@ def test_a_step_across_an_episode_start_is_neither_learned_nor_measured():
     ensemble, generator = Ensemble(F, A, SIZE, seeded()), seeded(1)
     seen, action, first = sequence(8, generator)
     loss, _ = ensemble.loss(seen, action, torch.ones_like(first))
-    found = ensemble.open_loop(Known(), seen, action, torch.ones_like(first), generator)
+    found = open_loop(ensemble, Known(), seen, action, torch.ones_like(first), generator)
     assert loss.abs().max() == 0 and not found.alive.any()
-    found = ensemble.open_loop(Known(), seen, action, first, generator)
+    found = open_loop(ensemble, Known(), seen, action, first, generator)
     assert found.alive.all() and found.doubt.shape == found.error.shape == (3, 8)
 
 
@@ -131,8 +131,8 @@ def test_under_the_calibrated_limit_fresh_predictions_miss_no_more_often_than_al
 def test_the_open_loop_error_tells_a_model_that_knows_from_one_that_dreams():
     ensemble, generator = trained(), seeded(4)
     seen, action, first = sequence(64, generator)
-    known = ensemble.open_loop(Known(), seen, action, first, generator).error.mean()
-    wrong = ensemble.open_loop(Known(), seen, (action + 1) % 3, first, generator).error.mean()
+    known = open_loop(ensemble, Known(), seen, action, first, generator).error.mean()
+    wrong = open_loop(ensemble, Known(), seen, (action + 1) % 3, first, generator).error.mean()
     assert known < 0.02 and wrong > 0.9
 
 

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from lore.dreamer.disagreement import DEPTH, MISSES, OpenLoop, trusted_limit
-from lore.synthetic.calibration import LEAST, POOL, Calibration
+from lore.synthetic.calibration import DEPTH, LEAST, MISSES, POOL, Calibration, OpenLoop, trusted_limit
 
 
 def batch(n: int, generator: torch.Generator, depth: int = DEPTH) -> OpenLoop:
