@@ -17,6 +17,9 @@ PINS = ROOT / "constraints.txt"
 BUILDS = ("nvidia-", "cuda-", "triton", "setuptools", "lore-rl")
 """Beginnings of names that are not pinned: what one build of torch brings, what builds wheels, and LoRe itself."""
 
+UNSTATED = {"mlcroissant": "Apache-2.0 (its repository says so, the wheel says nothing)"}
+"""Licences of distributions whose wheels state none."""
+
 
 def plain(name: str) -> str:
     """A distribution's name as indexes compare it."""
@@ -73,6 +76,7 @@ def licence(about: metadata.Distribution) -> str:
     text = stated if isinstance(stated, str) else stated[0] if stated and len(stated[0]) < 80 else ""
     classified = [c.rpartition(" :: ")[2] for c in fields.get_all("Classifier") or () if c.startswith("License ::")]
     text = "" if text.upper() == "UNKNOWN" else text
+    text = text or UNSTATED.get(plain(fields["Name"]), "")
     return text or ", ".join(classified) or ("see its licence file" if fields.get("License-File") else "unknown")
 
 

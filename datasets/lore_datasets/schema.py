@@ -51,83 +51,107 @@ _ROUND = re.compile(r"round-([0-9]{3})")
 
 @dataclass(frozen=True)
 class ArrayField:
-    """One array: numpy dtype name (``str`` = text of any length), axis letters, and whether a group may lack it."""
+    """One array: numpy dtype name (``str`` = text of any length), axis letters, what it means, in which unit ("" for
+    none), and whether a group may lack it."""
 
     dtype: str
     axes: str
+    meaning: str
+    unit: str = ""
     optional: bool = False
 
 
-def _texts(*names: str) -> dict[str, ArrayField]:
-    return {name: ArrayField("str", "N") for name in names}
+def _texts(**meanings: str) -> dict[str, ArrayField]:
+    return {name: ArrayField("str", "N", meaning) for name, meaning in meanings.items()}
 
 
+_STATE = ArrayField(
+    "uint8", "NS",
+    "what the player sees or has lived through, packed: view (kinds of cells, row by row from the top left, the player "
+    "in the centre), inventory, vitals, facing, sleeping (0 or 1), daylight (0 night to 255 noon), unlocked (0 or 1)",
+)  # fmt: skip
 _MORE = {
-    "scalars": ArrayField("float32", "NF", optional=True),
-    "mission": ArrayField("str", "N", optional=True),
+    "scalars": ArrayField("float32", "NF", "numbers of a state beside its packed bytes", optional=True),
+    "mission": ArrayField("str", "N", "what is to be done, in words", optional=True),
 }
 """What a state has beside its packed bytes, in environments whose vocabulary says so."""
 KINDS: dict[str, dict[str, dict[str, ArrayField]]] = {
     "states": {
         "rows": {
-            "state": ArrayField("uint8", "NS"),
-            "episode": ArrayField("int32", "N"),
-            "step": ArrayField("int32", "N"),
-            "source": ArrayField("uint8", "N"),
-            "uncertainty": ArrayField("float32", "N", optional=True),
+            "state": _STATE,
+            "episode": ArrayField("int32", "N", "number of the episode that was played"),
+            "step": ArrayField("int32", "N", "time since the episode began", "environment steps"),
+            "source": ArrayField("uint8", "N", "who played: index into values"),
+            "uncertainty": ArrayField(
+                "float32", "N", "how unsure the agent was that played; NaN: unknown", "share, 0..1", optional=True
+            ),
             **_MORE,
         }
     },
     "advice": {
         "rows": {
-            "state": ArrayField("uint8", "NS"),
-            "key_fine": ArrayField("int64", "N"),
-            "key_goal": ArrayField("int64", "N"),
-            "logits": ArrayField("float32", "NE"),
-            "mask": ArrayField("uint8", "NE"),
-            "confidence": ArrayField("float32", "N"),
-            "plans": ArrayField("int16", "NPL"),
-            "plan_lengths": ArrayField("int16", "NP"),
-            "plan_scores": ArrayField("float32", "NP"),
-            "applicable": ArrayField("uint8", "NK"),
-            "reason": ArrayField("str", "N"),
+            "state": _STATE,
+            "key_fine": ArrayField("int64", "N", "hash of the whole state"),
+            "key_goal": ArrayField("int64", "N", "hash of what matters for goals; similar states share it"),
+            "logits": ArrayField(
+                "float32", "NE", "advice over options: actions, then skills; 0 where unknown", "logit, -5..5"
+            ),
+            "mask": ArrayField("uint8", "NE", "1 where the adviser spoke about the option", "0 or 1"),
+            "confidence": ArrayField("float32", "N", "how sure the advice is", "share, 0..1"),
+            "plans": ArrayField("int16", "NPL", "options to take in turn: index into options, -1 after the end"),
+            "plan_lengths": ArrayField("int16", "NP", "length of each plan, 0 for none", "options"),
+            "plan_scores": ArrayField("float32", "NP", "how much the adviser thinks of each plan; 0 for none"),
+            "applicable": ArrayField("uint8", "NK", "1 where the skill can start in this state", "0 or 1"),
+            "reason": ArrayField("str", "N", "why, in the adviser's words"),
             **_MORE,
         },
         "answers": {
-            **_texts("kind", "prompt_hash", "prompt", "response", "model"),
-            "tokens_in": ArrayField("int32", "N"),
-            "tokens_out": ArrayField("int32", "N"),
-            "latency_s": ArrayField("float32", "N"),
-            "price_usd": ArrayField("float32", "N"),
-            "row": ArrayField("int32", "N", optional=True),
+            **_texts(
+                kind="what was asked for: prior, plan, skills, program", prompt_hash="SHA-256 of the question",
+                prompt="the question", response="the answer as it came", model="who answered",
+            ),
+            "tokens_in": ArrayField("int32", "N", "length of the question", "tokens"),
+            "tokens_out": ArrayField("int32", "N", "length of the answer", "tokens"),
+            "latency_s": ArrayField("float32", "N", "time to the answer", "seconds"),
+            "price_usd": ArrayField("float32", "N", "price of the answer", "US dollars"),
+            "row": ArrayField(
+                "int32", "N", "row of this round that the answer helped to make, -1 for none", optional=True
+            ),
         },
-        "rejects": _texts("reason", "where", "text"),
-        "skills": _texts("name", "json", "origin"),
-        "programs": _texts("json", "origin"),
+        "rejects": _texts(
+            reason="why it could not be used", where="what it was part of", text="the words that were refused"
+        ),
+        "skills": _texts(name="name of the skill", json="the skill as data", origin="who wrote it"),
+        "programs": _texts(json="the priority program as data, in canonical form", origin="who wrote it"),
     },
     "advice_model": {"model": {}, "calibration": {}},
     "play": {
         "rows": {
-            **_texts("player", "life"),
-            "number": ArrayField("int32", "N"),
-            "reward": ArrayField("float32", "N"),
-            "length": ArrayField("int32", "N"),
+            **_texts(player="who played: advice, or the control", life="what happened, as JSON"),
+            "number": ArrayField("int32", "N", "number of the world"),
+            "reward": ArrayField("float32", "N", "sum of the rewards of the life"),
+            "length": ArrayField("int32", "N", "length of the life", "environment steps"),
         }
     },
-}
+}  # fmt: skip
 """Kind -> group -> array name -> field. Groups without fields take any numeric array of a safe name."""
 
 
+_ROWS = {"skills": "stored_skill"}  # a round may store fewer skills, or one twice
 _DIMENSIONS = {"S": "byte", "E": "option", "K": "skill", "P": "plan", "L": "step", "F": "scalar"}
 
 
 def dimension_names(kind: str, path: str, rank: int) -> tuple[str, ...]:
-    """A name for each axis of the array at ``path``: ``row``, ``byte``, ``option``, ...; ``axis_0`` in a model."""
+    """A name for each axis of the array at ``path``: ``row``, ``byte``, ``option``, ...; in a model one of its own.
+
+    Within a version one name has one size per round, as :func:`xarray.open_datatree` needs it.
+    """
     _, group, name = split_path(kind, path)
     field = KINDS[kind][group].get(name)
     if field is None:
-        return tuple(f"axis_{i}" for i in range(rank))
-    return tuple(group.removesuffix("s") if axis == "N" else _DIMENSIONS[axis] for axis in field.axes)
+        return tuple(f"{name}_{i}".replace("/", "_") for i in range(rank))
+    rows = _ROWS.get(group, group.removesuffix("s"))
+    return tuple(rows if axis == "N" else _DIMENSIONS[axis] for axis in field.axes)
 
 
 def round_name(index: int) -> str:

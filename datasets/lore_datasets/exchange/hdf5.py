@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from lore_datasets.atomic import clear_drafts, write_bytes
+from lore_datasets.attributes import array_attributes, version_attributes
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import CorruptArtifact, LoreError, NotFound, shown
 from lore_datasets.schema import check_layout, dimension_names
@@ -36,6 +37,7 @@ __all__ = ["export_hdf5", "import_hdf5", "read_hdf5", "write_hdf5"]
 
 _MODEL = "advice_model"
 _OFFSETS = ".offsets"
+_STORED = "UTF-8; text i is the bytes from .offsets[i] to .offsets[i + 1]"
 _MAX_RATIO = 64  # ten times what exports reach; reading needs about as much memory as is declared
 _FREE_BYTES = 64 * 2**20  # whatever a file's size, this much may be declared
 _TEXT_BYTES = 64  # what a short text takes in memory
@@ -130,6 +132,7 @@ def _commit_copy(store: Store, artifact: Artifact, name: str, parents: tuple[str
 def _write_artifact(group: Any, artifact: Artifact) -> None:
     seal = np.frombuffer(canonical_json(sealed(artifact.manifest)).encode(), np.uint8)
     _dataset(group, "manifest", seal)
+    group.attrs.update(_texts(version_attributes(artifact.manifest)))
     for path, array in artifact.arrays.items():
         if array.dtype == object:
             encoded = [text.encode() for text in array.tolist()]
@@ -141,6 +144,14 @@ def _write_artifact(group: Any, artifact: Artifact) -> None:
         labelled = group[path + _OFFSETS if array.dtype == object else path]
         for axis, name in enumerate(dimension_names(artifact.manifest.kind, path, array.ndim)):
             labelled.dims[axis].label = name
+        told = array_attributes(artifact.manifest, path)
+        group[path].attrs.update(_texts(told if array.dtype != object else told | {"stored": _STORED}))
+
+
+def _texts(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Attributes as h5py gives them back: texts, and lists of texts."""
+    return {name: value if isinstance(value, str) else np.array(value, object) for name, value in attributes.items()
+            if isinstance(value, str) or value}  # fmt: skip
 
 
 def _dataset(group: Any, path: str, array: np.ndarray) -> None:

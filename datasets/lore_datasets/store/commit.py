@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from lore_datasets.atomic import sync
+from lore_datasets.attributes import array_attributes
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, Busy, SchemeMismatch, shown
 from lore_datasets.keys import check_scheme
@@ -229,6 +230,7 @@ def _write(
             compressors=[ZstdCodec(level=3), Crc32cCodec()],
             config={"write_empty_chunks": True},
             dimension_names=dimension_names(manifest.kind, path, array.ndim),
+            attributes=array_attributes(manifest, path),
         )
         if array.size:
             stored[...] = values
