@@ -129,10 +129,14 @@ class EvaluateJob:
     """Episodes per mode."""
     seed: int = 10_000
     """Seed of the worlds, apart from training's."""
+    record: int = 0
+    """Episodes to keep frame by frame, from the worst to the best."""
 
     def __post_init__(self) -> None:
         if self.episodes < 1:
             raise ConfigError.out_of_range("episodes", self.episodes, "1 or more")
+        if self.record < 0:
+            raise ConfigError.out_of_range("record", self.record, "0 or more")
 
 
 _FULL = {"states": 3000, "rows": 3000, "steps": 3000, "episodes": 6, "epochs": 20}

@@ -96,7 +96,7 @@ def evaluate(
     folder: Annotated[Path, tyro.conf.Positional],
     episodes: int = 10,
     seed: int = 10_000,
-    record: bool = False,
+    record: int = 0,
     progress: Path | None = None,
 ) -> int:
     """Play fresh episodes with a trained agent: as trained, alone (the advice switched off), and alone with primitive
@@ -106,15 +106,17 @@ def evaluate(
         folder: The run.
         episodes: Episodes per mode.
         seed: Seed of the worlds, apart from training's.
-        record: Also write one episode, frame by frame with values and who was in charge, to episode.npz.
+        record: Keep this many episodes, from the worst to the best, frame by frame with who decided and why; the
+            report shows them.
         progress: Also write progress rows to this file.
     """
     from flows.config import EvaluateJob
     from lore.evaluation.evaluate import evaluate as run
     from lore.evaluation.evaluate import modes
+    from lore.evaluation.recording import FOLDER
     from lore.training.folder import read_config
 
-    job = EvaluateJob(str(folder), episodes, seed)
+    job = EvaluateJob(str(folder), episodes, seed, record)
     total = job.episodes * modes(read_config(folder))
     done: dict[str, int] = {}
     with current().bar("evaluate", total) as bar:
@@ -126,7 +128,7 @@ def evaluate(
                 with progress.open("a") as file:
                     file.write(json.dumps({"step": sum(done.values()), "total": total}) + "\n")
 
-        found = run(folder, job.episodes, seed=job.seed, on_progress=show)
+        found = run(folder, job.episodes, seed=job.seed, on_progress=show, record=job.record)
     for mode, result in found["final_policy"].items():
         low, high = result["return_interval"]
         print(
@@ -136,9 +138,7 @@ def evaluate(
     if found["unused_advice"]:
         print(found["unused_advice"])
     if record:
-        from lore.evaluation.recording import record_episode
-
-        print(f"one episode recorded in {record_episode(folder, job.seed)}")
+        print(f"recorded: {min(record, episodes)} episodes in {folder / FOLDER}; next: lore watch {folder}")
     print(f"written to {folder / 'evaluation.json'}; next: lore report {folder}")
     return 0
 

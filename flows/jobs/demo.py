@@ -133,7 +133,7 @@ def run_demo(job: DemoJob, folder: Path, steps: Steps) -> dict[str, Any]:
     phases.run("train", trained, lambda: dict(zip(ARMS, steps.train(jobs, root), strict=True)), is_trained)
 
     terminal.say(f"4/5  evaluate: {job.episodes} fresh episodes per arm and mode")
-    tests = [EvaluateJob(str(folder / arm), job.episodes, 10_000 + job.seed) for arm in ARMS]
+    tests = [EvaluateJob(str(folder / arm), job.episodes, 10_000 + job.seed, record=3) for arm in ARMS]
 
     def is_evaluated(result: dict[str, Any]) -> bool:
         return all((folder / arm / "evaluation.json").is_file() for arm in ARMS)
@@ -178,5 +178,5 @@ def _commands(job: DemoJob, folder: Path, states: str, advice: str) -> list[str]
     for arm in ARMS:
         words = " ".join(f"'{w}'" if "#" in w else w for w in arguments(arm_config(job, arm, advice)))
         lines.append(f"lore train --folder {folder / arm} {words}")
-        lines.append(f"lore eval {folder / arm} --episodes {job.episodes} --seed {10_000 + job.seed}")
+        lines.append(f"lore eval {folder / arm} --episodes {job.episodes} --seed {10_000 + job.seed} --record 3")
     return [*lines, f"lore report {' '.join(str(folder / arm) for arm in ARMS)}"]

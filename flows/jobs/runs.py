@@ -20,7 +20,7 @@ _OWN = (
     "checkpoint.safetensors*", ".checkpoint.safetensors*", "config.json", "metrics.jsonl", "episodes.jsonl",
     "progress.jsonl", "advice.jsonl", "revisions.jsonl", "evaluation*.json", "evaluation-log.txt", "episode*.npz",
     "report.html", "log.txt", "events.out.tfevents.*", "diverged_batch.npz", ".lock", ".holder", "segments/*",
-    "replay/*",
+    "replay/*", "recordings/episode-*.npz",
 )  # fmt: skip
 """What the learner and the commands about a run write into its folder."""
 
@@ -121,7 +121,7 @@ def remove_run(folder: Path | str) -> tuple[int, list[str]]:
                 size += path.stat().st_size
                 path.unlink()
     (folder / ".lock").unlink(missing_ok=True)
-    for name in ("segments", "replay"):
+    for name in ("segments", "replay", "recordings"):
         if (folder / name).is_dir() and not any((folder / name).iterdir()):
             (folder / name).rmdir()
     left = sorted(entry.name for entry in folder.iterdir())

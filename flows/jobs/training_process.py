@@ -105,7 +105,7 @@ def evaluate_in_process(job: EvaluateJob, root: str) -> dict[str, Any]:
     folder = Path(job.folder)
     words = ["eval", str(folder), "--episodes", str(job.episodes), "--seed", str(job.seed)]
     (folder / EVALUATION_PROGRESS).unlink(missing_ok=True)
-    words += ["--progress", str(folder / EVALUATION_PROGRESS)]
+    words += ["--record", str(job.record), "--progress", str(folder / EVALUATION_PROGRESS)]
     run_child("flows", words, folder, "evaluation-log.txt", {"LORE_DATASETS": root})
     return json.loads((folder / "evaluation.json").read_text())
 

@@ -42,3 +42,7 @@ class UniformSource(AdviceSource):
         out.confidence[:] = 1.0
         out.source[:] = SOURCES.index("model")
         return out
+
+    def explain(self, states: np.ndarray) -> list[str]:
+        """Nobody of the version speaks: the control does, in each of the packed states uint8[B, S]."""
+        return ["uniform: every skill alike"] * len(states)

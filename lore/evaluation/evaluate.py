@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from lore.config import Config
+from lore.evaluation.recording import Recorder, write_recordings
 from lore.training.metrics import bootstrap_interval, crafter_score
 from lore.training.policy import Policy, load_policy
 from lore.training.records import read_jsonl
+from lore_datasets.advice import load_advice
 from lore_datasets.atomic import write_json
 from lore_datasets.places import check_writable
 
@@ -44,18 +46,23 @@ def summarise(returns: list[float], lengths: list[int], unlocked: np.ndarray, na
     }
 
 
-def play_episodes(policy: Policy, episodes: int, on_episode: Callable[[int], None] | None = None) -> dict[str, Any]:
+def play_episodes(
+    policy: Policy, episodes: int, on_episode: Callable[[int], None] | None = None, recorded: list[bytes] | None = None
+) -> dict[str, Any]:
     """Final-policy protocol: the sampled policy, fresh worlds, the same number of episodes from every environment.
 
     Each of E environments gives its first ``episodes`` / E episodes, one more where that leaves a rest: were it whoever
-    ends first, short episodes would be counted more often than long ones.
+    ends first, short episodes would be counted more often than long ones. ``recorded`` takes each as a file.
     """
     returns, lengths, unlocked = [], [], []
     envs = policy.make_envs()
     quota = np.full(len(envs), episodes // len(envs)) + (np.arange(len(envs)) < episodes % len(envs))
     totals, steps = np.zeros(len(envs)), envs.reset()
+    recorder = Recorder(policy) if recorded is not None else None
     while quota.any():
-        actions, _ = policy.act(steps)
+        actions, records = policy.act(steps)
+        if recorder is not None:
+            recorder.take(steps, actions, records)
         for env, step in enumerate(steps):
             totals[env] = step.reward if step.is_first else totals[env] + step.reward
             if step.is_last and quota[env]:
@@ -63,6 +70,8 @@ def play_episodes(policy: Policy, episodes: int, on_episode: Callable[[int], Non
                 returns.append(float(totals[env]))
                 lengths.append(int(step.info["length"]))
                 unlocked.append(np.asarray(step.info["achievements"]) > 0)
+                if recorder is not None and recorded is not None:
+                    recorded.append(recorder.end(env, len(returns)))
                 if on_episode is not None:
                     on_episode(len(returns))
         steps = envs.step(actions)
@@ -80,13 +89,15 @@ def evaluate(
     *,
     seed: int = 10_000,
     on_progress: Callable[[str, int], None] | None = None,
+    record: int = 0,
 ) -> dict[str, Any]:
     """Write ``evaluation.json`` of a run and return it.
 
     ``training``: every training episode so far. ``final_policy.as_trained``: with the gate as configured.
     ``final_policy.agent_alone``: beta 0. ``final_policy.primitives_only``: beta 0 and the option slots masked. Where a
     path is off its mode is the one before it, and not played again. Advice is the version that the checkpoint recorded.
-    Worlds are none of any training, whatever ``seed`` is.
+    Worlds are none of any training, whatever ``seed`` is. ``record``: keep this many episodes ``as_trained``, from the
+    worst to the best, as files (:mod:`lore.evaluation.recording`); the figures stay the same.
     """
     folder = Path(run_dir)
     check_writable(folder / "evaluation.json")
@@ -110,7 +121,10 @@ def evaluate(
         return None if on_progress is None else partial(on_progress, name)
 
     found = out["final_policy"]
-    found["as_trained"] = found["agent_alone"] = play_episodes(policy, episodes, progress("as trained"))
+    recorded: list[bytes] | None = [] if record else None
+    found["as_trained"] = found["agent_alone"] = play_episodes(policy, episodes, progress("as trained"), recorded)
+    if recorded:
+        write_recordings(folder, recorded, found["as_trained"]["returns"], record, _reasons(policy))
     if policy.gate is not None:
         alone = load_policy(folder, seed, is_advised=False)
         found["agent_alone"] = play_episodes(alone, episodes, progress("agent alone"))
@@ -120,3 +134,10 @@ def evaluate(
         found["primitives_only"] = play_episodes(bare, episodes, progress("primitives only"))
     write_json(folder / "evaluation.json", out)
     return out
+
+
+def _reasons(policy: Policy) -> list[str] | None:
+    """Texts of the rows of the policy's advice, which look-up leaves out; None without rows."""
+    if policy.advice is None or not len(policy.advice.rows):
+        return None
+    return load_advice(policy.config.advice.dataset).rows.reason.tolist()

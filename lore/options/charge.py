@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lore.advice.types import AdviceBatch
     from lore_datasets.language.geometry import StateView
 
-__all__ = ["ADVICE", "ENDS", "OPTION", "OWN_ENDS", "PLAN", "POLICY", "Charge", "Choice", "Situation"]
+__all__ = ["ADVICE", "ENDS", "OPTION", "OWN_ENDS", "PLAN", "POLICY", "Charge", "Choice", "Decision", "Situation"]
 
 POLICY, ADVICE, OPTION, PLAN = "policy", "advice", "option", "plan"
 OWN_ENDS = len(Outcome)
@@ -38,6 +38,21 @@ class Choice(NamedTuple):
     held: int = 0  # steps that the skill in charge had played before this one
     plan: int = -1  # number of the state's plan (path A), -1 = none
     ended: int = 0  # number in ENDS of how the use of a skill before this step ended here, 0 = none did
+
+
+class Decision(NamedTuple):
+    """How an entry of A+M was drawn, for whoever looks on: ``mixed = softmax(logits + beta * advice)`` over what is
+    ``allowed``."""
+
+    logits: np.ndarray  # float[A+M] of the policy
+    advice: np.ndarray  # float64[A+M] logits of the advice, 0 where none was mixed in
+    allowed: np.ndarray  # bool[A+M]
+    mixed: np.ndarray  # float64[A+M]
+    entry: int
+    beta: float = 0.0
+    divergence: float = 0.0  # KL(mixed || policy) in nats
+    uncertainty: float = 0.0  # of the gate, 0..1
+    followed: bool = False  # the draw belongs to the advice
 
 
 class Situation(NamedTuple):

@@ -19,7 +19,7 @@ from torch import Tensor
 from lore.gate.gate import advice_distribution, advice_logits, kl, softmax
 from lore.gate.schedule import Guidance
 from lore.options.accounts import Accounts
-from lore.options.charge import ADVICE, ENDS, OPTION, PLAN, Charge, Choice, Situation
+from lore.options.charge import ADVICE, ENDS, OPTION, PLAN, Charge, Choice, Decision, Situation
 from lore.options.guard import Guard
 from lore.options.interpreter import Outcome, SkillRun
 from lore.synthetic.rollout import HORIZON
@@ -84,6 +84,7 @@ class Controller:
         scheduled = is_training and gate is not None and config.gate.guided != "always"
         self.guidance = Guidance(config.gate, num_envs, rng) if scheduled else None
         self.charges = [Charge() for _ in range(num_envs)]
+        self.decisions: list[Decision | None] = [None] * num_envs  # of the latest steps; None: none was due
         self.log_prob, self.followed, self.ended = 0.0, False, 0
 
     def act(
@@ -98,10 +99,10 @@ class Controller:
             foretell: (env, plan) -> does the world model promise an unlock?
         """
         if self.source is None or self.guard is None:
-            own = softmax(logits)
-            entry = self._sample(own)
-            return Choice(entry, np.zeros(0, np.int8), -1, -1, log_prob=float(np.log(own[entry])))
+            entry = self._alone(env, logits, softmax(logits), np.ones(len(logits), bool))
+            return Choice(entry, np.zeros(0, np.int8), -1, -1, log_prob=self.log_prob)
         self.log_prob, self.followed, self.ended = 0.0, False, 0
+        self.decisions[env] = None
         view = StateView(SymbolicState.unpack(state, self.source.environment.layout), self.source.environment.vocab)
         proposals = self.guard.propose(view)
         advice = self.guard.lookup(state)
@@ -227,8 +228,7 @@ class Controller:
         if tested is not None:
             return tested
         if self.gate is None or not covered or not self._is_guided(here.env):
-            entry = self._sample(here.policy)
-            self.log_prob = float(np.log(here.policy[entry]))
+            entry = self._alone(here.env, here.logits, here.policy, here.allowed)
             return self._obey(here, entry, self._skill_of(entry), False)
         mixed, entry, followed = self._gated(here, hint)
         self.log_prob = float(np.log(mixed[entry]))
@@ -251,6 +251,13 @@ class Controller:
             return action
         self._finish(here.env, "advised_away")
         return self._obey(here, entry, skill, True)
+
+    def _alone(self, env: int, logits: np.ndarray, policy: np.ndarray, allowed: np.ndarray) -> int:
+        """An entry drawn from the policy alone."""
+        entry = self._sample(policy)
+        self.log_prob = float(np.log(policy[entry]))
+        self.decisions[env] = Decision(logits, np.zeros(len(policy)), allowed, policy, entry)
+        return entry
 
     def _is_guided(self, env: int) -> bool:
         return self.guidance is None or self.guidance.is_on(env)
@@ -276,6 +283,8 @@ class Controller:
         added = max(0.0, mixed[entry] - here.policy[entry]) / mixed[entry]
         followed = bool(self.rng.random() < added)
         self.accounts.decision(here.env, divergence, beta, normal.numpy(), followed)
+        self.decisions[here.env] = Decision(here.logits, logits, here.allowed, mixed, entry, beta, divergence, float(u),
+                                            followed)  # fmt: skip
         return mixed, entry, followed
 
     def _skill_of(self, entry: int) -> int:

@@ -1,16 +1,21 @@
 """A recorded episode tells what happened and who decided; open-loop pictures show what the world model expects."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from lore.advice.distil import distil
 from lore.config import load_config
+from lore.evaluation.evaluate import evaluate
 from lore.evaluation.open_loop import draw, predict
-from lore.evaluation.recording import read_recording, record_episode
+from lore.evaluation.recording import AHEAD, SCHEMA, chosen, read_recording, recordings
+from lore.gate.gate import kl, softmax
 from lore.training.loop import train
 from lore.training.run import Training
 from lore_datasets.environments import get_environment
+from lore_datasets.errors import CorruptArtifact
 from lore_datasets.exchange.hdf5 import export_hdf5
 from lore_datasets.store.store import Store
 from lore_datasets.testing import small_advice
@@ -35,34 +40,97 @@ def trained(request, tmp_path_factory):
         paths |= {"options.enabled": True, "synthetic.warmup_updates": 2, "hold": 4}
     config = load_config(**SMALL, observation=request.param, steps=70, **paths)
     train(config, folder / "run")
-    return folder / "run", config, read_recording(record_episode(folder / "run", seed=7))
+    plain = evaluate(folder / "run", 3, seed=7)
+    assert evaluate(folder / "run", 3, seed=7, record=2) == plain  # looking on changes no figure
+    return folder / "run", config, [read_recording(path) for path in recordings(folder / "run")]
 
 
 def test_every_frame_of_a_recording_has_its_thoughts_and_its_decider(trained):
-    _, config, found = trained
-    frames = len(found["reward"])
-    assert 2 <= frames <= config.env.length + 1
-    per_frame = {"state", "reward", "action", "value", "entropy", "beta", "charge", "skill", "row", "spoke"}
-    assert all(len(found[name]) == frames for name in per_frame)
-    assert found["action"][-1] == -1 and (found["action"][:-1] >= 0).all()
-    assert np.isfinite(found["value"]).all() and ((found["entropy"] > 0) & (found["entropy"] <= 1.0001)).all()
-    assert set(found["charge"]) <= {"policy", "advice", "option", "plan"}
-    assert (found["image"].shape == (frames, 64, 64, 3)) if config.env.observation == "pixels" else "image" not in found
-    layout = get_environment("crafter").layout
-    assert SymbolicState.unpack(found["state"], layout).view.shape == (frames, layout.height, layout.width)
-    assert set(found["spoke"]) == {""} or config.needs_advice
-    if config.needs_advice:
-        assert all(told.split()[0] in ("row", "goal", "model", "none") for told in found["spoke"])
-        assert found["beta"].max() > 0 and len(found["skills"]) > 0 and str(found["advice"]).startswith("small@v1#")
-        assert set(found["charge"]) != {"policy"}
-        in_charge = (found["charge"] == "option") | (found["charge"] == "advice")
-        assert (found["skill"][in_charge] >= 0).all()
+    run, config, (worst, best) = trained
+    returns = json.loads((run / "evaluation.json").read_text())["final_policy"]["as_trained"]["returns"]
+    assert [str(worst["place"]), str(best["place"])] == ["worst", "best"]
+    assert (float(worst["return"]), float(best["return"])) == (min(returns), max(returns))
+    for found in (worst, best):
+        frames = len(found["reward"])
+        assert 2 <= frames <= config.env.length + 1 and int(found["schema"]) == SCHEMA
+        assert found["reward"].sum() == pytest.approx(float(found["return"]), abs=1e-3)
+        per_frame = {"state", "reward", "action", "value", "entropy", "beta", "kl", "charge", "skill", "row", "spoke"}
+        assert all(len(found[name]) == frames for name in per_frame)
+        assert found["action"][-1] == -1 and (found["action"][:-1] >= 0).all()
+        assert np.isfinite(found["value"]).all() and ((found["entropy"] > 0) & (found["entropy"] <= 1.0001)).all()
+        assert set(found["charge"]) <= {"policy", "advice", "option", "plan"}
+        shape, layout = (frames, 64, 64, 3), get_environment("crafter").layout
+        assert found["image"].shape == shape if config.env.observation == "pixels" else "image" not in found
+        assert SymbolicState.unpack(found["state"], layout).view.shape == (frames, layout.height, layout.width)
+        assert set(found["spoke"]) == {""} or config.needs_advice
+        if config.needs_advice:
+            assert all(told.split()[0] in ("row", "goal", "model", "none") for told in found["spoke"])
+            assert found["beta"].max() > 0 and len(found["skills"]) > 0 and str(found["advice"]).startswith("small@v1#")
+            assert set(found["charge"]) != {"policy"} and found["advised"].any()
+            in_charge = (found["charge"] == "option") | (found["charge"] == "advice")
+            assert (found["skill"][in_charge] >= 0).all()
 
 
-def test_the_same_seed_records_the_same_episode(trained):
-    run, _, found = trained
-    again = read_recording(record_episode(run, seed=7, name="again.npz"))
-    assert found.keys() == again.keys() and all(np.array_equal(found[k], again[k]) for k in found)
+def test_what_a_recording_says_of_a_decision_adds_up_and_leads_to_what_was_done(trained):
+    for found in trained[2]:
+        decided = np.flatnonzero(found["entry"] >= 0)
+        assert len(decided) and decided[0] == 0
+        actions = len(found["actions"])
+        for t in decided:
+            logits = found["logits"][t] + found["beta"][t] * found["advice_logits"][t]
+            mixed, own = (softmax(x, found["allowed"][t]) for x in (logits, found["logits"][t]))
+            np.testing.assert_allclose(mixed, found["mixed"][t], atol=1e-5)
+            assert found["kl"][t] == pytest.approx(kl(mixed, own), abs=1e-4)
+            assert found["allowed"][t, found["entry"][t]] and (found["beta"][t] > 0 or not found["followed"][t])
+            if found["entry"][t] < actions and found["charge"][t] == "policy":
+                assert found["action"][t] == found["entry"][t]
+        since = found["since"][:-1]
+        assert (since <= np.arange(len(since))).all() and set(since) <= set(decided)
+        held = since < np.arange(len(since))
+        assert (found["skill"][:-1][held] == found["skill"][since[held]]).all()
+        assert (found["advised"][:-1][held] == found["advised"][since[held]]).all()
+
+
+def test_every_frame_was_foretold_but_the_first_ones(trained):
+    found = trained[2][1]
+    for k in AHEAD:
+        foretold = found[f"ahead_{k}"]
+        assert not foretold[:k].any() and len(foretold) == len(found["reward"]) and foretold[k:].any()
+
+
+def test_what_is_foretold_follows_from_the_action_that_was_played(trained):
+    from lore.evaluation.recording import Recorder
+    from lore.training.policy import load_policy
+
+    run = trained[0]
+    policy = load_policy(run, 7)
+    recorder, envs = Recorder(policy), policy.make_envs()
+    steps = envs.reset()
+    actions, _ = policy.act(steps)
+    latent = policy.player.latent
+    guesses = []
+    for action in (actions[0], (actions[0] + 1) % policy.agent.num_actions):
+        recorder._dreams.ages.clear()
+        recorder._dreams.generator.manual_seed(1)
+        recorder._dreams.step([action])
+        guesses.append(recorder._dreams.ages[0].deter)
+    assert policy.player.latent is latent and not torch.equal(*guesses)
+
+
+def test_episodes_are_chosen_by_their_return():
+    returns = [3.0, 1.0, 2.0, 5.0, 4.0]
+    assert chosen(returns, 3) == [(1, "worst"), (0, "median"), (3, "best")]
+    assert chosen(returns, 1) == [(0, "median")] and chosen([2.0], 3) == [(0, "median")]
+    assert [name for _, name in chosen(returns, 9)] == ["worst", "rank 2 of 5", "median", "rank 4 of 5", "best"]
+    assert [k for k, _ in chosen(returns, 2)] == [1, 3]
+
+
+def test_a_file_that_is_no_recording_is_named(tmp_path):
+    path = tmp_path / "episode-0001.npz"
+    for text in (b"", b"PK\x03\x04 cut", b"\x80\x04pickle"):
+        path.write_bytes(text)
+        with pytest.raises(CorruptArtifact, match=r"episode-0001.npz is no recorded episode.*lore eval RUN --record"):
+            read_recording(path)
 
 
 def test_a_run_ends_with_a_picture_of_its_predictions(trained):
