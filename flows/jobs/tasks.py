@@ -14,7 +14,7 @@ from flows.config import AdviceJob, CollectJob
 from flows.jobs.asked import exchange, paid
 from flows.terminal import current
 from lore_datasets.atomic import held
-from lore_datasets.errors import BadInput, ConfigError, NotFound, ServiceError
+from lore_datasets.errors import BadInput, ConfigError, LoreError, ServiceError
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -403,6 +403,6 @@ def report_advice(folders: dict[str, Path], dataset: str = "") -> AdviceData | N
     for name in dict.fromkeys(n for n in named if n):
         try:
             return load_advice(name)
-        except NotFound:
-            current().say(f"  note: {name} is not in {_store().root}; the report goes without it")
+        except LoreError as error:
+            current().say(f"  note: {error.message}; the report goes without {name}")
     return None

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from flows.report.page import Section, filled, page
 from flows.report.read import RunData, Subject, read_run
-from flows.report.run_charts import advice_at_work, learning_curves
-from flows.report.run_tables import achievements, how_it_was_made, numbers
+from flows.report.run_charts import advice_at_work, final_policy, learning_curves
+from flows.report.run_tables import achievements, how_it_was_made, training_score
 from flows.report.samples import sample_rows
+from flows.report.verdict import banners, explanations, verdict
 from lore_datasets.atomic import write_text
+from lore_datasets.errors import LoreError
 
 if TYPE_CHECKING:
     from lore_datasets.advice import AdviceData
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["build_report", "labelled", "render"]
 
 SECTIONS: tuple[Callable[[Subject], Section | None], ...] = (
-    numbers,
+    final_policy,
     learning_curves,
+    training_score,
     achievements,
     advice_at_work,
     sample_rows,
@@ -42,19 +45,37 @@ def build_report(
     title: str = "LoRe report",
     advice: AdviceData | None = None,
     commands: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> Path:
-    """Read run folders (label -> folder), write the page to ``out`` (temp, then rename) and return it."""
+    """Read run folders (label -> folder), write the page to ``out`` (temp, then rename) and return it.
+
+    ``notes``: what could not be shown and why; each stands at the top.
+    """
     runs = [read_run(path, name) for name, path in folders.items()]
-    write_text(out, render(runs, title=title, advice=advice, commands=commands))
+    write_text(out, render(runs, title=title, advice=advice, commands=commands, notes=notes))
     return out
 
 
 def render(
-    runs: Sequence[RunData], *, title: str, advice: AdviceData | None = None, commands: Sequence[str] = ()
+    runs: Sequence[RunData],
+    *,
+    title: str,
+    advice: AdviceData | None = None,
+    commands: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> str:
     """The page as text."""
-    subject = Subject(tuple(runs), advice, tuple(commands))
+    subject = Subject(tuple(runs), advice, tuple(commands), tuple(notes))
     head = filled(
-        "run_head.html", subject=subject, banners=[f"{r.name}: {r.unused_advice}" for r in runs if r.unused_advice]
-    )
-    return page(title, head, [section for build in SECTIONS if (section := build(subject)) is not None])
+        "run_head.html", subject=subject, banners=banners(subject), verdict=verdict(subject),
+        explanations=explanations(subject),
+    )  # fmt: skip
+    return page(title, head, [section for build in SECTIONS if (section := _built(build, subject)) is not None])
+
+
+def _built(build: Callable[[Subject], Section | None], subject: Subject) -> Section | None:
+    """A section; one that meets damaged data says so in its place."""
+    try:
+        return build(subject)
+    except LoreError as error:
+        return Section(build.__name__.replace("_", " ").capitalize(), filled("empty.html", text=f"Left out: {error}"))

@@ -1,24 +1,31 @@
-"""The files of a training run, read back: metrics, episodes, configuration, final evaluation."""
+"""The files of a training run, read back: metrics, episodes, configuration, final evaluation.
+
+What does not read is left out and named: a page shows what can be shown.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lore.aliases import renamed
 from lore.training.records import read_json, read_jsonl
-from lore_datasets.environments import ENVIRONMENTS, get_environment
-from lore_datasets.errors import NotFound
+from lore_datasets.environments import Environment, get_environment
+from lore_datasets.errors import LoreError, NotFound, shown
+from lore_datasets.exchange.played import played
 from lore_datasets.store.advisers import advisers_of
 
 if TYPE_CHECKING:
     from lore_datasets.advice import AdviceData
+    from lore_datasets.types import Manifest
 
 __all__ = ["RunData", "Subject", "json_lines", "read_run", "success_rates"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class RunData:
         episodes: rows of ``episodes.jsonl`` in step order.
         evaluation: ``evaluation.json`` or None.
         progress: last row of ``progress.jsonl`` or None.
+        damage: what of its files did not read, one sentence each.
     """
 
     name: str
@@ -45,17 +53,39 @@ class RunData:
     episodes: tuple[dict[str, Any], ...] = ()
     evaluation: dict[str, Any] | None = None
     progress: dict[str, Any] | None = None
+    damage: tuple[str, ...] = ()
 
-    @property
-    def environment(self) -> str:
-        """Name of its environment, empty where its settings do not say."""
-        return str(self.config.get("env", {}).get("name", ""))
+    @cached_property
+    def environment(self) -> Environment | None:
+        """Its environment; None where nobody here knows it."""
+        try:
+            return get_environment(str(self.config.get("env", {}).get("name", "")))
+        except LoreError:
+            return None
+
+    @cached_property
+    def achievements(self) -> tuple[str, ...]:
+        """Names of its environment's achievements; () where that is not known."""
+        return self.environment.vocab.achievements if self.environment is not None else ()
 
     @property
     def setting(self) -> str:
-        """Environment and observation in words."""
+        """Environment and observation in words: figures of two settings are never compared."""
         env = self.config.get("env", {})
         return f"{env.get('name', 'unknown environment')}, {env.get('observation', 'unknown')} observations"
+
+    @property
+    def step(self) -> int:
+        """Environment steps that it made."""
+        last = self.episodes[-1]["step"] if self.episodes else 0
+        done = (self.progress or {}).get("step", last)
+        return int(done) if isinstance(done, (int, float)) else last
+
+    @property
+    def paths(self) -> str:
+        """The paths of advice that are on, as letters."""
+        sections = {"A": "synthetic", "B": "gate", "C": "options"}
+        return " + ".join(n for n, section in sections.items() if self.config.get(section, {}).get("enabled")) or "none"
 
     def last(self, tag: str) -> float | None:
         """Newest value of a tag, None when it was never written."""
@@ -69,11 +99,13 @@ class RunData:
 
 @dataclass(frozen=True)
 class Subject:
-    """What a report is about: runs, the advice version that it shows, and the commands that made them."""
+    """What a report is about: runs, the advice version that it shows, the commands that made them, and what could not
+    be shown (``notes``)."""
 
     runs: tuple[RunData, ...]
     advice: AdviceData | None = None
     commands: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def adviser(self) -> str:
@@ -82,17 +114,25 @@ class Subject:
 
     @cached_property
     def settings(self) -> tuple[str, ...]:
-        """``environment, observation`` of the runs, each pair once: runs of different ones share no chart."""
+        """Environments and observations of the runs, each pair once: runs of different ones share no chart."""
         return tuple(dict.fromkeys(run.setting for run in self.runs))
 
     @cached_property
-    def achievements(self) -> tuple[str, ...]:
-        """Names of the achievements of the runs' environments; () where none is known."""
-        known = [run.environment for run in self.runs if run.environment in ENVIRONMENTS]
-        names = [name for each in dict.fromkeys(known) for name in get_environment(each).vocab.achievements]
-        if not names and self.advice is not None:
-            names = list(self.advice.environment.vocab.achievements)
-        return tuple(dict.fromkeys(names))
+    def play(self) -> tuple[Manifest | None, str]:
+        """(newest play without learning of the version, or why there is none to show)."""
+        from lore_datasets.exchange.shipped import ShippedStore
+        from lore_datasets.store.lineage import newest_play
+
+        if self.advice is None:
+            return None, "no advice"
+        try:
+            found = newest_play(ShippedStore(), self.advice.ref, verify=False)
+            if found is None:
+                return None, f"not played; lore datasets play '{self.advice.ref}' does"
+            played(found.manifest)
+        except LoreError as error:
+            return None, f"unknown: {error.message}"
+        return found.manifest, ""
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:
@@ -111,20 +151,35 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def read_run(path: Path, name: str = "") -> RunData:
-    """Everything a run folder holds; NotFound when it is no run folder."""
-    config = read_json(path / "config.json")
-    if config is None:
+    """What a run folder holds; NotFound when it is no run folder, CorruptArtifact when its ``config.json`` is damaged.
+
+    Other files that do not read, and rows that lack what every row has, are left out and named in ``damage``.
+    """
+    about = read_json(path / "config.json")
+    if about is None:
         raise NotFound(f"{path} is not a training run (no config.json)", hint="give the --folder of a run")
+    damage: list[str] = []
+
+    def tried(read: Callable[[], T], otherwise: T) -> T:
+        try:
+            return read()
+        except LoreError as error:
+            damage.append(error.message)
+            return otherwise
+
+    told = about.get("config", about)
+    told = told if isinstance(told, dict) else {}
+    config = {section: body for section, body in told.items() if isinstance(body, dict)}
     series: dict[str, tuple[list[int], list[float]]] = {}
-    for row in json_lines(path / "metrics.jsonl"):
+    rows = tried(lambda: json_lines(path / "metrics.jsonl"), [])
+    for row in _whole(rows, "metrics.jsonl", ("step",), damage):
         for tag, value in row.items():
-            if (
-                tag == "step"
-                or isinstance(value, bool)
-                or not isinstance(value, (int, float))
-                or not math.isfinite(value)
-            ):
+            if tag == "step" or not _is_number(value):
                 continue
             steps, values = series.setdefault(tag, ([], []))
             if steps and steps[-1] == row["step"]:
@@ -132,18 +187,42 @@ def read_run(path: Path, name: str = "") -> RunData:
             else:
                 steps.append(int(row["step"]))
                 values.append(float(value))
-    progress = json_lines(path / "progress.jsonl")
+    episodes = tried(lambda: json_lines(path / "episodes.jsonl"), [])
+    progress = tried(lambda: json_lines(path / "progress.jsonl"), [])
     return RunData(
         name=name or path.name,
         path=path,
-        config=renamed(config.get("config", config)),
-        advice=config.get("advice", ""),
-        unused_advice=config.get("unused_advice", ""),
+        config=tried(lambda: renamed(config), config),
+        advice=str(about.get("advice") or ""),
+        unused_advice=str(about.get("unused_advice") or ""),
         series=series,
-        episodes=tuple(json_lines(path / "episodes.jsonl")),
-        evaluation=read_json(path / "evaluation.json"),
+        episodes=tuple(_whole(episodes, "episodes.jsonl", ("step", "return"), damage)),
+        evaluation=_evaluation(tried(lambda: read_json(path / "evaluation.json"), None), damage),
         progress=progress[-1] if progress else None,
+        damage=tuple(damage),
     )
+
+
+def _whole(rows: Sequence[dict[str, Any]], file: str, needed: Sequence[str], damage: list[str]) -> list[dict[str, Any]]:
+    kept = [row for row in rows if all(_is_number(row.get(name)) for name in needed)]
+    if len(kept) < len(rows):
+        damage.append(f"{len(rows) - len(kept)} rows of {file} without {' and '.join(needed)}")
+    return kept
+
+
+def _evaluation(found: dict[str, Any] | None, damage: list[str]) -> dict[str, Any] | None:
+    """An evaluation without the modes that lack a mean return, as those of another schema may."""
+    if found is None:
+        return None
+    modes = found.get("final_policy")
+    kept = {
+        str(mode): body for mode, body in (modes.items() if isinstance(modes, dict) else ())
+        if isinstance(body, dict) and all(_is_number(body.get(n)) for n in ("episodes", "return_mean"))
+    }  # fmt: skip
+    if not isinstance(modes, dict) or len(kept) < len(modes):
+        lost = [shown(mode, 40) for mode in modes if mode not in kept] if isinstance(modes, dict) else ["every mode"]
+        damage.append(f"evaluation.json is of another form: {', '.join(lost)} left out")
+    return found | {"final_policy": kept}
 
 
 def success_rates(episodes: Sequence[dict[str, Any]], achievements: Sequence[str]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from lore_datasets.atomic import write_json
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput
 
-__all__ = ["MODES", "TAGS", "evaluated_at", "read_result", "run_of", "settings_of", "write_result"]
+__all__ = ["MODES", "TAGS", "evaluated_at", "guidance_end", "read_result", "run_of", "settings_of", "write_result"]
 
 SCHEMA = 1
 MODES = ("as_trained", "agent_alone", "primitives_only")
@@ -42,16 +42,22 @@ def _digest(settings: str) -> str:
     return hashlib.sha256(settings.encode()).hexdigest()[:12]
 
 
-def evaluated_at(config: Config) -> dict[int, float]:
-    """Step -> share of the budget since the guidance ended: 0, 10 and 50 %, where they lie before the run's end.
-
-    Guidance ends with a prefill, or when both kickstarting and the gate have fallen to 0; {} where it never does.
+def guidance_end(config: Config) -> int | None:
+    """Step at which the guidance ends: with a prefill, or when both kickstarting and the gate have fallen to 0; None
+    where it never does.
     """
-    gate, steps = config.gate, config.train.steps
-    end = config.advice.prefill_steps
+    gate, end = config.gate, config.advice.prefill_steps
     if gate.enabled and gate.beta_max_end == 0 and (not gate.kickstart or not gate.kickstart_floor):
         end = max(gate.budget_steps, gate.kickstart_steps if gate.kickstart else 0)
-    if not end:
+    return end or None
+
+
+def evaluated_at(config: Config) -> dict[int, float]:
+    """Step -> share of the budget since the guidance ended: 0, 10 and 50 %, where they lie before the run's end; {}
+    where it never ends.
+    """
+    end, steps = guidance_end(config), config.train.steps
+    if end is None:
         return {}
     return {at: share for share in (0.0, 0.1, 0.5) if (at := end + round(share * steps)) <= steps}
 

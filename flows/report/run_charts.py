@@ -11,8 +11,10 @@ from markupsafe import Markup
 from flows.report.charts import SCRIPTS, STYLES, Line, chart, colour
 from flows.report.page import Section, filled
 from flows.report.read import RunData, Subject, success_rates
-from flows.report.run_tables import option_table
+from flows.report.run_tables import MODES, evaluation_table, option_table
 from lore.training.metrics import crafter_score
+from lore_datasets.environments import Environment
+from lore_datasets.exchange.played import played
 
 __all__ = ["advice_at_work", "learning_curves"]
 
@@ -34,7 +36,7 @@ def learning_curves(subject: Subject) -> Section | None:
     for setting in subject.settings:
         runs = [(i, run) for i, run in enumerate(subject.runs) if run.setting == setting]
         about = f" ({setting})" if len(subject.settings) > 1 else ""
-        charts += [_returns(runs, about), _scores(runs, subject.achievements, about)]
+        charts += [_returns(runs, about), _scores(runs, about)]
     found = _section("Learning curves", charts)
     return found or Section("Learning curves", filled("empty.html", text="No episode has finished yet."))
 
@@ -58,21 +60,92 @@ def _trailing(values: Sequence[float]) -> np.ndarray:
     return (total[at] - total[low]) / (at - low)
 
 
-def _scores(runs: Sequence[tuple[int, RunData]], achievements: Sequence[str], about: str) -> Markup | None:
-    if not achievements:
+def _scores(runs: Sequence[tuple[int, RunData]], about: str) -> Markup | None:
+    environment = runs[0][1].environment
+    if environment is None:
         return None
     lines = []
     for index, run in runs:
         total = len(run.episodes)
         ends = sorted({max(1, round(total * share / 60)) for share in range(1, 61)}) if total else []
         steps = [run.episodes[end - 1]["step"] for end in ends]
-        scores = [crafter_score(_percent(run.episodes[:end], achievements)) for end in ends]
+        scores = [crafter_score(_percent(run.episodes[:end], run.achievements)) for end in ends]
         lines.append(Line(run.name, steps, scores, colour(index)))
-    return chart(f"Score of all training episodes so far{about}", lines, ylabel="score, %", low=0)
+    references, note = _references(environment, runs[0][1].config.get("env", {}).get("observation", ""))
+    lines += [Line(who, (), (value,), paint, "reference") for who, value, paint in references]
+    return chart(f"Score of all training episodes so far{about}", lines, ylabel="score, %", low=0, note=note)
+
+
+def _references(environment: Environment, observation: str) -> tuple[list[tuple[str, float, str]], str]:
+    """((who, score, colour) of the environment's reference scores for this observation, what is said of them)."""
+    score = getattr(environment, "score", None)
+    if score is None:
+        return [], ""
+    out = [("chance", score.chance, "soft")] if score.chance is not None else []
+    if score.observation == observation:
+        out += [(f"{who} ({source})", value, "c7") for who, value, source in score.references]
+        return out, f"Protocol: {score.protocol}."
+    return out, f"Protocol: {score.protocol}. Published results are of {score.observation} observations and not drawn."
 
 
 def _percent(episodes: Sequence[dict[str, Any]], achievements: Sequence[str]) -> np.ndarray:
     return 100 * np.array(list(success_rates(episodes, achievements).values()))
+
+
+def final_policy(subject: Subject) -> Section | None:
+    """Fresh episodes without learning: every run as trained, alone and with primitives only, beside the version's own
+    play and uniform choice among its skills; one pair of charts for each environment and observation."""
+    charts = []
+    for setting in subject.settings:
+        runs = [(i, run) for i, run in enumerate(subject.runs) if run.setting == setting]
+        about = f" ({setting})" if len(subject.settings) > 1 else ""
+        environment = runs[0][1].environment
+        is_own = environment is not None and subject.advice is not None and subject.advice.environment is environment
+        play = played(manifest) if is_own and (manifest := subject.play[0]) is not None else {}
+        note = "Diamonds: lives that follow the version without learning, a play over given skills." if play else ""
+        charts.append(_forest(f"Return{about}", runs, play, "return", note))
+        references = _references(environment, "")[0] if environment is not None else []
+        chance = next((value for who, value, _ in references if who == "chance"), None)
+        charts.append(_forest(f"Score, %{about}", runs, play, "score", note, chance))
+    before = (
+        "Fresh episodes of the final policy, no learning; mean and 95 % interval. As trained: with the advice that it "
+        "trained with; alone: the advice switched off; primitives only: the skills switched off too."
+    )
+    return _section("Final policy", charts, evaluation_table(subject.runs), before)
+
+
+def _forest(
+    title: str, runs: Sequence[tuple[int, RunData]], play: dict[str, Any], figure: str, note: str,
+    chance: float | None = None,
+) -> Markup | None:  # fmt: skip
+    """Dots with intervals on one scale from 0; None where no run was evaluated."""
+    rows = []
+    for index, run in runs:
+        for mode, found in (run.evaluation or {}).get("final_policy", {}).items():
+            value = found.get("return_mean" if figure == "return" else figure)
+            repeated = mode != "as_trained" and run.paths == "none"  # nothing to switch off
+            if found["episodes"] and value is not None and not repeated:
+                label = f"{run.name}, {MODES.get(mode, mode)}"
+                rows.append((label, colour(index), value, *(found.get(f"{figure}_interval") or (None, None)), False))
+    if not rows:
+        return None
+    for player, found in play.items():
+        label = {"advice": "the version's own play", "uniform": "uniform over its skills"}.get(player, player)
+        rows.append((label, "soft", *found[figure], True))
+    top = 1.05 * max(v for row in rows for v in (row[2], row[4], chance) if v is not None) or 1.0
+    bottom = min(0.0, *(row[2] if row[3] is None else row[3] for row in rows)) * 1.05
+    place = lambda v: round(100 * (v - bottom) / (top - bottom), 2)  # noqa: E731
+    drawn = [
+        {
+            "label": label, "colour": paint, "at": place(value), "is_reference": is_reference,
+            "low": place(low) if low is not None else None,
+            "width": round(place(high) - place(low), 2) if low is not None else None,
+            "text": f"{value:.2f}" + (f" ({low:.2f} to {high:.2f})" if low is not None else ""),
+        }
+        for label, paint, value, low, high, is_reference in rows
+    ]  # fmt: skip
+    lines = [{"at": place(chance), "label": f"chance: {chance:g}"}] if chance is not None else []
+    return filled("forest.html", title=title, rows=drawn, lines=lines, note=note)
 
 
 def advice_at_work(subject: Subject) -> Section | None:

@@ -12,14 +12,21 @@ from flows.report.charts import colour
 from flows.report.page import Section, filled
 from flows.report.read import RunData, Subject, success_rates
 from lore.training.metrics import crafter_score
-from lore_datasets.errors import LoreError
+from lore_datasets.exchange.played import in_one_line
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-    from lore_datasets.advice import AdviceData
-
-__all__ = ["achievements", "flat", "how_it_was_made", "number", "numbers", "option_table"]
+__all__ = [
+    "MODES",
+    "achievements",
+    "evaluation_table",
+    "flat",
+    "how_it_was_made",
+    "number",
+    "option_table",
+    "training_score",
+]
 
 MODES = {"as_trained": "as trained", "agent_alone": "alone", "primitives_only": "primitives only"}
 _SHORT_RUN = 100_000
@@ -30,49 +37,43 @@ def number(value: float | None, digits: int = 2) -> str:
     return "–" if value is None or not np.isfinite(value) else f"{value:.{digits}f}"
 
 
-def numbers(subject: Subject) -> Section:
-    """Training-time score and final policy, each in a table of its own: two protocols."""
-    rows = [_summary(run, i, subject.achievements) for i, run in enumerate(subject.runs)]
-    html = filled("numbers.html", runs=rows, evaluations=_evaluations(subject.runs), caution=_caution(subject.runs))
-    return Section("Numbers", html)
+def training_score(subject: Subject) -> Section:
+    """The score of training: all of its episodes."""
+    rows = [_summary(run, i) for i, run in enumerate(subject.runs)]
+    html = filled("numbers.html", runs=rows, caution=_caution(subject.runs))
+    return Section("Training-time score", html)
 
 
-def _score(rates: dict[str, float]) -> float:
-    return crafter_score(100 * np.array(list(rates.values()))) if rates else 0.0
+def _score(rates: dict[str, float]) -> float | None:
+    return crafter_score(100 * np.array(list(rates.values()))) if rates else None
 
 
-def _paths(config: dict[str, Any]) -> str:
-    paths = {"A": "synthetic", "B": "gate", "C": "options"}
-    on = [name for name, section in paths.items() if config.get(section, {}).get("enabled")]
-    return " + ".join(on) or "none"
-
-
-def _summary(run: RunData, index: int, names: Sequence[str]) -> dict[str, Any]:
+def _summary(run: RunData, index: int) -> dict[str, Any]:
     returns = [float(e["return"]) for e in run.episodes]
-    rates = success_rates(run.episodes, names)
-    done = (run.progress or {}).get("step", run.episodes[-1]["step"] if run.episodes else 0)
+    rates = success_rates(run.episodes, run.achievements)
     return {
         "name": run.name,
         "colour": colour(index),
-        "paths": _paths(run.config),
+        "paths": run.paths,
         "seed": run.config.get("train", {}).get("seed", "–"),
-        "steps": f"{done:,}",
+        "steps": f"{run.step:,}",
         "episodes": len(run.episodes),
         "training": {
             "return_mean": number(float(np.mean(returns)) if returns else None),
             "score": number(_score(rates) if returns else None),
-            "seen": f"{sum(1 for rate in rates.values() if rate)} of {len(rates)}",
+            "seen": f"{sum(1 for rate in rates.values() if rate)} of {len(rates)}" if rates else "–",
         },
     }
 
 
-def _evaluations(runs: Sequence[RunData]) -> list[dict[str, Any]]:
+def evaluation_table(runs: Sequence[RunData]) -> Markup | str:
+    """The final policies by run and mode, folded; empty where no run was evaluated."""
     rows = []
     for index, run in enumerate(runs):
         for mode, found in (run.evaluation or {}).get("final_policy", {}).items():
-            if not found.get("episodes"):
+            if not found["episodes"]:
                 continue
-            low, high = found["return_interval"]
+            low, high = found.get("return_interval") or (None, None)
             rows.append(
                 {
                     "name": run.name,
@@ -81,11 +82,11 @@ def _evaluations(runs: Sequence[RunData]) -> list[dict[str, Any]]:
                     "episodes": found["episodes"],
                     "return_mean": number(found["return_mean"]),
                     "interval": f"{number(low)} to {number(high)}",
-                    "score": number(found["score"]),
-                    "length": number(found["length_mean"], 0),
+                    "score": number(found.get("score")),
+                    "length": number(found.get("length_mean"), 0),
                 }
             )
-    return rows
+    return filled("evaluations.html", evaluations=rows) if rows else ""
 
 
 def _caution(runs: Sequence[RunData]) -> str:
@@ -103,21 +104,23 @@ def _caution(runs: Sequence[RunData]) -> str:
 
 def achievements(subject: Subject) -> Section | None:
     """Share of training episodes in which each achievement was unlocked; None where no names are known."""
-    runs, names = subject.runs, subject.achievements
+    runs = subject.runs
+    rates = [success_rates(run.episodes, run.achievements) for run in runs]
+    names = {name for each in rates for name in each}
     if not names:
         return None
-    rates = [success_rates(run.episodes, names) for run in runs]
-    order = sorted(names, key=lambda n: (-max((r[n] for r in rates), default=0.0), n))
+    order = sorted(names, key=lambda n: (-max(r.get(n, 0.0) for r in rates), n))
     rows = [
         {
             "name": name,
             "cells": [
                 {"percent": f"{100 * r[name]:.1f}", "text": f"{100 * r[name]:.1f} %", "colour": colour(i)}
+                if name in r else None
                 for i, r in enumerate(rates)
             ],
         }
         for name in order
-    ]
+    ]  # fmt: skip
     heads = [{"name": run.name, "colour": colour(i)} for i, run in enumerate(runs)]
     return Section("Achievements", filled("achievements.html", rows=rows, runs=heads))
 
@@ -142,24 +145,12 @@ def option_table(subject: Subject) -> Markup | str:
     return filled("option_table.html", columns=[c.replace("_", " ") for c in columns], rows=cells)
 
 
-def _played(advice: AdviceData) -> str:
-    """What the version was worth with no learner, in one line; ``not played`` where the store holds no play of it."""
-    from lore_datasets.exchange.played import in_one_line
-    from lore_datasets.exchange.shipped import ShippedStore
-    from lore_datasets.store.lineage import newest_play
-
-    try:
-        found = newest_play(ShippedStore(), advice.ref, verify=False)
-        return in_one_line(found.manifest) if found is not None else "not played"
-    except LoreError as error:
-        return f"unknown: {error.message}"
-
-
 def _card(subject: Subject) -> list[tuple[str, str]]:
     if subject.advice is None:
         return []
     advice, manifest, adviser = subject.advice, subject.advice.manifest, subject.adviser
     in_line = lambda body: ", ".join(f"{k} {v}" for k, v in sorted(flat(body).items())) or "–"  # noqa: E731
+    play, without = subject.play
     return [
         ("reference", f"{advice.ref.name}@v{advice.ref.version}#{advice.ref.digest}"),
         ("made", f"{manifest.created[:19]} {manifest.message}".strip()),
@@ -173,7 +164,7 @@ def _card(subject: Subject) -> list[tuple[str, str]]:
         ("cost", in_line(manifest.cost)),
         ("provenance", in_line(manifest.provenance)),
         ("advice model", f"{len(advice.model)} arrays" if advice.model else "none"),
-        ("played without learning", _played(advice)),
+        ("played without learning", in_one_line(play) if play is not None else without),
     ]
 
 
