@@ -74,7 +74,25 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
             "show": ("flows.cli.skills:show", "one skill as JSON, with its step bound"),
             "lint": ("flows.cli.skills:lint", "check a file of skills"),
             "run": ("flows.cli.skills:run", "play one skill in fresh worlds and say how it ended"),
+            "edit": ("flows.cli.dialogue:edit_skill", "edit one in $EDITOR: checked, tried in worlds, shown, stored"),
+            "ask": (
+                "flows.cli.dialogue:ask_skill",
+                "ask an adviser for a change in plain words; tried, shown, accepted",
+            ),
             "update": ("flows.cli.skills:update", "give an advice dataset the skills of today's library"),
+        },
+    ),
+    "programs": (
+        "priority programs: the rules that speak in every state of a dataset",
+        {
+            "edit": (
+                "flows.cli.dialogue:edit_program",
+                "edit one in $EDITOR: checked, played beside the one before, stored",
+            ),
+            "ask": (
+                "flows.cli.dialogue:ask_program",
+                "ask an adviser for a change in plain words; played, shown, accepted",
+            ),
         },
     ),
     "llm": (

@@ -3,7 +3,8 @@
 A template is a Markdown file ``templates/<environment>/<name>.md``: a head of strict ``field: value`` lines between two
 ``---``, then the parts ``# system`` and ``# user``. ``{{word}}`` is filled in from the closed list of its kind; nothing
 that a model once wrote is ever filled in, except checked skills and programs: names, and in a request for a better one
-steps, conditions and rules. ``{{include name}}`` is the system part of that template.
+steps, conditions and rules. What a person asks for stands in the person's own words. ``{{include name}}`` is the system
+part of that template.
 """
 
 from __future__ import annotations
@@ -221,6 +222,14 @@ class Renderer:
     def revision(self, name: str, told: str) -> Prompt:
         """One better skill in place of ``name``; ``told`` says how it failed."""
         return self._skills("revise", told, 1, (name,))
+
+    def asked_skill(self, name: str, told: str) -> Prompt:
+        """One skill as a person asks for it, in place of ``name`` where that is given; ``told`` holds the wish."""
+        return self._skills("ask_skill", told, 1, (name,) if name else ())
+
+    def asked_program(self, digest: str, told: str, count: int) -> Prompt:
+        """The program of ``digest``, changed as a person asks; ``told`` holds the wish and its rules."""
+        return self._program("ask_program", {"state": told, "count": str(count)}, (digest[:12],), 0)
 
     def program(self, draft: int = 0, count: int = 80, *, short: bool = False) -> Prompt:
         """A priority program over all goals, of at most ``count`` rules; ``draft`` numbers answers to one question.

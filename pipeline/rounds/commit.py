@@ -23,7 +23,7 @@ from pipeline.rounds.mixing import advised_rounds
 from pipeline.rounds.round import Round
 from pipeline.rounds.rows import row_arrays
 
-__all__ = ["commit_round", "program_revisions", "steps_played"]
+__all__ = ["commit_round", "edits", "program_revisions", "steps_played"]
 
 
 def program_revisions(store: Store, name: str) -> list[dict[str, Any]]:
@@ -31,6 +31,13 @@ def program_revisions(store: Store, name: str) -> list[dict[str, Any]]:
     if name not in store.names() or not store.versions(name):
         return []
     return list(store.manifest(name).provenance.get("program_revisions", []))
+
+
+def edits(store: Store, name: str) -> list[dict[str, Any]]:
+    """The changes of single skills and programs by persons, oldest first, as the dataset's current version tells it."""
+    if name not in store.names() or not store.versions(name):
+        return []
+    return list(store.manifest(name).provenance.get("edits", []))
 
 
 def steps_played(store: Store, name: str) -> int:
@@ -54,7 +61,7 @@ def commit_round(
     results = [now.first, *results]
     rows = [row for result in results for row in result.rows]
     answers = [answer for result in results for answer in result.answers]
-    if not rows and not now.programs and not now.verdict:
+    if not rows and not now.programs and not now.verdict and not now.edit:
         reasons = Counter(r.reason for result in results for r in result.rejects)
         raise BadInput(
             f"no usable advice in {len(answers)} answers", kept="the journal", hint=f"refused: {dict(reasons)}"
@@ -76,6 +83,8 @@ def commit_round(
     about["rounds"] = record([*before, mine])
     if revised := [*program_revisions(store, name), *([now.verdict] if now.verdict else [])]:
         about["program_revisions"] = revised
+    if made := [*edits(store, name), *([now.edit] if now.edit else [])]:
+        about["edits"] = made
     config = to_dict(now.config)
     writer = store.writer(
         name, "advice", environment=now.environment, parents=parents, skills=now.skills, config=config, provenance=about
@@ -168,6 +177,7 @@ def _provenance(now: Round, models: Sequence[str]) -> dict[str, Any]:
     known = now.llm.capabilities
     files = {kind: kind for kind in KINDS if kind in now.kinds}
     files |= {"program": "revise_program"} if now.revision is not None else {}
+    files = {now.edit["kind"]: now.edit["template"]} if now.edit else files
     short = {"prior": "prior_letter", "program": "program_short"} if known.letters else {}
     files |= {kind: file for kind, file in short.items() if files.get(kind) == kind}
     for kind, file in files.items():

@@ -58,6 +58,8 @@ class Round:
         programs: (program, origin) of this round, one at most. drafts: what is known of each usable draft of it.
         findings: what is doubtful about the program.
         revision: the program that the round asks to have revised. verdict: what came of it, empty before.
+        edit: record of the change that a person asked for, with the ``kind`` and ``template`` of its question; empty in
+            other rounds.
         first: answers, rejects and counts of the questions for skills and programs.
     """
 
@@ -79,6 +81,7 @@ class Round:
     findings: list[str] = field(default_factory=list)
     revision: ProgramRevision | None = None
     verdict: dict[str, Any] = field(default_factory=dict)
+    edit: dict[str, Any] = field(default_factory=dict)
     first: ShardResult = field(default_factory=ShardResult)
     started: float = field(default_factory=time.monotonic)
 

@@ -33,7 +33,8 @@ TAGS = [
 VERBS = ["demo", "collect", "advise", "train", "eval", "ablate", "refresh", "report", "up", "doctor"]
 GROUPS = {
     "datasets": ["list", "show", "verify", "diff", "lineage", "export", "import", "tag", "rollback", "gc"],
-    "skills": ["list", "show", "lint", "run"],
+    "skills": ["list", "show", "lint", "run", "edit", "ask"],
+    "programs": ["edit", "ask"],
 }
 
 
