@@ -9,8 +9,9 @@ name alone where only one section has it (``seed=3``). Names of before and of th
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from lore.aliases import renamed, setting_name
 from lore.gate.config import GateConfig
@@ -304,6 +305,28 @@ def load_config(**overrides: Any) -> Config:
     return replace(None, **overrides)
 
 
+def _has_form(value: Any, hint: Any) -> bool:
+    """False where a value cannot be that of a field with this type; numbers have ranges of their own."""
+    if get_origin(hint) is tuple:
+        kinds = get_args(hint)
+        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_is_number, value, kinds))
+    if hint in (bool, str):
+        return isinstance(value, hint)
+    return get_origin(hint) is not Literal or value in get_args(hint)
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    is_kind = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+    return is_kind and abs(value) <= sys.float_info.max
+
+
+def _form(hint: Any) -> str:
+    """The values that a field of this type takes, in words."""
+    if get_origin(hint) is tuple:
+        return f"{len(get_args(hint))} numbers"
+    return {bool: "true or false", str: "a text"}.get(hint) or " or ".join(map(str, get_args(hint)))
+
+
 def replace(config: Config | None, **overrides: Any) -> Config:
     """``config`` (default: the defaults) with overrides by dotted or unambiguous leaf name."""
     sections: dict[str, type] = dict(get_type_hints(Config))
@@ -337,5 +360,8 @@ def replace(config: Config | None, **overrides: Any) -> Config:
         if given.setdefault(f"{section}.{leaf}", key) != key and values[section][leaf] != new:
             both = f"{given[f'{section}.{leaf}']} and {key}"
             raise ConfigError(f"{both} are one setting, given two values", hint=f"give {section}.{leaf} alone")
+        hint = get_type_hints(sections[section])[leaf]
+        if not _has_form(new, hint):
+            raise ConfigError.out_of_range(f"{section}.{leaf}", value, _form(hint))
         values[section][leaf] = new
     return Config(**{name: cls(**values[name]) for name, cls in sections.items()})

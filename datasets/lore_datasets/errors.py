@@ -118,8 +118,8 @@ def check_ranges(section: str, config: object, ranges: Mapping[str, tuple[float,
     for name, (low, high) in ranges.items():
         value, default = getattr(config, name), getattr(type(config), name, None)
         kinds = (int,) if type(default) is int else (int, float)
-        is_number = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
-        if not is_number or not low <= value <= high:
+        is_number = isinstance(value, kinds) and not isinstance(value, bool)
+        if not is_number or not low <= value <= high or not math.isfinite(value):
             raise ConfigError.out_of_range(f"{section}.{name}", value, f"{low:g}..{high:g}")
 
 

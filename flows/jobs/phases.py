@@ -12,6 +12,7 @@ from typing import Any
 from flows.terminal import current
 from lore_datasets.atomic import held, write_json
 from lore_datasets.errors import ConfigError, UsageError
+from lore_datasets.json_text import parsed
 
 __all__ = ["Phases", "hold"]
 
@@ -61,7 +62,7 @@ class Phases:
         """
         mark = folder / "state" / "begun.json"
         try:
-            begun = json.loads(mark.read_text())
+            begun = parsed(mark.read_text())
         except (OSError, ValueError):
             begun = None
         if not isinstance(begun, dict) or set(begun) != set(settings):
@@ -108,7 +109,7 @@ class Phases:
     def _read(self, name: str) -> dict[str, Any] | None:
         path = self.state / f"{name}.json"
         try:
-            return json.loads(path.read_text())
+            return parsed(path.read_text())
         except FileNotFoundError:
             return None
         except ValueError:

@@ -27,6 +27,7 @@ from lore_datasets.atomic import write_json
 from lore_datasets.cores import available_cores
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, ConfigError
+from lore_datasets.json_text import parsed
 from lore_datasets.language.programs import parse_program
 from lore_datasets.language.skills import parse_skill
 from lore_datasets.store.manifest import canonical_json
@@ -150,7 +151,7 @@ def _loaded(dataset: str) -> AdviceData:
     from lore_datasets.advice import load_advice, program_alone
 
     if dataset.endswith(".json"):
-        body = json.loads(Path(dataset).read_text())
+        body = parsed(Path(dataset).read_text())
         environment = get_environment(body["environment"])
         skills = [parse_skill(each, environment.vocab) for each in body["skills"]]
         program = parse_program(body["program"], environment.vocab, [skill.name for skill in skills])
@@ -215,7 +216,7 @@ def _read(folder: Path) -> dict[tuple[str, int], Life]:
     for path in sorted(folder.glob("lives-*.jsonl")):
         for line in path.read_text().splitlines():
             try:
-                row = json.loads(line)
+                row = parsed(line)
                 player = row.pop("player")
                 found[player, row["number"]] = Life(**row)
             except (ValueError, KeyError, TypeError, AttributeError):

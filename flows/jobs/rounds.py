@@ -5,7 +5,6 @@ Everything a round has done lies in ``<run>/refresh/round-NNN``; a stop at any m
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from flows.terminal import current
 from lore.training.records import read_json
 from lore_datasets.atomic import write_json
 from lore_datasets.errors import BadInput, CorruptArtifact, LoreError, NotFound
+from lore_datasets.json_text import parsed
 from lore_datasets.types import ArtifactRef
 
 __all__ = [
@@ -90,7 +90,7 @@ def round_names(folder: str) -> tuple[str, int, int]:
     """(advice version in use, number of the round that is next, seed) of a run, for the names of flow runs."""
     run = Path(folder)
     try:
-        found = json.loads((run / "config.json").read_text())
+        found = parsed((run / "config.json").read_text())
         return str(found["advice"]), len(finished_rounds(run)) + 1, int(found["config"]["train"]["seed"])
     except (OSError, ValueError, KeyError):
         return "no run", 1, 0
@@ -123,7 +123,7 @@ def _store() -> Any:
 
 def _target(folder: Path) -> int:
     try:
-        return int(json.loads((folder / "target.json").read_text())["rounds"])
+        return int(parsed((folder / "target.json").read_text())["rounds"])
     except (OSError, ValueError, KeyError):
         return 0
 

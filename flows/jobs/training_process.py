@@ -19,6 +19,7 @@ from flows.terminal import current
 from lore.config import Config
 from lore.training.progress import waits
 from lore_datasets.errors import Busy, LoreError, shown
+from lore_datasets.json_text import parsed
 
 __all__ = [
     "EVALUATION_PROGRESS", "arguments", "evaluate_in_process", "follow", "last_row", "run_child", "side_by_side",
@@ -54,7 +55,7 @@ def last_row(path: Path) -> dict[str, Any] | None:
         file.seek(max(0, file.tell() - 4096))
         for line in reversed(file.read().splitlines()):
             with suppress(ValueError):
-                row = json.loads(line)
+                row = parsed(line)
                 if isinstance(row, dict):
                     return row
     return None

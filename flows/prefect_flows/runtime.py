@@ -20,6 +20,7 @@ from pathlib import Path
 from flows.jobs.machine import keep_loopback_direct
 from flows.terminal import current
 from lore_datasets.errors import BadInput, ServiceError, shown
+from lore_datasets.json_text import parsed
 
 __all__ = [
     "AUTH_FILE", "LAB_FILE", "SETTINGS", "close_stale_runs", "embedded_server", "free_port", "lab_environment",
@@ -112,10 +113,9 @@ def origin_of(host: str, port: int) -> str:
 
 def running_lab(home: Path) -> str | None:
     """URL of the API of a ``lore up`` that runs with this home, None when there is none."""
-    import json
 
     try:
-        found = json.loads((home / LAB_FILE).read_text())
+        found = parsed((home / LAB_FILE).read_text())
         return str(found["url"]) if _healthy(str(found["host"]), int(found["port"])) else None
     except (OSError, ValueError, KeyError):
         return None

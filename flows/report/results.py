@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from lore.config import replace as configured
 from lore_datasets.atomic import write_json
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput
+from lore_datasets.json_text import parsed
 
 __all__ = ["MODES", "TAGS", "evaluated_at", "guidance_end", "read_result", "run_of", "settings_of", "write_result"]
 
@@ -85,7 +85,7 @@ def write_result(path: Path, cell: str, seed: int, folder: Path, config: Config,
 
 
 def _evaluations(folder: Path, last: dict[str, Any] | None) -> list[dict[str, Any]]:
-    earlier = [json.loads(path.read_text()) for path in folder.glob("evaluation-*.json")]
+    earlier = [parsed(path.read_text()) for path in folder.glob("evaluation-*.json")]
     found = {e["frames"]: e for e in [*earlier, *([last] if last else [])]}
     return [found[step] for step in sorted(found)]
 
@@ -106,7 +106,7 @@ def read_result(path: Path, settings: str | None = None) -> dict[str, Any] | Non
     if not path.is_file():
         return None
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parsed(path.read_text(encoding="utf-8"))
         whole = value["schema"] == SCHEMA and {"cell", "seed", "steps", "digest", "episodes", "evaluations"} <= set(
             value
         )

@@ -20,6 +20,7 @@ from lore.training import segments
 from lore.training.tensor_file import Stored, stored, write
 from lore_datasets.atomic import clear_drafts, replacing, sync
 from lore_datasets.errors import CorruptArtifact, NewerSchema, NotFound, SchemeMismatch, shown
+from lore_datasets.json_text import parsed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,7 +118,7 @@ def _read(
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            meta = json.loads(header["lore"])
+            meta = parsed(header["lore"])
             schema = meta.pop("schema")
             if isinstance(schema, int) and schema > SCHEMA:
                 raise NewerSchema(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from lore_datasets.errors import CorruptArtifact
+from lore_datasets.json_text import parsed
 
 __all__ = ["read_json", "read_jsonl"]
 
@@ -15,7 +15,7 @@ def read_json(path: Path | str) -> dict[str, Any] | None:
     """The object in a JSON file, None where there is no file; CorruptArtifact when it holds anything else."""
     path = Path(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError:
@@ -39,7 +39,7 @@ def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parsed(line)
         except ValueError:
             if number == len(lines) and not text.endswith("\n"):
                 break

@@ -124,6 +124,7 @@ def test_a_checkpoint_with_a_wrong_header_is_whole_or_an_error_of_ours(saved, da
 
 @few
 @given(text=texts(['{"schema": 2, "frames": 3}', '{"schema": 2, "segments": [], "replay": {}}']))
+@example(text="[" * 3000)
 def test_meta_data_of_a_checkpoint_that_is_wrong_is_an_error_of_ours(saved, text):
     from safetensors.torch import save_file
 
@@ -159,10 +160,12 @@ CONFIG = json.dumps({"config": to_dict(load_config(steps=5)), "advice": "", "mac
 values = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.integers(), max_size=3)
 )
+LEAVES = [(section, name) for section, names in json.loads(CONFIG)["config"].items() for name in names]
 
 
 @few
 @given(text=texts([CONFIG]))
+@example(text="[" * 3000)
 def test_the_settings_of_a_run_are_read_or_refused(file, text):
     file.with_name("config.json").write_bytes(text.encode("utf-8", "surrogatepass"))
     try:
@@ -173,11 +176,13 @@ def test_the_settings_of_a_run_are_read_or_refused(file, text):
 
 
 @few
-@given(place=st.integers(0, 200), value=values)
-def test_a_setting_of_any_type_is_taken_or_refused(file, place, value):
-    body = json.loads(CONFIG)
-    leaves = [(section, name) for section, names in body["config"].items() for name in names]
-    section, name = leaves[place % len(leaves)]
+@given(leaf=st.sampled_from(LEAVES), value=values)
+@example(leaf=("gate", "weights"), value=None)
+@example(leaf=("env", "area"), value=3)
+@example(leaf=("model", "size"), value=[[1]])
+@example(leaf=("train", "steps"), value=10**400)
+def test_a_setting_of_any_type_is_taken_or_refused(file, leaf, value):
+    body, (section, name) = json.loads(CONFIG), leaf
     body["config"][section][name] = value
     file.with_name("config.json").write_text(json.dumps(body))
     try:

@@ -13,6 +13,7 @@ from typing import Any
 
 from lore_datasets.atomic import write_text
 from lore_datasets.errors import BadInput, shown
+from lore_datasets.json_text import parsed
 from lore_datasets.vocab import NAME_PATTERN
 
 __all__ = ["REVISIONS", "Revision", "read_revisions", "write_revisions"]
@@ -72,7 +73,7 @@ def read_revisions(where: Path | str) -> list[Revision]:
 
 def _parse(line: str, where: str) -> Revision:
     try:
-        body: Any = json.loads(line)
+        body: Any = parsed(line)
     except ValueError:
         raise BadInput(f"{where} is not JSON", hint="let the run write it again, or remove the file") from None
     if not isinstance(body, Mapping) or not {"skill", "skill_json"} <= set(body) <= {f.name for f in fields(Revision)}:

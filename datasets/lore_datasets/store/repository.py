@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ from typing import Any
 
 from lore_datasets.atomic import FULL, held, write_bytes
 from lore_datasets.errors import BadInput, Busy, CorruptArtifact, LoreError, NoSpace, NotFound, shown
+from lore_datasets.json_text import parsed
 from lore_datasets.store.bucket import Bucket
 from lore_datasets.types import ArtifactRef
 
@@ -88,7 +88,7 @@ def _is_name(text: str) -> bool:
 def _pointed_at(ref: Path) -> str:
     """The snapshot that the file of a tag or branch names, "" when there is none."""
     try:
-        found = json.loads(ref.read_bytes())["snapshot"]
+        found = parsed(ref.read_bytes())["snapshot"]
     except (OSError, ValueError, KeyError, TypeError):
         return ""
     return found if type(found) is str else ""

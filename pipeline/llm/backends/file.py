@@ -17,6 +17,7 @@ from typing import Any
 
 from lore_datasets.atomic import write_text
 from lore_datasets.errors import BadInput, ConfigError, shown
+from lore_datasets.json_text import parsed
 from pipeline.llm.backends.file_formats import LIMITS, REQUESTS, answer_of, pack
 from pipeline.llm.base import Capabilities, Completing, Prompt, Response
 
@@ -60,7 +61,7 @@ class FileAdviser(Completing):
         """What ``about.json`` in the folder says of who answers; BadInput when it is no object."""
         path = self.folder / "about.json"
         try:
-            told = json.loads(path.read_text()) if path.exists() else {}
+            told = parsed(path.read_text()) if path.exists() else {}
         except ValueError as error:
             raise BadInput(f"{path.name} is not JSON: {shown(error)}") from None
         if not isinstance(told, dict):
@@ -138,7 +139,7 @@ class FileAdviser(Completing):
         path = self.folder / "questions.jsonl"
         for where, line in json_lines(path) if path.exists() else ():
             try:
-                record = json.loads(line)
+                record = parsed(line)
                 if _ID.fullmatch(record["key"]) and isinstance(record["user"], str) and isinstance(record["kind"], str):
                     yield record
                     continue
@@ -155,7 +156,7 @@ class FileAdviser(Completing):
                 try:
                     if line is None:
                         raise ValueError(f"a line of more than {_LINE} bytes")
-                    key, response = answer_of(json.loads(line), self.model)
+                    key, response = answer_of(parsed(line), self.model)
                 except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
                     bad += 1
                     if bad <= 5:

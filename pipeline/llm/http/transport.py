@@ -6,12 +6,13 @@ looks at all its connections for every request.
 
 from __future__ import annotations
 
-import json
 import os
 import ssl
 import urllib.request
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from lore_datasets.json_text import parsed
 
 if TYPE_CHECKING:
     import aiohttp
@@ -48,7 +49,7 @@ def connections(url: str, direct: bool) -> aiohttp.ClientSession:
 
         async def json(self, **_: Any) -> Any:  # the SDK's look at an error: of one that does not read it has the text
             try:
-                return json.loads(await self.read())
+                return parsed(await self.read())
             except ValueError:
                 raise aiohttp.ContentTypeError(self.request_info, self.history, status=self.status) from None
 

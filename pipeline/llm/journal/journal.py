@@ -28,6 +28,7 @@ from lore_datasets.errors import (
     Stopped,
     shown,
 )  # fmt: skip
+from lore_datasets.json_text import parsed
 from pipeline.llm.base import LLM, Prompt, Response, Stop, never, request_hash, response_from
 from pipeline.llm.journal.budget import MAX_FAILURES, Budget, JournalStats, why_failed
 from pipeline.llm.keys import without_key
@@ -356,6 +357,6 @@ _dump = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 def _loaded(text: str, where: str) -> Response:
     try:
-        return response_from(json.loads(text))
+        return response_from(parsed(text))
     except (ValueError, TypeError, AttributeError) as error:
         raise CorruptArtifact(f"journal {where}: an answer does not read: {shown(error)}") from None
