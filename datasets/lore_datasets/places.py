@@ -1,15 +1,16 @@
-"""Where people say that files lie: ``~``, ``file://`` addresses, places that cannot be written."""
+"""Where files lie: ``~``, ``file://`` addresses, places that cannot be written, the datasets that come with LoRe."""
 
 from __future__ import annotations
 
 import os
+import sysconfig
 import tempfile
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from lore_datasets.errors import BadInput, LoreError, NoSpace, NotFound, shown
 
-__all__ = ["check_writable", "local_path", "named"]
+__all__ = ["check_writable", "local_path", "named", "shipped_files"]
 
 
 def local_path(text: str) -> str:
@@ -55,3 +56,15 @@ def named(error: OSError) -> LoreError:
         kept="everything finished before",
         hint="give another path, or mend this one",
     )
+
+
+def shipped_files() -> dict[str, list[Path]]:
+    """Name -> files of the shipped datasets, oldest version first: ``NAME.h5``, ``NAME@vN.h5``."""
+    beside = Path(__file__).resolve().parents[1]
+    places = [Path(sysconfig.get_path("data"), "share", "lore", "datasets")]
+    places += [beside] if beside.name == "datasets" else []
+    found: dict[str, dict[int, Path]] = {}
+    for path in (path for place in places if place.is_dir() for path in place.glob("*.h5")):
+        name, _, version = path.stem.partition("@v")
+        found.setdefault(name, {})[int(version or 1)] = path
+    return {name: [files[version] for version in sorted(files)] for name, files in sorted(found.items())}

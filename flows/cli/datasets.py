@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from lore_datasets.errors import LoreError, UsageError
+from flows.cli import cards
+from lore_datasets.errors import BadInput, LoreError, UsageError
 
 if TYPE_CHECKING:
     from lore_datasets.exchange.shipped import ShippedStore
@@ -56,7 +57,7 @@ def list_datasets(root: Path | None = None, json: bool = False) -> int:
         root: Folder of datasets; default $LORE_DATASETS or runs/datasets.
         json: Print JSON.
     """
-    from lore_datasets.exchange.shipped import shipped_files
+    from lore_datasets.places import shipped_files
     from lore_datasets.store.manifest import ref_of
 
     store = _store(root)
@@ -103,7 +104,7 @@ def show(
     json: bool = False,
     card: Literal["", "md", "croissant"] = "",
     license: str = "",
-    file: Path | None = None,
+    file: tuple[Path, ...] = (),
     statistics: bool = False,
     dask: str = "",
 ) -> int:
@@ -112,21 +113,22 @@ def show(
     Args:
         ref: name, name@vN, name@label or name@vN#digest.
         root: Folder of datasets.
-        json: Print the whole manifest as JSON.
+        json: Print the whole manifest, or the statistics, as JSON.
         card: Print a dataset card instead: md (for the Hugging Face hub) or croissant (1.1 JSON-LD).
         license: The card's licence; default mit (croissant: the address of the MIT licence).
-        file: The HDF5 export that a croissant card describes.
+        file: Exports that a croissant card describes, .h5 and .parquet; records load from the latter.
         statistics: Print counts over the rows instead: options, confidence, goal keys, plans; states by who visited.
         dask: Count on a Dask cluster: the scheduler's address (tcp://host:8786), or local for workers here.
     """
     store = _store(root)
     if statistics or dask:
-        from flows.jobs.array_statistics import array_statistics
+        from flows.jobs.array_statistics import array_statistics, statistics_text
 
-        _dump(array_statistics(ref, root, dask))
+        counted = array_statistics(ref, root, dask)
+        print(_json.dumps(counted, indent=2) if json else statistics_text(counted))
         return 0
     if card:
-        print(_card(store, ref, card, license, file))
+        print(cards.card(store, ref, card, license, file))
         return 0
     found = store.show(ref)
     if json:
@@ -134,7 +136,7 @@ def show(
         return 0
     manifest = found["manifest"]
     lines = _about(found, store.manifest(found["ref"]))
-    if (play := _play(store, store.resolve(ref))) is not None:
+    if (play := cards.newest_of(store, store.resolve(ref))) is not None:
         from lore_datasets.exchange.played import in_one_line
 
         lines["played"] = in_one_line(play)
@@ -195,38 +197,6 @@ def _about(found: dict[str, Any], whole: Manifest) -> dict[str, str]:
     for title, values in (*((t, manifest[t]) for t in ("counts", "cost", "config")), ("provenance", about)):
         lines[title] = ", ".join(f"{k} {_short(v)}" for k, v in _flat(values).items() if v != "") or "none"
     return lines
-
-
-def _card(store: ShippedStore, ref: str, form: str, license: str, file: Path | None) -> str:
-    from lore_datasets.errors import LoreError
-    from lore_datasets.exchange.card import croissant, markdown
-    from lore_datasets.store.lineage import newest_model
-
-    full = store.resolve(ref)
-    manifest = store.manifest(full)
-    said = {"license": license} if license else {}
-    if form == "croissant":
-        return _json.dumps(croissant(manifest, file=file, play=_play(store, full), **said), indent=2)
-    parents = []
-    for parent in manifest.parents:
-        try:
-            parents.append(store.manifest(parent))
-        except LoreError:  # a parent may lie in another store; the card names it all the same
-            continue
-    model = newest_model(store, full, verify=False) if manifest.kind == "advice" else None
-    model = model.manifest if model is not None else None
-    return markdown(manifest, model=model, play=_play(store, full), parents=parents, **said)
-
-
-def _play(store: ShippedStore, ref: ArtifactRef) -> Manifest | None:
-    """Manifest of the version's newest play without learning; of itself where it is one."""
-    from lore_datasets.store.lineage import newest_play
-
-    manifest = store.manifest(ref)
-    if manifest.kind == "play":
-        return manifest
-    found = newest_play(store, ref, verify=False) if manifest.kind == "advice" else None
-    return found.manifest if found is not None else None
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -304,19 +274,28 @@ def lineage(ref: Name, root: Path | None = None, mermaid: bool = False) -> int:
 
 
 def export(ref: Name, path: File, root: Path | None = None) -> int:
-    """Write a version, with its advice model, into a single HDF5 file that the learner reads without a store.
+    """Write a version into a single file: HDF5, with its advice model, which the learner reads without a store; or a
+    Parquet table with one row a state, in words.
 
     Args:
         ref: name, name@vN or name@vN#digest.
-        path: The file to write, ending in .h5.
+        path: The file to write, ending in .h5 or .parquet.
         root: Folder of datasets.
     """
     from lore_datasets.exchange.hdf5 import export_hdf5
+    from lore_datasets.exchange.table import SUFFIX, export_parquet
 
-    if path.suffix not in (".h5", ".hdf5"):
-        raise UsageError(f"{path} does not end in .h5", hint="the learner tells an export from a name by its ending")
+    if path.suffix not in (".h5", ".hdf5", SUFFIX):
+        raise UsageError(
+            f"{path} does not end in .h5 or .parquet", hint="the learner tells an export from a name by its ending"
+        )
     store = _store(root)
     full: ArtifactRef = store.resolve(ref)
+    if path.suffix == SUFFIX:
+        rows = export_parquet(store, full, path)
+        print(f"{full} -> {path} ({rows:,} rows, {path.stat().st_size / 1e6:.1f} MB)")
+        print(f"next: lore datasets show '{full}' --card croissant --file {path}")
+        return 0
     export_hdf5(store, full, path)
     print(f"{full} -> {path} ({path.stat().st_size / 1e6:.1f} MB)")
     after = f"lore train --preset smoke --dataset {path} --gate.enabled"
@@ -333,7 +312,14 @@ def import_file(path: File, dataset: str = "", root: Path | None = None) -> int:
         root: Folder of datasets.
     """
     from lore_datasets.exchange.hdf5 import import_hdf5
+    from lore_datasets.exchange.table import SUFFIX, read_schema
 
+    if path.suffix == SUFFIX:
+        was = read_schema(path)[0]
+        raise BadInput(
+            f"{path} is a table of {was} for reading, and nothing can be made of it", kept="the file as it is",
+            hint=f"lore datasets export '{was}' FILE.h5 where the version lies, and import that",
+        )  # fmt: skip
     full = import_hdf5(path, _store(root), dataset or None)
     print(f"{path} -> {full}\nnext: lore datasets show {full}")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as _json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,7 +85,7 @@ def list_skills(environment: str = "crafter", dataset: str = "") -> int:
 
 
 def show(name: Word, environment: str = "crafter", dataset: str = "") -> int:
-    """Show one skill as JSON.
+    """Show one skill as JSON; on standard error, after how many steps it ends at the latest.
 
     Args:
         name: Its name, or a JSON file.
@@ -95,7 +96,7 @@ def show(name: Word, environment: str = "crafter", dataset: str = "") -> int:
 
     _, skill = _find(name, environment, dataset)
     print(_json.dumps(_json.loads(skill.to_json()), indent=2))
-    print(f"ends after at most {bound(skill)} steps")
+    print(f"ends after at most {bound(skill)} steps", file=sys.stderr)
     return 0
 
 

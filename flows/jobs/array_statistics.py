@@ -11,7 +11,7 @@ from typing import Any
 
 from lore_datasets.errors import BadInput, ServiceError, shown
 
-__all__ = ["BINS", "array_statistics"]
+__all__ = ["BINS", "array_statistics", "statistics_text"]
 
 BINS = 10
 """Equal bins of confidence and uncertainty in 0..1."""
@@ -135,3 +135,38 @@ def _named(found: dict[str, Any], options: list[str], sources: list[str]) -> dic
             for i, name in enumerate(options)
         ]
     return out
+
+
+def statistics_text(found: dict[str, Any]) -> str:
+    """What :func:`array_statistics` found as lines and a table for people."""
+    rows = found["rows"]
+    lines = [f"{found['ref']}: {rows:,} rows"]
+    if "advised" in found:
+        lines += [f"advised {found['advised']:,}, with plans {found['with_plans']:,}, goal keys {found['goal_keys']:,}"]
+    for name in ("confidence", "uncertainty"):
+        if name in found:
+            histogram = found[name]["histogram"]
+            bars = "  ".join(f"{i / BINS:.1f}: {n:,}" for i, n in enumerate(histogram) if n)
+            lines.append(f"{name} mean {found[name]['mean']:.3f}; rows from  {bars}")
+    if "sources" in found:
+        lines += ["", *_table(("visited by", "rows", "share"), [(n, c, c) for n, c in found["sources"].items()], rows)]
+    if "options" in found:
+        named = sorted(found["options"], key=lambda option: -option["first"])
+        cells = [(o["name"], o["first"], o["first"], o["known"], o.get("can_start", "-")) for o in named]
+        lines += ["", *_table(("option", "first choice", "share", "known", "can start"), cells, rows)]
+    return "\n".join(lines)
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]], whole: int) -> list[str]:
+    """Aligned columns; that of the share holds counts, told in per cent of ``whole``."""
+    share = head.index("share")
+    told = [head] + [
+        tuple(f"{100 * cell / max(1, whole):.1f} %" if i == share else f"{cell:,}" if isinstance(cell, int) else cell
+              for i, cell in enumerate(row)) for row in rows
+    ]  # fmt: skip
+    widths = [max(len(row[i]) for row in told) for i in range(len(head))]
+    lines = []
+    for first, *others in told:
+        cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([f"{first:<{widths[0]}}", *cells]))
+    return lines

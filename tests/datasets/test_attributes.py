@@ -14,8 +14,8 @@ import zarr
 from lore_datasets.advice import load_advice
 from lore_datasets.errors import NotFound
 from lore_datasets.exchange.hdf5 import export_hdf5
-from lore_datasets.exchange.shipped import shipped_files
 from lore_datasets.exchange.zarr_store import open_zarr_store
+from lore_datasets.places import shipped_files
 from lore_datasets.schema import KINDS
 from lore_datasets.store.store import Store
 from lore_datasets.testing import random_advice

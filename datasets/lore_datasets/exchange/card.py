@@ -1,35 +1,19 @@
-"""What a version says of itself: one screen for people, a Markdown card for hubs, Croissant JSON-LD for machines."""
+"""What a version says of itself: one screen for people, a Markdown card for hubs."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from lore_datasets.errors import shown
-from lore_datasets.exchange.played import measured, play_section, safe
+from lore_datasets.exchange.played import play_section, safe
 from lore_datasets.store.advisers import advisers_of, rounds_of
 from lore_datasets.store.manifest import ref_of
 from lore_datasets.types import Manifest
 
-__all__ = ["croissant", "markdown", "summary"]
-
-_TYPES = {
-    "uint8": "cr:UInt8", "int16": "cr:Int16", "int32": "cr:Int32", "int64": "cr:Int64", "float32": "cr:Float32",
-    "float64": "cr:Float64", "str": "sc:Text",
-}  # fmt: skip
-_CONTEXT = {
-    "@language": "en", "@vocab": "https://schema.org/", "sc": "https://schema.org/",
-    "cr": "http://mlcommons.org/croissant/", "dct": "http://purl.org/dc/terms/", "conformsTo": "dct:conformsTo",
-    "recordSet": "cr:recordSet", "field": "cr:field", "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    "source": "cr:source", "extract": "cr:extract", "fileObject": "cr:fileObject", "fileSet": "cr:fileSet",
-    "fileProperty": "cr:fileProperty", "includes": "cr:includes", "isArray": "cr:isArray",
-    "arrayShape": "cr:arrayShape",
-}  # fmt: skip
-
+__all__ = ["description", "markdown", "round_groups", "summary"]
 
 _BY_SOURCE = (
     ("states", "states"), ("row_coverage", "own row"), ("goal_coverage", "goal key"), ("held_out", "held-out rows"),
@@ -93,7 +77,7 @@ def markdown(
     of the versions it was made from.
     """
     rounds, adviser = rounds_of(manifest), advisers_of(manifest)
-    lines = [*_front_matter(manifest, license), f"# {safe(ref_of(manifest))}", "", _description(manifest), ""]
+    lines = [*_front_matter(manifest, license), f"# {safe(ref_of(manifest))}", "", description(manifest), ""]
     if adviser == "rules" or adviser.startswith("degraded:rules"):
         lines += ["The adviser is a hand-written rule book, not a language model.", ""]
     facts = _facts(manifest, license)
@@ -147,7 +131,7 @@ def _facts(manifest: Manifest, license: str) -> dict[str, str]:
         "parameters": _pairs(about.get("parameters", {})),
         "parents": ", ".join(manifest.parents),
         "words": f"{len(manifest.actions)} actions, {len(manifest.skills)} skills",
-        "rows": f"{_rows(manifest):,} in {len(_rounds(manifest))} round(s)",
+        "rows": f"{_rows(manifest):,} in {len(round_groups(manifest))} round(s)",
         "license": license,
         "sha256": ref_of(manifest).digest,
     }
@@ -180,84 +164,8 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if type(value) is int else "-"
 
 
-def croissant(
-    manifest: Manifest,
-    *,
-    license: str = "https://spdx.org/licenses/MIT.html",
-    file: Path | None = None,
-    url: str = "",
-    play: Manifest | None = None,
-) -> dict[str, Any]:
-    """Croissant 1.1 JSON-LD of a version; ``file`` (its HDF5 export) is described with size and SHA-256.
-
-    Without a file the distribution is the set of files of the Icechunk repository. One record set per round. ``url``:
-    where the dataset can be had; without one, a name made of its digest. ``play``: the version's newest play without
-    learning, whose figures become ``variableMeasured``.
-    """
-    ref = ref_of(manifest)
-    base: dict[str, Any]
-    if file is None:
-        base = {
-            "@type": "cr:FileSet",
-            "@id": "repository",
-            "name": "repository",
-            "encodingFormat": "application/vnd+zarr",
-            "includes": f"{manifest.name}.icechunk/**",
-        }
-        where = {"fileSet": {"@id": "repository"}}
-    else:
-        with file.open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        base = {
-            "@type": "cr:FileObject",
-            "@id": file.name,
-            "name": file.name,
-            "contentUrl": file.name,
-            "contentSize": f"{file.stat().st_size} B",
-            "encodingFormat": "application/x-hdf5",
-            "sha256": digest,
-        }
-        where = {"fileObject": {"@id": file.name}}
-    return {
-        "@context": _CONTEXT,
-        "@type": "sc:Dataset",
-        "conformsTo": "http://mlcommons.org/croissant/1.1",
-        "name": manifest.name,
-        "description": _description(manifest),
-        "version": f"{manifest.version}.0.0",
-        "identifier": f"{manifest.name}@v{manifest.version}#{ref.digest}",
-        "url": url or f"urn:sha256:{ref.digest}",
-        "license": license,
-        "datePublished": manifest.created[:10],
-        "creator": {"@type": "sc:Organization", "name": "LoRe"},
-        "keywords": ["reinforcement learning", manifest.environment, manifest.kind],
-        "isBasedOn": list(manifest.parents),
-        "distribution": [base],
-        "recordSet": [_record_set(manifest, group, where) for group in _rounds(manifest)],
-    } | ({"variableMeasured": measured(play)} if play is not None else {})
-
-
-def _record_set(manifest: Manifest, group: str, where: dict[str, Any]) -> dict[str, Any]:
-    fields = []
-    for path, spec in sorted(manifest.arrays.items()):
-        folder, _, name = path.rpartition("/")
-        if folder != group or spec.dtype not in _TYPES:
-            continue
-        field: dict[str, Any] = {
-            "@type": "cr:Field",
-            "@id": path,
-            "name": name,
-            "description": f"array {path}, {spec.dtype}{list(spec.shape)}, SHA-256 {spec.sha256}",
-            "dataType": _TYPES[spec.dtype],
-            "source": {**where, "extract": {"fileProperty": "content"}},
-        }
-        if len(spec.shape) > 1:
-            field |= {"isArray": True, "arrayShape": ",".join(map(str, spec.shape[1:]))}
-        fields.append(field)
-    return {"@type": "cr:RecordSet", "@id": group, "name": group, "field": fields}
-
-
-def _description(manifest: Manifest) -> str:
+def description(manifest: Manifest) -> str:
+    """What a version is, in a sentence or two."""
     adviser = safe(advisers_of(manifest))
     what = {
         "advice": f"Advice on game states of {manifest.environment}{f' by {adviser}' if adviser else ''}: logits over "
@@ -271,7 +179,7 @@ def _description(manifest: Manifest) -> str:
 
 
 def _loading(manifest: Manifest) -> list[str]:
-    group = (_rounds(manifest) or ["round-000"])[-1]
+    group = (round_groups(manifest) or ["round-000"])[-1]
     main = {"advice": "logits", "states": "state", "play": "reward"}.get(manifest.kind, "")
     if not main:
         return []
@@ -289,7 +197,7 @@ def _loading(manifest: Manifest) -> list[str]:
         "```python file=xarray",
         "import xarray",
         "",
-        "labelled = xarray.DataArray(array[:], dims=array.metadata.dimension_names)",
+        f'rows = xarray.open_zarr(version.store, group="{group}", consolidated=False)',
         "```",
         "```python file=dask",
         "import dask.array",
@@ -310,7 +218,8 @@ def _loading(manifest: Manifest) -> list[str]:
     ]
 
 
-def _rounds(manifest: Manifest) -> list[str]:
+def round_groups(manifest: Manifest) -> list[str]:
+    """Groups of the rounds, oldest first."""
     return sorted({path.split("/")[0] for path in manifest.arrays if path.startswith("round-")})
 
 

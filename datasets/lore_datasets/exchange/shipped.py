@@ -5,28 +5,16 @@ In a checkout they lie in ``datasets/``, in an installed wheel under ``share/lor
 
 from __future__ import annotations
 
-import sysconfig
 from pathlib import Path
 from typing import Any
 
 from lore_datasets.errors import BadInput, NotFound
 from lore_datasets.exchange.hdf5 import import_hdf5
+from lore_datasets.places import shipped_files
 from lore_datasets.store.store import Store
 from lore_datasets.types import ArtifactRef
 
-__all__ = ["ShippedStore", "check_meant", "shipped_file", "shipped_files"]
-
-
-def shipped_files() -> dict[str, list[Path]]:
-    """Name -> files of the shipped datasets, oldest version first: ``NAME.h5``, ``NAME@vN.h5``."""
-    beside = Path(__file__).resolve().parents[2]
-    places = [Path(sysconfig.get_path("data"), "share", "lore", "datasets")]
-    places += [beside] if beside.name == "datasets" else []
-    found: dict[str, dict[int, Path]] = {}
-    for path in (path for place in places if place.is_dir() for path in place.glob("*.h5")):
-        name, _, version = path.stem.partition("@v")
-        found.setdefault(name, {})[int(version or 1)] = path
-    return {name: [files[version] for version in sorted(files)] for name, files in sorted(found.items())}
+__all__ = ["ShippedStore", "check_meant", "shipped_file"]
 
 
 def shipped_file(where: str | ArtifactRef, store: Store) -> Path | None:

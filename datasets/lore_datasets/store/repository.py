@@ -8,12 +8,14 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from lore_datasets.atomic import FULL, held, write_bytes
 from lore_datasets.errors import BadInput, Busy, CorruptArtifact, LoreError, NoSpace, NotFound, shown
 from lore_datasets.json_text import parsed
+from lore_datasets.places import shipped_files
 from lore_datasets.store.bucket import Bucket
 from lore_datasets.types import ArtifactRef
 
@@ -205,8 +207,12 @@ def _open_remote(root: Bucket, name: str, create: bool) -> Any:
 
 
 def _not_there(root: Root, name: str) -> NotFound:
-    known = stored_names(root)
-    hint = f"there is: {', '.join(known)}" if known else "the folder is empty"
+    known, shipped = stored_names(root), sorted(shipped_files())
+    if near := get_close_matches(name, [*known, *shipped], 3):
+        hint = f"did you mean {', '.join(dict.fromkeys(near))}?"
+    else:
+        hint = f"there is: {', '.join(known)}" if known else "the folder is empty"
+        hint += f"; with LoRe come {', '.join(shipped)}" if shipped else ""
     return NotFound(f"no dataset {name!r} in {root}", hint=hint)
 
 

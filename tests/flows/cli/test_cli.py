@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import subprocess
 import sys
 import time
@@ -145,7 +146,8 @@ def test_a_skill_plays_and_its_outcome_is_told(capsys):
 
 def test_a_file_of_skills_is_linted_entry_by_entry(tmp_path, capsys):
     assert cli.main(["skills", "show", "collect_wood"]) == 0
-    shown = capsys.readouterr().out.rsplit("\n", 2)[0]
+    shown = capsys.readouterr().out
+    assert json.loads(shown)["name"] == "collect_wood"
     (tmp_path / "good.json").write_text(shown)
     (tmp_path / "bad.json").write_text(f'[{shown}, {{"version": 1, "name": "x"}}]')
     assert cli.main(["skills", "lint", "good.json"]) == 0

@@ -58,9 +58,22 @@ def test_the_statistics_are_those_of_all_rows_of_all_rounds(two_rounds, capsys):
     assert want["rows"] == 140
     agrees(array_statistics(str(two_rounds)), want)
     assert cli.main(["datasets", "show", str(two_rounds), "--statistics"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[0] == f"{two_rounds}: 140 rows" and table[4].split() == [
+        "option",
+        "first",
+        "choice",
+        "share",
+        "known",
+        "can",
+        "start",
+    ]
+    assert cli.main(["datasets", "show", str(two_rounds), "--statistics", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     agrees(shown, want)
     names = [*CRAFTER.vocab.actions, *(skill.name for skill in CRAFTER.skills)]
+    best = max(shown["options"], key=lambda option: option["first"])
+    assert table[5].split()[:3] == [best["name"], str(best["first"]), f"{100 * best['first'] / 140:.1f}"]
     assert shown["ref"] == str(two_rounds) and [each["name"] for each in shown["options"]] == names
 
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from lore.envs.crafter.adapter import CrafterEnv
 from lore.options.play import GoalPlayer
+from lore_datasets import places
 from lore_datasets.environments import get_environment
-from lore_datasets.exchange import shipped
 from lore_datasets.exchange.hdf5 import read_hdf5
 from lore_datasets.language.geometry import StateView
 from lore_datasets.language.skills import parse_skill
@@ -18,7 +18,7 @@ PLAYED = "439838ceb0fc523c1baeb008340273cde0c901691efcd27fe77d803e398970c5"
 
 def test_the_skills_of_crafter_rules_v1_play_every_action_as_before():
     vocab = get_environment("crafter").vocab
-    stored = read_hdf5(shipped.shipped_files()["crafter-rules"][0]).arrays["round-000/skills/json"].tolist()
+    stored = read_hdf5(places.shipped_files()["crafter-rules"][0]).arrays["round-000/skills/json"].tolist()
     skills = [parse_skill(each, vocab) for each in stored]
     rng = np.random.default_rng(5)
     names = [skill.name for skill in skills]

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from lore_datasets.errors import BadInput
-from lore_datasets.exchange.card import croissant, markdown
+from lore_datasets.exchange.card import markdown
+from lore_datasets.exchange.croissant import croissant
 from lore_datasets.store.advisers import AdvisedRound, advisers_of, rounds_of
 from pipeline.config import AdviseConfig, AskConfig, PipelineConfig
 from pipeline.llm import get_backend
