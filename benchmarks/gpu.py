@@ -70,7 +70,7 @@ def _policy(setting: Setting, rows: int) -> dict[str, Any]:
     @torch.no_grad()
     def once() -> None:
         features = model.rssm.observe_step(
-            model.encode(image.to(setting.device)), action, first, latent, learner.generator
+            model.encode(image.to(setting.device)), action, first, latent, torch.rand(rows, 32, device=setting.device)
         ).features()
         torch.cat([critic.actor(features), critic.critic(features)], -1).cpu()
 

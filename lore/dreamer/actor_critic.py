@@ -43,9 +43,10 @@ class Choice(NamedTuple):
 
 
 class Policy(Protocol):
-    """One step of a policy inside imagination: features [N, F], its own state (that of the starts first), the draws."""
+    """One step of a policy inside imagination: features [N, F], its own state (that of the starts first), uniform
+    numbers [P, N]."""
 
-    def __call__(self, features: Tensor, carry: Any, generator: Generator | None) -> Choice: ...
+    def __call__(self, features: Tensor, carry: Any, uniform: Tensor) -> Choice: ...
 
 
 class ActorCritic(nn.Module):
@@ -100,9 +101,10 @@ class ActorCritic(nn.Module):
         return twohot_std(self.critic(self.criticised(features)), self.critic.bins)
 
     @torch.no_grad()
-    def update_slow(self, rate: float = SLOW_RATE) -> None:
+    def update_slow(self, rate: float | Tensor = SLOW_RATE) -> None:
         """slow <- (1 - rate) * slow + rate * critic; call it after each optimiser step."""
-        torch._foreach_lerp_(list(self.slow_critic.parameters()), list(self.critic.parameters()), rate)
+        for slow, critic in zip(self.slow_critic.parameters(), self.critic.parameters(), strict=True):
+            slow.lerp_(critic, rate)
 
     @torch.no_grad()
     def restart_entries(self, entries: list[int], bias: float) -> None:
@@ -110,12 +112,11 @@ class ActorCritic(nn.Module):
         self.actor.out.weight[entries] = 0.0
         self.actor.out.bias[entries] = bias
 
-    def policy_step(self, features: Tensor, carry: Any = None, generator: Generator | None = None) -> Choice:
-        """The actor alone as a :class:`Policy` over primitives."""
+    def policy_step(self, features: Tensor, carry: Any, uniform: Tensor) -> Choice:
+        """The actor alone as a :class:`Policy` over primitives, P = 1."""
         with torch.enable_grad():
             logits = self.actor(features)
-        uniform = torch.rand(logits.shape[:-1], device=logits.device, generator=generator)
-        action = sample_index(unimix_probs(logits.detach(), self.unimix), uniform)
+        action = sample_index(unimix_probs(logits.detach(), self.unimix), uniform[0])
         return Choice(logits, action, action, torch.full_like(action, -1), None, carry)
 
 

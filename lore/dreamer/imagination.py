@@ -6,32 +6,30 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from lore.dreamer.actor_critic import ActorCritic, Policy
 from lore.dreamer.dists import policy_entropy, policy_log_probs
 from lore.dreamer.optim import total_loss
 from lore.dreamer.returns import imagination_weights, lambda_return
-from lore.dreamer.types import Imagined, Latent, Starts, Trajectories
+from lore.dreamer.types import Imagined, Latent, Noise, Starts, Trajectories
 from lore.dreamer.world_model import WorldModel
 
 __all__ = ["Imagination", "imagine", "judge"]
 
 
 @torch.no_grad()
-def imagine(
-    model: WorldModel, policy: Policy, start: Latent, horizon: int, generator: Generator | None = None,
-    carry: Any = None,
-) -> Imagined:  # fmt: skip
-    """Roll the policy out in the world model from start [N, ...] for ``horizon`` steps; the policy's logits alone keep
-    a gradient. ``carry``: the policy's own state there."""
+def imagine(model: WorldModel, policy: Policy, start: Latent, noise: Noise, carry: Any = None) -> Imagined:
+    """Roll the policy out in the world model from start [N, ...] for as many steps as there is noise; the policy's
+    logits alone keep a gradient. ``carry``: the policy's own state there."""
+    horizon = len(noise.prior)
     latent, visited, choices = Latent(start.deter.detach(), start.stoch.detach()), [], []
     for i in range(horizon + 1):  # the last choice only tells whether the state at the horizon is a decision
         visited.append(latent.features())
-        choices.append(policy(visited[-1], carry, generator))
+        choices.append(policy(visited[-1], carry, noise.policy[i]))
         carry = choices[-1].carry
         if i < horizon:
-            latent = model.rssm.imagine_step(latent, choices[-1].action, generator)
+            latent = model.rssm.imagine_step(latent, choices[-1].action, noise.prior[i])
     *taken, last = choices
     logits, action, decision, charges, masks, _, paid = zip(*taken, strict=True)
     mask = None if masks[0] is None else torch.stack(masks, 1)
@@ -75,14 +73,11 @@ def judge(model: WorldModel, critic: ActorCritic, imagined: Imagined, weight: Te
 class Imagination:
     """How an update imagines and sends gradients back: here, all trajectories at once on the tape."""
 
-    def imagine_and_judge(
-        self, model: WorldModel, critic: ActorCritic, policy: Policy, starts: Starts, horizon: int,
-        generator: Generator | None = None,
-    ) -> Trajectories:  # fmt: skip
+    def imagine_and_judge(self, model: WorldModel, critic: ActorCritic, policy: Policy, starts: Starts) -> Trajectories:
         """Trajectories from starts under ``policy``; the rest as in :func:`imagine` and :func:`judge`."""
-        imagined = imagine(model, policy, starts.latent, horizon, generator, starts.carry)
+        imagined = imagine(model, policy, starts.latent, starts.noise, starts.carry)
         return judge(model, critic, imagined, starts.weight)
 
-    def backward(self, losses: Mapping[str, Tensor], scales: Mapping[str, float]) -> None:
+    def backward(self, losses: Mapping[str, Tensor], scales: Mapping[str, float | Tensor]) -> None:
         """Add the gradients of sum(scale * mean(loss)) to those of the parameters."""
         total_loss(losses, scales).backward()

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from lore.dreamer.actor_critic import ActorCritic, Policy, actor_critic_losses, trajectory_metrics
 from lore.dreamer.imagination import Imagination
 from lore.dreamer.returns import CONTINUE_SCALE, LAMBDA, lambda_return
-from lore.dreamer.types import Latent, Observed, Starts
+from lore.dreamer.types import Latent, Noise, Observed, Starts
 from lore.dreamer.world_model import WorldModel
 
 __all__ = ["SCALES", "Loss", "Paths", "as_starts", "loss", "replay_returns", "replay_value_loss"]
@@ -33,32 +33,31 @@ class Paths(NamedTuple):
     policy: Policy
     starts: Callable[[dict[str, Tensor], Observed, dict[str, Tensor]], Starts]
     terms: Callable[[dict[str, Tensor], Observed, Tensor], dict[str, Tensor]]
-    scales: Mapping[str, float]
+    scales: Mapping[str, float | Tensor]
 
     @staticmethod
-    def none(critic: ActorCritic) -> Paths:
+    def none(critic: ActorCritic, noise: Noise) -> Paths:
         """DreamerV3 alone: the actor acts, from every posterior state."""
-        return Paths(critic.policy_step, lambda _batch, seen, _losses: Starts(as_starts(seen)), lambda *_: {}, {})
+        return Paths(critic.policy_step, lambda _, seen, __: Starts(as_starts(seen), noise), lambda *_: {}, {})
 
 
 class Loss(NamedTuple):
     """Losses by name and their weights in the total, the posterior they were taken at, and 0-d metrics."""
 
     losses: dict[str, Tensor]
-    scales: dict[str, float]
+    scales: dict[str, float | Tensor]
     posterior: Latent  # detached, [B, T, ...]
     metrics: dict[str, Tensor]
 
 
 def loss(
-    model: WorldModel, critic: ActorCritic, imagination: Imagination, batch: dict[str, Tensor], start: Latent, *,
-    paths: Paths, horizon: int, entropy: float, replay_lam: float | Tensor = LAMBDA,
-    generator: Generator | None = None,
+    model: WorldModel, critic: ActorCritic, imagination: Imagination, batch: dict[str, Tensor], start: Latent,
+    uniform: Tensor, *, paths: Paths, entropy: float, replay_lam: float | Tensor = LAMBDA,
 ) -> Loss:  # fmt: skip
     """All losses of one batch [B, T, ...] of :meth:`WorldModel.split_context`.
 
     Args:
-        horizon: imagined steps H. entropy: weight of the policy's entropy.
+        uniform: [T, B, S], draws the posteriors. entropy: weight of the policy's entropy.
         replay_lam: trace of the replayed returns, of all steps or [B, T] (0 at a step that another than the actor
         chose: what followed it is not the actor's return).
     """
@@ -66,11 +65,11 @@ def loss(
     shape = batch["reward"].shape
 
     # World model: filter the sequence; its states must tell observation, reward and continue, and be foretold.
-    losses, seen, metrics = model.loss(batch, start, generator)
+    losses, seen, metrics = model.loss(batch, start, uniform)
 
     # Imagination: from every state that was seen the policy acts in the model; actor and critic learn from its returns.
     starts = paths.starts(batch, seen, losses)
-    imagined = imagination.imagine_and_judge(model, critic, paths.policy, starts, horizon, generator)
+    imagined = imagination.imagine_and_judge(model, critic, paths.policy, starts)
     scale = critic.norm.update(imagined.returns)
     losses |= actor_critic_losses(imagined, scale, entropy)
     metrics |= trajectory_metrics(imagined, scale, critic.actions)

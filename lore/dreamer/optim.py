@@ -17,7 +17,7 @@ from lore_datasets.errors import SchemeMismatch
 __all__ = ["LaProp", "total_loss"]
 
 
-def total_loss(losses: Mapping[str, Tensor], scales: Mapping[str, float]) -> Tensor:
+def total_loss(losses: Mapping[str, Tensor], scales: Mapping[str, float | Tensor]) -> Tensor:
     """Sum over names of scale * mean(loss), a 0-d tensor."""
     return torch.stack([scales[name] * value.mean() for name, value in losses.items()]).sum()
 

@@ -20,7 +20,7 @@ def lambda_return(reward: Tensor, cont: Tensor, value: Tensor, lam: Tensor | flo
     lam 1 at a step means no bootstrap there (inside an option), 0 cuts the trace there (a time limit).
     """
     assert reward.shape == cont.shape == value.shape, (reward.shape, cont.shape, value.shape)
-    lam = torch.as_tensor(lam, dtype=value.dtype, device=value.device).expand_as(value)
+    lam = lam.to(value.dtype).expand_as(value) if isinstance(lam, Tensor) else torch.full_like(value, lam)
     base = (reward + cont * (1.0 - lam) * value).unbind(-1)
     trace = (cont * lam).unbind(-1)
     last, out = value[..., -1], []

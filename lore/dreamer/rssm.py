@@ -79,46 +79,41 @@ class RSSM(nn.Module):
     def _logits(self, flat: Tensor) -> Tensor:
         return flat.unflatten(-1, (self.size.stoch, self.size.classes))
 
-    def _uniform(self, lead: tuple[int, ...], device: torch.device, generator: Generator | None) -> Tensor:
-        return torch.rand(*lead, self.size.stoch, device=device, generator=generator)
-
-    def _sample(self, logits: Tensor, generator: Generator | None) -> Tensor:
-        """One-hot samples float32 [N, S, K] of logits [N, S, K]; their gradient is that of the probabilities."""
-        return straight_through(unimix_probs(logits, UNIMIX), self._uniform(logits.shape[:1], logits.device, generator))
-
     def _filter(
-        self, tokens: Tensor, action: Tensor, keep: Tensor, latent: Latent, generator: Generator | None
+        self, tokens: Tensor, action: Tensor, keep: Tensor, latent: Latent, uniform: Tensor
     ) -> tuple[Latent, Tensor]:
-        """One step: tokens [B, E], projected action [B, h], keep bool [B] (False zeroes the state before the step) ->
-        next latent and its posterior logits."""
+        """One step: tokens [B, E], projected action [B, h], keep bool [B] (False zeroes the state before the step),
+        uniform [B, S] -> next latent and its posterior logits."""
         kept = keep.float().unsqueeze(-1)
         deter = self.core(latent.deter.float() * kept, latent.stoch.float() * kept.unsqueeze(-1), action)
         logits = self.posterior(deter, tokens)
-        return Latent(deter, self._sample(logits, generator)), logits
+        return Latent(deter, straight_through(unimix_probs(logits, UNIMIX), uniform)), logits
 
     def observe(
-        self, tokens: Tensor, prev_action: Tensor, is_first: Tensor, start: Latent, generator: Generator | None = None
+        self, tokens: Tensor, prev_action: Tensor, is_first: Tensor, start: Latent, uniform: Tensor
     ) -> Observed:
         """Filter a sequence: tokens [B, T, E], prev_action int64 [B, T], is_first bool [B, T], start [B, ...].
 
-        On ``is_first`` the carried state and the previous action are zeroed before the step.
+        The samples are those of ``uniform`` [T, B, S], numbers in [0, 1). On ``is_first`` the
+        carried state and the previous action are zeroed before the step.
         """
         assert tokens.shape[:2] == is_first.shape == prev_action.shape, (tokens.shape, is_first.shape)
         latent, keep, found = start, ~is_first, []
         actions = self.project_action(prev_action, keep)
         for t in range(prev_action.shape[1]):
-            latent, logits = self._filter(tokens[:, t], actions[:, t], keep[:, t], latent, generator)
+            latent, logits = self._filter(tokens[:, t], actions[:, t], keep[:, t], latent, uniform[t])
             found.append((*latent, logits))
         deter, stoch, logits = (torch.stack(steps, 1) for steps in zip(*found, strict=True))
         return Observed(Latent(deter, stoch), logits, self.prior(deter))
 
     def observe_step(
-        self, tokens: Tensor, prev_action: Tensor, is_first: Tensor, latent: Latent, generator: Generator | None = None
+        self, tokens: Tensor, prev_action: Tensor, is_first: Tensor, latent: Latent, uniform: Tensor
     ) -> Latent:
-        """One step of :meth:`observe` for acting: tokens [B, E], prev_action int64 [B], is_first bool [B]."""
-        return self._filter(tokens, self.project_action(prev_action, ~is_first), ~is_first, latent, generator)[0]
+        """One step of :meth:`observe` for acting: tokens [B, E], prev_action int64 [B], is_first bool [B], uniform
+        [B, S]."""
+        return self._filter(tokens, self.project_action(prev_action, ~is_first), ~is_first, latent, uniform)[0]
 
-    def imagine_step(self, latent: Latent, action: Tensor, generator: Generator | None = None) -> Latent:
-        """The next latent under the prior: latent [N, ...], action int64 [N]."""
+    def imagine_step(self, latent: Latent, action: Tensor, uniform: Tensor) -> Latent:
+        """The next latent under the prior: latent [N, ...], action int64 [N], uniform [N, S]."""
         deter = self.core(latent.deter, latent.stoch, self.project_action(action))
-        return Latent(deter, self._sample(self.prior(deter), generator))
+        return Latent(deter, straight_through(unimix_probs(self.prior(deter), UNIMIX), uniform))

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-__all__ = ["Imagined", "Latent", "Observed", "Starts", "Trajectories"]
+__all__ = ["Imagined", "Latent", "Noise", "Observed", "Starts", "Trajectories"]
 
 
 class Latent(NamedTuple):
@@ -24,6 +24,10 @@ class Latent(NamedTuple):
         """concat(deter, flatten(stoch)): [..., D + S*K]."""
         return torch.cat([self.deter, self.stoch.flatten(-2)], -1)
 
+    def numbers(self, generator: Generator | None) -> Tensor:
+        """Uniform numbers [..., S] that draw the next state, one step at a time."""
+        return torch.rand(self.stoch.shape[:-1], generator=generator, device=self.stoch.device)
+
 
 class Observed(NamedTuple):
     """What the RSSM made of a sequence."""
@@ -33,10 +37,18 @@ class Observed(NamedTuple):
     prior_logits: Tensor  # [B, T, S, K]
 
 
+class Noise(NamedTuple):
+    """Uniform numbers in [0, 1) that an imagination uses, drawn before it."""
+
+    policy: Tensor  # [H+1, P, N], P numbers that the policy reads at each state
+    prior: Tensor  # [H, N, S], of the latents that follow
+
+
 class Starts(NamedTuple):
     """Where imagination begins."""
 
     latent: Latent  # [N, ...]
+    noise: Noise
     weight: Tensor | None = None  # [N] of each trajectory in the losses, None = 1
     carry: Any = None  # the policy's own state: None or a NamedTuple of tensors [N, ...]
 
@@ -44,7 +56,8 @@ class Starts(NamedTuple):
         """Some of the starts."""
         carry = None if self.carry is None else type(self.carry)(*(x[rows] for x in self.carry))
         weight = None if self.weight is None else self.weight[rows]
-        return Starts(Latent(self.latent.deter[rows], self.latent.stoch[rows]), weight, carry)
+        noise = Noise(self.noise.policy[:, :, rows], self.noise.prior[:, rows])
+        return Starts(Latent(self.latent.deter[rows], self.latent.stoch[rows]), noise, weight, carry)
 
 
 class Imagined(NamedTuple):

@@ -93,15 +93,16 @@ class WorldModel(nn.Module):
         return batch, unpack_latent(records["deter"][:, 0], records["stoch"][:, 0], self.size.classes)
 
     def loss(
-        self, batch: dict[str, Tensor], start: Latent, generator: Generator | None = None
+        self, batch: dict[str, Tensor], start: Latent, uniform: Tensor
     ) -> tuple[dict[str, Tensor], Observed, dict[str, Tensor]]:
         """Losses float32 [B, T] by name (unscaled), the posterior sequence with gradient, and detached metrics.
 
         ``batch``: the observation, ``prev_action`` int64, ``reward`` float, ``is_first``, ``is_terminal`` bool, all
-        [B, T, ...]; see :meth:`split_context`. The reconstruction's loss has the observation's name.
+        [B, T, ...]; see :meth:`split_context`. ``uniform`` [T, B, S] draws the posteriors. The
+        reconstruction's loss has the observation's name.
         """
         observation = batch[self.key]
-        seen = self.rssm.observe(self.encode(observation), batch["prev_action"], batch["is_first"], start, generator)
+        seen = self.rssm.observe(self.encode(observation), batch["prev_action"], batch["is_first"], start, uniform)
         features = seen.latent.features()
         losses, metrics = self.kl_losses(seen)
         label = (~batch["is_terminal"]).float() * CONTINUE_SCALE

@@ -40,13 +40,16 @@ def predict(
     batch, start = model.split_context(tensors)
     truth = batch[model.key]
     half = truth.shape[1] // 2
+    shape = truth.shape[1], len(truth), model.size.stoch
+    uniform = torch.rand(shape, generator=generator, device=device)
     seen = model.rssm.observe(
-        model.encode(truth[:, :half]), batch["prev_action"][:, :half], batch["is_first"][:, :half], start, generator
-    )
+        model.encode(truth[:, :half]), batch["prev_action"][:, :half], batch["is_first"][:, :half], start,
+        uniform[:half],
+    )  # fmt: skip
     here = Latent(seen.latent.deter[:, -1], seen.latent.stoch[:, -1])
     deter, stoch = [seen.latent.deter], [seen.latent.stoch]
     for t in range(half, truth.shape[1]):
-        here = model.rssm.imagine_step(here, batch["prev_action"][:, t], generator)
+        here = model.rssm.imagine_step(here, batch["prev_action"][:, t], uniform[t])
         deter.append(here.deter[:, None])
         stoch.append(here.stoch[:, None])
     latent = Latent(torch.cat(deter, 1), torch.cat(stoch, 1))

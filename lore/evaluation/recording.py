@@ -162,7 +162,7 @@ class _Dreams:
         now = [Latent(*(part.float() for part in self.player.latent)), *self.ages][: max(AHEAD)]
         one = torch.tensor(actions, dtype=torch.int64, device=now[0].deter.device)
         together = Latent(torch.cat([d.deter for d in now]), torch.cat([d.stoch for d in now]))
-        after = self.model.rssm.imagine_step(together, one.repeat(len(now)), self.generator)
+        after = self.model.rssm.imagine_step(together, one.repeat(len(now)), together.numbers(self.generator))
         self.ages = [
             Latent(after.deter[i : i + self.envs], after.stoch[i : i + self.envs])
             for i in range(0, len(now) * self.envs, self.envs)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from lore.dreamer.actor_critic import ActorCritic, Policy
 from lore.dreamer.imagination import Imagination
@@ -38,17 +38,11 @@ class SharedImagination(Imagination):
         self.whole: Trajectories | None = None
         self.trained: list[torch.nn.Parameter] = []
 
-    def imagine_and_judge(
-        self, model: WorldModel, critic: ActorCritic, policy: Policy, starts: Starts, horizon: int,
-        generator: Generator | None = None,
-    ) -> Trajectories:  # fmt: skip
-        """As the plain form; where there are several threads each draws from a generator of its own."""
+    def imagine_and_judge(self, model: WorldModel, critic: ActorCritic, policy: Policy, starts: Starts) -> Trajectories:
+        """As the plain form."""
         cuts = shares(len(starts.latent.deter), starts.latent.deter.device)
         plain = super().imagine_and_judge
-        pieces: list[Callable[[], Trajectories]] = []
-        for cut, own in zip(cuts, _generators(generator, len(cuts)), strict=True):
-            pieces.append(partial(plain, model, critic, policy, starts.cut(cut), horizon, own))
-        self.pieces = run_together(pieces)
+        self.pieces = run_together([partial(plain, model, critic, policy, starts.cut(cut)) for cut in cuts])
         whole = self.pieces[0] if len(cuts) == 1 else Trajectories(*map(_joined, zip(*self.pieces, strict=True)))
         self.trained = [parameter for _, parameter in critic.trainable() if parameter.requires_grad]
         # The losses end at these copies; backward takes their gradients on, piece by piece.
@@ -56,7 +50,7 @@ class SharedImagination(Imagination):
         self.whole = whole._replace(**copies)
         return self.whole
 
-    def backward(self, losses: Mapping[str, Tensor], scales: Mapping[str, float]) -> None:
+    def backward(self, losses: Mapping[str, Tensor], scales: Mapping[str, float | Tensor]) -> None:
         """As the plain form, for losses of the last :meth:`imagine_and_judge`."""
         assert self.whole is not None, "imagine first"
         own = {name: losses[name] for name in _OWN}
@@ -87,10 +81,3 @@ class SharedImagination(Imagination):
 
 def _joined(parts: tuple[Any, ...]) -> Any:
     return None if parts[0] is None else torch.cat(parts)
-
-
-def _generators(generator: Generator | None, count: int) -> list[Generator | None]:
-    if count == 1 or generator is None:
-        return [generator] * count
-    seeds = torch.randint(2**63 - 1, (count,), generator=generator, device=generator.device)
-    return [Generator(generator.device).manual_seed(seed) for seed in seeds.tolist()]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
 from lore.dreamer.rssm import RSSM, UNIMIX
 from lore.dreamer.types import Latent, Observed
@@ -27,15 +27,13 @@ class CompiledRSSM(RSSM):
     """:class:`lore.dreamer.rssm.RSSM` as compiled calls where widths are multiples of eight."""
 
     def observe(
-        self, tokens: Tensor, prev_action: Tensor, is_first: Tensor, start: Latent, generator: Generator | None = None
+        self, tokens: Tensor, prev_action: Tensor, is_first: Tensor, start: Latent, uniform: Tensor
     ) -> Observed:
         """All steps in one call, forward and back, where sequences come in fours."""
-        batch, steps = prev_action.shape
-        if batch % ROWS or not self._fits(tokens):
-            return super().observe(tokens, prev_action, is_first, start, generator)
+        if len(prev_action) % ROWS or not self._fits(tokens):
+            return super().observe(tokens, prev_action, is_first, start, uniform)
         keep = (~is_first).t()  # [T, B]
         actions = self.project_action(prev_action.t(), keep)
-        uniform = self._uniform((steps, batch), prev_action.device, generator)
         # Everything of the posterior's first layer that does not depend on the state, for all steps at once.
         weight, width = self.post_in.weight, self.size.deter
         seen = F.linear(tokens.transpose(0, 1), weight[:, width:], self.post_in.bias)
@@ -52,12 +50,12 @@ class CompiledRSSM(RSSM):
         return Observed(latent, logits.transpose(0, 1), self.prior(latent.deter))
 
     def observe_step(
-        self, tokens: Tensor, prev_action: Tensor, is_first: Tensor, latent: Latent, generator: Generator | None = None
+        self, tokens: Tensor, prev_action: Tensor, is_first: Tensor, latent: Latent, uniform: Tensor
     ) -> Latent:
-        """One call for few rows, without gradient: tokens [B, E], prev_action int64 [B], is_first bool [B]."""
+        """One call for few rows, without gradient."""
         if torch.is_grad_enabled() or len(tokens) > _MANY or not self._fits(tokens):
-            return super().observe_step(tokens, prev_action, is_first, latent, generator)
-        uniform, keep = self._uniform(tokens.shape[:1], tokens.device, generator), ~is_first
+            return super().observe_step(tokens, prev_action, is_first, latent, uniform)
+        keep = ~is_first
         action = torch.where(keep, prev_action, self.actions)
         deter, stoch = latent.deter.float(), latent.stoch.float()
         following, drawn = torch.empty_like(deter), torch.zeros_like(stoch)
@@ -68,12 +66,11 @@ class CompiledRSSM(RSSM):
         )  # fmt: skip
         return Latent(following, drawn)
 
-    def imagine_step(self, latent: Latent, action: Tensor, generator: Generator | None = None) -> Latent:
-        """One call without gradient while the weights fit the second cache: latent [N, ...], action int64 [N]."""
+    def imagine_step(self, latent: Latent, action: Tensor, uniform: Tensor) -> Latent:
+        """One call without gradient while the weights fit the second cache."""
         cached = 3 * self.size.hidden * self.size.deter <= CACHED
         if torch.is_grad_enabled() or not cached or not self._fits(latent.deter):
-            return super().imagine_step(latent, action, generator)
-        uniform = self._uniform(action.shape, action.device, generator)
+            return super().imagine_step(latent, action, uniform)
         deter, stoch = latent.deter.contiguous(), latent.stoch.contiguous()
         following, drawn = torch.empty_like(deter), torch.zeros_like(stoch)
         table, core = self._core()

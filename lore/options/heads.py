@@ -172,16 +172,18 @@ class OptionPolicy:
         slots: int64 [M], skill of each slot or -1.
     """
 
+    NUMBERS = 3
+    """Uniform numbers for each imagined state: the decision, the skill's action, whether it ends."""
+
     def __init__(self, actor, heads: OptionHeads, slots: Tensor, unimix: float = 0.0) -> None:
         self.actor, self.heads, self.slots, self.unimix = actor, heads, slots, unimix
 
-    def __call__(self, features: Tensor, carry: Charges | None, generator: Generator | None) -> Choice:
-        """One imagined step at features [N, F]; without ``carry`` nobody is in charge, and no goal pays."""
+    def __call__(self, features: Tensor, carry: Charges | None, uniform: Tensor) -> Choice:
+        """One imagined step at features [N, F], uniform [3, N]; without ``carry`` nobody is in charge."""
         n, primitives = len(features), self.heads.num_actions
         skill, elapsed, goals = carry or Charges.none(features.new_zeros(n, 0))
         hidden = self.heads(features)
         signs = self.heads.read(hidden)
-        uniform = torch.rand(3, n, device=features.device, generator=generator)
         goes_on = uniform[2] >= self.heads.ends(signs, skill, elapsed)
         open_slots = (self.slots >= 0) & (signs.ready > 0)[:, self.slots.clamp(min=0)]
         mask = torch.cat([open_slots.new_ones(n, primitives), open_slots], -1)

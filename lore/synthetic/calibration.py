@@ -71,7 +71,7 @@ def open_loop(
     for i in range(depth):
         step = action[:, columns + i].long().flatten()
         doubt = doubt + ensemble.disagreement(latent.features(), step)
-        latent = rssm.imagine_step(latent, step, generator)
+        latent = rssm.imagine_step(latent, step, latent.numbers(generator))
         alive = alive & ~is_first[:, columns + i + 1].flatten()
         dreamt, real = unimix_probs(rssm.prior(latent.deter), UNIMIX), truth[:, columns + i + 1].flatten(0, 1)
         found.append((doubt, 0.5 * (dreamt - real).abs().sum(-1).mean(-1), alive))

@@ -65,7 +65,7 @@ def roll_out(
         states.append(latent)
         steps.append(step)
         carry = step.carry
-        latent = world_model.rssm.imagine_step(latent, step.action, generator)
+        latent = world_model.rssm.imagine_step(latent, step.action, latent.numbers(generator))
         reward, cont = world_model.predict(latent.features())
         rewards.append(reward)
         conts.append(cont)
@@ -108,7 +108,7 @@ def foretells_unlock(world_model, latent: Latent, plan: PlanPolicy, generator: G
         if not bool(step.plays[0]):
             return False
         carry = step.carry
-        latent = world_model.rssm.imagine_step(latent, step.action, generator)
+        latent = world_model.rssm.imagine_step(latent, step.action, latent.numbers(generator))
         reward, cont = world_model.predict(latent.features())
         if float(reward[0]) > UNLOCK:
             return True

@@ -52,7 +52,8 @@ class Player:
         agent = self.agent
         tokens = agent.world_model.encode(observation_of(steps, agent.observation, self.device))
         first = torch.tensor([s.is_first for s in steps], device=self.device)
-        self.latent = agent.world_model.rssm.observe_step(tokens, self.previous, first, self.latent, self.generator)
+        uniform = self.latent.numbers(self.generator)
+        self.latent = agent.world_model.rssm.observe_step(tokens, self.previous, first, self.latent, uniform)
         features = self.latent.features()
         logits = agent.actor_critic.actor(features)
         signals = torch.zeros(len(steps), len(SIGNALS), dtype=torch.float64)

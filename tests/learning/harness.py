@@ -149,7 +149,11 @@ def continue_predictions(trainer: Trainer, env: Env, episodes: int) -> tuple[lis
         while True:
             tokens = model.encode(torch.from_numpy(step.image.copy())[None])
             latent = model.rssm.observe_step(
-                tokens, torch.tensor([action]), torch.tensor([step.is_first]), latent, generator
+                tokens,
+                torch.tensor([action]),
+                torch.tensor([step.is_first]),
+                latent,
+                latent.numbers(generator),
             )
             if step.is_last:
                 break

@@ -35,7 +35,7 @@ def sequence(rows: int, generator: torch.Generator) -> tuple[Observed, torch.Ten
 class Known:
     """An RSSM that dreams the truth of :func:`sequence`, except after action 3, whose outcome it invents."""
 
-    def imagine_step(self, latent: Latent, action: torch.Tensor, generator: torch.Generator | None) -> Latent:
+    def imagine_step(self, latent: Latent, action: torch.Tensor, uniform: torch.Tensor) -> Latent:
         stoch = torch.nn.functional.one_hot((action % 3)[:, None].expand(-1, 2), 3).float()
         return Latent(torch.cat([latent.deter[:, 1:], action[:, None] % 3.0], -1), stoch)
 
@@ -142,7 +142,7 @@ class Still:
     def __init__(self) -> None:
         self.rssm = self
 
-    def imagine_step(self, latent, action, generator):
+    def imagine_step(self, latent, action, uniform):
         return latent
 
     def predict(self, features):

@@ -9,7 +9,7 @@ from lore.dreamer.imagination import Imagination
 from lore.dreamer.losses import SCALES, Paths, as_starts, loss, replay_returns, replay_value_loss
 from lore.dreamer.optim import total_loss
 from lore.dreamer.returns import imagination_weights, lambda_return
-from lore.dreamer.types import Starts, Trajectories
+from lore.dreamer.types import Noise, Starts, Trajectories
 from lore.dreamer.world_model import WorldModel
 from lore.sizes import Size
 from lore_datasets.environments import get_environment
@@ -62,13 +62,18 @@ def case(observation: str = "symbolic"):
     return model, critic, *model.split_context(records)
 
 
-def whole(paths=None, generator=0):
+def noise(rows: int, seed: int) -> Noise:
+    """Of three imagined steps."""
+    return Noise(torch.rand(4, 1, rows, generator=seeded(seed)), torch.rand(3, rows, 8, generator=seeded(seed)))
+
+
+def whole(paths=None, seed=0):
     model, critic, batch, start = case()
-    paths = paths(model) if paths else Paths.none(critic)
+    paths = paths(model) if paths else Paths.none(critic, noise(8, seed))
     imagination = Imagination()
     return critic, loss(
-        model, critic, imagination, batch, start,
-        paths=paths._replace(policy=critic.policy_step), horizon=3, entropy=3e-4, generator=seeded(generator),
+        model, critic, imagination, batch, start, torch.rand(4, 2, 8, generator=seeded(seed)),
+        paths=paths._replace(policy=critic.policy_step), entropy=3e-4,
     )  # fmt: skip
 
 
@@ -89,7 +94,7 @@ def test_a_path_adds_terms_and_starts_and_must_name_what_it_adds():
             assert set(losses) == {"dyn", "rep", "rew", "con", "state"}
             real = as_starts(seen)
             more = type(real)(*(torch.cat([x, x[:2]]) for x in real))
-            return Starts(more, torch.cat([torch.ones(8), torch.zeros(2)]))
+            return Starts(more, noise(10, 0), torch.cat([torch.ones(8), torch.zeros(2)]))
 
         def terms(batch, seen, returns):
             seen_returns.append(returns)

@@ -148,7 +148,7 @@ def test_recurrence_and_prior_have_the_same_parameters_outputs_and_gradients(ora
     logits, _, belief = prior(
         stoch.flatten(1), deter, torch.nn.functional.one_hot(action, 17).float(), _uniform=uniform
     )
-    nxt = rssm.imagine_step(Latent(deter, stoch), action, seeded(2))
+    nxt = rssm.imagine_step(Latent(deter, stoch), action, torch.rand(*stoch.shape[:2], generator=seeded(2)))
     torch.testing.assert_close(nxt.deter, belief)
     torch.testing.assert_close(rssm.prior(nxt.deter), logits)
     weight = torch.randn(belief.shape, generator=generator)

@@ -31,6 +31,10 @@ def sequence(rssm: RSSM, batch: int, steps: int, seed: int = 2):
     return tokens, action, torch.zeros(batch, steps, dtype=torch.bool)
 
 
+def drawn(rssm: RSSM, batch: int, steps: int, seed: int = 5) -> torch.Tensor:
+    return torch.rand(steps, batch, rssm.size.stoch, generator=seeded(seed))
+
+
 def test_initial_state_is_all_zeros():
     latent = make().initial(3)
     assert latent.deter.shape == (3, 64) and latent.stoch.shape == (3, 6, 4)
@@ -41,12 +45,12 @@ def test_a_reset_row_equals_a_zero_state_with_the_zero_action_whatever_was_carri
     rssm = make()
     tokens, action, _ = sequence(rssm, 2, 1)
     first = torch.ones(2, 1, dtype=torch.bool)
-    carried = rssm.observe(tokens, action, first, random_latent(rssm, 2), seeded(5))
+    carried = rssm.observe(tokens, action, first, random_latent(rssm, 2), drawn(rssm, 2, 1))
     other_action = (action + 1) % rssm.actions
-    fresh = rssm.observe(tokens, other_action, first, rssm.initial(2), seeded(5))
+    fresh = rssm.observe(tokens, other_action, first, rssm.initial(2), drawn(rssm, 2, 1))
     assert torch.equal(carried.latent.deter, fresh.latent.deter)
     assert torch.equal(carried.post_logits, fresh.post_logits)
-    unmasked = rssm.observe(tokens, action, ~first, rssm.initial(2), seeded(5))
+    unmasked = rssm.observe(tokens, action, ~first, rssm.initial(2), drawn(rssm, 2, 1))
     assert not torch.equal(carried.latent.deter, unmasked.latent.deter), "the previous action must be zeroed too"
 
 
@@ -56,8 +60,8 @@ def test_a_reset_in_the_middle_cuts_the_past_off():
     first[0, 3] = True
     changed = tokens.clone()
     changed[:, :3] += 1.0
-    one = rssm.observe(tokens, action, first, random_latent(rssm, 1, 1), seeded(5))
-    other = rssm.observe(changed, action, first, random_latent(rssm, 1, 9), seeded(5))
+    one = rssm.observe(tokens, action, first, random_latent(rssm, 1, 1), drawn(rssm, 1, 6))
+    other = rssm.observe(changed, action, first, random_latent(rssm, 1, 9), drawn(rssm, 1, 6))
     assert torch.equal(one.latent.deter[:, 3:], other.latent.deter[:, 3:])
     assert not torch.equal(one.latent.deter[:, :3], other.latent.deter[:, :3])
 
@@ -109,10 +113,10 @@ def test_acting_step_by_step_equals_observing_the_sequence():
     tokens, action, first = sequence(rssm, 3, 7)
     first[1, 2] = first[2, 5] = True
     start = random_latent(rssm, 3)
-    seen = rssm.observe(tokens, action, first, start, seeded(5))
-    generator, latent = seeded(5), start
+    uniform, latent = drawn(rssm, 3, 7), start
+    seen = rssm.observe(tokens, action, first, start, uniform)
     for t in range(7):
-        latent = rssm.observe_step(tokens[:, t], action[:, t], first[:, t], latent, generator)
+        latent = rssm.observe_step(tokens[:, t], action[:, t], first[:, t], latent, uniform[t])
         torch.testing.assert_close(latent.deter, seen.latent.deter[:, t], atol=1e-6, rtol=1e-5)
         assert torch.equal(latent.stoch, seen.latent.stoch[:, t])
 
@@ -121,8 +125,8 @@ def test_the_sequence_prior_is_the_distribution_that_imagination_samples():
     rssm = make()
     tokens, action, first = sequence(rssm, 4000, 1)
     start = Latent(*(x[:1].expand(4000, *x.shape[1:]) for x in random_latent(rssm, 1)))
-    seen = rssm.observe(tokens, action * 0, first, start, seeded(5))
-    nxt = rssm.imagine_step(start, torch.zeros(4000, dtype=torch.long), seeded(6))
+    seen = rssm.observe(tokens, action * 0, first, start, drawn(rssm, 4000, 1))
+    nxt = rssm.imagine_step(start, torch.zeros(4000, dtype=torch.long), drawn(rssm, 4000, 1, 6)[0])
     torch.testing.assert_close(nxt.deter, seen.latent.deter[:, 0])
     probs = 0.99 * seen.prior_logits[0, 0].softmax(-1) + 0.01 / 4
     torch.testing.assert_close(nxt.stoch.mean(0), probs, atol=0.04, rtol=0)
@@ -132,14 +136,14 @@ def test_the_deter_carry_stays_float32_under_bfloat16_autocast():
     rssm = make()
     tokens, action, first = sequence(rssm, 2, 3)
     with torch.autocast("cpu", torch.bfloat16):
-        seen = rssm.observe(tokens, action, first, rssm.initial(2), seeded(5))
+        seen = rssm.observe(tokens, action, first, rssm.initial(2), drawn(rssm, 2, 3))
     assert {x.dtype for x in (*seen.latent, seen.post_logits, seen.prior_logits)} == {torch.float32}
 
 
-def test_sampling_depends_on_the_generator_alone():
+def test_samples_depend_on_the_numbers_alone():
     rssm = make()
     tokens, action, first = sequence(rssm, 2, 4)
-    one, same, other = (rssm.observe(tokens, action, first, rssm.initial(2), seeded(s)) for s in (1, 1, 2))
+    one, same, other = (rssm.observe(tokens, action, first, rssm.initial(2), drawn(rssm, 2, 4, s)) for s in (1, 1, 2))
     assert torch.equal(one.latent.stoch, same.latent.stoch) and not torch.equal(one.latent.stoch, other.latent.stoch)
 
 
@@ -153,9 +157,8 @@ def test_table_sizes_observe_and_imagine(name):
     size = dataclasses.replace(SIZES[name])
     rssm = RSSM(size, 17, 10, seeded())
     tokens, action, first = sequence(rssm, 2, 3)
-    seen = rssm.observe(tokens, action, first, rssm.initial(2), seeded())
+    uniform = drawn(rssm, 2, 3)
+    seen = rssm.observe(tokens, action, first, rssm.initial(2), uniform)
     assert seen.latent.features().shape == (2, 3, size.deter + 32 * size.classes)
-    assert rssm.imagine_step(Latent(seen.latent.deter[:, 0], seen.latent.stoch[:, 0]), action[:, 0]).deter.shape == (
-        2,
-        size.deter,
-    )
+    here = Latent(seen.latent.deter[:, 0], seen.latent.stoch[:, 0])
+    assert rssm.imagine_step(here, action[:, 0], uniform[0]).deter.shape == (2, size.deter)

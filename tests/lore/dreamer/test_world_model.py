@@ -18,6 +18,11 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def drawn(batch: dict[str, torch.Tensor], seed: int = 0) -> torch.Tensor:
+    """The numbers that draw the posteriors of a batch."""
+    return torch.rand(*batch["prev_action"].T.shape, SMALL.stoch, generator=seeded(seed))
+
+
 def make(observation: str = "pixels") -> WorldModel:
     return WorldModel(observation, CRAFTER, SMALL, image_size=16, mults=(2, 4), generator=seeded())
 
@@ -96,7 +101,7 @@ def test_stored_latents_unpack_to_one_hot_float32():
 def test_losses_are_per_step_and_start_where_they_should(observation, reconstruction):
     model = make(observation)
     batch, start = model.split_context(records())
-    losses, seen, metrics = model.loss(batch, start, seeded())
+    losses, seen, metrics = model.loss(batch, start, drawn(batch, 0))
     assert set(losses) == {"dyn", "rep", "rew", "con", reconstruction}
     assert all(x.shape == (3, 5) and x.dtype == torch.float32 for x in losses.values())
     torch.testing.assert_close(losses["rew"], torch.full((3, 5), 5.541264))
@@ -108,7 +113,7 @@ def test_losses_are_per_step_and_start_where_they_should(observation, reconstruc
 def test_image_loss_is_the_sum_over_pixels_of_squared_errors():
     model = make()
     batch, start = model.split_context(records())
-    losses, seen, _ = model.loss(batch, start, seeded())
+    losses, seen, _ = model.loss(batch, start, drawn(batch, 0))
     frame = model.decoder(seen.latent.deter, seen.latent.stoch.flatten(-2))
     expected = (frame - batch["image"] / 255.0).square().sum((-3, -2, -1))
     torch.testing.assert_close(losses["image"], expected)
@@ -119,7 +124,7 @@ def test_continue_label_is_zero_at_a_terminal_and_332_of_333_elsewhere_even_at_a
     model, rec = make(), records()
     rec["is_terminal"][0, 2] = rec["is_last"][0, 2] = rec["is_last"][1, 2] = True
     batch, start = model.split_context(rec)
-    losses, seen, _ = model.loss(batch, start, seeded())
+    losses, seen, _ = model.loss(batch, start, drawn(batch, 0))
     logit = model.cont(seen.latent.features()).squeeze(-1)
     label = torch.full((3, 5), 1 - 1 / 333)
     label[0, 1] = 0.0
@@ -175,7 +180,7 @@ def test_each_loss_trains_exactly_these_parts(loss, parts):
         model.rssm.prior_net.out.weight.mul_(30)
         model.rssm.post_out.weight.mul_(30)
     batch, start = model.split_context(records())
-    losses, _, _ = model.loss(batch, start, seeded())
+    losses, _, _ = model.loss(batch, start, drawn(batch, 0))
     assert touched(model, losses[loss]) == parts
 
 
@@ -184,7 +189,7 @@ def test_the_first_step_of_dyn_gives_the_posterior_nothing():
     with torch.no_grad():
         model.rssm.prior_net.out.weight.mul_(30)
     batch, start = model.split_context(records())
-    losses, _, _ = model.loss(batch, start, seeded())
+    losses, _, _ = model.loss(batch, start, drawn(batch, 0))
     assert losses["dyn"][:, 0].max() > 1
     assert touched(model, losses["dyn"][:, 0]) == {"prior", "core"}
 
@@ -193,9 +198,9 @@ def test_observation_reward_and_flags_are_aligned_with_the_same_step():
     model, rec = make(), records()
     open_outputs(model)
     batch, start = model.split_context(rec)
-    plain, _, _ = model.loss(batch, start, seeded(3))
+    plain, _, _ = model.loss(batch, start, drawn(batch, 3))
     rec["reward"][0, 4] += 5.0
-    changed, _, _ = model.loss(model.split_context(rec)[0], start, seeded(3))
+    changed, _, _ = model.loss(model.split_context(rec)[0], start, drawn(batch, 3))
     differs = (plain["rew"] != changed["rew"]).nonzero().tolist()
     assert differs == [[0, 3]]
 
@@ -220,7 +225,7 @@ def test_one_fixed_batch_can_be_learned_by_heart(observation, reconstruction):
     optim = LaProp(model.named_parameters(), lr=1e-3, warmup=20)
     generator, first = seeded(1), None
     for _ in range(220):
-        losses, _, _ = model.loss(batch, start, generator)
+        losses, _, _ = model.loss(batch, start, torch.rand(8, 2, SMALL.stoch, generator=generator))
         optim.zero_grad()
         total_loss(losses, {**SCALES, reconstruction: 1.0}).backward()
         optim.step()

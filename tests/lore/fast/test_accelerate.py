@@ -54,7 +54,7 @@ def test_an_update_of_both_forms_has_the_same_losses_and_gradients(observation):
     assert list(fast.state_dict()) == list(plain.state_dict())
     found = []
     for agent in (plain, fast):
-        learner = Learner(agent, config, seeded(9), CPU)
+        learner = Learner(agent, config, seeded(10), CPU)
         _, metrics = learner.update(records(agent))
         found.append((metrics, {name: p.grad for name, p in agent.named_parameters() if p.grad is not None}))
     for name, value in found[0][0].items():

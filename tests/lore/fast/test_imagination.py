@@ -1,5 +1,5 @@
-"""Imagination shared between threads: the losses and gradients of one over all trajectories, and draws that can be
-repeated."""
+"""Imagination shared between threads: trajectories, losses and gradients of one over all rows, whatever the number of
+threads."""
 
 import copy
 
@@ -8,7 +8,7 @@ import torch
 
 from lore.dreamer.actor_critic import ActorCritic, actor_critic_losses, trajectory_metrics
 from lore.dreamer.imagination import Imagination
-from lore.dreamer.types import Latent, Starts, Trajectories
+from lore.dreamer.types import Latent, Noise, Starts, Trajectories
 from lore.dreamer.world_model import WorldModel
 from lore.fast import parallel
 from lore.fast.imagination import SharedImagination
@@ -18,6 +18,7 @@ from tests.lore.fast.forms import seeded
 
 SMALL = Size(deter=64, hidden=16, classes=4, depth=4, units=32, stoch=8)
 ROWS, HORIZON = 13, 4
+WEIGHT = torch.linspace(0.5, 1.0, ROWS)
 
 
 def make() -> tuple[WorldModel, ActorCritic]:
@@ -33,11 +34,14 @@ def starts() -> Latent:
     return Latent(torch.rand(ROWS, 64, generator=seeded(4)), stoch)
 
 
+def begun(seed: int = 5) -> Starts:
+    generator = seeded(seed)
+    policy = torch.rand(HORIZON + 1, 1, ROWS, generator=generator)
+    return Starts(starts(), Noise(policy, torch.rand(HORIZON, ROWS, 8, generator=generator)), WEIGHT)
+
+
 def imagined(imagination, model, agent, seed=5) -> Trajectories:
-    weight = torch.linspace(0.5, 1.0, ROWS)
-    return imagination.imagine_and_judge(
-        model, agent, agent.policy_step, Starts(starts(), weight), HORIZON, seeded(seed)
-    )  # fmt: skip
+    return imagination.imagine_and_judge(model, agent, agent.policy_step, begun(seed))
 
 
 def learn(imagination, model, agent, judged) -> dict[str, torch.Tensor]:
@@ -61,14 +65,7 @@ def test_shared_rows_learn_what_one_imagination_of_all_trajectories_teaches(thre
     whole, shared, plain = copy.deepcopy(agent), SharedImagination(beside), Imagination()
     judged = imagined(shared, model, agent)
     assert len(shared.pieces) == threads
-    # The same trajectories in one piece: the plain form, its draws those of the pieces.
-    pieces = [
-        plain.imagine_and_judge(
-            model, whole, whole.policy_step, Starts(starts(), torch.linspace(0.5, 1.0, ROWS)).cut(cut), HORIZON, own
-        )
-        for cut, own in zip(parallel.shares(ROWS, torch.device("cpu")), _draws(threads), strict=True)
-    ]  # fmt: skip
-    expected = Trajectories(*map(torch.cat, zip(*(piece[:-1] for piece in pieces), strict=True)))
+    expected = imagined(plain, model, whole)
     assert judged.bonus is None
     for name, one, other in zip(Trajectories._fields[:-1], judged[:-1], expected[:-1], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
@@ -80,13 +77,6 @@ def test_shared_rows_learn_what_one_imagination_of_all_trajectories_teaches(thre
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def _draws(count: int) -> list[torch.Generator]:
-    if count == 1:
-        return [seeded(5)]
-    seeds = torch.randint(2**63 - 1, (count,), generator=seeded(5))
-    return [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
-
-
 def test_a_part_that_is_frozen_is_left_alone(threads):
     model, agent = make()
     agent.actor.requires_grad_(False)
@@ -96,7 +86,9 @@ def test_a_part_that_is_frozen_is_left_alone(threads):
     assert all(p.grad is not None for p in agent.critic.parameters())
 
 
-def test_draws_depend_on_the_generator_and_the_number_of_threads_alone(threads):
+def test_trajectories_depend_on_the_numbers_that_were_drawn_and_not_on_the_threads(threads):
     model, agent = make()
-    found = [imagined(SharedImagination(True), model, agent, seed).log_prob for seed in (5, 5, 6)]
-    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+    one, other = (imagined(SharedImagination(True), model, agent, seed).log_prob for seed in (5, 6))
+    alone = imagined(Imagination(), model, agent).log_prob
+    torch.testing.assert_close(one, alone, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(one, other)

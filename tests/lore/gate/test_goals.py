@@ -15,7 +15,7 @@ from lore.training.metrics import read_jsonl
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import ConfigError
 from lore_datasets.testing import small_advice
-from tests.lore.options.chain import GAMMA, GOAL, SIZE, STATES, A, Chain, Known, actor, at
+from tests.lore.options.chain import GAMMA, GOAL, SIZE, STATES, A, Chain, Known, actor, at, noise
 
 
 def test_a_goal_is_worth_its_probability_times_the_confidence():
@@ -38,7 +38,7 @@ def test_each_goal_pays_once_per_trajectory_and_nothing_where_it_is_reached_alre
     # From 0 the skill walks to its goal in five steps, the actor goes back two cells twice, and it walks there again.
     policy, steps = OptionPolicy(actor, Known(None), torch.tensor([0])), 12
     starts, goals = at([0, GOAL, 0]), torch.tensor([[0.5], [0.5], [0.0]])
-    imagined = imagine(Chain(), policy, starts, steps, torch.Generator().manual_seed(0), Charges.none(goals))
+    imagined = imagine(Chain(), policy, starts, noise(3, steps, torch.Generator().manual_seed(0)), Charges.none(goals))
     state = imagined.features[..., :STATES].argmax(-1)
     assert (state[0] == GOAL).nonzero()[:, 0].tolist() == [5, 11]
     paid = imagined.bonus[:, 1:]  # nobody reads what is paid in the first state

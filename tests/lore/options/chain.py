@@ -2,7 +2,7 @@
 
 import torch
 
-from lore.dreamer.types import Latent
+from lore.dreamer.types import Latent, Noise
 from lore.options.heads import OptionHeads
 from lore.sizes import Size
 
@@ -21,6 +21,7 @@ __all__ = [
     "Known",
     "actor",
     "at",
+    "noise",
     "step",
 ]
 
@@ -36,6 +37,11 @@ def step(state: int, action: int) -> int:
     return min(state + 1, STATES - 1) if action == ON else max(state - 2, 0)
 
 
+def noise(rows: int, horizon: int, generator: torch.Generator) -> Noise:
+    """The numbers of an imagination of options in the chain, whose own steps draw nothing."""
+    return Noise(torch.rand(horizon + 1, 3, rows, generator=generator), torch.zeros(horizon, rows, 1))
+
+
 class Chain:
     """A world model of the chain: the latent is the state, one-hot."""
 
@@ -45,7 +51,7 @@ class Chain:
     def rssm(self):
         return self
 
-    def imagine_step(self, latent, action, generator):
+    def imagine_step(self, latent, action, uniform):
         return at(self.moves[latent.deter.argmax(-1), action])
 
     def predict(self, features):

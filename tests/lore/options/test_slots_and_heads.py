@@ -163,20 +163,21 @@ def test_an_imagined_option_stays_in_charge_until_its_limit_its_goal_or_a_record
     force(heads, [9.0, -9.0], 2)
     policy = OptionPolicy(Fixed([0.0, 0.0, 0.0, 50.0, 50.0]), heads, torch.tensor([0, 1]))
     features, generator = torch.zeros(8, 6), torch.Generator().manual_seed(0)
-    _, action, decision, charge, mask, first, _ = policy(features, None, generator)
+    _, action, decision, charge, mask, first, _ = policy(features, None, torch.rand(3, 8, generator=generator))
     assert (charge == -1).all() and (decision == 3).all() and (action == 2).all()
     assert mask[0].tolist() == [True, True, True, True, False]  # skill 1 cannot start: its slot is masked
     force(heads, [-9.0, -9.0], 2)  # a use that is under way does not need the start
     carry = first
     for _ in range(3):
-        _, action, _, charge, _, carry, _ = policy(features, carry, generator)
+        _, action, _, charge, _, carry, _ = policy(features, carry, torch.rand(3, 8, generator=generator))
         assert (charge == 0).all() and (action == 2).all()
-    _, _, decision, charge, _, _, _ = policy(features, carry, generator)
+    _, _, decision, charge, _, _, _ = policy(features, carry, torch.rand(3, 8, generator=generator))
     assert (charge == -1).all() and (decision < 3).all()  # four steps are its limit: control comes back
     for done, stop, going in ((9.0, -50.0, 0.0), (-9.0, 50.0, 0.0), (-9.0, 0.0, 0.5)):
         force(heads, [9.0, 9.0], 2, done, stop)
         many = torch.zeros(4000, dtype=torch.int64)
-        charge = policy(torch.zeros(4000, 6), Charges(many, many + 1, torch.zeros(4000, 0)), generator).charge
+        uniform = torch.rand(3, 4000, generator=generator)
+        charge = policy(torch.zeros(4000, 6), Charges(many, many + 1, torch.zeros(4000, 0)), uniform).charge
         assert (charge == 0).float().mean().item() == pytest.approx(going, abs=0.03)
 
 
@@ -184,7 +185,7 @@ def test_empty_slots_are_never_chosen():
     heads = make_heads()
     force(heads, [9.0, 9.0], 1)
     policy = OptionPolicy(Fixed([0.0, 0.0, 0.0, 50.0, 50.0]), heads, torch.tensor([-1, -1]))
-    _, action, decision, _, mask, _, _ = policy(torch.zeros(64, 6), None, torch.Generator().manual_seed(0))
+    _, action, decision, _, mask, _, _ = policy(torch.zeros(64, 6), None, torch.rand(3, 64))
     assert (decision < 3).all() and (action == decision).all()
     assert not mask[:, 3:].any()
 

@@ -24,6 +24,7 @@ from tests.lore.options.chain import (
     Known,
     actor,
     at,
+    noise,
     step,
 )  # fmt: skip
 
@@ -50,7 +51,7 @@ def learned(hurts: int | None, skills: int) -> tuple[np.ndarray, np.ndarray]:
     optimiser = torch.optim.Adam(critic.critic.parameters(), 3e-3)
     starts = at(torch.arange(16) % STATES)
     for _ in range(400):
-        judged = judge(Chain(), critic, imagine(Chain(), policy, starts, HORIZON, generator))
+        judged = judge(Chain(), critic, imagine(Chain(), policy, starts, noise(16, HORIZON, generator)))
         optimiser.zero_grad()
         judged.value_error.mean().backward()
         optimiser.step()
@@ -93,7 +94,7 @@ def test_an_option_ends_in_imagination_at_its_own_limit_and_where_the_world_mode
     generator = torch.Generator().manual_seed(0)
     for hurts, limit, walked in ((None, 50, 5), (3, 50, 3), (None, 2, 2)):
         policy = OptionPolicy(actor, Known(hurts, limit), torch.tensor([0]))
-        imagined = imagine(Chain(), policy, at([0]), HORIZON, generator)
+        imagined = imagine(Chain(), policy, at([0]), noise(1, HORIZON, generator))
         state = imagined.features[0, :, :STATES].argmax(-1)
         under_way = imagined.charge[0] == 0
         assert state[: walked + 1].tolist() == list(range(walked + 1))

@@ -24,7 +24,7 @@ class Line:
     def rssm(self):
         return self
 
-    def imagine_step(self, latent, action, generator):
+    def imagine_step(self, latent, action, uniform):
         cell = (latent.deter.argmax(-1) + torch.where(action == RIGHT, 1, -1)).clamp(0, CELLS - 1)
         return at(cell)
 

@@ -19,7 +19,7 @@ class Counter:
     def __init__(self, dies: float = 99.0, unlock_at: float = 3.0) -> None:
         self.rssm, self.dies, self.unlock_at = self, dies, unlock_at
 
-    def imagine_step(self, latent, action, generator):
+    def imagine_step(self, latent, action, uniform):
         return Latent(latent.deter + action[:, None].float(), latent.stoch)
 
     def predict(self, features):

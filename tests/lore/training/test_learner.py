@@ -40,7 +40,7 @@ def imagined(options: bool) -> torch.Tensor:
     stoch = torch.nn.functional.one_hot(torch.zeros(64, size.stoch, dtype=torch.int64), size.classes).float()
     starts = Latent(torch.zeros(64, size.deter), stoch)
     found = agent.imagination.imagine_and_judge(
-        model, agent.actor_critic, learner.policy(), Starts(starts), HORIZON, generator
+        model, agent.actor_critic, learner.policy(), Starts(starts, learner._noise(64))
     )  # fmt: skip
     return found.returns[:, 0] / bins[pays]
 

@@ -109,13 +109,17 @@ def test_stopping_and_resuming_ends_bit_equal_to_the_undisturbed_run(tmp_path, a
 def plain_update(run: Training, records: dict) -> None:
     """One update of DreamerV3 alone: no path, no hook."""
     from lore.dreamer.losses import Paths, loss
+    from lore.dreamer.types import Noise
 
     agent, generator, train = run.policy.agent, run.learner.generator, run.config.train
     model, critic = agent.world_model, agent.actor_critic
     batch, start = model.split_context({k: torch.from_numpy(v) for k, v in records.items() if k != "indices"})
+    (rows, steps), stoch = batch["reward"].shape, model.size.stoch
+    shapes = (steps, rows, stoch), (train.horizon + 1, 1, rows * steps), (train.horizon, rows * steps, stoch)
+    uniform, *numbers = (torch.rand(shape, generator=generator) for shape in shapes)
+    noise = Noise(*numbers)
     found = loss(
-        model, critic, agent.imagination, batch, start,
-        paths=Paths.none(critic), horizon=train.horizon, entropy=train.entropy, generator=generator,
+        model, critic, agent.imagination, batch, start, uniform, paths=Paths.none(critic, noise), entropy=train.entropy
     )  # fmt: skip
     run.learner.optimiser.zero_grad()
     agent.imagination.backward(found.losses, found.scales)
