@@ -12,6 +12,7 @@ from flows.report.run_charts import advice_at_work, final_policy, learning_curve
 from flows.report.run_tables import achievements, how_it_was_made, training_score
 from flows.report.samples import sample_rows
 from flows.report.verdict import banners, explanations, verdict
+from flows.report.viewer import recorded_episodes
 from lore_datasets.atomic import write_text
 from lore_datasets.errors import LoreError
 
@@ -23,6 +24,7 @@ __all__ = ["build_report", "labelled", "render"]
 SECTIONS: tuple[Callable[[Subject], Section | None], ...] = (
     final_policy,
     learning_curves,
+    recorded_episodes,
     training_score,
     achievements,
     advice_at_work,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,20 +9,15 @@ import numpy as np
 
 from flows.report.page import Section, filled
 from flows.report.read import Subject
+from lore.evaluation.tiles import tile_colour
 from lore_datasets.types import SymbolicState
 from lore_datasets.vocab import Vocab
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-__all__ = ["drawn", "sample_rows", "tile_colour"]
+__all__ = ["drawn", "sample_rows"]
 
-_COLOURS = {
-    "nothing": "#1b1d23", "water": "#4a90d9", "grass": "#6aa84f", "stone": "#8d9199", "path": "#c8b38e",
-    "sand": "#e6d79b", "tree": "#2f6b34", "lava": "#e2552c", "coal": "#3c3f45", "iron": "#d8a07a",
-    "diamond": "#bdf0f5", "table": "#8a5a2b", "furnace": "#5b5f68", "player": "#f7f7f7", "cow": "#a9745b",
-    "zombie": "#3f7d5a", "skeleton": "#dcdcd2", "arrow": "#f0e68c", "plant": "#9ed36a",
-}  # fmt: skip
 _MARKS = {
     "player": "@",
     "cow": "c",
@@ -35,14 +28,6 @@ _MARKS = {
     "table": "T",
     "furnace": "F",
 }
-
-
-def tile_colour(name: str) -> str:
-    """Colour of a kind of cell; words without one of their own get a stable hue from their name."""
-    if name in _COLOURS:
-        return _COLOURS[name]
-    red, green, blue = colorsys.hsv_to_rgb(zlib.crc32(name.encode()) / 2**32, 0.45, 0.75)
-    return f"#{int(red * 255):02x}{int(green * 255):02x}{int(blue * 255):02x}"
 
 
 @dataclass(frozen=True)

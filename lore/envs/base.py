@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from lore.config import EnvConfig
     from lore_datasets.environments import Environment
 
-__all__ = ["ADAPTERS", "EVALUATION", "Env", "Step", "make_env", "make_env_fns"]
+__all__ = ["ADAPTERS", "EVALUATION", "Env", "Step", "make_env", "make_env_fns", "tile_pictures"]
 
 ADAPTERS = {"crafter": "lore.envs.crafter.adapter"}
-"""Environment name -> module with ``make(config, seed) -> Env``."""
+"""Environment name -> module with ``make(config, seed) -> Env``, and perhaps ``pictures(names, size)``: the game's own
+tiles by name, uint8 [size, size, 3]."""
 
 
 EVALUATION = 2**31
@@ -82,3 +83,9 @@ def make_env_fns(config: EnvConfig, seed: int, *, for_evaluation: bool = False) 
     from functools import partial
 
     return [partial(make_env, config, seed, index, for_evaluation=for_evaluation) for index in range(config.num_envs)]
+
+
+def tile_pictures(environment: str, names: Sequence[str], size: int) -> dict[str, np.ndarray]:
+    """The game's own tiles uint8 [size, size, 3] of those ``names`` that it has; {} where it has none to show."""
+    module = import_module(ADAPTERS[environment]) if environment in ADAPTERS else None
+    return module.pictures(names, size) if hasattr(module, "pictures") else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,20 +11,20 @@ from torch import Generator, Tensor
 
 from lore.dreamer.nets import ImageDecoder
 from lore.dreamer.types import Latent
+from lore.evaluation.tiles import SIZE, paint
 
 if TYPE_CHECKING:
     from lore.dreamer.world_model import WorldModel
     from lore.training.metrics import Sink
     from lore.training.run import Training
 
-__all__ = ["draw", "predict", "write_open_loop"]
+__all__ = ["MARGIN", "STRIP", "draw", "predict", "write_open_loop"]
 
 TAG = "report/openloop"
 _SEQUENCES = 6
-_CELL = 6
-"""Pixels of one cell of a symbolic view."""
-_STRIP = 3
-_SEEN, _DREAMT = (40, 200, 40), (220, 40, 40)
+STRIP, MARGIN = 14, 40
+"""Pixels for the words above and beside the pictures."""
+_SEEN, _DREAMT = (24, 120, 40), (170, 30, 30)
 
 
 @torch.no_grad()
@@ -63,31 +62,41 @@ def _host(ids: Tensor) -> np.ndarray:
     return ids.cpu().numpy()
 
 
-def _palette(targets: int) -> np.ndarray:
-    """uint8 [targets, 3]: black for nothing, then colours that lie far apart."""
-    hues = [(i * 0.618034) % 1.0 for i in range(targets - 1)]
-    colours = [colorsys.hsv_to_rgb(h, 0.45 + 0.5 * (i % 2), 0.95 - 0.3 * (i % 3) / 2) for i, h in enumerate(hues)]
-    return (255 * np.array([(0.0, 0.0, 0.0), *colours])).astype(np.uint8)
+def draw(truth: np.ndarray, predicted: np.ndarray, wrong: np.ndarray | None = None) -> np.ndarray:
+    """Frames [B, T, H, W, 3] twice -> uint8 [T, strip + 3H, margin + B*W, 3]: truth over prediction over error.
 
-
-def _paint(ids: np.ndarray, view: tuple[int, int], palette: np.ndarray) -> np.ndarray:
-    """Cell ids [B, T, H*W] -> frames uint8 [B, T, H*px, W*px, 3]."""
-    cells = palette[ids].reshape(*ids.shape[:2], *view, 3)
-    return cells.repeat(_CELL, 2).repeat(_CELL, 3)
-
-
-def draw(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Frames [B, T, H, W, 3] twice -> uint8 [T, strip + 3H, B*W, 3]: truth over prediction over error.
-
-    A strip on top is green while the model sees and red while it dreams.
+    A strip on top is green and says so while the model sees, red while it dreams; the margin names the rows. ``wrong``:
+    pictures [B, T, H, W, 3] for the third row, the difference of the colours by default.
     """
-    error = np.abs(truth.astype(np.int16) - predicted.astype(np.int16)).astype(np.uint8)
-    rows = np.concatenate([truth, predicted, error], 2)  # [B, T, 3H, W, 3]
-    steps = rows.shape[1]
+    if wrong is None:
+        wrong = np.abs(truth.astype(np.int16) - predicted.astype(np.int16)).astype(np.uint8)
+    rows = np.concatenate([truth, predicted, wrong], 2)  # [B, T, 3H, W, 3]
+    steps, height = rows.shape[1], truth.shape[2]
     film = rows.transpose(1, 2, 0, 3, 4).reshape(steps, rows.shape[2], -1, 3)
-    strip = np.empty((steps, _STRIP, film.shape[2], 3), np.uint8)
-    strip[: steps // 2], strip[steps // 2 :] = _SEEN, _DREAMT
-    return np.concatenate([strip, film], 1)
+    film = np.pad(film, ((0, 0), (STRIP, 0), (MARGIN, 0), (0, 0)), constant_values=24)
+    for t, frame in enumerate(film):
+        sees = t < steps // 2
+        words = {STRIP // 2: f"step {t + 1} of {steps}: the model {'sees' if sees else 'dreams, from actions alone'}"}
+        frame[:STRIP] = _SEEN if sees else _DREAMT
+        words |= {STRIP + height // 2 + k * height: name for k, name in enumerate(("truth", "model", "error"))}
+        frame[:] = _written(frame, words)
+    return film
+
+
+def _written(frame: np.ndarray, words: Mapping[int, str]) -> np.ndarray:
+    """A frame with white words at its left, by the height of their middle."""
+    from PIL import Image, ImageDraw
+
+    image = Image.fromarray(frame)
+    pen = ImageDraw.Draw(image)
+    for y, text in words.items():
+        pen.text((3, y), text, fill=(255, 255, 255), anchor="lm")
+    return np.asarray(image)
+
+
+def _tiles(ids: np.ndarray, environment: str) -> np.ndarray:
+    """Cell ids [B, T, cells] as the game's own tiles, 8 pixels wide: uint8 [B, T, 8 H, 8 W, 3]."""
+    return paint(ids, environment)[..., ::2, ::2, :]
 
 
 def write_open_loop(run: Training, sink: Sink) -> bool:
@@ -104,8 +113,11 @@ def write_open_loop(run: Training, sink: Sink) -> bool:
     truth, predicted = predict(
         model, records, run.policy.device, Generator(run.policy.device).manual_seed(run.env_steps)
     )
+    wrong = None
     if model.key == "state":
-        palette, view = _palette(len(run.policy.environment.vocab.targets)), (layout.height, layout.width)
-        truth, predicted = _paint(truth, view, palette), _paint(predicted, view, palette)
-    sink.animation(TAG, draw(truth, predicted), run.env_steps)
+        name = run.policy.environment.name
+        differs = (truth != predicted).reshape(*truth.shape[:2], layout.height, layout.width, 1)
+        truth, predicted = _tiles(truth, name), _tiles(predicted, name)
+        wrong = np.where(differs.repeat(SIZE // 2, 2).repeat(SIZE // 2, 3), truth, truth // 6)
+    sink.animation(TAG, draw(truth, predicted, wrong), run.env_steps)
     return True

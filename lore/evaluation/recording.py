@@ -190,9 +190,11 @@ def chosen(returns: Sequence[float], count: int) -> list[tuple[int, str]]:
     """
     order = np.argsort(np.asarray(returns, np.float64), kind="stable")
     total = len(order)
-    ranks = [(total - 1) // 2] if count == 1 else np.linspace(0, total - 1, min(count, total)).round().astype(int)
+    ranks = (
+        [(total - 1) // 2] if count == 1 else np.floor(np.linspace(0, total - 1, min(count, total)) + 1e-9).astype(int)
+    )
     names = {(total - 1) // 2: "median", 0: "worst", total - 1: "best"} if total > 1 else {0: "median"}
-    return [(int(order[rank]), names.get(int(rank), f"rank {rank + 1} of {total}")) for rank in ranks]
+    return [(int(order[rank]), names.get(rank, f"rank {rank + 1} of {total}")) for rank in ranks]
 
 
 def write_recordings(

@@ -95,7 +95,7 @@ def waits(row: Progress) -> str:
     """What a run waits for before its updates flow, by a row of its progress; empty when they do."""
     if row.get("phase") == "compiling":
         return "compiling, once"
-    return "before the first update" if row.get("eta_s", 0.0) is None and row["phase"] != "done" else ""
+    return "before updates flow" if row.get("eta_s", 0.0) is None and row["phase"] != "done" else ""
 
 
 def _training_score(run: Training) -> float | None:

@@ -87,7 +87,7 @@ def test_a_run_names_no_time_before_its_second_update(tmp_path):
     assert phases.count("compiling") == 1 and phases[-1] == "done"
     at = phases.index("compiling")
     assert all(row["eta_s"] is None and row["updates"] == 0 for row in rows[: at + 1])
-    assert waits(rows[0]) == "before the first update" and waits(rows[at]) == "compiling, once"
+    assert waits(rows[0]) == "before updates flow" and waits(rows[at]) == "compiling, once"
     assert rows[-1]["eta_s"] == 0 and waits(rows[-1]) == ""
 
 

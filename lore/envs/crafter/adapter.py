@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lore.envs.base import EVALUATION, Step
-from lore.envs.crafter.frame import Painter, draw_noise
+from lore.envs.crafter.frame import Painter, draw_noise, pictures
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, ConfigError, CorruptArtifact, UsageError
 
 if TYPE_CHECKING:
     from lore.config import EnvConfig
 
-__all__ = ["CrafterEnv", "make"]
+__all__ = ["CrafterEnv", "make", "pictures"]
 
 _CHUNK = (12, 12)
 _REACH = 18

@@ -7,11 +7,12 @@ argument, so that painting is a pure function of what is seen, and a game withou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 
-__all__ = ["CELLS", "Painter", "draw_noise"]
+__all__ = ["CELLS", "Painter", "draw_noise", "pictures"]
 
 CELLS = (9, 7)
 """Width and height of the visible world, in cells."""
@@ -134,3 +135,24 @@ class Painter:
         flat = frame.reshape(64, -1)
         self._paint(flat, tiles, self._day, self._dark, daylight, noise, _vignette(), _fade(), sleeping)
         return frame
+
+
+_UNDER = {"skeleton": "path", "arrow": "path"}
+_TEXTURES = {"arrow": "arrow-right", "player": "player-down"}
+
+
+def pictures(names: Sequence[str], size: int) -> dict[str, np.ndarray]:
+    """Crafter's textures uint8 [size, size, 3], indexed [y, x], of those ``names`` that it has; what walks stands on
+    the ground where it is met most."""
+    from crafter import constants, engine
+
+    out = {}
+    for name in names:
+        texture = _TEXTURES.get(name, name)
+        if not (constants.root / "assets" / f"{texture}.png").is_file():
+            continue
+        unit = np.array([size, size])
+        tile = np.ascontiguousarray(_textures().get(_UNDER.get(name, "grass"), unit)[..., :3])
+        engine._draw_alpha(tile, np.array([0, 0]), _textures().get(texture, unit))
+        out[name] = tile.transpose(1, 0, 2)
+    return out

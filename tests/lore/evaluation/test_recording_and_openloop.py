@@ -9,7 +9,7 @@ import torch
 from lore.advice.distil import distil
 from lore.config import load_config
 from lore.evaluation.evaluate import evaluate
-from lore.evaluation.open_loop import draw, predict
+from lore.evaluation.open_loop import MARGIN, STRIP, draw, predict
 from lore.evaluation.recording import AHEAD, SCHEMA, chosen, read_recording, recordings
 from lore.gate.gate import kl, softmax
 from lore.training.loop import train
@@ -140,8 +140,8 @@ def test_a_run_ends_with_a_picture_of_its_predictions(trained):
     events = EventAccumulator(str(run)).Reload()
     assert events.Tags()["images"] == ["report/openloop"]
     picture = events.Images("report/openloop")[0]
-    height, width = (64, 64) if config.env.observation == "pixels" else (42, 54)
-    assert (picture.height, picture.width) == (3 + 3 * height, 6 * width)
+    height, width = (64, 64) if config.env.observation == "pixels" else (56, 72)
+    assert (picture.height, picture.width) == (STRIP + 3 * height, MARGIN + 6 * width)
     assert picture.encoded_image_string.startswith(b"GIF8")
 
 
@@ -182,6 +182,7 @@ def test_pictures_leave_no_trace_in_the_run(tmp_path, monkeypatch):
 def test_a_drawing_stacks_truth_prediction_and_error_under_a_strip():
     truth = np.zeros((2, 4, 5, 6, 3), np.uint8)
     film = draw(truth, truth + 9)
-    assert film.shape == (4, 3 + 15, 12, 3)
-    assert (film[:, 3:8] == 0).all() and (film[:, 8:] == 9).all()
+    assert film.shape == (4, STRIP + 15, MARGIN + 12, 3)
+    assert (film[:, STRIP : STRIP + 5, MARGIN:] == 0).all() and (film[:, STRIP + 5 :, MARGIN:] == 9).all()
     assert film[1, 0, 0, 1] > film[1, 0, 0, 0] and film[2, 0, 0, 0] > film[2, 0, 0, 1]
+    assert (film[:, STRIP:, :MARGIN].max((1, 2, 3)) == 255).all()  # the rows are named

@@ -1,0 +1,62 @@
+"""Views of symbolic states as pictures: the game's own tiles where its adapter has them, plain colours elsewhere."""
+
+from __future__ import annotations
+
+import colorsys
+import zlib
+from functools import lru_cache
+
+import numpy as np
+
+from lore.envs.base import tile_pictures
+from lore_datasets.environments import get_environment
+from lore_datasets.vocab import Vocab
+
+__all__ = ["SIZE", "atlas", "paint", "player_tile", "tile_colour"]
+
+SIZE = 16
+"""Pixels of a tile's side."""
+_COLOURS = {
+    "nothing": "#1b1d23", "water": "#4a90d9", "grass": "#6aa84f", "stone": "#8d9199", "path": "#c8b38e",
+    "sand": "#e6d79b", "tree": "#2f6b34", "lava": "#e2552c", "coal": "#3c3f45", "iron": "#d8a07a",
+    "diamond": "#bdf0f5", "table": "#8a5a2b", "furnace": "#5b5f68", "player": "#f7f7f7", "cow": "#a9745b",
+    "zombie": "#3f7d5a", "skeleton": "#dcdcd2", "arrow": "#f0e68c", "plant": "#9ed36a",
+}  # fmt: skip
+
+
+def tile_colour(name: str) -> str:
+    """Colour of a kind of cell; words without one of their own get a stable hue from their name."""
+    if name in _COLOURS:
+        return _COLOURS[name]
+    red, green, blue = colorsys.hsv_to_rgb(zlib.crc32(name.encode()) / 2**32, 0.45, 0.75)
+    return f"#{int(red * 255):02x}{int(green * 255):02x}{int(blue * 255):02x}"
+
+
+@lru_cache(maxsize=4)
+def atlas(environment: str) -> np.ndarray:
+    """uint8 [K + D + 1, 16, 16, 3]: a tile per target, then the player facing each direction, then asleep."""
+    vocab = get_environment(environment).vocab
+    names = [*vocab.targets, *(f"player-{name}" for name, *_ in vocab.directions), "player-sleep"]
+    found, out = tile_pictures(environment, names, SIZE), np.zeros((len(names), SIZE, SIZE, 3), np.uint8)
+    for k, name in enumerate(names):
+        colour = tile_colour(name.partition("-")[0])
+        out[k] = found.get(name, np.frombuffer(bytes.fromhex(colour[1:]), np.uint8))
+    return out
+
+
+def player_tile(vocab: Vocab, facing: int, is_asleep: bool) -> int:
+    """Number in the atlas of the player, who stands in the centre of every view."""
+    return len(vocab.targets) + (len(vocab.directions) if is_asleep else min(facing, len(vocab.directions) - 1))
+
+
+def paint(cells: np.ndarray, environment: str, player: int | None = None) -> np.ndarray:
+    """Cell ids [..., H*W] -> frames uint8 [..., 16 H, 16 W, 3]; ids that the vocabulary lacks are nothing.
+
+    ``player``: tile of the centre cell (:func:`player_tile`), None leaves the cell as it is.
+    """
+    tiles, vocab = atlas(environment), get_environment(environment).vocab
+    width, height = vocab.view
+    ids = np.where(cells < len(vocab.targets), cells, 0).reshape(*cells.shape[:-1], height, width)
+    if player is not None:
+        ids[..., height // 2, width // 2] = player
+    return np.moveaxis(tiles[ids], -3, -4).reshape(*cells.shape[:-1], height * SIZE, width * SIZE, 3)
