@@ -49,6 +49,7 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
                 "flows.cli.play:play",
                 "what a version is worth with no learner, beside a control",
             ),
+            "report": ("flows.cli.dataset_report:report", "one HTML page about an advice version"),
             "verify": ("flows.cli.datasets:verify", "recompute every digest of a version"),
             "diff": ("flows.cli.datasets:diff", "what changed between two versions"),
             "lineage": ("flows.cli.datasets:lineage", "the versions that a version was made from"),

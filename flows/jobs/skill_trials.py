@@ -6,16 +6,33 @@ for a player with tools find their start too. Every run is the interpreter's own
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from lore_datasets.errors import LoreError
 
 if TYPE_CHECKING:
     from lore_datasets.environments import Environment
     from lore_datasets.language.skills import Skill
     from pipeline.questions.check import Trial
 
-__all__ = ["SkillTrials"]
+__all__ = ["Film", "SkillTrials", "films_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Film:
+    """One run of a skill: packed states uint8[T + 1, S], T steps, and how it ended in words."""
+
+    states: np.ndarray
+    ended: str
+
+    @property
+    def steps(self) -> int:
+        """Actions taken."""
+        return len(self.states) - 1
 
 
 class SkillTrials:
@@ -47,12 +64,10 @@ class SkillTrials:
 
     def __call__(self, skill: Skill) -> Trial:
         """Run the skill from up to ``starts`` places and count how it ended."""
-        from lore.options.interpreter import Outcome, propose
-        from lore_datasets.language.geometry import StateView
+        from lore.options.interpreter import Outcome
         from pipeline.questions.check import Trial
 
-        vocab = self.environment.vocab
-        found = [place for place in self._all_places() if propose((skill,), StateView(place[0], vocab))[0] >= 0]
+        found = self._begins(skill)
         pick = np.unique(np.linspace(0, len(found) - 1, min(self.starts, len(found))).astype(int)) if found else []
         goalless = skill.done == {"op": "false"}
         successes = steps = idle = 0
@@ -64,8 +79,30 @@ class SkillTrials:
             idle += not moved
         return Trial(len(pick), successes, steps, worlds=self.worlds, idle=idle)
 
-    def _play(self, skill: Skill, state: np.ndarray, snapshot: dict[str, Any], number: int) -> tuple[Any, int, bool]:
-        """(outcome or None when the episode ended first, actions taken, whether anything came of them)."""
+    def _begins(self, skill: Skill) -> list[tuple[np.ndarray, dict[str, Any]]]:
+        """The places in which a skill can start."""
+        from lore.options.interpreter import propose
+        from lore_datasets.language.geometry import StateView
+
+        vocab = self.environment.vocab
+        return [place for place in self._all_places() if propose((skill,), StateView(place[0], vocab))[0] >= 0]
+
+    def film(self, skill: Skill) -> Film | None:
+        """One run from the middle of the places in which the skill can start; None where it can start in none."""
+        found = self._begins(skill)
+        if not found:
+            return None
+        state, world = found[len(found) // 2]
+        seen = [state]
+        outcome, _, _ = self._play(skill, state, world, 0, seen)
+        return Film(np.stack(seen), outcome.value if outcome is not None else "the episode ended")
+
+    def _play(
+        self, skill: Skill, state: np.ndarray, snapshot: dict[str, Any], number: int,
+        seen: list[np.ndarray] | None = None,
+    ) -> tuple[Any, int, bool]:  # fmt: skip
+        """(outcome or None when the episode ended first, actions taken, whether anything came of them); the states
+        that it reached are added to ``seen``."""
         from lore.options.interpreter import Outcome, SkillRun
         from lore_datasets.language.geometry import StateView
 
@@ -80,6 +117,8 @@ class SkillTrials:
                 return action, run.elapsed, acted and changed
             acted |= vocab.actions[action] != "noop"
             step = game.step(action)
+            if seen is not None:
+                seen.append(step.state.copy())
             view = StateView(step.state, vocab)
             changed |= _what_counts(view) != before
             if step.is_last:
@@ -109,6 +148,16 @@ class SkillTrials:
                         self._places.append((step.state.copy(), self._game.state_dict()))
                     step = self._game.step(player(StateView(step.state, vocab), rng))
         return self._places
+
+
+def films_of(environment: Environment, skills: Sequence[Skill], seed: int = 0) -> tuple[dict[str, Film], str]:
+    """(name -> one run, of every skill that could start somewhere; why there are none, empty where there are)."""
+    trials = SkillTrials(environment, seed, worlds=3)
+    try:
+        found = {skill.name: film for skill in skills if (film := trials.film(skill)) is not None}
+    except LoreError as error:
+        return {}, f"no film of the skills: {error.message}"
+    return found, ""
 
 
 def _what_counts(view: Any) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.report.advice_text import program_rules, skill_cards
 from flows.report.page import Section, filled, page
 from flows.report.read import RunData, Subject, read_run
 from flows.report.run_charts import advice_at_work, final_policy, learning_curves
@@ -29,6 +30,8 @@ SECTIONS: tuple[Callable[[Subject], Section | None], ...] = (
     achievements,
     advice_at_work,
     sample_rows,
+    program_rules,
+    skill_cards,
     how_it_was_made,
 )
 """Builders in the order of the page; one that has nothing to show returns None."""

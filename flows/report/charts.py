@@ -6,7 +6,7 @@ plotly would carry 4 MB, and pictures of matplotlib know no values and one theme
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +17,7 @@ from flows.report.page import data_block, filled
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-__all__ = ["COLOURS", "SCRIPTS", "STYLES", "Line", "chart", "colour"]
+__all__ = ["COLOURS", "SCRIPTS", "STYLES", "Dot", "Line", "chart", "colour", "forest", "played_dots"]
 
 COLOURS = 8
 """Colours that style.css has for runs, named ``c0`` onwards."""
@@ -137,3 +137,46 @@ def _plain(values: np.ndarray) -> list[float | int | None]:
         else:
             out.append(int(value) if value == int(value) else float(f"{value:.5g}"))
     return out
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A value with its interval (None where nobody knows it); a ``reference`` is no result of the page's own runs."""
+
+    label: str
+    value: float
+    low: float | None
+    high: float | None
+    colour: str = "soft"
+    is_reference: bool = False
+
+
+def played_dots(play: Mapping[str, Any], figure: str) -> list[Dot]:
+    """The players of a play without learning as references; ``play``: :func:`lore_datasets.exchange.played.played`."""
+    names = {"advice": "the version's own play", "uniform": "uniform over its skills"}
+    return [Dot(names.get(who, who), *found[figure], is_reference=True) for who, found in play.items()]
+
+
+def forest(title: str, dots: Sequence[Dot], *, note: str = "", chance: float | None = None) -> Markup:
+    """Dots with their intervals on one scale that holds 0, each with its figures in text."""
+    high = max(v for dot in dots for v in (dot.value, dot.high, chance) if v is not None)
+    low = min(0.0, *(dot.value if dot.low is None else dot.low for dot in dots)) * 1.05
+    width = 1.05 * high - low or 1.0
+    place = lambda v: round(100 * (v - low) / width, 2)  # noqa: E731
+    rows = [
+        {
+            "label": dot.label, "colour": dot.colour, "at": place(dot.value), "is_reference": dot.is_reference,
+            "low": place(dot.low) if dot.low is not None else None,
+            "width": round(place(dot.high) - place(dot.low), 2) if None not in (dot.low, dot.high) else None,
+            "text": _text(dot),
+        }
+        for dot in dots
+    ]  # fmt: skip
+    lines = [{"at": place(chance), "label": f"chance: {chance:g}"}] if chance is not None else []
+    return filled("forest.html", title=title, rows=rows, lines=lines, note=note)
+
+
+def _text(dot: Dot) -> str:
+    digits = 0 if abs(dot.value) >= 100 else 2
+    mean, *ends = (f"{v:,.{digits}f}" for v in (dot.value, dot.low, dot.high) if v is not None)
+    return f"{mean} ({' to '.join(ends)})" if len(ends) == 2 else mean

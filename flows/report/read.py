@@ -100,12 +100,13 @@ class RunData:
 @dataclass(frozen=True)
 class Subject:
     """What a report is about: runs, the advice version that it shows, the commands that made them, and what could not
-    be shown (``notes``)."""
+    be shown (``notes``). ``root``: the folder of datasets, None for the usual one."""
 
     runs: tuple[RunData, ...]
     advice: AdviceData | None = None
     commands: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    root: Path | None = None
 
     @cached_property
     def adviser(self) -> str:
@@ -126,7 +127,7 @@ class Subject:
         if self.advice is None:
             return None, "no advice"
         try:
-            found = newest_play(ShippedStore(), self.advice.ref, verify=False)
+            found = newest_play(ShippedStore(self.root), self.advice.ref, verify=False)
             if found is None:
                 return None, f"not played; lore datasets play '{self.advice.ref}' does"
             played(found.manifest)

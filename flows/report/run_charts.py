@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from flows.report.charts import SCRIPTS, STYLES, Line, chart, colour
+from flows.report.charts import SCRIPTS, STYLES, Dot, Line, chart, colour, forest, played_dots
 from flows.report.page import Section, filled
 from flows.report.read import RunData, Subject, success_rates
 from flows.report.run_tables import MODES, evaluation_table, option_table
@@ -103,10 +103,10 @@ def final_policy(subject: Subject) -> Section | None:
         is_own = environment is not None and subject.advice is not None and subject.advice.environment is environment
         play = played(manifest) if is_own and (manifest := subject.play[0]) is not None else {}
         note = "Diamonds: lives that follow the version without learning, a play over given skills." if play else ""
-        charts.append(_forest(f"Return{about}", runs, play, "return", note))
+        charts.append(_evaluated(f"Return{about}", runs, play, "return", note))
         references = _references(environment, "")[0] if environment is not None else []
         chance = next((value for who, value, _ in references if who == "chance"), None)
-        charts.append(_forest(f"Score, %{about}", runs, play, "score", note, chance))
+        charts.append(_evaluated(f"Score, %{about}", runs, play, "score", note, chance))
     before = (
         "Fresh episodes of the final policy, no learning; mean and 95 % interval. As trained: with the advice that it "
         "trained with; alone: the advice switched off; primitives only: the skills switched off too."
@@ -114,11 +114,11 @@ def final_policy(subject: Subject) -> Section | None:
     return _section("Final policy", charts, evaluation_table(subject.runs), before)
 
 
-def _forest(
+def _evaluated(
     title: str, runs: Sequence[tuple[int, RunData]], play: dict[str, Any], figure: str, note: str,
     chance: float | None = None,
 ) -> Markup | None:  # fmt: skip
-    """Dots with intervals on one scale from 0; None where no run was evaluated."""
+    """Runs by mode, and the play beside them; None where no run was evaluated."""
     rows = []
     for index, run in runs:
         for mode, found in (run.evaluation or {}).get("final_policy", {}).items():
@@ -126,26 +126,8 @@ def _forest(
             repeated = mode != "as_trained" and run.paths == "none"  # nothing to switch off
             if found["episodes"] and value is not None and not repeated:
                 label = f"{run.name}, {MODES.get(mode, mode)}"
-                rows.append((label, colour(index), value, *(found.get(f"{figure}_interval") or (None, None)), False))
-    if not rows:
-        return None
-    for player, found in play.items():
-        label = {"advice": "the version's own play", "uniform": "uniform over its skills"}.get(player, player)
-        rows.append((label, "soft", *found[figure], True))
-    top = 1.05 * max(v for row in rows for v in (row[2], row[4], chance) if v is not None) or 1.0
-    bottom = min(0.0, *(row[2] if row[3] is None else row[3] for row in rows)) * 1.05
-    place = lambda v: round(100 * (v - bottom) / (top - bottom), 2)  # noqa: E731
-    drawn = [
-        {
-            "label": label, "colour": paint, "at": place(value), "is_reference": is_reference,
-            "low": place(low) if low is not None else None,
-            "width": round(place(high) - place(low), 2) if low is not None else None,
-            "text": f"{value:.2f}" + (f" ({low:.2f} to {high:.2f})" if low is not None else ""),
-        }
-        for label, paint, value, low, high, is_reference in rows
-    ]  # fmt: skip
-    lines = [{"at": place(chance), "label": f"chance: {chance:g}"}] if chance is not None else []
-    return filled("forest.html", title=title, rows=drawn, lines=lines, note=note)
+                rows.append(Dot(label, value, *(found.get(f"{figure}_interval") or (None, None)), colour(index)))
+    return forest(title, [*rows, *played_dots(play, figure)], note=note, chance=chance) if rows else None
 
 
 def advice_at_work(subject: Subject) -> Section | None:

@@ -32,6 +32,10 @@ class Figure:
         interval = f" ({self.low:.1f} to {self.high:.1f})" if np.isfinite(self.low) else ""
         return f"{self.mean:.1f}{interval}"
 
+    def is_apart_from(self, other: Figure) -> bool:
+        """Whether the two intervals have no point in common; False where one of them is not known."""
+        return self.low > other.high or other.low > self.high
+
 
 @dataclass(frozen=True)
 class _Arm:
@@ -156,29 +160,24 @@ def _compared(arm: _Arm, plain: _Arm | None, key: str) -> list[str]:
     """What the intervals allow to say of one guided arm."""
     out, ours, alone = [], arm.figures[key], arm.figures.get("agent_alone")
     if plain is None:
-        if alone is not None and not _apart(ours, alone):
+        if alone is not None and not ours.is_apart_from(alone):
             out.append("The intervals overlap: these episodes show no difference between advice on and off.")
         return out
     theirs = plain.figures[key]
     if plain.steps != arm.steps:
         return ["The budgets differ, so the two are not compared."]
-    if not _apart(ours, theirs):
+    if not ours.is_apart_from(theirs):
         out.append("The intervals with and without advice overlap: these episodes do not tell the two apart.")
     elif ours.mean < theirs.mean:
         out.append("The advice cost return: its interval lies below the one without advice.")
     else:
         out.append("The intervals with and without advice lie apart.")
-    if alone is not None and _apart(ours, theirs) and ours.mean > theirs.mean:
-        if not _apart(alone, theirs):
+    if alone is not None and ours.is_apart_from(theirs) and ours.mean > theirs.mean:
+        if not alone.is_apart_from(theirs):
             out.append("With the advice switched off it is not told apart from the agent that never had any.")
         elif alone.mean > theirs.mean:
             out.append("What it learned from the advice stays when the advice is gone.")
     return out
-
-
-def _apart(a: Figure, b: Figure) -> bool:
-    """Whether two intervals have no point in common; False where one of them is not known."""
-    return a.low > b.high or b.low > a.high
 
 
 def banners(subject: Subject) -> list[tuple[str, str]]:

@@ -103,7 +103,16 @@ def markdown(
     lines += _table("New skills, tried in real worlds", _flat(trials) if isinstance(trials, dict) else {})
     lines += ["## Arrays", "| path | dtype | shape |", "|---|---|---|"]
     lines += [f"| `{safe(p)}` | {s.dtype} | {list(s.shape)} |" for p, s in sorted(manifest.arrays.items())]
-    return "\n".join([*lines, "", *_loading(manifest)])
+    return "\n".join([*lines, "", *_loading(manifest), *_page(manifest)])
+
+
+def _page(manifest: Manifest) -> list[str]:
+    """Where to read more, of a version that has a page."""
+    if manifest.kind != "advice":
+        return []
+    name, file = f"{manifest.name}@v{manifest.version}", f"{manifest.name}-v{manifest.version}.html"
+    made = f"`lore datasets report {name} --out {file}`"
+    return ["## To look at", f"[Samples, skills, rules and figures]({file}) on one page that {made} writes here.", ""]
 
 
 def _front_matter(manifest: Manifest, license: str) -> list[str]:
