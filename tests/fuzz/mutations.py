@@ -26,16 +26,21 @@ def texts(samples: list[str]) -> st.SearchStrategy[str]:
     return st.builds(mutated, st.sampled_from(samples), _changes) | st.text(max_size=60)
 
 
-def blobs(sample: bytes, header: int) -> st.SearchStrategy[bytes]:
-    """``sample`` with up to six bytes changed, in its first ``header`` bytes or anywhere, and perhaps cut off."""
-    at = st.integers(0, header - 1) | st.integers(0, len(sample) - 1)
+Damage = tuple[list[tuple[int | float, int]], float | None]
+"""Changed places (a byte's number, or a share of the length) with their new bytes, and the share that a cut leaves."""
+
+
+def damages(header: int) -> st.SearchStrategy[Damage]:
+    """Up to six bytes changed, in the first ``header`` bytes or anywhere, and perhaps a cut; see :func:`damaged`."""
+    at = st.integers(0, header - 1) | st.floats(0, 1, exclude_max=True)
     changes = st.lists(st.tuples(at, st.sampled_from([0, 1, 127, 128, 255]) | st.integers(0, 255)), max_size=6)
-    ends = st.none() | st.none() | st.integers(0, len(sample))
+    return st.tuples(changes, st.none() | st.none() | st.floats(0, 1))
 
-    def mutated(changes: list[tuple[int, int]], end: int | None) -> bytes:
-        out = bytearray(sample)
-        for place, byte in changes:
-            out[place] = byte
-        return bytes(out[:end])
 
-    return st.builds(mutated, changes, ends)
+def damaged(sample: bytes, damage: Damage) -> bytes:
+    """``sample`` after ``damage``."""
+    changes, end = damage
+    out = bytearray(sample)
+    for place, byte in changes:
+        out[min(place, len(out) - 1) if isinstance(place, int) else int(place * len(out))] = byte
+    return bytes(out if end is None else out[: round(end * len(out))])

@@ -31,7 +31,7 @@ from lore_datasets.testing import small_advice
 from pipeline.llm.base import Prompt, Response
 from pipeline.llm.journal.journal import Journal
 from pipeline.questions.parse import parse
-from tests.fuzz.mutations import blobs, texts
+from tests.fuzz.mutations import damaged, damages, texts
 
 ENV = get_environment("crafter")
 SKILLS = tuple(skill.name for skill in ENV.skills)
@@ -92,10 +92,10 @@ def exported(tmp_path_factory) -> tuple[Path, bytes, dict]:
 
 
 @few
-@given(data=st.data())
-def test_an_export_with_a_wrong_header_gives_the_same_arrays_or_an_error_of_ours(exported, data):
+@given(damage=damages(4096))
+def test_an_export_with_a_wrong_header_gives_the_same_arrays_or_an_error_of_ours(exported, damage):
     path, whole, arrays = exported
-    path.write_bytes(data.draw(blobs(whole, 4096)))
+    path.write_bytes(damaged(whole, damage))
     try:
         found = read_hdf5(path).arrays
     except LoreError:
@@ -111,10 +111,10 @@ def saved(tmp_path_factory) -> tuple[Path, bytes]:
 
 
 @few
-@given(data=st.data())
-def test_a_checkpoint_with_a_wrong_header_is_whole_or_an_error_of_ours(saved, data):
+@given(damage=damages(300))
+def test_a_checkpoint_with_a_wrong_header_is_whole_or_an_error_of_ours(saved, damage):
     path, whole = saved
-    path.write_bytes(data.draw(blobs(whole, 300)))
+    path.write_bytes(damaged(whole, damage))
     try:
         tensors, meta = checkpoint.load(path)
     except LoreError:
@@ -209,12 +209,12 @@ def written(tmp_path_factory):
 
 
 @few
-@given(data=st.data())
-def test_a_journal_with_wrong_bytes_serves_what_was_answered_or_an_error_of_ours(written, data):
+@given(damage=damages(200))
+def test_a_journal_with_wrong_bytes_serves_what_was_answered_or_an_error_of_ours(written, damage):
     path, whole, echo, prompts, answers = written
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-    path.write_bytes(data.draw(blobs(whole, 200)))
+    path.write_bytes(damaged(whole, damage))
     try:
         with Journal(path) as journal:
             assert journal.ask(echo, prompts) == answers
