@@ -31,6 +31,7 @@ SPAN = re.compile(r"(?:lore|python -m (?:flows|lore\.main)) [a-z-][^`\n;]*")
 FOREIGN = {
     "tensorboard": {"--logdir", "--host", "--port", "--reload_interval", "--load_fast"},
     "prefect": {"--type", "--no-prompt", "--all", "--pool", "--host", "--port", "--ui", "--no-ui"},
+    "uv": {"--all-extras", "--python-version"},
     "pip": {"--no-deps", "--only-binary", "--no-input", "--disable-pip-version-check", "--dest"},
     "dask": {"--host", "--dashboard-address", "--nthreads", "--nworkers", "--resources", "--memory-limit", "--port"},
     "slurm": {"--gres"},
