@@ -93,6 +93,8 @@ class TrainConfig:
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     threads: int = 0
     """CPU threads of the learner, shared between compiled loops and torch; 0 takes as many as torch would."""
+    wandb: bool = False
+    """Numbers also go to Weights & Biases, offline unless ``WANDB_MODE`` says otherwise; needs the extra ``wandb``."""
 
     def __post_init__(self) -> None:
         ranges = {

@@ -77,7 +77,7 @@ def remove(folder: Folder, yes: bool = False) -> int:
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("nobody is there to ask", hint="--yes removes without asking")
-        size = sum(path.stat().st_size for path in own_files(Path(folder)))
+        size = sum(path.lstat().st_size for path in own_files(Path(folder)))
         print(f"remove the run in {folder} ({size / 1e6:,.1f} MB)? [y/N] ", end="", flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             print("nothing was removed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -20,7 +21,7 @@ _OWN = (
     "checkpoint.safetensors*", ".checkpoint.safetensors*", "config.json", "metrics.jsonl", "episodes.jsonl",
     "progress.jsonl", "advice.jsonl", "revisions.jsonl", "evaluation*.json", "evaluation-log.txt", "episode*.npz",
     "report.html", "log.txt", "events.out.tfevents.*", "diverged_batch.npz", ".lock", ".holder", "segments/*",
-    "replay/*", "recordings/episode-*.npz",
+    "replay/*", "recordings/episode-*.npz", "wandb/**/*",
 )  # fmt: skip
 """What the learner and the commands about a run write into its folder."""
 
@@ -55,7 +56,7 @@ def _is_running(folder: Path) -> bool:
 
 def summary(folder: Path) -> dict[str, Any]:
     """One row of ``lore runs list``: state, steps, returns, advice, size on the disk; ``error`` for a damaged run."""
-    row: dict[str, Any] = {"run": str(folder), "bytes": sum(p.stat().st_size for p in own_files(folder))}
+    row: dict[str, Any] = {"run": str(folder), "bytes": sum(p.lstat().st_size for p in own_files(folder))}
     try:
         run = read_run(folder)
         last = run.progress or {}
@@ -103,7 +104,7 @@ def _rounded(value: Any) -> float | None:
 
 def own_files(folder: Path) -> list[Path]:
     """Files in the folder of a run that the learner and the commands about it wrote."""
-    return sorted({path for pattern in _OWN for path in folder.glob(pattern) if path.is_file()})
+    return sorted({path for pattern in _OWN for path in folder.glob(pattern) if path.is_file() or path.is_symlink()})
 
 
 def remove_run(folder: Path | str) -> tuple[int, list[str]]:
@@ -118,12 +119,13 @@ def remove_run(folder: Path | str) -> tuple[int, list[str]]:
         size = 0
         for path in own_files(folder):
             if path.name != ".lock":
-                size += path.stat().st_size
+                size += path.lstat().st_size
                 path.unlink()
     (folder / ".lock").unlink(missing_ok=True)
-    for name in ("segments", "replay", "recordings"):
-        if (folder / name).is_dir() and not any((folder / name).iterdir()):
-            (folder / name).rmdir()
+    for name in ("segments", "replay", "recordings", "wandb"):
+        for at, _, _ in os.walk(folder / name, topdown=False):
+            if not os.listdir(at):
+                os.rmdir(at)
     left = sorted(entry.name for entry in folder.iterdir())
     if not left:
         shutil.rmtree(folder)

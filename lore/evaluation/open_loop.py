@@ -15,8 +15,8 @@ from lore.evaluation.tiles import SIZE, paint
 
 if TYPE_CHECKING:
     from lore.dreamer.world_model import WorldModel
-    from lore.training.metrics import Sink
     from lore.training.run import Training
+    from lore.training.sinks import Sinks
 
 __all__ = ["MARGIN", "STRIP", "draw", "predict", "write_open_loop"]
 
@@ -99,13 +99,13 @@ def _tiles(ids: np.ndarray, environment: str) -> np.ndarray:
     return paint(ids, environment)[..., ::2, ::2, :]
 
 
-def write_open_loop(run: Training, sink: Sink) -> bool:
+def write_open_loop(run: Training, sink: Sinks) -> bool:
     """Animate up to six stored sequences under ``report/openloop``; False when nothing can be shown yet.
 
     It draws from generators of its own: a run with these pictures ends exactly as one without.
     """
     length = run.replay.length - 1  # windows of the training length would be taken from the online queue
-    if sink.writer is None or run.replay.items(length) == 0:
+    if not sink.shows_pictures or run.replay.items(length) == 0:
         return False
     model, layout = run.policy.agent.world_model, run.policy.environment.layout
     names = (model.key, "action", "is_first", "is_last", "is_terminal", "deter", "stoch")

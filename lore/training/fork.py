@@ -11,8 +11,8 @@ from lore.config import Config, to_dict
 from lore.training import checkpoint, segments
 from lore.training.advice_versions import VERSIONS
 from lore.training.folder import CHECKPOINT, CONFIG, lock_run, machine, read_config, recorded_advice
-from lore.training.metrics import Sink
 from lore.training.records import read_jsonl
+from lore.training.sinks import FILES
 from lore_datasets.atomic import write_json
 from lore_datasets.errors import BadInput, ConfigError, NotFound
 
@@ -85,6 +85,6 @@ def _copy(source: Path, target: Path, files: Sequence[str] | set[str]) -> None:
             os.link(here, there)
         except OSError:  # another disk, or one without hard links
             shutil.copyfile(here, there)
-    for name in (CHECKPOINT, VERSIONS, *Sink.FILES):
+    for name in (CHECKPOINT, VERSIONS, *FILES):
         if (source / name).exists():
             shutil.copyfile(source / name, target / name)

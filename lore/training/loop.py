@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from lore.config import Config
+from lore.config import Config, to_dict
 from lore.envs.base import Step
 from lore.evaluation.open_loop import write_open_loop
 from lore.options.slots import Slots
 from lore.training.clock import Every
 from lore.training.folder import lock_run
-from lore.training.metrics import Sink, crafter_score
+from lore.training.metrics import crafter_score
 from lore.training.policy import with_absolute_export
 from lore.training.progress import Progress, ProgressLog
 from lore.training.resume import open_folder
 from lore.training.run import Training
+from lore.training.sinks import Sink, Sinks, check_wandb, open_sinks
 from lore.training.stopping import stop_signals
 from lore_datasets.errors import Diverged
 from lore_datasets.exchange.revisions import write_revisions
@@ -48,11 +49,15 @@ def train(
     end with, and the ``signal`` that stopped it (0 for none).
     """
     folder = Path(local_path(str(run_dir)))
+    if config.train.wandb:
+        check_wandb()
     with lock_run(folder), stop_signals() as stop, ExitStack() as cleanup:
         run = Training(with_absolute_export(config), folder)
         cleanup.callback(run.saver.wait)
         resumed, renewed = open_folder(run)
-        sink, progress = Sink(folder, run.env_steps, tensorboard, run.rows), ProgressLog(run, on_progress)
+        told = to_dict(run.config) if run.config.train.wandb else None
+        sink = open_sinks(folder, run.env_steps, run.rows, tensorboard=tensorboard, wandb=told)
+        progress = ProgressLog(run, on_progress)
         report_due = Every(REPORT_S)
         if not resumed:
             run.steps = run.envs.reset()
@@ -178,7 +183,7 @@ def _metrics(run: Training, progress: ProgressLog) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _save(run: Training, sink: Sink, progress: ProgressLog, *, is_beside: bool = False) -> None:
+def _save(run: Training, sink: Sinks, progress: ProgressLog, *, is_beside: bool = False) -> None:
     run.seconds = progress.elapsed()
     sink.sync()
     run.rows = dict(sink.rows)

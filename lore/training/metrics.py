@@ -1,20 +1,13 @@
-"""One sink for numbers: TensorBoard, metrics.jsonl and episodes.jsonl of a run; and the Crafter score."""
+"""Numbers of a run: running means, bootstrap intervals, the Crafter score."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lore.training.records import read_jsonl
-from lore_datasets.atomic import write_text
-
-__all__ = ["Means", "Sink", "bootstrap_interval", "crafter_score"]
+__all__ = ["Means", "bootstrap_interval", "crafter_score"]
 
 
 def crafter_score(success_percent: np.ndarray) -> float:
@@ -61,92 +54,3 @@ class Means:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state_dict`."""
         self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
-
-
-class Sink:
-    """Writes rows; on resume it cuts the files back to the rows of the checkpoint, so nothing is reported twice.
-
-    Args:
-        folder: the run. step: environment steps of the checkpoint that the run resumes from (0 = fresh).
-        tensorboard: also write TensorBoard events.
-        rows: rows of each file at that checkpoint; where a file is not named, its rows up to ``step`` are kept.
-
-    Attributes:
-        rows: rows written so far, by file.
-    """
-
-    FILES = ("metrics.jsonl", "episodes.jsonl")
-
-    def __init__(
-        self, folder: Path, step: int = 0, tensorboard: bool = True, rows: Mapping[str, int] | None = None
-    ) -> None:
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.rows: dict[str, int] = dict.fromkeys(self.FILES, 0)
-        found = {name: read_jsonl(self.folder / name) for name in self.FILES}
-        for name, kept in found.items():
-            path = self.folder / name
-            if path.exists():
-                # The step alone does not tell: an episode's row and a checkpoint before it can share one.
-                kept = kept[: rows[name]] if rows and name in rows else [r for r in kept if step and r["step"] <= step]
-                self.rows[name] = len(kept)
-                write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-        self.files = {name: (self.folder / name).open("a") for name in self.FILES}
-        self.writer = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(str(self.folder), purge_step=step + 1 if step else 0)
-
-    def row(self, step: int, values: dict[str, float]) -> None:
-        """One row of metrics at a step."""
-        self._line(
-            "metrics.jsonl", {"step": step} | {k: float(f"{v:.6g}") for k, v in values.items() if math.isfinite(v)}
-        )
-        if self.writer is not None:
-            for name, value in values.items():
-                self.writer.add_scalar(name, value, step)
-
-    def episode(self, step: int, episode: dict[str, Any], tags: dict[str, float]) -> None:
-        """One finished training episode, with the tags that TensorBoard shows of it."""
-        self._line("episodes.jsonl", {"step": step} | episode)
-        if self.writer is not None:
-            for name, value in tags.items():
-                self.writer.add_scalar(name, value, step)
-
-    def animation(self, tag: str, frames: np.ndarray, step: int, fps: int = 8) -> None:
-        """uint8 [T, H, W, 3] as an animated image in TensorBoard (a GIF in an image summary: no video package
-        needed)."""
-        if self.writer is None:
-            return
-        import io
-
-        from PIL import Image
-        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
-
-        images, buffer = [Image.fromarray(frame) for frame in frames], io.BytesIO()
-        images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=1000 // fps, loop=0)
-        height, width = frames.shape[1:3]
-        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=buffer.getvalue())
-        self.writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
-
-    def _line(self, name: str, row: dict[str, Any]) -> None:
-        self.rows[name] += 1
-        self.files[name].write(json.dumps(row) + "\n")
-        self.files[name].flush()
-
-    def sync(self) -> None:
-        """Everything written so far is on disk when this returns."""
-        for file in self.files.values():
-            file.flush()
-            os.fsync(file.fileno())
-        if self.writer is not None:
-            self.writer.flush()
-
-    def close(self) -> None:
-        """Flush and close all files."""
-        self.sync()
-        for file in self.files.values():
-            file.close()
-        if self.writer is not None:
-            self.writer.close()

@@ -10,8 +10,8 @@ from lore.training import checkpoint
 from lore.training.advice_versions import is_same_dataset
 from lore.training.advice_versions import record as record_version
 from lore.training.folder import CHECKPOINT, CONFIG, machine, read_config, recorded_advice
-from lore.training.metrics import Sink
 from lore.training.records import read_json
+from lore.training.sinks import FILES
 from lore_datasets.atomic import write_json
 from lore_datasets.errors import BadInput, ConfigError, CorruptArtifact
 
@@ -61,7 +61,7 @@ def _check_new(folder: Path, before: dict[str, Any] | None) -> None:
             f"{folder} has lost its checkpoint", kept="everything else in it",
             hint=f"put {CHECKPOINT} back, or begin again in another --folder",
         )  # fmt: skip
-    foreign = [name for name in Sink.FILES if (folder / name).exists()]
+    foreign = [name for name in FILES if (folder / name).exists()]
     if before is None and foreign:
         raise BadInput(
             f"{folder} holds {foreign[0]} and no run", kept="everything in it", hint="choose another --folder"
@@ -71,7 +71,7 @@ def _check_new(folder: Path, before: dict[str, Any] | None) -> None:
 def _check_same(run: Training) -> None:
     """ConfigError when the folder was started with other settings."""
     before, now = to_dict(read_config(run.folder)), to_dict(run.config)
-    free = {"steps", "save_interval_s", "log_interval", "threads", "device"}
+    free = {"steps", "save_interval_s", "log_interval", "threads", "device", "wandb"}
     if is_same_dataset(recorded_advice(run.folder), run.policy.reference):
         free.add("dataset")
     changed = [

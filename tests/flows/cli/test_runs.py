@@ -83,6 +83,9 @@ def test_runs_are_listed_compared_and_removed_without_touching_other_files(run, 
     here = tmp_path / "a" / "b"
     assert cli.main([*WORDS, "--steps", "30", "--horizon", "6", "--folder", str(here)]) == 0
     (here / "notes.txt").write_text("mine")
+    (here / "wandb" / "offline-run-1" / "files").mkdir(parents=True)
+    (here / "wandb" / "offline-run-1" / "run-1.wandb").write_text("x")
+    (here / "wandb" / "latest-run").symlink_to("offline-run-1")
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "config.json").write_text("{")
     assert cli.main(["runs", "list", str(tmp_path), "--json"]) == 0

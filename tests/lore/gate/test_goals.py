@@ -11,7 +11,7 @@ from lore.gate.gate import Gate
 from lore.gate.goals import advised_goals, goal_weight
 from lore.options.heads import Charges, OptionPolicy
 from lore.training.loop import train
-from lore.training.metrics import read_jsonl
+from lore.training.records import read_jsonl
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import ConfigError
 from lore_datasets.testing import small_advice

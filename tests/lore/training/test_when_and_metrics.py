@@ -1,13 +1,17 @@
 """Train ratio, Crafter score, bootstrap, and the sink of numbers."""
 
 import json
+import sys
+import time
 
 import numpy as np
 import pytest
 
 from lore.training.clock import Ratio
-from lore.training.metrics import Means, Sink, bootstrap_interval, crafter_score
+from lore.training.metrics import Means, bootstrap_interval, crafter_score
 from lore.training.records import read_jsonl
+from lore.training.sinks import JsonLines, TensorBoard, open_sinks
+from lore_datasets.errors import UsageError
 
 
 def test_ratio_half_gives_one_then_an_update_every_second_step():
@@ -55,7 +59,7 @@ def test_means_average_and_leave_out_what_is_not_finite():
 
 
 def test_sink_writes_tags_for_tensorboard_and_rows_for_readers(tmp_path):
-    sink = Sink(tmp_path)
+    sink = open_sinks(tmp_path)
     sink.row(10, {"loss/policy": 0.5, "bad": float("inf")})
     sink.episode(12, {"episode": 1, "return": 2.0}, {"env/episode_return": 2.0})
     sink.animation("report/openloop", np.zeros((3, 8, 8, 3), np.uint8), 12)
@@ -72,19 +76,19 @@ def test_sink_writes_tags_for_tensorboard_and_rows_for_readers(tmp_path):
 def test_resuming_a_sink_drops_rows_after_the_checkpoint_and_a_torn_line(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps({"step": s, "a": 1.0}) + "\n" for s in (10, 20, 30)) + '{"step": 4')
-    sink = Sink(tmp_path, step=20, tensorboard=False)
+    sink = JsonLines(tmp_path, step=20)
     sink.row(25, {"a": 2.0})
     sink.close()
     assert [r["step"] for r in read_jsonl(path)] == [10, 20, 25]
 
 
 def test_a_resumed_sink_keeps_the_rows_that_the_checkpoint_counted_even_where_steps_are_equal(tmp_path):
-    sink = Sink(tmp_path, tensorboard=False)
+    sink = JsonLines(tmp_path)
     sink.episode(20, {"episode": 1}, {})
     counted = dict(sink.rows)
     sink.episode(20, {"episode": 2}, {})  # same step, but after the checkpoint: it will be played again
     sink.close()
-    again = Sink(tmp_path, 20, tensorboard=False, rows=counted)
+    again = JsonLines(tmp_path, 20, counted)
     again.episode(20, {"episode": 2}, {})
     again.close()
     assert [r["episode"] for r in read_jsonl(tmp_path / "episodes.jsonl")] == [1, 2]
@@ -104,7 +108,42 @@ def test_tensorboard_shows_every_step_once_after_a_kill_and_a_resume(tmp_path):
         events.Reload()
         return [event.step for event in events.Scalars("x")]
 
-    write(Sink(tmp_path), (10, 20))  # killed before the first checkpoint
-    write(Sink(tmp_path), (10, 20, 30, 40, 50))  # killed after a checkpoint at 30
-    write(Sink(tmp_path, 30), (40, 50, 60))
+    write(TensorBoard(tmp_path), (10, 20))  # killed before the first checkpoint
+    write(TensorBoard(tmp_path), (10, 20, 30, 40, 50))  # killed after a checkpoint at 30
+    write(TensorBoard(tmp_path, 30), (40, 50, 60))
     assert shown() == [10, 20, 30, 40, 50, 60]
+
+
+def test_weights_and_biases_without_its_package_is_named_before_anything_is_written(tmp_path, monkeypatch):
+    from lore.config import load_config
+    from lore.training.loop import train
+
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(
+        UsageError, match=r"needs wandb; kept: nothing was started; next: pip install 'lore-rl\[wandb\]'"
+    ):
+        train(load_config(steps=10, wandb=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_weights_and_biases_gets_offline_what_a_checkpoint_kept_and_nothing_twice(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    sink = open_sinks(tmp_path, tensorboard=False, wandb={"seed": 7})
+    sink.row(10, {"loss/policy": 0.125, "bad": float("nan")})
+    sink.animation("report/openloop", np.zeros((3, 8, 8, 3), np.uint8), 10)
+    sink.sync()
+    sink.row(20, {"loss/policy": 0.375})  # after the checkpoint: the run is killed here
+    sink.all[1].run.finish()
+    sink.all[0].close()
+    time.sleep(1.1)  # W&B names the folder of a part by the second
+    again = open_sinks(tmp_path, 10, sink.rows | {"metrics.jsonl": 1}, tensorboard=False, wandb={"seed": 7})
+    again.row(20, {"loss/policy": 0.5})
+    again.episode(22, {"episode": 1}, {"env/episode_return": 3.25})
+    again.close()
+    first, second = (path.read_bytes() for path in sorted(tmp_path.glob("wandb/offline-run-*/run-*.wandb")))
+    assert b"0.125" in first and b"0.375" not in first + second and b"0.5" in second and b"3.25" in second
+    assert b"NaN" not in first and len(list(tmp_path.glob("wandb/offline-run-*/files/media/**/*.gif"))) == 1
+    assert (tmp_path / "wandb" / "id.txt").read_text().encode() in first
+    assert [row["loss/policy"] for row in read_jsonl(tmp_path / "metrics.jsonl")] == [0.125, 0.5]
