@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +56,8 @@ def current_version(store: ShippedStore, name: str) -> AdviceData:
 def draft_of(store: ShippedStore, subject: Subject) -> Path:
     """Where the text of a stored skill or program lies while a person works on it."""
     assert subject.ref is not None
-    return _drafts(store) / f"{subject.ref.name}.{subject.label.split()[1 if subject.kind == 'skills' else 0]}.json"
+    what = f"skill.{subject.label.split()[1]}" if subject.kind == "skills" else "program"
+    return _drafts(store) / f"{subject.ref.name}.{what}.json"
 
 
 def _drafts(store: ShippedStore) -> Path:
@@ -121,13 +123,16 @@ def edit_file(path: Path) -> None:
         raise UsageError(f"EDITOR is {shown(named)!r}: {error}", hint="export EDITOR=nano") from None
     if not command:
         raise UsageError("no editor is named", hint="export EDITOR=nano, and run the same command")
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is the editor's while it is open
     try:
-        code = subprocess.run([*command, str(path)], check=False).returncode
+        code = subprocess.Popen([*command, str(path)]).wait()
     except OSError as error:
         raise UsageError(
             f"the editor {shown(command[0])} does not start: {error.strerror}",
             hint="name one that is installed in EDITOR",
         ) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
     if code:
         raise UsageError(f"the editor {shown(command[0])} ended with exit code {code}", hint="the same command goes on")
 

@@ -93,8 +93,8 @@ def test_what_does_not_hold_is_named_and_kept_and_the_same_command_goes_on(store
     editor(changed(max_steps=0))
     assert edit("collect_drink") == SkillError.exit_code
     said = capsys.readouterr().err
-    assert "lore: skill: " in said and "max_steps" in said and "talk.collect_drink.json" in said
-    assert load_advice("talk").ref.version == 2 and drafts(store) == ["talk.collect_drink.json"]
+    assert "lore: skill: " in said and "max_steps" in said and "talk.skill.collect_drink.json" in said
+    assert load_advice("talk").ref.version == 2 and drafts(store) == ["talk.skill.collect_drink.json"]
     monkeypatch.setenv("EDITOR", 'sed -i \'s/"max_steps": 0/"max_steps": 50/\'')
     assert edit("collect_drink") == 0 and load_advice("talk").ref.version == 3 and drafts(store) == []
 
@@ -120,8 +120,14 @@ def test_an_editor_that_fails_after_it_saved_loses_nothing(store, editor, monkey
     saves = os.environ["EDITOR"]
     monkeypatch.setenv("EDITOR", f'sh -c "{saves} $0; exit 3"')
     assert edit("collect_drink") == UsageError.exit_code
-    assert "exit code 3" in (said := capsys.readouterr().err) and "talk.collect_drink.json" in said
-    assert json.loads((store.root / "drafts" / "talk.collect_drink.json").read_text()) == changed()
+    assert "exit code 3" in (said := capsys.readouterr().err) and "talk.skill.collect_drink.json" in said
+    assert json.loads((store.root / "drafts" / "talk.skill.collect_drink.json").read_text()) == changed()
+
+
+def test_ctrl_c_belongs_to_the_editor_while_it_is_open(store, editor, monkeypatch):
+    editor(changed())
+    monkeypatch.setenv("EDITOR", f'sh -c "kill -INT {os.getpid()}; {os.environ["EDITOR"]} $0"')
+    assert edit("collect_drink") == 0 and load_advice("talk").ref.version == 3
 
 
 def test_a_skill_that_is_named_by_the_program_and_by_other_versions_keeps_its_name(store, editor, capsys):
@@ -129,7 +135,7 @@ def test_a_skill_that_is_named_by_the_program_and_by_other_versions_keeps_its_na
     assert edit("collect_drink") == SkillError.exit_code
     said = capsys.readouterr().err
     assert "named drink_up, not collect_drink" in said and "rules 1 of its program" in said and "other versions" in said
-    assert drafts(store) == ["talk.collect_drink.json"]
+    assert drafts(store) == ["talk.skill.collect_drink.json"]
 
 
 def test_only_the_current_version_can_be_changed(store, editor, capsys):
