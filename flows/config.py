@@ -14,6 +14,7 @@ from lore.aliases import renamed
 from lore.config import Config, load_config
 from lore.config import replace as configured
 from lore.presets import STUDY
+from lore_datasets.environments import DEFAULT
 from lore_datasets.errors import ConfigError, shown
 from pipeline.config import AdviseConfig, AskConfig, CollectConfig, SelectConfig
 
@@ -98,7 +99,7 @@ class AdviceJob:
     states. It is kept only if it plays better: the paired 95 % interval of its gain in return lies above 0."""
     revise_worlds: int = 40
     """Fresh worlds in which the program before and the better one play a life each."""
-    environment: str = "crafter"
+    environment: str = DEFAULT
     """Environment of a program that is asked for alone; states bring their own."""
 
     def __post_init__(self) -> None:
@@ -156,7 +157,7 @@ class DemoJob:
     folder: str = ""
     """Where runs and report go; default runs/demo, or runs/demo-quick."""
     dataset: str = ""
-    """Name of the advice dataset; default crafter-demo, or crafter-demo-quick."""
+    """Name of the advice dataset; by default the game's, as crafter-demo or crafter-demo-quick."""
     seed: int = 0
     """Seed of play, selection, networks and worlds."""
     states: int = 0
@@ -180,7 +181,7 @@ class DemoJob:
         preset = _QUICK if self.quick else _FULL
         tail = "-quick" if self.quick else ""
         filled = {name: getattr(self, name) or value for name, value in preset.items()}
-        folder, dataset = self.folder or f"runs/demo{tail}", self.dataset or f"crafter-demo{tail}"
+        folder, dataset = self.folder or f"runs/demo{tail}", self.dataset or f"{DEFAULT}-demo{tail}"
         return replace(self, folder=folder, dataset=dataset, **filled)
 
 
@@ -270,7 +271,7 @@ class AblateJob:
     """Run on a Dask cluster: the scheduler's address (tcp://host:8786), or local for workers on this machine."""
     folder: str = "runs/ablate"
     """Where runs, table and page go."""
-    dataset: str = "crafter-ablate"
+    dataset: str = f"{DEFAULT}-ablate"
     """What the names of the datasets that the study makes begin with."""
     states: int = 3000
     """Game states to collect, once for all advisers."""

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from lore.aliases import renamed, setting_name
 from lore.gate.config import GateConfig
 from lore.sizes import SIZES
+from lore_datasets.environments import DEFAULT
 from lore_datasets.errors import ConfigError, check_ranges, shown
 
 __all__ = [
@@ -40,8 +41,8 @@ _INF = float(2**53)
 class EnvConfig:
     """Which game, how it is seen, and how many copies run."""
 
-    name: str = "crafter"
-    """Registered environment adapter."""
+    name: str = DEFAULT
+    """Environment: a name that ``lore env list`` shows, or your own as ``module:Class``."""
     observation: Literal["pixels", "symbolic"] = "pixels"
     """``pixels``: the 64x64x3 frame (the benchmark). ``symbolic``: the visible crop and inventory; never compared
     with pixel scores."""

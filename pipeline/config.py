@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from lore_datasets.environments import DEFAULT
 from lore_datasets.errors import ConfigError, check_ranges
 from pipeline.llm.base import KINDS
 
@@ -20,8 +21,8 @@ _SEED = (0, 2**31 - 1)
 class CollectConfig:
     """Which game states are gathered, and by whom."""
 
-    environment: str = "crafter"
-    """Environment adapter to play."""
+    environment: str = DEFAULT
+    """Environment to play: a name that ``lore env list`` shows, or your own as ``module:Class``."""
     budget: int = 4000
     """States to gather over all players."""
     stride: int = 5

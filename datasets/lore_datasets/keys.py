@@ -3,6 +3,7 @@
 Two keys per state. The *fine* key covers everything visible, with vitals and daylight in buckets. The *goal* key
 covers what decides a goal: the set of things in view, what is faced, item counts as far as recipes care, low vitals,
 dark or not, asleep or not, achievements, crafting stations beside the player and a hostile thing beside the player.
+The mission is part of both.
 Which hash a stored table used is named by its key scheme; change the scheme whenever a key would change.
 """
 
@@ -39,6 +40,7 @@ def fine_keys(states: SymbolicState, env: Environment) -> np.ndarray:
         _column(states.sleeping != 0),
         _column(np.digitize(states.daylight, _DAYLIGHT_EDGES)),
         states.unlocked != 0,
+        states.mission,
     ]
     return _hash_parts(parts, f"{env.key_scheme}/fine", states.batch_shape)
 
@@ -66,6 +68,7 @@ def goal_keys(states: SymbolicState, env: Environment) -> np.ndarray:
         states.unlocked != 0,
         *(_column(np.isin(around, vocab.target(name)).any((-2, -1))) for name in _stations(vocab)),
         _column(np.isin(beside, hostile).any(-1)),
+        states.mission,
     ]
     return _hash_parts(parts, f"{env.key_scheme}/goal", lead)
 
@@ -141,6 +144,7 @@ def _check(states: SymbolicState, vocab: Vocab) -> None:
         "inventory": (states.inventory, (len(vocab.items),)),
         "vitals": (states.vitals, (len(vocab.vitals),)),
         "unlocked": (states.unlocked, (len(vocab.achievements),)),
+        "mission": (states.mission, (vocab.mission_length,)),
     }
     for name, (array, trailing) in shapes.items():
         if array.shape != (*states.batch_shape, *trailing):

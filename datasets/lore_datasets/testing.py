@@ -10,6 +10,7 @@ import numpy as np
 from lore_datasets.environments import Environment
 from lore_datasets.store.store import Store
 from lore_datasets.types import ArtifactRef, SymbolicState
+from lore_datasets.vocab import CLOCK
 
 __all__ = ["random_advice", "random_states", "small_advice", "small_model", "small_states"]
 
@@ -23,15 +24,18 @@ def random_states(env: Environment, n: int, rng: np.random.Generator) -> Symboli
     if "player" in vocab.targets:
         view[:, layout.height // 2, layout.width // 2] = vocab.target("player")
     counts = rng.integers(0, vocab.max_count + 1, (n, layout.items)) * (rng.random((n, layout.items)) < 0.4)
-    return SymbolicState(
-        view=view.astype(np.uint8),
-        inventory=counts.astype(np.uint8),
-        vitals=rng.integers(0, vocab.max_count + 1, (n, layout.vitals)).astype(np.uint8),
-        facing=rng.integers(0, len(vocab.directions), n).astype(np.uint8),
-        sleeping=(rng.random(n) < 0.1).astype(np.uint8),
-        daylight=rng.integers(0, 256, n).astype(np.uint8),
-        unlocked=(rng.random((n, layout.achievements)) < 0.3).astype(np.uint8),
-    )
+    drawn = {
+        "view": view,
+        "inventory": counts,
+        "vitals": rng.integers(0, vocab.max_count + 1, (n, layout.vitals)),
+        "facing": rng.integers(0, 1 if vocab.turns else len(vocab.directions), n),
+        "sleeping": rng.random(n) < 0.1,
+        "daylight": rng.integers(0, 256, n),
+        "unlocked": rng.random((n, layout.achievements)) < 0.3,
+        "mission": rng.integers(0, len(vocab.mission_words) + 1, (n, layout.mission)),
+    }
+    kept = {name for name in drawn if name not in CLOCK or name in vocab.clock}
+    return SymbolicState(**{name: drawn[name].astype(np.uint8) for name in kept})
 
 
 def random_advice(

@@ -112,6 +112,7 @@ class StateLayout:
     items: int
     vitals: int
     achievements: int
+    mission: int = 0
 
     @property
     def sizes(self) -> tuple[tuple[str, int], ...]:
@@ -124,6 +125,7 @@ class StateLayout:
             ("sleeping", 1),
             ("daylight", 1),
             ("unlocked", self.achievements),
+            ("mission", self.mission),
         )
 
     @property
@@ -143,7 +145,8 @@ class StateLayout:
 def layout_of(vocab: Vocab) -> StateLayout:
     """The packed layout that a vocabulary implies."""
     width, height = vocab.view
-    return StateLayout(height, width, len(vocab.items), len(vocab.vitals), len(vocab.achievements))
+    counts = (len(vocab.items), len(vocab.vitals), len(vocab.achievements))
+    return StateLayout(height, width, *counts, vocab.mission_length)
 
 
 def vocabulary_of(vocab: Vocab) -> dict[str, Any]:
@@ -155,7 +158,7 @@ def vocabulary_of(vocab: Vocab) -> dict[str, Any]:
         "achievements": list(vocab.achievements),
         "directions": [list(direction) for direction in vocab.directions],
         "scalars": list(vocab.scalars),
-    }
+    } | ({"mission_words": list(vocab.mission_words)} if vocab.mission_length else {})
 
 
 def layout_table(vocab: Vocab) -> dict[str, Any]:
@@ -170,9 +173,12 @@ def layout_table(vocab: Vocab) -> dict[str, Any]:
         "vitals": {"names": "vitals"},
         "facing": {"values": "directions"},
         "unlocked": {"names": "achievements"},
+        "mission": {"values": "mission_words"},
     }
     fields = []
     for name, where in layout.offsets().items():
+        if name == "mission" and not layout.mission:
+            continue
         field = {"name": name, "offset": where.start, "shape": [where.stop - where.start]}
         fields.append({**field, **words.get(name, {})})
     return {"size": layout.size, "fields": fields}
@@ -189,18 +195,32 @@ class SymbolicState:
         inventory: uint8[..., I] counts.
         vitals: uint8[..., V] values.
         facing: uint8[...] index into ``vocab.directions``.
-        sleeping: uint8[...] 0 or 1.
-        daylight: uint8[...] 0 (night) to 255 (noon).
         unlocked: uint8[..., K] 0 or 1, achievements of this episode so far.
+        sleeping: uint8[...] 0 or 1; 0 where nobody sleeps.
+        daylight: uint8[...] 0 (night) to 255 (noon); 255 where there is no night.
+        mission: uint8[..., M] words of the mission (:meth:`lore_datasets.vocab.Vocab.mission_ids`).
     """
 
     view: np.ndarray
     inventory: np.ndarray
     vitals: np.ndarray
     facing: np.ndarray
-    sleeping: np.ndarray
-    daylight: np.ndarray
-    unlocked: np.ndarray
+    sleeping: np.ndarray = None  # type: ignore[assignment] - filled in below
+    daylight: np.ndarray = None  # type: ignore[assignment]
+    unlocked: np.ndarray = None  # type: ignore[assignment]
+    mission: np.ndarray = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        lead = np.shape(self.view)[:-2]
+        plain = {
+            "sleeping": (lead, 0),
+            "daylight": (lead, 255),
+            "unlocked": ((*lead, 0), 0),
+            "mission": ((*lead, 0), 0),
+        }
+        for name, (shape, value) in plain.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.full(shape, value, np.uint8))
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -245,6 +265,7 @@ class SymbolicState:
             sleeping=flat["sleeping"][..., 0],
             daylight=flat["daylight"][..., 0],
             unlocked=flat["unlocked"],
+            mission=flat["mission"],
         )
 
     @staticmethod

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from lore_datasets.environments import DEFAULT
 from lore_datasets.errors import UsageError
 from pipeline.config import AskConfig
 
@@ -61,7 +62,7 @@ def _edited(store: ShippedStore, subject: Subject, draft: Path, worlds: int, see
 
 
 def edit_skill(
-    name: Word, dataset: str = "", environment: str = "crafter", worlds: int = 20, seed: int = 0, yes: bool = False
+    name: Word, dataset: str = "", environment: str = DEFAULT, worlds: int = 20, seed: int = 0, yes: bool = False
 ) -> int:
     """Edit one skill in $EDITOR: what was written is checked, tried in worlds, shown as a difference and stored.
 
@@ -81,7 +82,7 @@ def edit_skill(
     from lore_datasets.exchange.shipped import ShippedStore
 
     store = ShippedStore()
-    subject = skill_of(current_version(store, dataset) if dataset else get_environment(environment), name)
+    subject = skill_of(current_version(store, dataset) if dataset else get_environment(environment, named=True), name)
     beside = Path(name if subject.is_open else f"{name}.json")
     draft = draft_of(store, subject) if dataset and not subject.is_open else beside
     return _edited(store, subject, draft, worlds, seed, yes)

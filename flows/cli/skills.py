@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from flows.terminal import current
+from lore_datasets.environments import DEFAULT
 from lore_datasets.errors import BadInput, NotFound, SkillError, shown
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def _library(environment: str, dataset: str) -> tuple[Environment, tuple[Skill, 
         return data.environment, data.skills
     from lore_datasets.environments import get_environment
 
-    found = get_environment(environment)
+    found = get_environment(environment, named=True)
     return found, found.skills
 
 
@@ -68,7 +69,7 @@ def _read(path: Path, environment: Environment) -> list[Skill]:
     return [parse_skill(entry, environment.vocab) for entry in _entries(path)]
 
 
-def list_skills(environment: str = "crafter", dataset: str = "") -> int:
+def list_skills(environment: str = DEFAULT, dataset: str = "") -> int:
     """List the skill library of an environment, or of an advice version.
 
     Args:
@@ -84,7 +85,7 @@ def list_skills(environment: str = "crafter", dataset: str = "") -> int:
     return 0
 
 
-def show(name: Word, environment: str = "crafter", dataset: str = "") -> int:
+def show(name: Word, environment: str = DEFAULT, dataset: str = "") -> int:
     """Show one skill as JSON; on standard error, after how many steps it ends at the latest.
 
     Args:
@@ -100,7 +101,7 @@ def show(name: Word, environment: str = "crafter", dataset: str = "") -> int:
     return 0
 
 
-def lint(path: File, environment: str = "crafter") -> int:
+def lint(path: File, environment: str = DEFAULT) -> int:
     """Check a file of skills, or of a priority program: what does not hold is named with its reason.
 
     Args:
@@ -110,7 +111,7 @@ def lint(path: File, environment: str = "crafter") -> int:
     from lore_datasets.environments import get_environment
     from lore_datasets.language.skills import bound, parse_skill
 
-    where, bad = get_environment(environment), 0
+    where, bad = get_environment(environment, named=True), 0
     if len(entries := _entries(path)) == 1 and isinstance(entries[0], dict) and "rules" in entries[0]:
         return _lint_program(entries[0], where)
     for index, entry in enumerate(entries):
@@ -137,7 +138,7 @@ def _lint_program(body: dict, where: Environment) -> int:
     return 0
 
 
-def run(name: Word, environment: str = "crafter", dataset: str = "", episodes: int = 5, seed: int = 0) -> int:
+def run(name: Word, environment: str = DEFAULT, dataset: str = "", episodes: int = 5, seed: int = 0) -> int:
     """Play one skill in fresh worlds, from the first state where it may start, and say how it ended.
 
     Args:
@@ -157,10 +158,11 @@ def run(name: Word, environment: str = "crafter", dataset: str = "", episodes: i
     where, skill = _find(name, environment, dataset)
     game = make_env(EnvConfig(name=where.name, observation="symbolic"), seed)
     rng = np.random.default_rng(seed)
+    moves = sorted({where.vocab.action(name) for *_, name in where.vocab.directions})
     for episode in range(1, episodes + 1):
         step, waited, reward = game.reset(), 0, 0.0
         while propose((skill,), StateView(step.state, where.vocab))[0] < 0 and waited < 500 and not step.is_last:
-            step = game.step(int(rng.integers(1, 5)))
+            step = game.step(moves[int(rng.integers(len(moves)))])
             waited += 1
         outcome: int | Outcome = Outcome.aborted
         player = SkillRun(skill, where.vocab, rng)

@@ -127,15 +127,14 @@ class SkillTrials:
     def _all_places(self) -> list[tuple[np.ndarray, dict[str, Any]]]:
         """(packed state, snapshot of the game) along the rule book's play, made at the first trial."""
         if self._places is None:
+            from flows.jobs.players import best_player
             from lore.config import EnvConfig
             from lore.envs import make_env
-            from lore.options.play import GoalPlayer
             from lore_datasets.language.geometry import StateView
-            from pipeline.llm.backends.rules import rule_book
 
             vocab = self.environment.vocab
             self._game = make_env(EnvConfig(name=self.environment.name, observation="symbolic"), self.seed)
-            player = GoalPlayer(rule_book(self.environment), self.environment.skills, vocab)
+            player = best_player(self.environment)
             rng = np.random.default_rng(self.seed)
             self._places = []
             for _ in range(self.worlds):

@@ -54,7 +54,7 @@ def _store() -> ShippedStore:
 
 
 def play_states(job: CollectJob, *, moves_on: bool = False) -> ArtifactRef:
-    """Collect states with the random player, the rule book and half-and-half; commit them.
+    """Collect states with an environment's players (:func:`flows.jobs.players.collecting_players`); commit them.
 
     A newest version of the same name that was made with the same settings is taken as it is, an interrupted one is
     continued. An interrupt commits what there is and is raised again. ``moves_on``: settings but the seed are compared,
@@ -62,32 +62,29 @@ def play_states(job: CollectJob, *, moves_on: bool = False) -> ArtifactRef:
     """
     import numpy as np
 
+    from flows.jobs.players import collecting_players
     from lore.config import EnvConfig
     from lore.envs import make_env
-    from lore.options.play import GoalPlayer
     from lore_datasets.environments import get_environment
     from pipeline.config import to_dict
-    from pipeline.llm.backends.rules import rule_book
-    from pipeline.rounds.collect import HalfAndHalf, RandomPolicy, collect, commit_states
+    from pipeline.rounds.collect import collect, commit_states
 
     check_kinds({job.dataset: "states"})
     config, store = job.collect, _store()
     if moves_on:
         config = replace(config, seed=_next_seed(store, job.dataset, to_dict(config)))
-    environment = get_environment(config.environment)
+    environment = get_environment(config.environment, named=True)
+    check_symbolic(environment)
     before, start = _collected(store, job.dataset, to_dict(config))
     if before is not None and start is None:
         current().say(f"  the same play is stored as {before} already")
         return before
 
-    def rules() -> GoalPlayer:
-        return GoalPlayer(rule_book(environment), environment.skills, environment.vocab)
-
     game = EnvConfig(name=config.environment, observation="symbolic")
     with current().bar("play", config.budget) as bar:
         found = collect(
             lambda: make_env(game, config.seed),
-            {"random": RandomPolicy(), "rules": rules(), "half_and_half": HalfAndHalf(rules())},
+            collecting_players(environment),
             config.budget,
             np.random.default_rng(config.seed),
             lambda done, total: bar.update(done, total),
@@ -103,6 +100,16 @@ def play_states(job: CollectJob, *, moves_on: bool = False) -> ArtifactRef:
         current().say(f"  stopped at {len(found)} states, stored as {ref}; the same command goes on from there")
         raise KeyboardInterrupt
     return ref
+
+
+def check_symbolic(environment: Environment) -> None:
+    """BadInput where an environment's states show nothing, so that nobody can advise."""
+    if not environment.symbolic:
+        raise BadInput(
+            f"{environment.name} has no symbolic view: there is nothing to ask about",
+            hint="train it with --env.observation pixels and no advice, or write words for it"
+            " (docs/adding-an-environment.md)",
+        )
 
 
 def check_kinds(kinds: dict[str, str]) -> None:
@@ -156,7 +163,8 @@ def _asked(job: AdviceJob) -> tuple[ShippedStore, ArtifactRef | None, Environmen
     store = _store()
     settings = PipelineConfig(select=job.select, ask=job.ask, advise=job.advise)
     if job.advise.wanted == {"program"}:
-        environment = get_environment(job.environment)
+        environment = get_environment(job.environment, named=True)
+        check_symbolic(environment)
         return store, None, environment, np.zeros((0, environment.layout.size), np.uint8), settings
     source = store.open(job.states)
     if source.manifest.kind != "states":

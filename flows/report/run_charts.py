@@ -82,6 +82,8 @@ def _references(environment: Environment, observation: str) -> tuple[list[tuple[
     if score is None:
         return [], ""
     out = [("chance", score.chance, "soft")] if score.chance is not None else []
+    if not score.references:
+        return out, f"Protocol: {score.protocol}."
     if score.observation == observation:
         out += [(f"{who} ({source})", value, "c7") for who, value, source in score.references]
         return out, f"Protocol: {score.protocol}."

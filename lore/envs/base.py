@@ -8,18 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from lore_datasets.environments import get_environment
 from lore_datasets.errors import NotFound, shown
 
 if TYPE_CHECKING:
     from lore.config import EnvConfig
     from lore_datasets.environments import Environment
 
-__all__ = ["ADAPTERS", "EVALUATION", "Env", "Step", "make_env", "make_env_fns", "tile_pictures"]
-
-ADAPTERS = {"crafter": "lore.envs.crafter.adapter"}
-"""Environment name -> module with ``make(config, seed) -> Env``, and perhaps ``pictures(names, size)``: the game's own
-tiles by name, uint8 [size, size, 3]."""
-
+__all__ = ["EVALUATION", "Env", "Step", "make_env", "make_env_fns", "tile_pictures"]
 
 EVALUATION = 2**31
 """Seeds from here on are of worlds that nobody trains in."""
@@ -72,10 +68,13 @@ def make_env(config: EnvConfig, seed: int, index: int = 0, *, for_evaluation: bo
 
     Streams for evaluation are numbers from :data:`EVALUATION` on, those of training lie below: no world is in both.
     """
-    if config.name not in ADAPTERS:
-        raise NotFound(f"unknown environment {shown(config.name)!r}", hint=f"one of: {', '.join(sorted(ADAPTERS))}")
     stream = int(np.random.SeedSequence((seed, index)).generate_state(1)[0] % (2**31 - 1))
-    return import_module(ADAPTERS[config.name]).make(config, stream | EVALUATION if for_evaluation else stream)
+    game = get_environment(config.name, named=True).game
+    if not game:
+        raise NotFound(f"environment {shown(config.name)!r} has words but no game", hint="say where its game is made")
+    module, _, function = game.partition(":")
+    make = getattr(import_module(module), function or "make")
+    return make(config, stream | EVALUATION if for_evaluation else stream)
 
 
 def make_env_fns(config: EnvConfig, seed: int, *, for_evaluation: bool = False) -> list[Callable[[], Env]]:
@@ -86,6 +85,8 @@ def make_env_fns(config: EnvConfig, seed: int, *, for_evaluation: bool = False) 
 
 
 def tile_pictures(environment: str, names: Sequence[str], size: int) -> dict[str, np.ndarray]:
-    """The game's own tiles uint8 [size, size, 3] of those ``names`` that it has; {} where it has none to show."""
-    module = import_module(ADAPTERS[environment]) if environment in ADAPTERS else None
+    """The game's own tiles uint8 [size, size, 3] of those ``names`` that it has, by ``pictures(names, size)`` of its
+    module; {} where it has none to show."""
+    game = get_environment(environment).game.partition(":")[0]
+    module = import_module(game) if game else None
     return module.pictures(names, size) if hasattr(module, "pictures") else {}

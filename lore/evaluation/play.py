@@ -155,10 +155,11 @@ def _ending(view: StateView) -> str:
     """What stood around the end of a life, from the last state that was seen."""
     vocab = view.vocab
     beside = [name for name in vocab.hostile if view.near((name,), 1)]
-    empty = [name for name in vocab.vitals if name != "health" and view.vital(name) == 0]
-    said = [f"beside {'+'.join(beside)}" if beside else "nothing hostile near"]
-    said += ["asleep"] * view.sleeping + [f"{'+'.join(empty)} at 0"] * bool(empty) + ["dark"] * (view.daylight < DARK)
-    return ", ".join(said)
+    empty = [name for name in vocab.vitals[1:] if view.vital(name) == 0]  # the first one is 0 when a life has ended
+    said = [f"beside {'+'.join(beside)}" if beside else "nothing hostile near"] if vocab.hostile else []
+    dark = "daylight" in vocab.clock and view.daylight < DARK
+    said += ["asleep"] * view.sleeping + [f"{'+'.join(empty)} at 0"] * bool(empty) + ["dark"] * dark
+    return ", ".join(said) or "in a terminal state"
 
 
 def figures(lives: Sequence[Life], achievements: Sequence[str]) -> dict[str, Any]:

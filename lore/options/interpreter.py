@@ -17,7 +17,14 @@ from lore.options.compiled_skill import CompiledSkill, StepNode, compile_skill
 from lore_datasets.errors import BadInput
 from lore_datasets.language.geometry import StateView
 from lore_datasets.language.rooms import step_wall_in
-from lore_datasets.language.routes import step_ahead, step_beside_all, step_digging, step_fencing, step_near
+from lore_datasets.language.routes import (
+    step_ahead,
+    step_beside_all,
+    step_digging,
+    step_fencing,
+    step_near,
+    step_wandering,
+)
 from lore_datasets.language.skills import MAX_BOUND, Skill
 from lore_datasets.vocab import Vocab
 
@@ -109,7 +116,7 @@ class SkillRun:
         return self.outcome
 
     def _end(self, view: StateView) -> Outcome | None:
-        health, before = (view.vital("health") if "health" in view.vocab.vitals else 0), self._health
+        health, before = (view.vital_values[0] if view.vocab.vitals else 0), self._health
         self._health = health
         if self.compiled.done(view):
             return Outcome.done
@@ -159,6 +166,8 @@ class SkillRun:
             return node.action
         if node.do == "move_toward":
             return view.step_toward_ids(node.targets)
+        if node.do == "step_onto":
+            return view.step_onto_ids(node.targets)
         if node.do == "flee":
             return view.step_away_ids(node.targets)
         if node.do == "go_to":
@@ -171,6 +180,8 @@ class SkillRun:
             return step_digging(view, node.targets, node.through)
         if node.do == "wall_in":
             return step_wall_in(view, node.action, node.size, node.targets, node.through)
+        if view.vocab.turns:
+            return step_wandering(view, self.rng)
         along = lambda d: step_ahead(view, d, node.through) if node.through else view.step_along(d)  # noqa: E731
         if self._heading is None or along(self._heading) is None:
             self._heading = _heading(view, along, node.targets, self.rng)

@@ -44,10 +44,16 @@ def open_advice(config: Config) -> AdviceData | None:
     if not config.needs_advice:
         return None
     data = shared_advice(config.advice.dataset)
-    if data.environment.name != config.env.name:
+    played = get_environment(config.env.name, named=True)
+    if not played.symbolic:
         raise SchemeMismatch(
-            f"advice {data.ref} is about {data.environment.name}, the run plays {config.env.name}",
-            hint="choose an advice dataset of the same environment",
+            f"{played.name} has no symbolic view, so advice {data.ref} cannot be looked up in it",
+            hint="switch gate, synthetic and options off: the plain learner needs no view",
+        )
+    if not played.shares_words_with(data.environment):
+        raise SchemeMismatch(
+            f"advice {data.ref} is about {data.environment.name}, the run plays {played.name}",
+            hint="choose an advice dataset of the same environment, or of its family",
         )
     if data.actions != data.environment.vocab.actions:
         raise SchemeMismatch(
@@ -84,7 +90,7 @@ class Policy:
     ) -> None:  # fmt: skip
         self.is_training = is_training
         self.device = device_of(config)
-        self.environment = get_environment(config.env.name)
+        self.environment = get_environment(config.env.name, named=True)
         self.advice = open_advice(config)
         self.skills = self.advice.skills if self.advice is not None else ()
         self.config = config = with_slots(config, len(self.skills))

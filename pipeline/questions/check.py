@@ -123,7 +123,7 @@ def _walks_into_death(plan: Plan, view: StateView) -> bool:
     deltas = {move: (dx, dy) for _, dx, dy, move in vocab.directions}
     x = y = 0
     for name, times in plan.steps:
-        if name not in deltas:
+        if name not in deltas or name in vocab.turns:
             return False
         dx, dy = deltas[name]
         for _ in range(times):

@@ -50,25 +50,45 @@ def _crop(size: tuple[int, int]) -> _Crop:
 
 
 def describe(state: SymbolicState, environment: Environment) -> str:
-    """Four lines: achievements of this episode, inventory, vitals and daylight, what is in view.
+    """Lines: the mission where there is one, achievements of this episode; inventory, numbers, vitals and daylight
+    where the environment has them; what is in view.
 
     ``state`` is a single state. What changes seldom comes first, so that questions about one episode share their
     beginning. Distances are in cells; of each kind that is not beside the player the nearest is named, and how many are
     in view. What is no option though in view is told with the reason: no path, or the tool that it needs.
     """
-    vocab = environment.vocab
-    vitals = ", ".join(_vitals(state, vocab))
-    sleep = "asleep: every action is a noop until you wake" if int(state.sleeping) else "awake"
-    view = StateView(state, vocab)
-    return "\n".join(
-        (
-            "Achieved so far: " + (_flagged(state.unlocked.tolist(), vocab.achievements) or "nothing"),
-            "Inventory: " + (_counted(state.inventory.tolist(), vocab.items) or "empty"),
-            f"Vitals: {vitals}. It is {daylight_word(int(state.daylight))}, you are {sleep}."
-            + (" You are walled in." if view.is_enclosed() else ""),
-            _view(state, vocab) + _barred(view),
+    vocab, view = environment.vocab, StateView(state, environment.vocab)
+    counts = list(zip(vocab.items, state.inventory.tolist(), strict=True))
+    mission = vocab.mission_text(state.mission.tolist())
+    lines = [f"Mission: {mission}."] if mission else []
+    lines.append("Achieved so far: " + (_flagged(state.unlocked.tolist(), vocab.achievements) or "nothing"))
+    if len(vocab.numbers) < len(vocab.items):
+        held = ", ".join(f"{n} {name}" for name, n in counts if n and name not in vocab.numbers)
+        lines.append(f"Inventory: {held or 'empty'}")
+    if vocab.numbers:
+        lines.append(
+            "Numbers: " + (", ".join(f"{name} {n}" for name, n in counts if name in vocab.numbers and n) or "0")
         )
-    )
+    if told := _condition(state, view):
+        lines.append(told)
+    if len(view.cells) > 1:
+        lines.append(_view(state, vocab) + _barred(view))
+    return "\n".join(lines)
+
+
+def _condition(state: SymbolicState, view: StateView) -> str:
+    """Vitals, time of day, sleep and walls; empty where the environment has neither vitals nor a clock."""
+    vocab, said = view.vocab, []
+    if vocab.vitals:
+        said.append(f"Vitals: {', '.join(_vitals(state, vocab))}.")
+    if "daylight" in vocab.clock:
+        said.append(f"It is {daylight_word(int(state.daylight))},")
+    if "sleeping" in vocab.clock:
+        asleep = "asleep: every action is a noop until you wake" if int(state.sleeping) else "awake"
+        said.append(f"{'you' if 'daylight' in vocab.clock else 'You'} are {asleep}.")
+    if said and view.is_enclosed():
+        said.append("You are walled in.")
+    return " ".join(said)
 
 
 def _view(state: SymbolicState, vocab: Vocab) -> str:
@@ -83,7 +103,8 @@ def _view(state: SymbolicState, vocab: Vocab) -> str:
         if name not in beside:
             several = f" ({count} in view)" if count > 1 and name not in vocab.walkable else ""
             farther.append((at, f"{name} {crop.words[at]}{several}"))
-    around = ", ".join(f"{name} {what}" for name, what in here.items() if name != faced)
+    hidden = vocab.targets[:1] if vocab.turns else ()  # behind a player that turns with its view
+    around = ", ".join(f"{name} {what}" for name, what in here.items() if name != faced and what not in hidden)
     if len(set(here.values())) == 1:
         around = "the same all round"
     nearest = "; ".join(text for _, text in sorted(farther)) or "nothing else"
@@ -102,10 +123,6 @@ def _barred(view: StateView) -> str:
         elif name not in (*vocab.walkable, *vocab.lethal, "nothing", "player") and not view.reachable(name):
             reasons.append(f"{name} has no path")
     return f" No option: {'; '.join(sorted(reasons))}." if reasons else ""
-
-
-def _counted(counts: list[int], names: tuple[str, ...]) -> str:
-    return ", ".join(f"{n} {name}" for n, name in zip(counts, names, strict=True) if n)
 
 
 def _flagged(flags: list[int], names: tuple[str, ...]) -> str:

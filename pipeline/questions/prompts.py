@@ -1,6 +1,7 @@
 """Questions from templates: shared prefix first, state last, options lettered in a seeded order.
 
-A template is a Markdown file ``templates/<environment>/<name>.md``: a head of strict ``field: value`` lines between two
+A template is a Markdown file ``<name>.md`` in the environment's own package of templates, or else among the shared
+ones: a head of strict ``field: value`` lines between two
 ``---``, then the parts ``# system`` and ``# user``. ``{{word}}`` is filled in from the closed list of its kind; nothing
 that a model once wrote is ever filled in, except checked skills and programs: names, and in a request for a better one
 steps, conditions and rules. What a person asks for stands in the person's own words. ``{{include name}}`` is the system
@@ -37,6 +38,9 @@ LETTERS = string.ascii_uppercase + string.ascii_lowercase
 
 
 _HEAD = ("name", "version", "kind", "environment", "answer", "max_tokens")
+_SHARED = "pipeline.questions.templates"
+_TOLD = {"game", "about"}
+"""Slots that any shared part may have: the environment's name, and the rules of the game in its own words."""
 _WORDS = {
     "prior": ({"goals"}, {"state", "options"}),
     "plan": ({"goals", "actions"}, {"state", "choices"}),
@@ -88,7 +92,7 @@ def parse_template(text: str, where: str = "template") -> Template:
         raise BadInput(f"{where}: version and max_tokens must be positive integers")
     shared, own = _WORDS[head["kind"]]
     for part, allowed, needed in (
-        (match[2], shared, shared - _SPARED.get(head["kind"], set()) if head["answer"] == "json" else set()),
+        (match[2], shared | _TOLD, shared - _SPARED.get(head["kind"], set()) if head["answer"] == "json" else set()),
         (match[3], own | _MAY.get(head["kind"], set()), own),
     ):
         found = set(_SLOT.findall(part))
@@ -108,16 +112,22 @@ def parse_template(text: str, where: str = "template") -> Template:
     )
 
 
+def load_template(environment: Environment, name: str) -> Template:
+    """The template ``<name>.md`` of an environment, else the shared one; NotFound when there is none."""
+    return _loaded(environment.templates or _SHARED, name)
+
+
 @lru_cache(maxsize=64)
-def load_template(environment: str, name: str) -> Template:
-    """The shipped template ``templates/<environment>/<name>.md``; NotFound when there is none."""
-    if not NAME_PATTERN.fullmatch(environment) or not NAME_PATTERN.fullmatch(name):
-        raise NotFound(f"no prompt template {shown(environment)}/{shown(name)}")
-    file = resources.files("pipeline.questions.templates").joinpath(environment, f"{name}.md")
-    if not file.is_file():
-        raise NotFound(f"no prompt template {environment}/{name}.md")
-    text = _INCLUDE.sub(lambda m: load_template(environment, m[1]).system, file.read_text(encoding="utf-8"))
-    return parse_template(text, f"{environment}/{name}.md")
+def _loaded(package: str, name: str) -> Template:
+    for home in dict.fromkeys((package, _SHARED)):
+        try:
+            file = resources.files(home).joinpath(f"{name}.md")
+        except ModuleNotFoundError:
+            raise NotFound(f"no package of templates {shown(home)}", hint="mend the environment's templates") from None
+        if NAME_PATTERN.fullmatch(name) and file.is_file():
+            text = _INCLUDE.sub(lambda m: _loaded(package, m[1]).system, file.read_text(encoding="utf-8"))
+            return parse_template(text, f"{home}/{name}.md")
+    raise NotFound(f"no prompt template {shown(name)} in {shown(package)}")
 
 
 def _fill(text: str, words: dict[str, str]) -> str:
@@ -140,13 +150,11 @@ class Renderer:
         vocab = environment.vocab
         shipped = {s.name: s.about for s in environment.skills}
         goals = "\n".join(f"- {s.name}" + (f": {about}" if (about := shipped.get(s.name)) else "") for s in self.skills)
-        self._words = {
+        lists = ("actions", "items", "vitals", "targets", "achievements")
+        self._words = {name: ", ".join(getattr(vocab, name)) or "none" for name in lists} | {
+            "game": environment.name,
+            "about": environment.about or "Nothing else is known about it.",
             "goals": goals,
-            "actions": ", ".join(vocab.actions),
-            "items": ", ".join(vocab.items),
-            "vitals": ", ".join(vocab.vitals),
-            "targets": ", ".join(vocab.targets),
-            "achievements": ", ".join(vocab.achievements),
             "starts": "\n".join(
                 f"- {s.name}" + (f": {about}" if (about := shipped.get(s.name)) else "") + f"; {_when(s)}"
                 for s in self.skills
@@ -189,7 +197,7 @@ class Renderer:
         """
         if not 1 <= len(options) <= len(LETTERS):
             raise BadInput(f"a question needs 1..{len(LETTERS)} options, got {len(options)}")
-        template = load_template(self.environment.name, "prior" if answer == "json" else "prior_letter")
+        template = load_template(self.environment, "prior" if answer == "json" else "prior_letter")
         packed = packed or state.pack().tobytes()
         mixed = self.order(options, packed, order)
         new = self._new(state, mixed) if answer == "letter" else ()
@@ -208,7 +216,7 @@ class Renderer:
         self, state: SymbolicState, choices: Sequence[str], *, text: str | None = None, packed: bytes = b""
     ) -> Prompt:
         """Up to three plans from this state; ``choices`` can start now. ``text``, ``packed``: see :meth:`prior`."""
-        template = load_template(self.environment.name, "plan")
+        template = load_template(self.environment, "plan")
         shown_state = describe(state, self.environment) if text is None else text
         words = {"state": shown_state, "choices": ", ".join(choices) or "none"}
         if self._plan_schema is None:
@@ -247,14 +255,14 @@ class Renderer:
         return self._program("revise_program", {"state": told, "count": str(count)}, (digest[:12],), draft)
 
     def _program(self, file: str, words: dict[str, str], options: tuple[str, ...], draft: int) -> Prompt:
-        template = load_template(self.environment.name, file)
+        template = load_template(self.environment, file)
         if self._program_schema is None:
             names = [skill.name for skill in self.skills]
             self._program_schema = program_json_schema(self.environment.vocab, names)
         return replace(self._prompt(template, words, self._program_schema, options, b""), draft=draft)
 
     def _skills(self, file: str, text: str, count: int, options: tuple[str, ...]) -> Prompt:
-        template = load_template(self.environment.name, file)
+        template = load_template(self.environment, file)
         schema = skills_schema(self.environment.vocab, count)
         return self._prompt(template, {"state": text, "count": str(count)}, schema, options, b"")
 

@@ -181,7 +181,7 @@ def _provenance(now: Round, models: Sequence[str]) -> dict[str, Any]:
     short = {"prior": "prior_letter", "program": "program_short"} if known.letters else {}
     files |= {kind: file for kind, file in short.items() if files.get(kind) == kind}
     for kind, file in files.items():
-        template = load_template(now.environment.name, file)
+        template = load_template(now.environment, file)
         templates[kind] = {"name": template.name, "version": template.version, "sha256": template.sha256}
         systems[kind] = now.renderer.system(template)
     return {

@@ -1,11 +1,13 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lore_datasets.advice import load_advice, shared_advice
+from lore_datasets.environments import ENVIRONMENTS, get_environment
 from lore_datasets.errors import BadInput, SchemeMismatch
 from lore_datasets.exchange.hdf5 import export_hdf5, read_hdf5
 from lore_datasets.keys import fine_keys
@@ -71,7 +73,7 @@ def test_other_kinds_are_refused(root):
 
 
 def test_advice_of_another_key_scheme_is_refused(root, monkeypatch):
-    monkeypatch.setattr("lore_datasets.environments.crafter.KEY_SCHEME", "crafter/2")
+    monkeypatch.setitem(ENVIRONMENTS, "crafter", replace(get_environment("crafter"), key_scheme="crafter/2"))
     with pytest.raises(SchemeMismatch, match=r"crafter/1.*crafter/2"):
         load_advice("small", root)
 

@@ -9,6 +9,7 @@ from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, SchemeMismatch
 from lore_datasets.keys import check_scheme, fine_keys, goal_keys, hash_rows
 from lore_datasets.testing import random_states
+from lore_datasets.types import SymbolicState
 
 ENV = get_environment("crafter")
 
@@ -53,7 +54,7 @@ def test_keys_of_known_states_never_change_under_one_scheme():
     assert goal_keys(states, ENV).tolist() == GOAL
 
 
-@pytest.mark.parametrize("field", [f.name for f in fields(random_states(ENV, 1, np.random.default_rng(0)))])
+@pytest.mark.parametrize("field", [f.name for f in fields(SymbolicState) if f.name != "mission"])
 def test_the_fine_key_changes_with_every_field(field, rng):
     states = random_states(ENV, 200, rng)
     limit = {"view": 18, "facing": 4, "sleeping": 2, "unlocked": 2, "daylight": 256}.get(field, 10)

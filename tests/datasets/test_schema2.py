@@ -1,8 +1,6 @@
 """What schema 2 added: programs, links from answers to rows, names of axes, words and layout, room for more."""
 
 import json
-import sys
-import types
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +12,7 @@ import pytest
 import zarr
 
 from lore_datasets.advice import load_advice
-from lore_datasets.environments import ENVIRONMENTS, get_environment
+from lore_datasets.environments import ENVIRONMENTS, Environment, get_environment
 from lore_datasets.errors import BadInput, CorruptArtifact, ProgramError
 from lore_datasets.exchange.hdf5 import export_hdf5, import_hdf5, read_hdf5
 from lore_datasets.language.programs import parse_program
@@ -201,10 +199,7 @@ def test_a_packed_state_is_read_with_the_manifest_alone(tmp_path, env):
 def wide(env, monkeypatch):
     """An environment whose states have two numbers and a mission beside their packed bytes."""
     vocab = replace(env.vocab, environment="wide", scalars=("speed", "height"), has_mission=True)
-    module = types.ModuleType("wide_words")
-    module.VOCAB, module.KEY_SCHEME, module.base_skills = vocab, "wide/1", lambda: ()
-    monkeypatch.setitem(sys.modules, "wide_words", module)
-    monkeypatch.setitem(ENVIRONMENTS, "wide", "wide_words")
+    monkeypatch.setitem(ENVIRONMENTS, "wide", Environment("wide", vocab, "wide/1"))
     return get_environment("wide")
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main as cli
-from lore.envs.base import ADAPTERS
 from lore_datasets.environments import ENVIRONMENTS
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +31,6 @@ def run_page(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setitem(ENVIRONMENTS, "corridor", "")  # so that what the page about environments enters goes again
-    monkeypatch.setitem(ADAPTERS, "corridor", "")
     return lambda page: _run(page, tmp_path, capsys)
 
 

@@ -155,6 +155,8 @@ def _state_columns(packed: np.ndarray, environment: Environment) -> dict[str, An
         "daylight": (state.daylight / 255).astype(np.float32),
         "achievements": _flagged(vocab.achievements, state.unlocked),
     }
+    if vocab.mission_length:
+        columns["mission"] = _texts([vocab.mission_text(ids) for ids in state.mission.tolist()])
     columns |= {f"vitals_{name}": state.vitals[:, i].astype(np.int16) for i, name in enumerate(vocab.vitals)}
     return columns | {f"inventory_{name}": state.inventory[:, i].astype(np.int16) for i, name in enumerate(vocab.items)}
 

@@ -11,6 +11,7 @@
           | {op: "all" | "any", of: [Cond] 1..8}  {op: "not", of: Cond}
           | {op: "true"}   {op: "false"}
 
+``daylight`` and ``flag`` exist where the environment's clock has daylight and sleep.
 ``target`` may be a list of names (any of them). ``near`` and ``count`` measure Manhattan distance inside the visible
 crop, ``reachable`` means a walkable path inside the crop leads beside it, ``enclosed`` that the player is walled in: no
 walkable path leads to the crop's border or to a creature. ``can`` asks the recipe table for a primitive action.
@@ -34,6 +35,7 @@ __all__ = [
     "canonical",
     "compile_condition",
     "condition_schema",
+    "largest",
     "target_ids",
     "target_names",
 ]
@@ -62,6 +64,7 @@ _FIELDS = {
     "true": ("op",),
     "false": ("op",),
 }
+_CLOCK = {"flag": "sleeping", "daylight": "daylight"}
 _WORDS = {"item": "items", "achievement": "achievements", "action": "actions"}
 
 
@@ -158,6 +161,8 @@ class Checker:
             return out | {"of": self.cond(value["of"], f"{where}.not", depth + 1)}
         if op == "flag" and value["name"] != "sleeping":
             raise self.fail(where, f"unknown flag {shown(value['name'])}")
+        if op in _CLOCK and _CLOCK[op] not in self.vocab.clock:
+            raise self.fail(where, f"{self.vocab.environment} has no {_CLOCK[op]}")
         for key in _FIELDS[op][1:]:
             out[key] = self._field(op, key, value[key], where)
         return out
@@ -172,17 +177,26 @@ class Checker:
         if key == "within":
             return self.integer(value, f"{where}.within", 1, 9)
         if key == "value":
-            return self.integer(value, f"{where}.value", 0, 255 if op == "daylight" else 99)
+            return self.integer(value, f"{where}.value", 0, largest(op, self.vocab))
         if not isinstance(value, str) or value not in COMPARE:
             raise self.fail(where, f"cmp {shown(value)} is none of {' '.join(COMPARE)}")
         return value
+
+
+def largest(op: str, vocab: Vocab) -> int:
+    """The largest number that a comparison of this kind may name."""
+    return 255 if op == "daylight" else max(99, vocab.max_count)
 
 
 def condition_schema(vocab: Vocab, inner: dict[str, Any] | None) -> dict[str, Any]:
     """JSON schema of a condition for constrained decoding; ``inner`` is that of the conditions inside ``all``, ``any``
     and ``not`` (a ``$ref`` for a schema that recurses), None for none.
     """
-    words = {key: {"type": "string", "enum": list(getattr(vocab, group))} for key, group in _WORDS.items()}
+    words: dict[str, Any] = {
+        key: {"type": "string", "enum": list(getattr(vocab, group))} for key, group in _WORDS.items()
+    }
+    without = {"inventory": not vocab.items, "vital": not vocab.vitals}
+    without |= {op: name not in vocab.clock for op, name in _CLOCK.items()} | {"unlocked": not vocab.achievements}
     target = {"type": "string", "enum": list(vocab.targets)}
     listed = {"type": "array", "items": target, "minItems": 1, "maxItems": 8}
     words |= {
@@ -192,6 +206,8 @@ def condition_schema(vocab: Vocab, inner: dict[str, Any] | None) -> dict[str, An
     }
     forms = []
     for op, keys in _FIELDS.items():
+        if without.get(op):
+            continue
         own: dict[str, Any] = {"op": {"type": "string", "enum": [op]}}
         if "of" in keys:
             if inner is None:
@@ -202,7 +218,7 @@ def condition_schema(vocab: Vocab, inner: dict[str, Any] | None) -> dict[str, An
             if key == "name":
                 own[key] = {"type": "string", "enum": ["sleeping"] if op == "flag" else list(vocab.vitals)}
             elif key == "value":
-                own[key] = {"type": "integer", "minimum": 0, "maximum": 255 if op == "daylight" else 99}
+                own[key] = {"type": "integer", "minimum": 0, "maximum": largest(op, vocab)}
             elif key != "of":
                 own[key] = words[key]
         forms.append({"type": "object", "properties": own, "required": list(own), "additionalProperties": False})

@@ -41,7 +41,7 @@ class StateView:
 
     __slots__ = (
         "_approach", "_can", "_distance", "_first", "_kinds", "_order", "_parent", "_tables", "cells", "counts",
-        "daylight", "facing_direction", "flags", "raw", "sleeping", "vital_values", "vocab",
+        "daylight", "facing_direction", "flags", "mission", "raw", "sleeping", "vital_values", "vocab",
     )  # fmt: skip
 
     def __init__(self, state: SymbolicState | np.ndarray | bytes, vocab: Vocab) -> None:
@@ -54,7 +54,7 @@ class StateView:
         if len(raw) != tables.layout.size:
             raise BadInput(f"a view needs one packed state of {tables.layout.size} bytes, got {len(raw)}")
         self.vocab, self._tables = vocab, tables
-        view, counts, vitals, facing, sleeping, daylight, flags = (raw[a:b] for a, b in tables.offsets)
+        view, counts, vitals, facing, sleeping, daylight, flags, mission = (raw[a:b] for a, b in tables.offsets)
         if facing[0] >= len(tables.deltas) or max(view) >= len(vocab.targets):
             raise BadInput(
                 f"state of another environment than {vocab.environment}: a facing or cell id is out of range"
@@ -67,6 +67,7 @@ class StateView:
         self.sleeping: bool = bool(sleeping[0])
         self.daylight: int = daylight[0]
         self.flags: bytes = flags
+        self.mission: bytes = mission
         self._can: dict[str, bool] = {}
         self._kinds: dict[int, int] | None = None
         self._distance: list[int] = []  # empty until the first search
@@ -209,6 +210,12 @@ class StateView:
             return self._tables.moves[self._first[cell]]
         lethal = self._tables.lethal[self.cells[self._tables.ahead[cell][direction]]]
         return None if lethal else self._tables.moves[direction]
+
+    def step_onto_ids(self, ids: Sequence[int]) -> int | None:
+        """Up to the nearest reachable such cell and onto it; None when none is reachable, or it is lethal."""
+        if self.facing_id not in ids:
+            return self.step_toward_ids(ids)
+        return None if self._tables.lethal[self.facing_id] else self._tables.moves[self.facing_direction]
 
     def path_to(self, targets: Targets) -> list[int]:
         """Action ids along a shortest walkable path to beside the nearest reachable such cell, and the turn to face it.

@@ -61,7 +61,8 @@ class Tables:
         self.vitals = {name: i for i, name in enumerate(vocab.vitals)}
         self.achievements = {name: i for i, name in enumerate(vocab.achievements)}
         self.actions = {name: i for i, name in enumerate(vocab.actions)}
-        self.move_of = {vocab.actions[move]: d for d, move in enumerate(self.moves)}
+        walking = [(d, vocab.actions[move]) for d, move in enumerate(self.moves)]
+        self.move_of = {name: d for d, name in walking if name not in vocab.turns}
         self.direction_of = [self.move_of.get(name) for name in vocab.actions]
         self.resolved: dict[Targets, tuple[int, ...]] = {}
         self.views: dict[bytes, Any] = {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lore_datasets.language.conditions import COMPARE, target_names
+from lore_datasets.language.conditions import COMPARE, largest, target_names
 from lore_datasets.language.evaluator import able_condition
 from lore_datasets.language.programs import Program
 from lore_datasets.language.skills import Skill
@@ -61,7 +61,7 @@ def _atoms(cond: Mapping[str, Any], vocab: Vocab) -> list[tuple[tuple[str, ...],
     """A simple condition as (quantity, allowed values, all values), any of which makes it true."""
     op = cond["op"]
     if op in ("inventory", "vital", "daylight", "count"):
-        top = 255 if op == "daylight" else 99
+        top = largest(op, vocab)
         allowed = sum(1 << v for v in range(top + 1) if COMPARE[cond["cmp"]](v, cond["value"]))
         name = cond.get("item") or cond.get("name") or ""
         if op == "count":

@@ -10,10 +10,21 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
+import numpy as np
+
 from lore_datasets.language.geometry import StateView
 from lore_datasets.language.geometry_tables import Tables, tables_of
 
-__all__ = ["can_apply", "can_clear", "step_ahead", "step_beside_all", "step_digging", "step_fencing", "step_near"]
+__all__ = [
+    "can_apply",
+    "can_clear",
+    "step_ahead",
+    "step_beside_all",
+    "step_digging",
+    "step_fencing",
+    "step_near",
+    "step_wandering",
+]
 
 
 def step_near(view: StateView, ids: Sequence[int], within: int) -> int | None:
@@ -147,3 +158,29 @@ def step_digging(view: StateView, ids: Sequence[int], through: Sequence[int]) ->
                 order += 1
                 heapq.heappush(heap, (cost + step, order, nxt, direction if first < 0 else first))
     return None
+
+
+def step_wandering(view: StateView, rng: np.random.Generator | None) -> int:
+    """Exploration of a player that turns with its view, which shows nothing of what lies behind.
+
+    To the nearest reachable cell farther ahead that borders on what was not seen (kind 0) or on the end of the view;
+    else ahead as far as it goes; else a turn, to a free side where there is one. With an rng, one step in five that
+    passes a free side turns to it, and which side is drawn; without one it is the right.
+    """
+    tables, walks = tables_of(view.vocab), view.walks()
+    left, right = (view.vocab.action(name) for name in view.vocab.turns)
+    beside = {tables.moves[d]: n for d, n in enumerate(tables.ahead[tables.center]) if tables.deltas[d][0]}
+    free = [turn for turn in (right, left) if tables.walkable[view.cells[beside[turn]]]]
+    chosen = free[int(rng.integers(len(free)))] if rng is not None and free else (free or [right])[0]
+    if rng is not None and free and rng.random() < 0.2:
+        return chosen
+
+    def is_open(cell: int) -> bool:
+        beyond = [n for n, (_, dy) in zip(tables.ahead[cell], tables.deltas, strict=True) if dy <= 0]
+        return tables.place[cell][1] < 0 and any(n < 0 or view.cells[n] == 0 for n in beyond)
+
+    found = next((cell for cell in walks if is_open(cell)), None)
+    if found is not None:
+        return tables.moves[walks[found][1]]
+    ahead = tables.ahead[tables.center][view.facing_direction]
+    return tables.moves[view.facing_direction] if tables.walkable[view.cells[ahead]] else chosen

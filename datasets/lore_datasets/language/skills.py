@@ -15,7 +15,8 @@
            | {do: "if", cond: Cond, then: [Step] 1..8, otherwise?: [Step] 0..8}
 
 ``Cond``: see :mod:`lore_datasets.language.conditions`; ``target`` may be a list of names (any of them). A step that
-walks ends by itself where it has nothing to do. ``move_toward`` faces the nearest reachable target, ``go_to`` comes
+walks ends by itself where it has nothing to do. ``move_toward`` faces the nearest reachable target, ``step_onto`` steps
+onto it, ``go_to`` comes
 close to one that may be out of reach, ``stand_near`` goes where all its targets are in the 3x3 block (as crafting needs
 it), ``dig_toward`` reaches one through cells of the kinds ``through`` that the player can open (stone with a pickaxe,
 water with a stone and a pickaxe). ``explore`` keeps a heading, where most cells ``toward`` are in view, straight
@@ -58,6 +59,7 @@ MAX_BOUND = 10_000
 
 _WALKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "move_toward": (("target",), ()),
+    "step_onto": (("target",), ()),
     "flee": (("target",), ()),
     "wait": ((), ()),
     "explore": ((), ("through", "toward")),
@@ -163,6 +165,8 @@ class _Checker(Checker):
     def walk(self, do: str, value: dict[str, Any], where: str) -> dict[str, Any]:
         """One of the steps that walk: keys that may be left out stay out."""
         needed, optional = _WALKS[do]
+        if self.vocab.turns and do in ("fence", "wall_in"):
+            raise self.fail(where, f"{do} is not for a player that turns on the spot")
         if do == "wait":
             self.word("noop", where, "actions")
         self.fields(value, where, ("do", *needed, "limit"), optional)
@@ -307,7 +311,7 @@ def _plain_steps(vocab: Vocab) -> list[dict[str, Any]]:
     target, limit = _one_of(*vocab.targets), _integer(1, 50)
     forms = [
         _object(do=_one_of("act"), action=_one_of(*vocab.actions), times=_integer(1, 50)),
-        _object(do=_one_of("move_toward", "flee"), target=target, limit=limit),
+        _object(do=_one_of("move_toward", "step_onto", "flee"), target=target, limit=limit),
         _object(do=_one_of("explore"), limit=limit),
         _object(do=_one_of("go_to"), target=target, within=_integer(1, 9), limit=limit),
         _object(do=_one_of("stand_near"), target=_list(target), limit=limit),
@@ -319,7 +323,7 @@ def _plain_steps(vocab: Vocab) -> list[dict[str, Any]]:
             _object(do=_one_of("explore"), through=through, limit=limit),
         ]
     placing = [name for name, recipes in vocab.recipes.items() if any(r.facing and r.uses for r in recipes)]
-    if placing:
+    if placing and not vocab.turns:
         forms += [
             _object(do=_one_of("wall_in"), action=_one_of(*placing), cells=_integer(1, 4), limit=limit),
             _object(do=_one_of("fence"), target=target, action=_one_of(*placing), limit=limit),

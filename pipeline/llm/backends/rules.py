@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lore_datasets.environments import Environment, get_environment
+from lore_datasets.environments import DEFAULT, Environment, get_environment
 from lore_datasets.errors import BadInput
 from lore_datasets.language.evaluator import Evaluator, Spoken
 from lore_datasets.language.geometry import StateView, shared_view
@@ -25,36 +25,6 @@ __all__ = ["CONFIDENCE", "RulesAdviser", "rule_book"]
 CONFIDENCE = 0.9
 """How sure the rule book is of its first choice."""
 _dump = json.JSONEncoder().encode
-_GROUND = ("grass", "sand", "path")
-_TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "collect_wood": (("tree",), ("do",)),
-    "collect_stone": (("stone",), ("do",)),
-    "collect_coal": (("coal",), ("do",)),
-    "collect_iron": (("iron",), ("do",)),
-    "collect_diamond": (("diamond",), ("do",)),
-    "collect_drink": (("water",), ("do",) * 4),
-    "collect_sapling": (("grass",), ("do",) * 8),
-    "eat_cow": (("cow",), ("do",) * 3),
-    "eat_plant": (("plant",), ("do",)),
-    "defeat_zombie": (("zombie",), ("do",) * 3),
-    "defeat_skeleton": (("skeleton",), ("do",) * 2),
-    "place_plant": (("grass",), ("place_plant",)),
-    "place_stone": ((*_GROUND, "water"), ("place_stone",)),
-    "place_table": (_GROUND, ("place_table",)),
-    "place_furnace": (_GROUND, ("place_furnace",)),
-}
-"""Goal -> what to stand before, and what to do there."""
-
-_COMPOSITES = (
-    ("wood_tools_on_the_spot", {"wood": 4}, ("place_table", "make_wood_pickaxe", "make_wood_sword"), "wood_sword"),
-    (
-        "stone_tools_on_the_spot",
-        {"wood": 4, "stone": 2},
-        ("place_table", "make_stone_pickaxe", "make_stone_sword"),
-        "stone_sword",
-    ),
-)
-"""Skills of the rule book's own: name, needs, actions in order, tool that ends it."""
 
 
 def _evaluator(environment: Environment) -> Evaluator:
@@ -72,26 +42,6 @@ def rule_book(environment: Environment | str) -> Callable[[StateView], list[tupl
     return _evaluator(get_environment(environment) if isinstance(environment, str) else environment).ranking
 
 
-def _plan(goal: str, view: StateView) -> list[str]:
-    """One goal as primitive action names over the crop as it stands; empty where it has no such form."""
-    names = view.vocab.actions
-    if goal == "sleep":
-        return ["sleep"] * 12
-    if goal == "explore":
-        return [names[a] for a in view.path_along(view.facing_direction)]
-    if goal.startswith("make_"):
-        return [*(names[a] for a in ([] if view.can(goal) else view.path_to("table"))), goal]
-    if goal not in _TARGETS:
-        return []
-    targets, last = _TARGETS[goal]
-    steps = [*(names[a] for a in view.path_to(targets)), *last]
-    if goal == "place_table":
-        wood = view.inventory("wood") - 2
-        todo = [t for t in ("make_wood_pickaxe", "make_wood_sword") if not view.inventory(t.removeprefix("make_"))]
-        steps += todo[: max(0, wood)]
-    return steps
-
-
 def _runs(names: Sequence[str], limit: int = 12) -> list[dict[str, Any]]:
     """Action names as at most ``limit`` plan steps with repeat counts."""
     steps: list[dict[str, Any]] = []
@@ -105,25 +55,6 @@ def _runs(names: Sequence[str], limit: int = 12) -> list[dict[str, Any]]:
     return steps
 
 
-def _composite(name: str, needs: dict[str, int], actions: Sequence[str], tool: str) -> dict[str, Any]:
-    have = [{"op": "inventory", "item": item, "cmp": ">=", "value": n} for item, n in needs.items()]
-    done = {"op": "inventory", "item": tool, "cmp": ">=", "value": 1}
-    if "stone" in needs:
-        have.append({"op": "inventory", "item": "wood_pickaxe", "cmp": ">=", "value": 1})
-    return {
-        "version": 1,
-        "name": name,
-        "about": "place a table here and make both tools at once",
-        "start": {"op": "all", "of": [*have, {"op": "not", "of": done}, {"op": "reachable", "target": list(_GROUND)}]},
-        "steps": [
-            {"do": "move_toward", "target": list(_GROUND), "limit": 6},
-            *({"do": "act", "action": action, "times": 1} for action in actions),
-        ],
-        "done": done,
-        "max_steps": 12,
-    }
-
-
 class RulesAdviser(Completing):
     """Reads the packed state beside each prompt, never its text.
 
@@ -133,7 +64,7 @@ class RulesAdviser(Completing):
 
     name = "rules"
 
-    def __init__(self, environment: Environment | str = "crafter") -> None:
+    def __init__(self, environment: Environment | str = DEFAULT) -> None:
         self.environment = get_environment(environment) if isinstance(environment, str) else environment
         self.evaluator = _evaluator(self.environment)
         self.capabilities = Capabilities(
@@ -188,7 +119,7 @@ class RulesAdviser(Completing):
         allowed = set(prompt.options) or {name for name, ok in zip(names, view.feasible_actions(), strict=True) if ok}
         plans = []
         for goal, _ in (told or [Spoken(prompt.options[0], -1)])[:3]:
-            steps = _runs(_plan(goal, view))
+            steps = _runs(plan(goal, view)) if (plan := self.environment.plans) else []
             if not steps or steps[0]["do"] not in allowed:
                 steps = [{"do": goal, "times": 1}]
             plans.append({"steps": steps, "score": round(CONFIDENCE * 0.6 ** len(plans), 3)})
@@ -204,5 +135,5 @@ class RulesAdviser(Completing):
         if prompt.schema is not None:
             limit = min(limit, prompt.schema.get("properties", {}).get("skills", {}).get("maxItems", limit))
         library = [json.loads(skill.to_json()) for skill in self.environment.skills]
-        library += [_composite(*entry) for entry in _COMPOSITES]
+        library += self.environment.more_skills
         return {"skills": [skill for skill in library if skill["name"] not in known][:limit]}

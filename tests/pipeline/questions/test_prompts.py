@@ -138,7 +138,8 @@ def test_a_template_hash_ignores_line_ends_and_nothing_else():
     assert parse_template(HEAD + BODY.replace("{{state}} ", "{{state}}  ")).sha256 != one.sha256
 
 
-def test_an_unknown_template_or_a_path_is_not_found():
-    for environment, name in (("crafter", "poem"), ("..", "prior"), ("crafter", "../crafter/prior")):
+def test_an_unknown_template_or_a_path_is_not_found(env):
+    home = env.templates
+    for package, name in ((home, "poem"), ("no.such.package", "prior"), (home, "../templates/prior")):
         with pytest.raises(NotFound):
-            load_template(environment, name)
+            load_template(replace(env, templates=package), name)

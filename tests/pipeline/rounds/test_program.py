@@ -155,7 +155,7 @@ def test_unknown_kinds_are_named(kinds):
 
 
 def test_the_question_tells_the_language_and_every_start(env):
-    prompt, template = Renderer(env).program(), load_template("crafter", "program")
+    prompt, template = Renderer(env).program(), load_template(env, "program")
     assert template.max_tokens == prompt.max_tokens == 16_384 and prompt.kind in KINDS
     for word in (*env.vocab.items, *env.vocab.targets, *env.vocab.achievements, *env.vocab.actions, "enclosed"):
         assert word in prompt.system

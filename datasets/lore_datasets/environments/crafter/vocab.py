@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lore_datasets.vocab import Recipe, Vocab
 
-__all__ = ["KEY_SCHEME", "UNLOCKS", "VOCAB"]
+__all__ = ["KEY_SCHEME", "TILES", "UNLOCKS", "VOCAB"]
 
 KEY_SCHEME = "crafter/1"
 """Names the hash of states (see :mod:`lore_datasets.keys`); changes whenever a key would change."""
@@ -77,4 +77,14 @@ VOCAB = Vocab(
         ("stone", "do", "path"), ("coal", "do", "path"), ("iron", "do", "path"), ("diamond", "do", "path"),
         ("tree", "do", "grass"), ("water", "place_stone", "stone"),
     ),
+    clock=("sleeping", "daylight"),
 )  # fmt: skip
+
+TILES = {
+    "nothing": ("#1b1d23", ""), "water": ("#4a90d9", ""), "grass": ("#6aa84f", ""), "stone": ("#8d9199", ""),
+    "path": ("#c8b38e", ""), "sand": ("#e6d79b", ""), "tree": ("#2f6b34", ""), "lava": ("#e2552c", ""),
+    "coal": ("#3c3f45", ""), "iron": ("#d8a07a", ""), "diamond": ("#bdf0f5", ""), "table": ("#8a5a2b", "T"),
+    "furnace": ("#5b5f68", "F"), "player": ("#f7f7f7", "@"), "cow": ("#a9745b", "c"), "zombie": ("#3f7d5a", "z"),
+    "skeleton": ("#dcdcd2", "s"), "arrow": ("#f0e68c", "-"), "plant": ("#9ed36a", "p"),
+}  # fmt: skip
+"""Target -> (colour, mark) of a drawn state."""

@@ -1,0 +1,1 @@
+"""MiniGrid and BabyAI as games of the learner."""
