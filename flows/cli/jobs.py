@@ -1,4 +1,4 @@
-"""The verbs that do work: ``lore demo | collect | advise | eval | report``."""
+"""The verbs that do work: ``lore demo | collect | advise | eval | watch | report``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flows.config import AdviceJob, CollectJob, DemoJob
 from flows.terminal import clock, current
 from lore_datasets.errors import NotFound, UsageError
 
-__all__ = ["advise", "collect", "demo", "evaluate", "report"]
+__all__ = ["advise", "collect", "demo", "evaluate", "report", "watch"]
 
 _HOME = Path("runs", "prefect")
 Collect = Annotated[CollectJob, tyro.conf.arg(name="")]
@@ -140,6 +140,46 @@ def evaluate(
     if record:
         print(f"recorded: {min(record, episodes)} episodes in {folder / FOLDER}; next: lore watch {folder}")
     print(f"written to {folder / 'evaluation.json'}; next: lore report {folder}")
+    return 0
+
+
+def watch(
+    folder: Annotated[Path, tyro.conf.Positional], out: Path | None = None, episode: str = "best", fps: int = 10
+) -> int:
+    """Write a recorded episode of a run as a film: frames, what was expected, who decided and why, lanes.
+
+    Where none is recorded, one fresh episode is played and kept.
+
+    Args:
+        folder: The run.
+        out: File to write, .mp4 (needs PyAV: the extra video) or .gif; default episode.gif in the run's folder.
+        episode: Which one: worst, median, best, or its number in the evaluation.
+        fps: Steps of the game per second of the film.
+    """
+    from lore.evaluation.film import write_film
+    from lore.evaluation.recording import read_recording, recordings
+
+    if not 1 <= fps <= 60:
+        raise UsageError(f"--fps {fps} is out of range", hint="1..60")
+    if not folder.is_dir():
+        raise NotFound(f"no folder {folder}", hint="give the --folder of a run")
+    paths = recordings(folder)
+    if not paths:
+        from lore.evaluation.evaluate import record_one
+
+        with current().bar("play an episode"):
+            paths = [record_one(folder)]
+    found = [read_recording(path) for path in paths]
+    names = [(str(each.get("place", "one")), str(each.get("number", "-"))) for each in found]
+    fits = [each for each, name in zip(found, names, strict=True) if episode in name]
+    if not fits and not (len(found) == 1 and episode == "best"):
+        raise NotFound(
+            f"{folder} has no recorded episode {episode!r}",
+            hint=f"one of: {', '.join(f'{place} (number {number})' for place, number in names)}",
+        )
+    with current().bar("draw the film"):
+        path = write_film((fits or found)[0], out or folder / "episode.gif", fps)
+    print(f"film: {path.resolve()}")
     return 0
 
 

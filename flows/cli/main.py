@@ -33,6 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "ask about the states where a trained agent lacks advice or is unsure; train on with the next version",
     ),
     "ablate": ("flows.cli.ablate:ablate", "arms x advisers x seeds with equal budgets, one table, one page"),
+    "watch": ("flows.cli.jobs:watch", "a recorded episode as a film, .mp4 or .gif: frames, who decided and why, lanes"),
     "report": ("flows.cli.jobs:report", "one self-contained HTML page about one or more runs"),
     "up": ("flows.cli.lab:up", "a server with pages, schedules and TensorBoard: runs all of this by itself"),
     "doctor": ("flows.cli.doctor:doctor", "check this machine and this installation"),

@@ -21,7 +21,7 @@ _OWN = (
     "checkpoint.safetensors*", ".checkpoint.safetensors*", "config.json", "metrics.jsonl", "episodes.jsonl",
     "progress.jsonl", "advice.jsonl", "revisions.jsonl", "evaluation*.json", "evaluation-log.txt", "episode*.npz",
     "report.html", "log.txt", "events.out.tfevents.*", "diverged_batch.npz", ".lock", ".holder", "segments/*",
-    "replay/*", "recordings/episode-*.npz", "wandb/**/*",
+    "replay/*", "recordings/episode-*.npz", "episode.gif", "wandb/**/*",
 )  # fmt: skip
 """What the learner and the commands about a run write into its folder."""
 

@@ -11,15 +11,20 @@ from typing import Any
 import numpy as np
 
 from lore.config import Config
-from lore.evaluation.recording import Recorder, write_recordings
+from lore.evaluation.film import film
+from lore.evaluation.recording import Recorder, read_recording, write_recordings
 from lore.training.metrics import bootstrap_interval, crafter_score
 from lore.training.policy import Policy, load_policy
 from lore.training.records import read_jsonl
+from lore.training.sinks import TensorBoard
 from lore_datasets.advice import load_advice
 from lore_datasets.atomic import write_json
 from lore_datasets.places import check_writable
 
-__all__ = ["evaluate", "modes", "play_episodes", "summarise"]
+__all__ = ["evaluate", "modes", "play_episodes", "record_one", "summarise"]
+
+FILM_FRAMES = 60
+"""Frames of the film that an evaluation leaves in TensorBoard, at most."""
 
 
 def summarise(returns: list[float], lengths: list[int], unlocked: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
@@ -124,7 +129,8 @@ def evaluate(
     recorded: list[bytes] | None = [] if record else None
     found["as_trained"] = found["agent_alone"] = play_episodes(policy, episodes, progress("as trained"), recorded)
     if recorded:
-        write_recordings(folder, recorded, found["as_trained"]["returns"], record, _reasons(policy))
+        paths = write_recordings(folder, recorded, found["as_trained"]["returns"], record, _reasons(policy))
+        _show_best(folder, paths[-1], policy.env_steps)
     if policy.gate is not None:
         alone = load_policy(folder, seed, is_advised=False)
         found["agent_alone"] = play_episodes(alone, episodes, progress("agent alone"))
@@ -141,3 +147,21 @@ def _reasons(policy: Policy) -> list[str] | None:
     if policy.advice is None or not len(policy.advice.rows):
         return None
     return load_advice(policy.config.advice.dataset).rows.reason.tolist()
+
+
+def record_one(run_dir: str | Path, seed: int = 10_000) -> Path:
+    """Play one fresh episode with a run's agent as trained, and keep it among the run's recordings; its file."""
+    policy, recorded = load_policy(run_dir, seed), []
+    found = play_episodes(policy, 1, None, recorded)
+    return write_recordings(Path(run_dir), recorded, found["returns"], 1, _reasons(policy))[0]
+
+
+def _show_best(folder: Path, path: Path, step: int) -> None:
+    """The best recorded episode as a film in the run's TensorBoard, where it has one."""
+    if not any(folder.glob("events.out.tfevents.*")):
+        return
+    found = read_recording(path)
+    frames = np.stack(list(film(found, every=-(-len(found["action"]) // FILM_FRAMES))))
+    board = TensorBoard(folder, None)
+    board.animation("report/episode", frames, step)
+    board.close()

@@ -55,8 +55,10 @@ def train(
         run = Training(with_absolute_export(config), folder)
         cleanup.callback(run.saver.wait)
         resumed, renewed = open_folder(run)
-        told = to_dict(run.config) if run.config.train.wandb else None
-        sink = open_sinks(folder, run.env_steps, run.rows, tensorboard=tensorboard, wandb=told)
+        told = to_dict(run.config)
+        settings = {f"{section}.{name}": value for section, body in told.items() for name, value in body.items()}
+        wandb = told if run.config.train.wandb else None
+        sink = open_sinks(folder, run.env_steps, run.rows, tensorboard=tensorboard, settings=settings, wandb=wandb)
         progress = ProgressLog(run, on_progress)
         report_due = Every(REPORT_S)
         if not resumed:

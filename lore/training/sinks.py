@@ -10,7 +10,7 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,10 +20,44 @@ from lore.training.records import read_jsonl
 from lore_datasets.atomic import write_text
 from lore_datasets.errors import UsageError
 
-__all__ = ["FILES", "JsonLines", "Sink", "Sinks", "TensorBoard", "WeightsAndBiases", "check_wandb", "open_sinks"]
+__all__ = [
+    "FILES",
+    "JsonLines",
+    "Sink",
+    "Sinks",
+    "TensorBoard",
+    "WeightsAndBiases",
+    "check_wandb",
+    "open_sinks",
+    "write_gif",
+]
 
 FILES = ("metrics.jsonl", "episodes.jsonl")
 """What :class:`JsonLines` writes into the folder of a run: rows of metrics, finished training episodes."""
+
+
+LAYOUT: dict[str, dict[str, list[str]]] = {
+    "is it getting better": {
+        "return of each episode, mean of the last 20": ["env/episode_return", "env/return_mean20"],
+        "Crafter score, %": ["env/crafter_score"],
+        "length of the episodes": ["env/episode_length"],
+    },
+    "what the advice does": {
+        "weight and trust": ["uncertainty_gate/beta", "uncertainty_gate/trust", "uncertainty_gate/kappa"],
+        "KL to the own policy, nats": ["uncertainty_gate/avg_kl", "uncertainty_gate/kl_running"],
+        "share of the steps that are not the policy's own": ["uncertainty_gate/held_share", "options/step_share"],
+        "where the advice comes from": [
+            f"llm_adapter/coverage_{s}" for s in ("row", "program", "goal", "model", "none")
+        ],
+        "regret, and agreement with it": ["uncertainty_gate/advice_regret", "kickstart/agreement"],
+    },
+    "does it learn": {
+        "world model": ["loss/dyn", "loss/rep", "loss/state", "loss/image", "loss/rew", "loss/con"],
+        "actor and critic": ["loss/policy", "loss/value", "loss/repval"],
+        "updates and speed": ["opt/updates", "fps/policy"],
+    },
+}
+"""TensorBoard's page of custom scalars: page -> title -> tags that share a chart."""
 
 
 class Sink(Protocol):
@@ -105,12 +139,32 @@ class JsonLines:
 
 
 class TensorBoard:
-    """Events in the folder of the run; on resume those after ``step`` are purged."""
+    """Events in the folder of the run.
 
-    def __init__(self, folder: Path | str, step: int = 0) -> None:
+    Args:
+        folder: the run. step: events after it are purged, all at 0; None purges nothing.
+        settings: of the run, for the page of hyperparameters; a fresh run's are told.
+    """
+
+    def __init__(self, folder: Path | str, step: int | None = 0, settings: Mapping[str, Any] | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else 0)
+        purge = None if step is None else step + 1 if step else 0
+        self.writer = SummaryWriter(str(folder), purge_step=purge)
+        if step == 0 and settings:
+            self._describe(settings)
+
+    def _describe(self, settings: Mapping[str, Any]) -> None:
+        """Lay the page of custom scalars out, and tell the page of hyperparameters the settings."""
+        from torch.utils.tensorboard.summary import hparams
+
+        self.writer.add_custom_scalars({
+            page: {title: ["Multiline", [f"^{tag}$" for tag in tags]] for title, tags in charts.items()}
+            for page, charts in LAYOUT.items()
+        })  # fmt: skip
+        told = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in settings.items()}
+        for summary in hparams(told, dict.fromkeys(("env/return_mean20", "env/crafter_score"), 0.0)):
+            self.writer._get_file_writer().add_summary(summary)
 
     def row(self, step: int, values: Mapping[str, float]) -> None:
         """A point per scalar."""
@@ -240,18 +294,25 @@ class Sinks:
 
 def open_sinks(
     folder: Path | str, step: int = 0, rows: Mapping[str, int] | None = None, *, tensorboard: bool = True,
-    wandb: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None, wandb: Mapping[str, Any] | None = None,
 ) -> Sinks:  # fmt: skip
-    """The sinks of a run that stands at ``step`` with ``rows`` on disk; ``wandb``: its settings, None for no W&B."""
-    others: list[Sink] = [TensorBoard(folder, step)] if tensorboard else []
+    """The sinks of a run that stands at ``step`` with ``rows`` on disk; ``settings``: its own by dotted name, for
+    TensorBoard; ``wandb``: by section, None for no W&B."""
+    others: list[Sink] = [TensorBoard(folder, step, settings)] if tensorboard else []
     return Sinks(JsonLines(folder, step, rows), others + ([WeightsAndBiases(folder, wandb)] if wandb else []))
 
 
-def _gif(frames: np.ndarray, fps: int = 8) -> io.BytesIO:
-    """uint8 [T, H, W, 3] -> an animated GIF, ready to be read."""
+def write_gif(frames: Iterable[np.ndarray], file: Any, fps: int = 8) -> None:
+    """Frames uint8 [H, W, 3] as an animated GIF, one after another, each with 128 colours of its own."""
     from PIL import Image
 
-    images, buffer = [Image.fromarray(frame) for frame in frames], io.BytesIO()
-    images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=1000 // fps, loop=0)
+    pictures = (Image.fromarray(f).quantize(128, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE) for f in frames)
+    next(pictures).save(file, "GIF", save_all=True, append_images=pictures, duration=1000 // fps, loop=0)
+
+
+def _gif(frames: np.ndarray) -> io.BytesIO:
+    """uint8 [T, H, W, 3] -> an animated GIF, ready to be read."""
+    buffer = io.BytesIO()
+    write_gif(frames, buffer)
     buffer.seek(0)
     return buffer

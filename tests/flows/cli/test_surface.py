@@ -30,7 +30,7 @@ TAGS = [
     "llm_adapter/coverage_goal", "llm_adapter/coverage_model", "llm_adapter/coverage_none",
 ]  # fmt: skip
 
-VERBS = ["demo", "collect", "advise", "train", "eval", "ablate", "refresh", "report", "up", "doctor"]
+VERBS = ["demo", "collect", "advise", "train", "eval", "ablate", "refresh", "watch", "report", "up", "doctor"]
 GROUPS = {
     "datasets": ["list", "show", "verify", "diff", "lineage", "export", "import", "tag", "rollback", "gc"],
     "skills": ["list", "show", "lint", "run", "edit", "ask"],
