@@ -6,11 +6,12 @@ is refused by the ``Host`` header, and no answer allows another origin.
 
 from __future__ import annotations
 
-import html
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
+
+from flows.report.index import index_page
 
 __all__ = ["pages", "server"]
 
@@ -23,7 +24,8 @@ _HOSTS = ("127.0.0.1", "localhost")
 def pages(root: Path) -> list[str]:
     """Paths of the reports below ``root``, relative to it, newest first; links that lead out of it are left out."""
     inside = root.resolve()
-    found = [p for name in _NAMES for p in root.rglob(name) if p.is_file() and p.resolve().is_relative_to(inside)]
+    named = [*(p for name in _NAMES for p in root.rglob(name)), *root.glob("reports/*.html")]
+    found = [p for p in dict.fromkeys(named) if p.is_file() and p.resolve().is_relative_to(inside)]
     found.sort(key=lambda p: p.stat().st_mtime, reverse=True)
     return [p.relative_to(root).as_posix() for p in found]
 
@@ -40,9 +42,7 @@ def server(root: Path, port: int) -> ThreadingHTTPServer:
             if wanted in known:
                 return self._send(200, (root / wanted).read_bytes()[:_LIMIT])
             if wanted == "":
-                rows = "".join(f'<li><a href="/{quote(page)}">{html.escape(page)}</a></li>' for page in known)
-                body = f"<!doctype html><meta charset=utf-8><title>LoRe reports</title><h1>Reports</h1><ul>{rows}</ul>"
-                return self._send(200, (body if known else body + "<p>none yet: lore report RUN</p>").encode())
+                return self._send(200, index_page(root, known).encode())
             return self._send(404, b"<!doctype html><title>none</title><p>no such report</p>")
 
         def _send(self, code: int, body: bytes) -> None:

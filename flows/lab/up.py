@@ -56,13 +56,15 @@ class UpJob:
     """Folder that TensorBoard and the list of reports look into."""
     tensorboard_port: int = 6006
     """Port of TensorBoard, always on loopback; 0 takes a free one."""
+    reports_port: int = 6007
+    """Port of the list of reports, always on loopback; 0 takes a free one."""
     server_only: bool = False
     """Start no TensorBoard."""
     home: str = "runs/prefect"
     """Folder of the server's database and logs; one ``lore up`` at a time has it."""
 
     def __post_init__(self) -> None:
-        for name in ("port", "tensorboard_port"):
+        for name in ("port", "tensorboard_port", "reports_port"):
             value = getattr(self, name)
             if type(value) is not int or not (value == 0 or 1024 <= value < 65536):
                 raise ConfigError.out_of_range(name, value, "1024..65535, or 0 for a free one")
@@ -136,6 +138,7 @@ def up(job: UpJob, until: Callable[[], bool] = lambda: False) -> int:
     path, schedules = _schedules(job)
     notify = read_notify(path) if path else None
     port = _claim(job.host, job.port, "the server", "--port")
+    reports = _claim("127.0.0.1", job.reports_port, "the list of reports", "--reports-port")
     board = _claim("127.0.0.1", job.tensorboard_port, "TensorBoard", "--tensorboard-port") if not job.server_only else 0
     with hold(home):
         lab: Lab | None = None
@@ -150,7 +153,7 @@ def up(job: UpJob, until: Callable[[], bool] = lambda: False) -> int:
             crashed, missed = lab.api.settle()
             if crashed or missed:
                 say(f"  {crashed} run(s) of the last time marked as crashed, {missed} that were missed as cancelled")
-            _start_pages(lab, job, board, environment)
+            _start_pages(lab, job, reports, board, environment)
             with current().bar("register flows"):
                 _start_serving(lab, path, home, environment)
             write_json(home / LAB_FILE, {"url": url, "host": seen_host(job.host), "port": port, "links": lab.links})
@@ -170,15 +173,15 @@ def _datasets() -> dict[str, str]:
     return {"LORE_DATASETS": datasets_root()}
 
 
-def _start_pages(lab: Lab, job: UpJob, board: int, environment: dict[str, str]) -> None:
+def _start_pages(lab: Lab, job: UpJob, reports: int, board: int, environment: dict[str, str]) -> None:
     """TensorBoard and the reports; their URLs go to the flows through the environment."""
     runs = Path(job.folder)
     runs.mkdir(parents=True, exist_ok=True)
     home = Path(job.home)
-    reports = free_port()
     log = home / "reports.log"
     lab.children["reports"] = spawn("flows.lab.report_server", [str(runs.resolve()), str(reports)], log=log)
     lab.links["reports"] = environment["LORE_REPORTS_URL"] = f"http://127.0.0.1:{reports}/"
+    environment["LORE_REPORTS_ROOT"] = str(runs.resolve())
     if board:
         words = [
             "--logdir",

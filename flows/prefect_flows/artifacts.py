@@ -11,11 +11,15 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from flows.terminal import Bar, Terminal, current, use
 
-__all__ = ["Board", "key", "link", "links", "markdown", "on_the_board", "shares_table", "table"]
+__all__ = [
+    "Board", "key", "link", "links", "markdown", "on_the_board", "report_link", "shares_table", "table", "told",
+]  # fmt: skip
 
 _EVERY_S = 2.0
 """Seconds between two updates of one progress artifact."""
@@ -64,6 +68,25 @@ def link(name: str, url: str, text: str) -> None:
     from prefect.artifacts import create_link_artifact
 
     _made(create_link_artifact, key=key(name), link=url, link_text=text)
+
+
+def told(text: str) -> None:
+    """One line in the run's log; nothing outside a run."""
+    if _in_a_run():
+        from prefect.logging import get_run_logger
+
+        get_run_logger().info(text)
+
+
+def report_link(path: Path, text: str) -> str:
+    """The address under which ``lore up`` serves a report, as a link of the run's page too; empty elsewhere."""
+    root, base = os.environ.get("LORE_REPORTS_ROOT"), os.environ.get("LORE_REPORTS_URL")
+    if not root or not base or not path.resolve().is_relative_to(root):
+        return ""
+    url = base + quote(path.resolve().relative_to(root).as_posix())
+    link(f"report {text}", url, f"Report: {text}")
+    told(f"report: {url}")
+    return url
 
 
 def links() -> str:
@@ -118,11 +141,8 @@ class Board(Terminal):
 
     def say(self, text: str = "") -> None:
         self.inner.say(text)
-        if not text or not _in_a_run():
-            return
-        from prefect.logging import get_run_logger
-
-        get_run_logger().info(text)
+        if text:
+            told(text)
 
     @contextmanager
     def bars(self) -> Iterator[Any]:

@@ -38,7 +38,10 @@ def _evaluate(job: EvaluateJob, root: str) -> dict[str, Any]:
 )
 def evaluate(jobs: list[EvaluateJob], root: str = "") -> list[dict[str, Any]]:
     """Evaluate runs side by side; returns what each wrote into ``evaluation.json``."""
-    root = root or datasets_root()
+    return _side_by_side(jobs, root or datasets_root())
+
+
+def _side_by_side(jobs: list[EvaluateJob], root: str) -> list[dict[str, Any]]:
     with on_the_board():
         futures = [_evaluate.submit(job, root) for job in jobs]
         follow(
@@ -54,4 +57,4 @@ def evaluate(jobs: list[EvaluateJob], root: str = "") -> list[dict[str, Any]]:
 @flow(name="evaluate-run", flow_run_name="evaluate {job.folder}: {job.episodes} episodes", persist_result=False)
 def evaluate_run(job: EvaluateJob) -> dict[str, Any]:
     """Evaluate one run; returns what it wrote into ``evaluation.json``."""
-    return evaluate([job])[0]
+    return _side_by_side([job], datasets_root())[0]

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.prefect_flows.artifacts import key, links, markdown, shares_table, table
+from flows.prefect_flows.artifacts import key, links, markdown, report_link, shares_table, table, told
+from lore_datasets.errors import LoreError
 
 __all__ = ["ablation_page", "advice_page", "evaluation_page", "round_page", "states_page", "training_page"]
 
 
-def _lines(title: str, rows: Mapping[str, object], commands: Sequence[str]) -> str:
+def _lines(title: str, rows: Mapping[str, object], commands: Sequence[str], report: str = "") -> str:
     body = [f"# {title}", "", "| | |", "|---|---|"]
     body += [f"| {name} | {value} |" for name, value in rows.items() if value not in ("", None)]
     if commands:
         body += ["", "## Next", "```", *commands, "```"]
-    where = links()
+    told(f"{title}: " + ", ".join(f"{name} {value}" for name, value in rows.items() if value not in ("", None)))
+    where = " · ".join(filter(None, [f"[report]({report})" if report else "", links()]))
     return "\n".join([*body, *(["", where] if where else [])])
+
+
+def _report(folders: Sequence[str]) -> str:
+    """Write the report about runs into the first one's folder; its address where ``lore up`` serves it, else empty.
+
+    A run whose report cannot be written has ended all the same: its log says why.
+    """
+    from flows.jobs.tasks import report_advice
+    from flows.report.build import build_report, labelled
+
+    path = Path(folders[0]) / "report.html"
+    if not os.environ.get("LORE_REPORTS_URL"):
+        return ""
+    try:
+        named = labelled([Path(folder) for folder in folders])
+        build_report(named, path, title=" and ".join(named), advice=report_advice(named, ""))
+    except (LoreError, OSError) as error:
+        told(f"no report was written: {error}")
+        return ""
+    return report_link(path, " and ".join(named))
 
 
 def _cost(cost: Mapping[str, Any]) -> str:
@@ -94,7 +117,7 @@ def round_page(record: Mapping[str, Any]) -> str:
         for when, found in (("before", before), ("after", after))
     }
     table(f"coverage {run}", shares_table(shares), "Share of the visited states by where their advice comes from, in %")
-    text = _lines(f"Refresh round {record['round']} of {run}", rows, commands)
+    text = _lines(f"Refresh round {record['round']} of {run}", rows, commands, _report([run]))
     return markdown(f"refresh {run}", text, f"{name}: {ref}")
 
 
@@ -114,7 +137,8 @@ def training_page(runs: Sequence[tuple[str, Mapping[str, Any]]], dataset: str) -
     table(
         f"achievements {parent}", _achievements([folder for folder, _ in runs]), "Training-time rates, in % of episodes"
     )
-    return markdown(f"train {parent}", _lines(f"Training in {parent}", rows, commands))
+    report = _report([folder for folder, _ in runs])
+    return markdown(f"train {parent}", _lines(f"Training in {parent}", rows, commands, report))
 
 
 def _progress(row: Mapping[str, Any]) -> str:
@@ -154,7 +178,8 @@ def evaluation_page(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         facts |= {
             r["mode"]: f"return {r['return']} ({r['from']} to {r['to']})" for r in rows if r["run"] == Path(folder).name
         }
-        markdown(f"evaluate {folder}", _lines(f"Final policy of {folder}", facts, [f"lore report {folder}"]))
+        text = _lines(f"Final policy of {folder}", facts, [f"lore report {folder}"], _report([folder]))
+        markdown(f"evaluate {folder}", text)
     parent = str(Path(runs[0][0]).parent) if runs else "runs"
     table(f"final policy {key(parent)}", rows, "Final policy: fresh episodes, as trained and alone")
 
@@ -163,4 +188,7 @@ def ablation_page(folder: str) -> None:
     """Of a study: its Markdown table."""
     path = Path(folder) / "ablation.md"
     if path.is_file():
-        markdown(f"study {folder}", path.read_text() + "\n" + links(), f"Report: {Path(folder) / 'ablation.html'}")
+        report = report_link(Path(folder) / "ablation.html", f"study {folder}")
+        told(f"study {folder}: {len(path.read_text().splitlines())} lines in {path}")
+        where = " · ".join(filter(None, [f"[report]({report})" if report else "", links()]))
+        markdown(f"study {folder}", f"{path.read_text()}\n{where}", f"Report: {Path(folder) / 'ablation.html'}")

@@ -26,6 +26,10 @@ from lore_datasets.errors import Busy
 __all__ = ["train", "train_seeds"]
 
 
+_MOST = 64
+"""Runs that one flow trains at a time at most: threads that wait for children."""
+
+
 def _runs(jobs: list[TrainJob]) -> str:
     dataset = next((job.config.advice.dataset for job in jobs if job.config.advice.dataset), "no advice")
     seeds = sorted({job.config.train.seed for job in jobs})
@@ -51,13 +55,21 @@ def _train(job: TrainJob, root: str, where: Place) -> dict[str, Any]:
     return where.run(job.folder, train_in_process, job, root)
 
 
-def _side_by_side(jobs: list[TrainJob], root: str, dask: str) -> list[dict[str, Any]]:
+def _side_by_side(jobs: list[TrainJob], root: str, dask: str, at_a_time: int) -> list[dict[str, Any]]:
     jobs = [replace(job, folder=str(Path(job.folder).resolve())) for job in jobs] if dask else jobs
     steps = {job.folder: job.config.train.steps for job in jobs}
     with on_the_board(), place(dask, device=jobs[0].config.train.device, on_stop=stop_processes) as where:
-        futures = [_train.submit(job, root, where) for job in jobs]
+        waiting, futures = list(jobs), []
+
+        def all_done() -> bool:
+            live = len(wait(futures, timeout=0.5).not_done) if futures else 0
+            while waiting and live < at_a_time:
+                futures.append(_train.submit(waiting.pop(0), root, where))
+                live += 1
+            return live == 0
+
         try:
-            follow_runs(steps, lambda: not wait(futures, timeout=0.5).not_done)
+            follow_runs(steps, all_done)
         except BaseException:
             where.stop(steps)
             stop_processes()
@@ -71,15 +83,20 @@ def _side_by_side(jobs: list[TrainJob], root: str, dask: str) -> list[dict[str, 
 @flow(  # pyright: ignore[reportCallIssue]
     name="train-runs",
     flow_run_name=_name,
-    task_runner=ThreadPoolTaskRunner(max_workers=16),  # pyright: ignore[reportArgumentType]
+    task_runner=ThreadPoolTaskRunner(max_workers=_MOST),  # pyright: ignore[reportArgumentType]
     persist_result=False,
 )
 def train(jobs: list[TrainJob], root: str = "", dask: str = "") -> list[dict[str, Any]]:
     """Train runs side by side with the datasets in ``root``, each on from its checkpoint; their last progress."""
-    return _side_by_side(jobs, root or datasets_root(), dask)
+    return _side_by_side(jobs, root or datasets_root(), dask, len(jobs))
 
 
-@flow(name="train", flow_run_name=_seeds_name, persist_result=False)
+@flow(  # pyright: ignore[reportCallIssue]
+    name="train",
+    flow_run_name=_seeds_name,
+    task_runner=ThreadPoolTaskRunner(max_workers=_MOST),  # pyright: ignore[reportArgumentType]
+    persist_result=False,
+)
 def train_seeds(job: SeedsJob) -> Any:
     """Train several seeds from one pinned advice version, one task each; Cancelled when this machine trains already."""
     root, jobs = datasets_root(), job.jobs()
@@ -90,7 +107,6 @@ def train_seeds(job: SeedsJob) -> Any:
     try:
         with trainer_slot(f"train {job.folder}"):
             at_a_time = job.workers or (len(jobs) if job.dask else available_cores())
-            runner = ThreadPoolTaskRunner(max_workers=at_a_time)
-            return train.with_options(task_runner=runner)(jobs, root, job.dask)  # pyright: ignore[reportArgumentType]
+            return _side_by_side(jobs, root, job.dask, at_a_time)
     except Busy as error:
         return Cancelled(message=f"{error.kind}: {error}")

@@ -60,7 +60,7 @@ def job(run, **more) -> RefreshJob:
     return RefreshJob(str(run), visits=24, steps=16, select=SELECT, epochs=1, **more)
 
 
-def test_two_rounds_make_a_child_each_and_training_goes_on(lab):
+def test_two_rounds_make_a_child_each_and_training_goes_on(lab, monkeypatch):
     run, first = lab
     made = refresh(job(run, rounds=2), in_process())
     store = Store()
@@ -82,6 +82,11 @@ def test_two_rounds_make_a_child_each_and_training_goes_on(lab):
         assert all(f"`{record[key]}`" in page for key in ("base", "advice", "visits"))
         assert f"lore refresh --folder {run}" in page and "rollback 'talk@v" in page and "answers (" in page
     assert training_page([(str(run), {"step": 72, "total": 72, "episodes": 1})], third).count(third) == 1
+    monkeypatch.setenv("LORE_REPORTS_URL", "http://127.0.0.1:6007/")
+    monkeypatch.setenv("LORE_REPORTS_ROOT", str(run.resolve().parent))
+    page = training_page([(str(run), {"step": 72, "total": 72, "episodes": 1})], third)
+    assert f"[report](http://127.0.0.1:6007/{run.name}/report.html)" in page
+    assert third in (run / "report.html").read_text()
     assert f"| rows | {len(whole)} |" in advice_page({"advice": third})
 
 

@@ -281,7 +281,9 @@ def test_a_taken_port_is_named_before_anything_starts(tmp_path, monkeypatch):
         with pytest.raises(Busy, match=f"port {port} on 127.0.0.1 is taken"):
             up(UpJob(port=port))
         with pytest.raises(Busy, match="TensorBoard cannot listen there"):
-            up(UpJob(port=0, tensorboard_port=port))
+            up(UpJob(port=0, reports_port=0, tensorboard_port=port))
+        with pytest.raises(Busy, match="the list of reports cannot listen there"):
+            up(UpJob(port=0, reports_port=port))
     assert os.listdir(tmp_path) == []
     with pytest.raises(ConfigError, match="port = 80 is out of range"):
         UpJob(port=80)
@@ -299,11 +301,17 @@ def test_reports_are_served_by_name_and_nothing_else(tmp_path):
     (tmp_path / "runs" / "a" / "config.json").write_text("{}")
     (tmp_path / "secret.html").write_text("no")
     (tmp_path / "runs" / "ablation.html").symlink_to(tmp_path / "secret.html")
-    assert pages(tmp_path / "runs") == ["a/report.html"]
+    (tmp_path / "runs" / "reports").mkdir()
+    evil = '<title>&lt;img src=x&gt;</title><p class="verdict">Much <b>better</b>.</p>'
+    (tmp_path / "runs" / "reports" / "talk-v1.html").write_text(evil)
+    os.utime(tmp_path / "runs" / "reports" / "talk-v1.html", (1, 1))
+    assert pages(tmp_path / "runs") == ["a/report.html", "reports/talk-v1.html"]
     with server(tmp_path / "runs", 0) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
         base = f"http://127.0.0.1:{http.server_port}"
-        assert 'href="/a/report.html"' in httpx.get(base).text
+        index = httpx.get(base).text
+        assert 'href="/a/report.html"' in index and "Much better." in index and "2 of 2" in index
+        assert "&lt;img src=x&gt;" in index and "<img" not in index
         assert httpx.get(f"{base}/a/report.html").text == "<p>the report</p>"
         for path in ("/a/config.json", "/../secret.html", "/%2e%2e/secret.html", "/ablation.html", "/a/"):
             assert httpx.get(base + path).status_code == 404

@@ -58,7 +58,7 @@ class Up:
         self.folder, self.file = folder, folder / "runs" / "prefect" / "lab.json"
         self.log = (folder / "up.log").open("ab")
         stale = self.written()  # of a lab that was killed
-        words = [sys.executable, "-m", "flows", "up", "--port", "0", *more]
+        words = [sys.executable, "-m", "flows", "up", "--port", "0", "--reports-port", "0", *more]
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children would ignore Ctrl-C
         dead = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9") | {
             "ALL_PROXY": "socks5://127.0.0.1:9"
@@ -211,7 +211,7 @@ def two_rounds_by_themselves(run: Path, first: str) -> None:
 
 def the_page_shows(up: Up, finished: dict) -> None:
     kinds = {a["type"] for a in up.api.artifacts(finished["id"])}
-    assert {"markdown", "table", "progress"} <= kinds
+    assert {"markdown", "table", "progress", "link"} <= kinds
     assert "round" in finished["name"] and "talk@v" in finished["name"] and "seed 0" in finished["name"]
     if CHROMIUM is None:
         return

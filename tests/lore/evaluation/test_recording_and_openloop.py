@@ -163,8 +163,8 @@ def test_watch_picks_an_episode_and_names_those_that_are_there(trained, tmp_path
 
 
 def test_a_recording_of_an_older_form_is_filmed_without_what_it_lacks(trained):
-    found = {k: v for k, v in trained[2][0].items()
-             if k not in ("schema", "mixed", "entry", "since", "advised", "ahead_1", "ahead_5", "environment")}  # fmt: skip
+    lacks = ("schema", "mixed", "entry", "since", "advised", "ahead_1", "ahead_5", "environment")
+    found = {k: v for k, v in trained[2][0].items() if k not in lacks}
     assert len(list(film(found, every=20))) == -(-len(found["action"]) // 20)
     with pytest.raises(BadInput, match="nothing of this recording can be drawn"):
         next(film({k: v for k, v in found.items() if k not in ("state", "image")}))
