@@ -140,7 +140,7 @@
       add("The policy decided by itself. ");
       if (odds && odds[0] !== odds[1] && ep.beta?.[t]) add(`It gave ${entry} ${share(odds[0])}; with the advice mixed in${beta} ${share(odds[1])}. `);
       else if (odds) add(`It gave ${entry} ${share(odds[0])}. `);
-      if (said(t) && said(t) !== "none") add(`The advice of this state (${quoted(t)}) did not take the draw.`);
+      if (said(t) && said(t) !== "none") add(`The advice of this state, ${quoted(t)}, did not take the draw.`);
     }
     const goals = (ep.goals?.[t] ?? []).map(([k, p]) => `${[...ep.actions, ...ep.skills][k]} ${p} %`);
     if (goals.length && said(t) && said(t) !== "none") add(`${/ $/.test(parts.at(-1)) ? "" : " "}The advice here: ${goals.join(", ")}${ep.confidence ? `; ${number(ep.confidence[t])} sure` : ""}.`);

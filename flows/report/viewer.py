@@ -57,7 +57,8 @@ def episode_data(path: Path, run: RunData, budget: int = BUDGET) -> dict[str, An
 
     CorruptArtifact where the file is none, or has neither states nor frames.
     """
-    arrays, notes = read_recording(path), []
+    notes: list[str] = []
+    arrays: dict[str, Any] = read_recording(path)
     schema = int(arrays.get("schema", np.array(1)))
     if schema < SCHEMA:
         notes.append("Recorded by an older LoRe: how choices came about and what was expected are not in it.")

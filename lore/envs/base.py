@@ -88,5 +88,5 @@ def tile_pictures(environment: str, names: Sequence[str], size: int) -> dict[str
     """The game's own tiles uint8 [size, size, 3] of those ``names`` that it has, by ``pictures(names, size)`` of its
     module; {} where it has none to show."""
     game = get_environment(environment).game.partition(":")[0]
-    module = import_module(game) if game else None
-    return module.pictures(names, size) if hasattr(module, "pictures") else {}
+    pictures = getattr(import_module(game), "pictures", None) if game else None
+    return pictures(names, size) if pictures is not None else {}

@@ -95,7 +95,7 @@ class Recorder:
     def end(self, env: int, number: int) -> bytes:
         """The episode of ``env`` that ended with the last step, number ``number``, as a file (npz without pickle)."""
         arrays, buffer = self._arrays(self.frames[env]), io.BytesIO()
-        np.savez_compressed(buffer, number=np.array(number), **arrays)
+        np.savez_compressed(buffer, **arrays, number=np.array(number))  # type: ignore[arg-type]
         self.forget(env)
         return buffer.getvalue()
 
