@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lore.replay.ring import Replay
+from lore.replay.ring import Replay, pack_latent
 from lore_datasets.errors import ConfigError, shown
 
 if TYPE_CHECKING:
@@ -56,40 +56,48 @@ class DeviceReplay(Replay):
         return torch.zeros(shape, dtype=torch.from_numpy(np.zeros(0, dtype)).dtype, device=self.device)
 
     def add(self, stream: int, record: Mapping[str, Any]) -> None:
-        """Append one record (every field) to a stream."""
-        import torch
+        """Append one record (every field) to a stream, in one copy."""
+        from lore.fast.transfer import upload
 
         values = {name: np.array(record[name], dtype) for name, (_, dtype) in self.fields.items()}
-        super().add(stream, {name: torch.from_numpy(value) for name, value in values.items()})
+        super().add(stream, upload(values, self.device))
 
     def sample(self, batch, length=None, rng=None, *, only=None) -> dict[str, Any]:
         """Windows as tensors [batch, length, ...] by field, and ``indices`` int64 [batch, 2] (numpy)."""
-        import torch
+        from lore.fast.transfer import upload
 
         length = length or self.length
         windows = self._draw(batch, length, rng or self.rng)
         slots = (windows[:, 1:] + np.arange(length)) % self.slots
-        rows = torch.from_numpy(windows[:, :1] * self.slots + slots).to(self.device)
+        rows = upload({"rows": windows[:, :1] * self.slots + slots}, self.device)["rows"]
         names = self.arrays if only is None else only
         return {name: self.arrays[name].flatten(0, 1)[rows] for name in names} | {"indices": windows}
 
-    def write_back(self, indices: np.ndarray, deter: Any, stoch: Any, *, offset: int = 1) -> None:
-        """As :meth:`lore.replay.ring.Replay.write_back`, without leaving the device."""
+    def send_back(
+        self, indices: np.ndarray, deter: Any, stoch: Any, *, offset: int = 1, where: torch.Tensor | None = None
+    ) -> Callable[[], None]:
+        """As :meth:`lore.replay.ring.Replay.send_back`, at once and without leaving the device."""
         import torch
+
+        from lore.fast.transfer import upload
 
         if isinstance(deter, np.ndarray):
             deter, stoch = torch.from_numpy(deter), torch.from_numpy(stoch)
         else:
-            deter, stoch = deter.detach().half(), stoch.detach().argmax(-1).to(torch.uint8)
-        for row, (stream, start) in enumerate(np.asarray(indices).tolist()):
-            # One row after the other: where windows of a batch overlap, the last one stands, as in memory.
-            number = np.arange(start + offset, start + offset + deter.shape[1])
-            live = number >= self.written[stream] - self.slots
-            slot = torch.from_numpy(number[live] % self.slots).to(self.device)
-            gone = int((~live).sum())
-            self.touched[stream, number[live] % self.slots] = True
-            self.arrays["deter"][stream, slot] = deter[row, gone:].to(self.device)
-            self.arrays["stoch"][stream, slot] = stoch[row, gone:].to(self.device)
+            deter, stoch = pack_latent(deter, stoch)
+        stream, start = np.asarray(indices).T[:, :, None]
+        number = start + offset + np.arange(deter.shape[1])  # [batch, T]
+        live = number >= self.written[stream] - self.slots
+        rows = (stream * self.slots + number % self.slots)[live]
+        self.touched.reshape(-1)[rows] = True
+        # Where windows of a batch overlap the last one stands, as in memory.
+        _, last = np.unique(rows[::-1], return_index=True)
+        chosen = len(rows) - 1 - last
+        at = upload({"rows": rows[chosen], "source": np.flatnonzero(live)[chosen]}, self.device)
+        for name, value in (("deter", deter), ("stoch", stoch)):
+            ring, new = self.arrays[name].flatten(0, 1), value.to(self.device).flatten(0, 1)[at["source"]]
+            ring[at["rows"]] = new if where is None else torch.where(where, new, ring[at["rows"]])
+        return lambda: None
 
     def records(self, stream: int, slots: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
         """As :meth:`lore.replay.ring.Replay.records`, copied to the host."""

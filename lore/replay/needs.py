@@ -103,7 +103,7 @@ def _time_updates(run: Training) -> dict[int, float]:
     The quicker of two counts: the first one of a size may have to compile.
     """
     whole, times, n = run.config.train.sequences, {}, 1
-    run.learner.update(run.replay.sample(1))  # the first one warms up
+    run.learner.update(run.replay.sample(1, only=run.learner.reads))  # the first one warms up
     while True:
         times[n] = min(_update_s(run, n) for _ in range(2))
         if n == whole or 2 * times[n] > _PATIENCE_S:
@@ -114,7 +114,7 @@ def _time_updates(run: Training) -> dict[int, float]:
 def _update_s(run: Training, sequences: int) -> float:
     import torch
 
-    records = run.replay.sample(sequences)
+    records = run.replay.sample(sequences, only=run.learner.reads)
     began = time.perf_counter()
     run.learner.update(records)
     if run.policy.device.type == "cuda":

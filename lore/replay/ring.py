@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lore_datasets.errors import BadInput, SchemeMismatch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["LATENTS", "Replay", "latent_fields", "pack_latent"]
 
@@ -27,11 +31,9 @@ def latent_fields(deter: int, stoch: int) -> dict[str, tuple[tuple[int, ...], An
     return {"deter": ((deter,), np.float16), "stoch": ((stoch,), np.uint8)}
 
 
-def pack_latent(deter: Any, stoch: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Latents as stored: deter [..., D] and one-hot stoch [..., S, K] tensors -> float16 [..., D], uint8 [..., S]."""
-    import torch
-
-    return deter.detach().half().cpu().numpy(), stoch.detach().argmax(-1).to(torch.uint8).cpu().numpy()
+def pack_latent(deter: Tensor, stoch: Tensor) -> tuple[Tensor, Tensor]:
+    """Latents as stored: deter [..., D] and one-hot stoch [..., S, K] -> float16 [..., D], uint8 [..., S]."""
+    return deter.detach().half(), stoch.detach().argmax(-1).byte()
 
 
 class Replay:
@@ -171,13 +173,35 @@ class Replay:
         return out | {"indices": windows}
 
     def write_back(self, indices: np.ndarray, deter: Any, stoch: Any, *, offset: int = 1) -> None:
-        """Overwrite the stored latents of the sampled windows from their record ``offset`` on.
+        """:meth:`send_back`, done when this returns."""
+        self.send_back(indices, deter, stoch, offset=offset)()
 
-        deter [batch, T, D] and stoch (one-hot [batch, T, S, K]) as tensors, or both already packed as numpy arrays;
-        records that were overwritten since the windows were sampled are left alone.
+    def send_back(
+        self, indices: np.ndarray, deter: Any, stoch: Any, *, offset: int = 1, where: Tensor | None = None
+    ) -> Callable[[], None]:
+        """Overwrite the stored latents of the sampled windows from their record ``offset`` on, when what is returned is
+        called: until then nobody waits for the device.
+
+        Args:
+            deter, stoch: [batch, T, D] and one-hot [batch, T, S, K] tensors, or both already packed as numpy arrays.
+            where: 0-d bool tensor, False leaves everything as it was. Records that were overwritten since the windows
+                were sampled are left alone.
         """
-        if not isinstance(deter, np.ndarray):
-            deter, stoch = pack_latent(deter, stoch)
+        if isinstance(deter, np.ndarray):
+            return partial(self._write, indices, deter, stoch, offset)
+        from lore.fast.transfer import Download
+
+        packed = dict(zip(LATENTS, pack_latent(deter, stoch), strict=True))
+        coming = Download(packed if where is None else {**packed, "where": where})
+
+        def finish() -> None:
+            come = coming.arrays()
+            if where is None or come["where"]:
+                self._write(indices, come["deter"], come["stoch"], offset)
+
+        return finish
+
+    def _write(self, indices: np.ndarray, deter: np.ndarray, stoch: np.ndarray, offset: int) -> None:
         steps = deter.shape[1]
         for row, (stream, start) in enumerate(np.asarray(indices).tolist()):
             first = start + offset

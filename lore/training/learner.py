@@ -20,7 +20,7 @@ from lore.dreamer.losses import Loss, Paths, as_starts, loss
 from lore.dreamer.optim import LaProp, total_loss
 from lore.dreamer.returns import LAMBDA
 from lore.dreamer.types import Latent, Noise, Observed, Starts
-from lore.fast.upload import Upload
+from lore.fast.transfer import Download, upload
 from lore.gate.gate import Gate
 from lore.gate.goals import advised_goals, goal_weight
 from lore.gate.kickstart import kickstart_loss, kickstart_weight
@@ -64,8 +64,8 @@ class Learner:
         self.synthetic = SyntheticPath(agent, config, plans, device) if plans is not None else None
         self.slots = torch.full((config.options.max_options,), -1, dtype=torch.int64, device=device)
         self.gate = gate
-        self.upload = Upload(device)
         self.updates = 0
+        self._read = (0, 0)
 
     def set_slots(self, skills: np.ndarray) -> None:
         """Which skill sits in each option slot from the next update on."""
@@ -115,7 +115,7 @@ class Learner:
         shape = length - 1, batch, model.size.stoch
         uniform = torch.rand(shape, generator=self.generator, device=self.device)
         noise = self._noise(batch * (length - 1)) if self.synthetic is None else None
-        there = self.upload(host | {name: np.float32(value) for name, value in weights.items()})
+        there = upload(host | {name: np.float32(value) for name, value in weights.items()}, self.device)
         return Inputs(there, {name: there.pop(name) for name in weights}, uniform, noise)
 
     def _noise(self, starts: int) -> Noise:
@@ -219,10 +219,18 @@ class Learner:
             metrics |= self.synthetic.metrics()
         return losses
 
-    @property
-    def bad_updates(self) -> int:
-        """Non-finite updates in a row."""
-        return int(self.optimiser.bad)
+    def read(self, metrics: Mapping[str, Tensor | float]) -> tuple[dict[str, float], int]:
+        """(metrics of the last update as numbers of the host, how many updates in a row were not finite), fetched at
+        once; ``opt/skipped`` is the share of those since the last call that were not finite, and stands alone where the
+        last one was not."""
+        on_device = {name: value.detach() for name, value in metrics.items() if isinstance(value, Tensor)}
+        values = {**on_device, "bad": self.optimiser.bad, "count": self.optimiser.count}
+        stacked = torch.stack([value.double() for value in values.values()])
+        *numbers, bad, count = Download({"numbers": stacked}).arrays()["numbers"].tolist()
+        skipped, since = self.updates - int(count), self.updates - self._read[0]
+        found = {"opt/skipped": (skipped - self._read[1]) / max(1, since)}
+        self._read = self.updates, skipped
+        return found if bad else {**metrics, **dict(zip(on_device, numbers, strict=True)), **found}, int(bad)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything an exact resume needs besides the agent's own state."""
@@ -243,6 +251,7 @@ class Learner:
         assert self.generator is not None, "torch's global generator is not saved"
         set_generator(self.generator, tensors["generator"], self.config.train.seed + state["updates"])
         self.updates = state["updates"]
+        self._read = (self.updates, self.updates - int(self.optimiser.count))
         if self.synthetic is not None and state["synthetic"] is not None:
             buffers = {k.removeprefix("synthetic/"): v for k, v in tensors.items() if k.startswith("synthetic/")}
             self.synthetic.load(buffers, state["synthetic"])

@@ -32,6 +32,8 @@ __all__ = ["train"]
 _LOG = logging.getLogger("lore")
 MAX_BAD_UPDATES = 10
 """Updates in a row that may be skipped because they are not finite."""
+READ_EVERY = 10
+"""Updates between two times that the host looks how they went; until then the device alone knows."""
 REPORT_S = 300.0
 """Seconds between two pictures of the world model's predictions; the end of a run gives one more."""
 
@@ -68,12 +70,13 @@ def train(
             _save(run, sink, progress)  # the change of version is a checkpoint of its own
         progress.report("resumed" if resumed else "training")
         while run.env_steps < config.train.steps and not stop:
-            _environment_step(run, sink)
+            actions = _act(run)
             owed = _updates_owed(run)
             if owed:
                 progress.before_updates()
             for _ in range(owed):
                 _update(run)
+            _play(run, sink, actions)  # while a device is still busy with the updates
             if run.env_steps // config.train.log_interval > progress.logged:
                 progress.logged = run.env_steps // config.train.log_interval
                 sink.row(run.env_steps, _metrics(run, progress))
@@ -91,20 +94,32 @@ def train(
     return summary | {"signal": stop[0] if stop else 0}
 
 
-def _environment_step(run: Training, sink: Sink) -> None:
-    """Act once everywhere, store the records, step the games, count the episodes that end."""
+def _act(run: Training) -> list[int]:
+    """The next action everywhere; the records of the states they are taken in go to replay."""
     actions, records = run.policy.act(run.steps)
     for env, record in enumerate(records):
         run.replay.add(env, record)
     ended = sum(step.is_last for step in run.steps)
     if ended and run.policy.slots is not None:
         _review_skills(run, run.policy.slots, ended)
-    run.steps = run.envs.step(actions)
     run.policy.env_steps += len(run.steps) - ended
+    return actions
+
+
+def _play(run: Training, sink: Sink, actions: list[int]) -> None:
+    """Step the games, count the episodes that end, and let what the last update said of its latents come to replay."""
+    run.steps = run.envs.step(actions)
+    _settle(run)
     for env, step in enumerate(run.steps):
         run.returns[env] = step.reward + (0.0 if step.is_first else run.returns[env])
         if step.is_last:
             _count_episode(run, sink, env, step)
+
+
+def _settle(run: Training) -> None:
+    if run.coming is not None:
+        run.coming()
+    run.coming = None
 
 
 def _count_episode(run: Training, sink: Sink, env: int, step: Step) -> None:
@@ -142,17 +157,18 @@ def _updates_owed(run: Training) -> int:
 
 
 def _update(run: Training) -> None:
-    records = run.replay.sample(run.config.train.sequences)
+    """One update, which a device goes on with when this has returned."""
+    _settle(run)
+    records = run.replay.sample(run.config.train.sequences, only=run.learner.reads)
     posterior, metrics = run.learner.update(records)
-    if run.learner.bad_updates:
-        run.means.add({"opt/skipped": 1.0})
-        if run.learner.bad_updates >= MAX_BAD_UPDATES:
-            _dump_batch(run, records)
-        return
-    run.replay.write_back(records["indices"], posterior.deter, posterior.stoch)
-    if run.learner.updates % 10 == 0:
+    finite = run.learner.optimiser.finite
+    run.coming = run.replay.send_back(records["indices"], posterior.deter, posterior.stoch, where=finite)
+    if run.learner.updates % READ_EVERY == 0:
+        values, bad = run.learner.read(metrics)
         tags = ("kickstart/", "loss/", "opt/", "options/", "synthetic/")
-        run.means.add({k if k.startswith(tags) else f"train/{k}": float(v) for k, v in metrics.items()})
+        run.means.add({name if name.startswith(tags) else f"train/{name}": value for name, value in values.items()})
+        if bad >= MAX_BAD_UPDATES:
+            _dump_batch(run, records, bad)
 
 
 def _warn_without_updates(run: Training) -> None:
@@ -164,12 +180,12 @@ def _warn_without_updates(run: Training) -> None:
         )  # fmt: skip
 
 
-def _dump_batch(run: Training, records: Mapping[str, Any]) -> None:
+def _dump_batch(run: Training, records: Mapping[str, Any], bad: int) -> None:
     path = run.folder / "diverged_batch.npz"
     host = {k: v if isinstance(v, np.ndarray) else v.cpu().numpy() for k, v in records.items()}
     np.savez_compressed(path, **host)  # pyright: ignore[reportArgumentType]
     raise Diverged(
-        f"{MAX_BAD_UPDATES} updates in a row were not finite at step {run.env_steps}",
+        f"{bad} updates in a row were not finite at step {run.env_steps}",
         kept=f"the last checkpoint, and the batch in {path.name}",
         hint="lower train.learning_rate, or look at the batch",
     )

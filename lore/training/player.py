@@ -10,8 +10,10 @@ from torch import Generator, Tensor
 
 from lore.dreamer.dists import policy_log_probs
 from lore.dreamer.types import Latent
+from lore.fast.transfer import Download, upload
 from lore.gate.signals import SIGNALS, raw_signals
 from lore.options.controller import Controller
+from lore.replay.ring import LATENTS, pack_latent
 from lore.synthetic.plan_policy import PlanPolicy
 from lore.synthetic.rollout import foretells_unlock
 
@@ -23,10 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["Player", "observation_of"]
 
 
-def observation_of(steps: list[Step], observation: str, device: torch.device) -> torch.Tensor:
+def observation_of(steps: list[Step], observation: str) -> np.ndarray:
     """uint8 [E, ...]: frames for ``pixels``, packed states for ``symbolic``."""
-    arrays = [np.asarray(s.image) if observation == "pixels" else s.state for s in steps]
-    return torch.from_numpy(np.stack(arrays)).to(device)
+    return np.stack([np.asarray(s.image) if observation == "pixels" else s.state for s in steps])
 
 
 class Player:
@@ -44,26 +45,14 @@ class Player:
         self.agent, self.controller, self.device, self.generator = agent, controller, device, generator
         self.prefill = prefill
         self.latent = agent.world_model.rssm.initial(num_envs)
-        self.previous = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        self.previous = torch.zeros(num_envs, dtype=torch.int64)
 
     @torch.no_grad()
     def act(self, steps: list[Step], env_steps: int) -> tuple[list[int], list[dict[str, Any]]]:
         """(actions, replay records) for the latest step of every environment; the action after ``is_last`` is 0."""
-        agent = self.agent
-        tokens = agent.world_model.encode(observation_of(steps, agent.observation, self.device))
-        first = torch.tensor([s.is_first for s in steps], device=self.device)
-        uniform = self.latent.numbers(self.generator)
-        self.latent = agent.world_model.rssm.observe_step(tokens, self.previous, first, self.latent, uniform)
-        features = self.latent.features()
-        logits = agent.actor_critic.actor(features)
-        signals = torch.zeros(len(steps), len(SIGNALS), dtype=torch.float64)
         if self.controller.gate is not None:
             self.controller.gate.env_steps = env_steps
-            signals = self._signals(features, logits)
-        if agent.actor_critic.unimix:
-            logits = policy_log_probs(logits, None, agent.actor_critic.unimix)
-        host_logits = logits.float().cpu().numpy()
-        deter, stoch = self.latent.deter.cpu().numpy(), self.latent.stoch.argmax(-1).cpu().numpy()
+        logits, signals, deter, stoch = self._think(steps)
         actions, records = [], []
         for e, step in enumerate(steps):
             if step.is_last:
@@ -74,21 +63,45 @@ class Player:
             elif self.prefill is not None and env_steps < self.prefill.steps:
                 choice, env_steps = self.prefill.act(e, step.state), env_steps + 1
             else:
-                choice = self.controller.act(e, step.state, step.reward, host_logits[e], signals[e], self.foretell)
+                choice = self.controller.act(e, step.state, step.reward, logits[e], signals[e], self.foretell)
             actions.append(choice.action)
             records.append(self._record(step, choice, deter[e], stoch[e]))
-        self.previous = torch.tensor(actions, dtype=torch.int64, device=self.device)
+        self.previous = torch.tensor(actions, dtype=torch.int64)
         return actions, records
+
+    def _think(self, steps: list[Step]) -> tuple[np.ndarray, Tensor, np.ndarray, np.ndarray]:
+        """Take the latest step in: (logits float32 [E, A+M], signals float64 [E, 3], and the belief as replay keeps it,
+        deter float16 [E, D] and stoch uint8 [E, S]) on the host, by one copy each way."""
+        agent, unimix = self.agent, self.agent.actor_critic.unimix
+        given = upload({
+            "seen": observation_of(steps, agent.observation), "first": np.array([s.is_first for s in steps]),
+            "previous": self.previous,
+        }, self.device)  # fmt: skip
+        tokens, uniform = agent.world_model.encode(given["seen"]), self.latent.numbers(self.generator)
+        self.latent = agent.world_model.rssm.observe_step(
+            tokens, given["previous"], given["first"], self.latent, uniform
+        )
+        features = self.latent.features()
+        logits = agent.actor_critic.actor(features)
+        found = dict(zip(LATENTS, pack_latent(*self.latent), strict=True))
+        if self.controller.gate is not None:
+            found["signals"] = self._signals(features, logits)
+        found["logits"] = policy_log_probs(logits, None, unimix) if unimix else logits.float()
+        host = Download(found).arrays()
+        signals = torch.zeros(len(steps), len(SIGNALS), dtype=torch.float64)
+        if "signals" in host:
+            signals = torch.from_numpy(host["signals"]).double()
+        return host["logits"], signals, host["deter"], host["stoch"]
 
     @torch.no_grad()
     def signals(self) -> Tensor:
         """What a gate reads in the states of the latest decisions: float64 [E, 3] on the host."""
         features = self.latent.features()
-        return self._signals(features, self.agent.actor_critic.actor(features))
+        return self._signals(features, self.agent.actor_critic.actor(features)).double().cpu()
 
     def _signals(self, features: Tensor, logits: Tensor) -> Tensor:
         agent = self.agent
-        return raw_signals(agent.actor_critic, agent.ensemble, features, logits, agent.num_actions).double().cpu()
+        return raw_signals(agent.actor_critic, agent.ensemble, features, logits, agent.num_actions)
 
     def _record(self, step: Step, choice, deter: np.ndarray, stoch: np.ndarray) -> dict[str, Any]:
         record = {
@@ -124,4 +137,4 @@ class Player:
     def load(self, tensors: dict[str, torch.Tensor]) -> None:
         """Inverse of :meth:`tensors`."""
         self.latent = Latent(tensors["deter"].to(self.device), tensors["stoch"].to(self.device))
-        self.previous = tensors["previous"].to(self.device)
+        self.previous = tensors["previous"].cpu()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Training:
         returns: float64[E] of the episodes under way. recent: returns of the last 20 episodes.
         successes: per finished episode, which achievements it unlocked. seconds: of training before this process.
         rows: rows of metrics and episodes on disk at the checkpoint. saver: writes the checkpoints.
+        coming: brings the latents of the last update to replay, while they are on their way there.
     """
 
     def __init__(self, config: Config, folder: Path) -> None:
@@ -65,6 +67,7 @@ class Training:
         self.means = Means()
         self.seconds = 0.0
         self.rows: dict[str, int] = {}
+        self.coming: Callable[[], None] | None = None
         self.saver = Saver(self.folder / CHECKPOINT, train.save_interval_s)
 
     def _make_replay(self, seed: int) -> Replay:

@@ -117,7 +117,7 @@ class Trainer:
     def _update(self) -> None:
         records = self.replay.sample(8)
         posterior, metrics = self.learner.update(records)
-        assert not self.learner.bad_updates, "a gradient was not finite"
+        assert self.learner.optimiser.finite, "a gradient was not finite"
         self.replay.write_back(records["indices"], posterior.deter, posterior.stoch)
         if self.learner.updates % 10 == 0:
             self.metrics.append({name: float(value) for name, value in metrics.items()})

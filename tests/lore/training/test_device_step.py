@@ -1,11 +1,15 @@
 """What an update asks of a device: one upload, then nothing from the host, and graphs that a compiler takes whole."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.launches import Launches, count, make_learner, records_for
-from lore.fast.upload import Upload, pack, unpack
+from lore.envs.base import Step
+from lore.fast.transfer import Download, pack, unpack, upload
+from lore.training.player import Player
 
 TINY = {"size": "tiny", "observation": "symbolic", "batch_size": 4, "sequence_length": 2, "horizon": 1}
 MOST = {(4, 2): 1_720, (8, 2): 2_190}
@@ -68,14 +72,14 @@ def test_a_batch_goes_as_one_piece_and_comes_out_as_it_was():
     }  # fmt: skip
     tensors = {name: torch.as_tensor(value) for name, value in batch.items()}
     buffer, places = pack(tensors)
-    again, _ = pack(tensors, buffer)
-    assert again.data_ptr() == buffer.data_ptr() and buffer.dtype == torch.uint8
+    assert buffer.dtype == torch.uint8
     for name, value in unpack(buffer, places, tensors).items():
         assert value.dtype == tensors[name].dtype and torch.equal(value, tensors[name]), name
-    there = Upload(torch.device("meta"))(batch)
+    there = upload(batch, torch.device("meta"))
     assert {n: (v.shape, v.dtype, v.device.type) for n, v in there.items()} == {
         n: (v.shape, v.dtype, "meta") for n, v in tensors.items()
     }
+    assert all(np.array_equal(value, batch[name]) for name, value in Download(tensors).arrays().items())
 
 
 def test_slots_change_in_place():
@@ -83,3 +87,28 @@ def test_slots_change_in_place():
     place = learner.slots.data_ptr()
     learner.set_slots(np.array([3, -1, 2, 0]))
     assert learner.slots.tolist() == [3, -1, 2, 0] and learner.slots.data_ptr() == place
+
+
+@pytest.mark.parametrize("paths", ["none", "BC"])
+def test_a_step_of_acting_is_one_copy_each_way_and_few_operations(paths, monkeypatch):
+    learner = make_learner(paths, torch.device("cpu"), **TINY)
+    step, sent = Step(np.zeros(104, np.uint8), None, 0.0, True, False, False, {}), []
+
+    def think(device: str, seen: Launches) -> tuple:
+        controller = SimpleNamespace(gate=learner.gate)
+        player = Player(learner.agent.to(device), controller, 2, torch.device(device), None)  # type: ignore[arg-type]
+        with torch.no_grad(), seen.counting():
+            return player._think([step, step])
+
+    def download(tensors):
+        sent.append(dict(tensors))
+        return SimpleNamespace(arrays=lambda: {n: np.zeros(v.shape) for n, v in tensors.items()})
+
+    logits, signals, deter, stoch = think("cpu", Launches())
+    assert (logits.dtype, deter.dtype, stoch.dtype) == (np.float32, np.float16, np.uint8)
+    assert bool((signals > 0).any()) == (learner.gate is not None) and signals.shape == (2, 3)
+    monkeypatch.setattr("lore.training.player.Download", download)
+    seen = Launches()
+    think("meta", seen)
+    assert len(sent) == 1 and seen.waits == ["aten::_to_copy between host and device"]
+    assert 50 < seen.started.total() <= 140

@@ -47,7 +47,7 @@ def test_a_batch_that_is_not_finite_changes_nothing_that_an_update_moves(trained
     before = {k: v.clone() for k, v in trained.policy.agent.state_dict().items()}
     measured = learner.synthetic.state_dict()
     learner.update(records | {poison: np.full_like(records[poison], np.nan)})
-    assert learner.bad_updates == 1
+    assert learner.optimiser.bad == 1
     changed = [k for k, v in trained.policy.agent.state_dict().items() if not torch.equal(v, before[k])]
     assert changed == []
     after = learner.synthetic.state_dict()
@@ -57,7 +57,7 @@ def test_a_batch_that_is_not_finite_changes_nothing_that_an_update_moves(trained
     assert learner.synthetic.ready(learner.updates), "path A goes on"
     assert all(torch.isfinite(x.float()).all() for x in learner.synthetic.buffer.tensors().values())
     learner.update(records)
-    assert learner.bad_updates == 0 and learner.synthetic.share > 0
+    assert learner.optimiser.bad == 0 and learner.synthetic.share > 0
 
 
 def test_a_run_that_saved_a_poisoned_path_is_healed_when_it_goes_on(trained):
