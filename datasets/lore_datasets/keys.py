@@ -59,7 +59,7 @@ def goal_keys(states: SymbolicState, env: Environment) -> np.ndarray:
     faced = np.take_along_axis(beside, states.facing[..., None].astype(np.intp), -1)
     hostile = np.array([vocab.target(name) for name in vocab.hostile], np.uint8)
     parts = [
-        np.stack(in_view, -1),
+        np.stack(in_view, -1) if in_view else np.zeros((*lead, 0), bool),
         faced,
         np.minimum(states.inventory, _useful_counts(vocab)),
         _buckets(states.vitals, _LOW_EDGES * vocab.max_count),

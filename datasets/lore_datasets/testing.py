@@ -1,4 +1,5 @@
-"""Generators for tests: random symbolic states, rows of advice and small ready versions. No game and no network."""
+"""For tests: the conformance suite of adapters, random symbolic states, rows of advice, small ready versions. No
+network."""
 
 from __future__ import annotations
 
@@ -7,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from lore_datasets.conformance import Finding, check_adapter
 from lore_datasets.environments import Environment
 from lore_datasets.store.store import Store
 from lore_datasets.types import ArtifactRef, SymbolicState
 from lore_datasets.vocab import CLOCK
 
-__all__ = ["random_advice", "random_states", "small_advice", "small_model", "small_states"]
+__all__ = ["Finding", "check_adapter", "random_advice", "random_states", "small_advice", "small_model", "small_states"]
 
 
 def random_states(env: Environment, n: int, rng: np.random.Generator) -> SymbolicState:

@@ -69,6 +69,14 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
             "rm": ("flows.cli.runs:remove", "remove what a run wrote, and nothing else"),
         },
     ),
+    "env": (
+        "environments: games with words, skills and a rule book",
+        {
+            "list": ("flows.cli.environments:list_environments", "which are known by name, and where they come from"),
+            "show": ("flows.cli.environments:show", "words, skills, rules and score of one"),
+            "check": ("flows.cli.environments:check", "run the conformance suite on its adapter"),
+        },
+    ),
     "skills": (
         "skills: options as data, checked, bounded and runnable",
         {

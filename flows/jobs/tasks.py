@@ -14,7 +14,7 @@ from flows.config import AdviceJob, CollectJob
 from flows.jobs.asked import exchange, paid
 from flows.terminal import current
 from lore_datasets.atomic import held
-from lore_datasets.errors import BadInput, ConfigError, LoreError, ServiceError
+from lore_datasets.errors import BadInput, ConfigError, GameFailed, LoreError, ServiceError
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -93,9 +93,16 @@ def play_states(job: CollectJob, *, moves_on: bool = False) -> ArtifactRef:
             start=start,
         )
         bar.update(len(found), config.budget)
-    if not len(found):
+    if not len(found) and not found.failure:
         raise KeyboardInterrupt
-    ref = commit_states(found, environment, store, job.dataset, to_dict(config))
+    ref = commit_states(found, environment, store, job.dataset, to_dict(config)) if len(found) else None
+    if found.failure:
+        raise GameFailed(
+            f"{environment.name} raised in {found.failure}",
+            kept=f"{len(found)} states as {ref}" if ref is not None else "nothing: it was the first episode",
+            hint="mend the game, or collect with another seed; the same command goes on after that episode",
+        )
+    assert ref is not None
     if not found.complete:
         current().say(f"  stopped at {len(found)} states, stored as {ref}; the same command goes on from there")
         raise KeyboardInterrupt

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from lore_datasets.environments import Environment
-from lore_datasets.errors import BadInput
+from lore_datasets.errors import BadInput, LoreError, shown
 from lore_datasets.language.geometry import StateView
 from lore_datasets.store.store import Store
 from lore_datasets.types import ArtifactRef, SymbolicState
@@ -83,6 +83,7 @@ class CollectedStates:
         sources: names of the players.
         seed: seed of worlds and players; a continued collection goes on with it.
         complete: False when the collection was interrupted.
+        failure: what a game raised, which ended the collection; empty where none did.
     """
 
     state: np.ndarray
@@ -92,6 +93,7 @@ class CollectedStates:
     sources: tuple[str, ...]
     seed: int
     complete: bool = True
+    failure: str = ""
 
     def __len__(self) -> int:
         return len(self.state)
@@ -114,8 +116,9 @@ def collect(
 ) -> CollectedStates:
     """Play whole episodes with each player in turn until ``budget`` states are kept, one in ``stride`` steps at random.
 
-    An interrupt (SIGINT) returns what there is with ``complete=False``; passing that as ``start`` continues it with new
-    episodes of the same seed. ``on_progress(kept, budget)`` is called about once per hundred states.
+    An interrupt (SIGINT) or a game that raises returns what there is with ``complete=False``; passing that as ``start``
+    continues it with new episodes of the same seed. ``on_progress(kept, budget)`` is called about once per hundred
+    states.
     """
     if not policies or budget < 1 or stride < 1:
         raise BadInput(f"collect: {len(policies)} players, budget {budget}, stride {stride}", hint="all at least 1")
@@ -127,7 +130,7 @@ def collect(
     have = 0 if start is None else len(start)
     episode = 0 if start is None or not have else int(start.episode.max()) + 1
     shares = _shares(budget, names, start)
-    env, complete = make_env(), True
+    env, complete, failure = make_env(), True, ""
     try:
         while any(shares):
             source = int(np.argmax(shares))
@@ -144,11 +147,15 @@ def collect(
             episode += 1
     except KeyboardInterrupt:
         complete = False
+    except Exception as error:  # a game's own; what was kept so far is returned with it
+        if isinstance(error, LoreError):
+            raise
+        complete, failure = False, f"episode {episode}: {type(error).__name__}: {shown(error)}"
     finally:
         close = getattr(env, "close", None)
         if close is not None:
             close()
-    fresh = _arrays(kept, names, seed, complete)
+    fresh = replace(_arrays(kept, names, seed, complete), failure=failure)
     return fresh if start is None or not have else _joined(start, fresh)
 
 
@@ -183,9 +190,9 @@ def _arrays(
 
 def _joined(a: CollectedStates, b: CollectedStates) -> CollectedStates:
     if not len(b):
-        return replace(a, complete=b.complete)
+        return replace(a, complete=b.complete, failure=b.failure)
     parts = {f: np.concatenate([getattr(a, f), getattr(b, f)]) for f in ("state", "episode", "step", "source")}
-    return CollectedStates(**parts, sources=a.sources, seed=a.seed, complete=b.complete)
+    return CollectedStates(**parts, sources=a.sources, seed=a.seed, complete=b.complete, failure=b.failure)
 
 
 def commit_states(

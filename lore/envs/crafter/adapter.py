@@ -140,6 +140,19 @@ class CrafterEnv:
         step = self.last
         return step.image if step.image is not None else self._paint(*self._crop())
 
+    def unseen_changed(self, rng: np.random.Generator) -> np.ndarray:
+        """The packed state after the ground outside the view was exchanged at random: for the conformance suite."""
+        world, (x, y) = self._world, self._player.pos.tolist()
+        width, height = self.spec.vocab.view
+        ground = world._mat_map.copy()
+        world._mat_map[:] = rng.integers(1, ground.max() + 1, ground.shape)
+        near = np.s_[max(0, x - width // 2) : x + width // 2 + 1, max(0, y - height // 2) : y + height // 2 + 1]
+        world._mat_map[near] = ground[near]
+        random = world.random.get_state()
+        state = self._observe(0.0, is_first=False, dead=False).state
+        world.random.set_state(random)
+        return state
+
     def state_dict(self) -> dict[str, Any]:
         """The whole game as JSON values: seed, counters, world with all hidden fields, and the last step."""
         from lore.envs.crafter.world import save_world

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from lore_datasets.vocab import Vocab
 if TYPE_CHECKING:
     from lore.config import EnvConfig
 
-__all__ = ["MissionView", "make"]
+__all__ = ["MissionView", "make", "pictures"]
 
 _PLAIN = ("nothing", "empty", "wall", "floor", "", "", "", "", "goal", "lava", "empty")
 """Target of each type id; keys, balls, boxes and doors have a colour and perhaps a state."""
@@ -112,8 +113,42 @@ def _achieved(total: float, terminal: bool, info: dict[str, Any]) -> np.ndarray:
     return np.array([terminal and total > 0], np.int16)
 
 
-class _Quiet(GymnasiumBridge):
+def pictures(names: Sequence[str], size: int) -> dict[str, np.ndarray]:
+    """The game's own tiles uint8[size, size, 3] of those names that it has."""
+    from minigrid.core.grid import Grid
+    from minigrid.core.world_object import Ball, Box, Door, Floor, Goal, Key, Lava, Wall
+
+    things: dict[str, Any] = {"empty": None, "wall": Wall(), "floor": Floor(), "goal": Goal(), "lava": Lava()}
+    for colour in COLOURS:
+        things |= {f"{colour}_{kind}": make(colour) for kind, make in zip(OBJECTS, (Key, Ball, Box), strict=True)}
+        things |= {
+            f"{colour}_door{end}": Door(colour, is_open=end == "_open", is_locked=end == "_locked")
+            for end in ("", "_open", "_locked")
+        }
+    found = {name: Grid.render_tile(things[name], tile_size=size) for name in names if name in things}
+    for name in names:
+        if name == "player" or name.startswith("player-"):
+            found[name] = Grid.render_tile(None, agent_dir=3, tile_size=size)
+    return found
+
+
+class _World(GymnasiumBridge):
     """BabyAI says "Sampling rejected" on stdout while it makes a world."""
+
+    def unseen_changed(self, rng: np.random.Generator) -> np.ndarray:
+        """The packed state after balls were put where the player cannot see: for the conformance suite."""
+        from minigrid.core.world_object import Ball
+
+        world = self.game.unwrapped
+        _, seen = world.gen_obs_grid()
+        for x in range(world.width):
+            for y in range(world.height):
+                i, j = world.get_view_coords(x, y)
+                hidden = not (0 <= i < VIEW and 0 <= j < VIEW and seen[i, j])
+                if hidden and rng.random() < 0.5:
+                    world.grid.set(x, y, Ball("green"))
+        assert self.symbolic is not None
+        return self._step(world.gen_obs(), 0.0, first=False, terminal=False, cut=False, info={}).state
 
     def _begin(self) -> Any:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -125,7 +160,7 @@ def make(config: EnvConfig, seed: int) -> GymnasiumBridge:
     spec: Environment = get_environment(config.name, named=True)
     gymnasium = gymnasium_of("minigrid", "minigrid")
     game = make_registered(gymnasium, config.name.partition(":")[2])
-    return _Quiet(
+    return _World(
         spec, game, seed=seed, length=config.length, symbolic=MissionView(spec.vocab, game),
         frame=_frame if config.observation == "pixels" else None, achieved=_achieved,
     )  # fmt: skip
