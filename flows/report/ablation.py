@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,8 @@ def write_ablation(job: AblateJob) -> dict[str, Any]:
     found["after_guidance"] = after_guidance({label: [v for _, v in group] for label, group in kept.items()})
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
+    found["environment"] = next(value["environment"] for group in kept.values() for _, value in group)
+    found["runs"] = {label: [_run_row(path, value, folder) for path, value in group] for label, group in kept.items()}
     write_json(folder / "ablation.json", found)
     write_text(folder / "ablation.html", study_page(found))
     curves = bands(found["grid"], found["arms"])
@@ -219,6 +222,17 @@ def write_ablation(job: AblateJob) -> dict[str, Any]:
         if curves:
             write_text(place / f"{job.preset}.svg", curves)
     return found
+
+
+def _run_row(path: Path, value: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """One run in the page's list: where its figures lie, as seen from ``folder``, and the main ones."""
+    returns, last = value["episodes"]["return"], value["evaluations"][-1] if value["evaluations"] else {}
+    final = {mode: float(np.mean(last[mode]["returns"])) for mode in MODES if last.get(mode, {}).get("returns")}
+    return {
+        "seed": value["seed"], "file": Path(os.path.relpath(path, folder)).as_posix(), "steps": value["steps"],
+        "episodes": len(returns), "return": float(np.mean(returns)) if returns else None, "minutes": value["minutes"],
+        "final": {mode: final.get(mode) for mode in MODES}, "unused_advice": value["unused_advice"],
+    }  # fmt: skip
 
 
 def _command(job: AblateJob) -> str:

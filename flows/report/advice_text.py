@@ -3,8 +3,6 @@ they spoke and what came of it."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +10,14 @@ import numpy as np
 
 from flows.report.language import condition_in_words, steps_in_words
 from flows.report.page import Section, filled
-from flows.report.samples import tile_colour
+from flows.report.samples import drawn
 from lore_datasets.language.lint import lint_program
 from lore_datasets.language.skills import bound
 from lore_datasets.types import SymbolicState
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
+
     from flows.jobs.skill_trials import Film
     from flows.report.read import Subject
     from lore_datasets.advice import AdviceData
@@ -50,7 +50,8 @@ def skills_with_films(subject: Subject, films: Mapping[str, Film]) -> Section | 
                 "steps": "\n".join(steps_in_words(skill.steps)), "text": skill.to_json(),
                 "ends": _ends(goals.get(skill.name, {})) if lives else "",
                 "film": _strip(film, advice) if film is not None else [],
-                "told": f"{film.steps} steps, then {film.ended}" if film is not None else "",
+                "told": f"One run: {film.steps} steps, then {film.ended}." if film is not None
+                else "It could start nowhere in the worlds that were played for the films." if films else "",
             }
         )  # fmt: skip
     asked = f"Film strips: lore datasets report '{advice.ref}'." if not films else ""
@@ -111,28 +112,8 @@ def _ends(ends: Mapping[str, Any]) -> str:
     return ", ".join(f"{how} {_mean(value)}" for how, value in order)
 
 
-def _strip(film: Film, advice: AdviceData) -> list[dict[str, str]]:
+def _strip(film: Film, advice: AdviceData) -> list[Markup]:
     """Pictures spread over a film, each with its step."""
-    vocab = advice.environment.vocab
     states = SymbolicState.unpack(film.states, advice.environment.layout)
     picks = np.unique(np.linspace(0, len(film.states) - 1, min(FRAMES, len(film.states))).round().astype(int))
-    palette = np.array([_rgb(tile_colour(name)) for name in vocab.targets], np.uint8)
-    out = []
-    for at in picks.tolist():
-        pixels = palette[states[at].view]
-        pixels[pixels.shape[0] // 2, pixels.shape[1] // 2] = _rgb(tile_colour("player"))
-        out.append({"uri": _png(pixels), "step": str(at)})
-    return out
-
-
-def _rgb(colour: str) -> tuple[int, ...]:
-    return tuple(bytes.fromhex(colour[1:]))
-
-
-def _png(pixels: np.ndarray) -> str:
-    """Data address of a picture uint8[H, W, 3] of one pixel a cell."""
-    from PIL import Image
-
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
+    return [drawn(states[at], advice.environment.vocab, f"step {at}", shrink=2) for at in picks.tolist()]

@@ -157,8 +157,10 @@ def played_dots(play: Mapping[str, Any], figure: str) -> list[Dot]:
     return [Dot(names.get(who, who), *found[figure], is_reference=True) for who, found in play.items()]
 
 
-def forest(title: str, dots: Sequence[Dot], *, note: str = "", chance: float | None = None) -> Markup:
-    """Dots with their intervals on one scale that holds 0, each with its figures in text."""
+def forest(
+    title: str, dots: Sequence[Dot], *, note: str = "", chance: float | None = None, told: str = "chance"
+) -> Markup:
+    """Dots with their intervals on one scale that holds 0, each with its figures in text; a line at ``chance``."""
     high = max(v for dot in dots for v in (dot.value, dot.high, chance) if v is not None)
     low = min(0.0, *(dot.value if dot.low is None else dot.low for dot in dots)) * 1.05
     width = 1.05 * high - low or 1.0
@@ -172,7 +174,7 @@ def forest(title: str, dots: Sequence[Dot], *, note: str = "", chance: float | N
         }
         for dot in dots
     ]  # fmt: skip
-    lines = [{"at": place(chance), "label": f"chance: {chance:g}"}] if chance is not None else []
+    lines = [{"at": place(chance), "label": f"{told}: {chance:g}"}] if chance is not None else []
     return filled("forest.html", title=title, rows=rows, lines=lines, note=note)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lore_datasets.advice import AdviceData
     from lore_datasets.types import Manifest
 
-__all__ = ["RunData", "Subject", "json_lines", "read_run", "success_rates"]
+__all__ = ["RunData", "Subject", "is_number", "json_lines", "read_run", "success_rates"]
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ class RunData:
         """Environment steps that it made."""
         last = self.episodes[-1]["step"] if self.episodes else 0
         done = (self.progress or {}).get("step", last)
-        return int(done) if isinstance(done, (int, float)) else last
+        return int(done) if is_number(done) else last
 
     @property
     def paths(self) -> str:
@@ -152,7 +152,8 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value read from a file is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -180,7 +181,7 @@ def read_run(path: Path, name: str = "") -> RunData:
     rows = tried(lambda: json_lines(path / "metrics.jsonl"), [])
     for row in _whole(rows, "metrics.jsonl", ("step",), damage):
         for tag, value in row.items():
-            if tag == "step" or not _is_number(value):
+            if tag == "step" or not is_number(value):
                 continue
             steps, values = series.setdefault(tag, ([], []))
             if steps and steps[-1] == row["step"]:
@@ -205,7 +206,7 @@ def read_run(path: Path, name: str = "") -> RunData:
 
 
 def _whole(rows: Sequence[dict[str, Any]], file: str, needed: Sequence[str], damage: list[str]) -> list[dict[str, Any]]:
-    kept = [row for row in rows if all(_is_number(row.get(name)) for name in needed)]
+    kept = [row for row in rows if all(is_number(row.get(name)) for name in needed)]
     if len(kept) < len(rows):
         damage.append(f"{len(rows) - len(kept)} rows of {file} without {' and '.join(needed)}")
     return kept
@@ -218,7 +219,7 @@ def _evaluation(found: dict[str, Any] | None, damage: list[str]) -> dict[str, An
     modes = found.get("final_policy")
     kept = {
         str(mode): body for mode, body in (modes.items() if isinstance(modes, dict) else ())
-        if isinstance(body, dict) and all(_is_number(body.get(n)) for n in ("episodes", "return_mean"))
+        if isinstance(body, dict) and all(is_number(body.get(n)) for n in ("episodes", "return_mean"))
     }  # fmt: skip
     if not isinstance(modes, dict) or len(kept) < len(modes):
         lost = [shown(mode, 40) for mode in modes if mode not in kept] if isinstance(modes, dict) else ["every mode"]

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from flows.report.charts import SCRIPTS, STYLES, Dot, Line, chart, colour, forest, played_dots
 from flows.report.page import Section, filled
-from flows.report.read import RunData, Subject, success_rates
+from flows.report.read import RunData, Subject, is_number, success_rates
 from flows.report.run_tables import MODES, evaluation_table, option_table
 from lore.training.metrics import crafter_score
 from lore_datasets.environments import Environment
@@ -73,14 +73,18 @@ def _scores(runs: Sequence[tuple[int, RunData]], about: str) -> Markup | None:
         lines.append(Line(run.name, steps, scores, colour(index)))
     references, note = _references(environment, runs[0][1].config.get("env", {}).get("observation", ""))
     lines += [Line(who, (), (value,), paint, "reference") for who, value, paint in references]
-    return chart(f"Score of all training episodes so far{about}", lines, ylabel="score, %", low=0, note=note)
+    return chart(
+        f"{environment.score.name[0].upper()}{environment.score.name[1:]} of all training episodes so far{about}",
+        lines,
+        ylabel="score, %",
+        low=0,
+        note=note,
+    )
 
 
 def _references(environment: Environment, observation: str) -> tuple[list[tuple[str, float, str]], str]:
     """((who, score, colour) of the environment's reference scores for this observation, what is said of them)."""
-    score = getattr(environment, "score", None)
-    if score is None:
-        return [], ""
+    score = environment.score
     out = [("chance", score.chance, "soft")] if score.chance is not None else []
     if not score.references:
         return out, f"Protocol: {score.protocol}."
@@ -106,8 +110,7 @@ def final_policy(subject: Subject) -> Section | None:
         play = played(manifest) if is_own and (manifest := subject.play[0]) is not None else {}
         note = "Diamonds: lives that follow the version without learning, a play over given skills." if play else ""
         charts.append(_evaluated(f"Return{about}", runs, play, "return", note))
-        references = _references(environment, "")[0] if environment is not None else []
-        chance = next((value for who, value, _ in references if who == "chance"), None)
+        chance = environment.score.chance if environment is not None else None
         charts.append(_evaluated(f"Score, %{about}", runs, play, "score", note, chance))
     before = (
         "Fresh episodes of the final policy, no learning; mean and 95 % interval. As trained: with the advice that it "
@@ -156,7 +159,7 @@ def advice_at_work(subject: Subject) -> Section | None:
     return _section("Advice at work", charts, option_table(subject))
 
 
-def _lines(runs: Sequence[RunData], tags: Sequence[tuple[str, str]], bound: float | None = None) -> list[Line]:
+def _lines(runs: Sequence[RunData], tags: Sequence[tuple[str, str]], bound: Any = None) -> list[Line]:
     """Curves of several tags: one colour per run, one dash per tag."""
     out = []
     for index, run in enumerate(runs):
@@ -165,7 +168,7 @@ def _lines(runs: Sequence[RunData], tags: Sequence[tuple[str, str]], bound: floa
                 steps, values = run.series[tag]
                 name = f"{run.name}: {label}" if label else run.name
                 out.append(Line(name, steps, values, colour(index), dash=(4, 4) if tag != tags[0][0] else None))
-    if bound is not None:
+    if is_number(bound):
         out.append(Line(f"bound {bound:g}", (), (bound,), "c5", "reference"))
     return out
 

@@ -1,7 +1,9 @@
-"""Sample rows of a dataset: the visible crop as coloured tiles, and what the advice said about it."""
+"""Sample rows of a dataset: the visible crop, drawn, and what the advice said about it."""
 
 from __future__ import annotations
 
+import base64
+import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,7 @@ import numpy as np
 
 from flows.report.page import Section, filled
 from flows.report.read import Subject
-from lore.evaluation.tiles import tile_colour
+from lore.evaluation.tiles import paint, player_tile
 from lore_datasets.types import SymbolicState
 from lore_datasets.vocab import Vocab
 
@@ -17,28 +19,6 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 __all__ = ["drawn", "sample_rows"]
-
-_MARKS = {
-    "player": "@",
-    "cow": "c",
-    "zombie": "z",
-    "skeleton": "s",
-    "arrow": "-",
-    "plant": "p",
-    "table": "T",
-    "furnace": "F",
-}
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One cell of a drawn frame."""
-
-    x: int
-    y: int
-    colour: str
-    mark: str
-    name: str
 
 
 @dataclass(frozen=True)
@@ -57,16 +37,16 @@ class Frame:
     rule: str
 
 
-def drawn(state: SymbolicState, vocab: Vocab) -> Markup:
-    """The visible crop of one state as an SVG of coloured tiles, each with its name on hover."""
-    height, width = state.view.shape
-    centre = (height // 2, width // 2)
-    tiles = []
-    for y in range(height):
-        for x in range(width):
-            name = "player" if (y, x) == centre else vocab.targets[int(state.view[y, x])]
-            tiles.append(Tile(x, y, tile_colour(name), _MARKS.get(name, ""), name))
-    return filled("drawing.html", width=width, height=height, tiles=tiles, label="the visible crop")
+def drawn(state: SymbolicState, vocab: Vocab, label: str = "the visible crop", shrink: int = 1) -> Markup:
+    """The visible crop of one state as a picture in the tiles of the game; ``shrink`` divides its size."""
+    from PIL import Image
+
+    player = player_tile(vocab, int(state.facing), bool(state.sleeping))
+    picture = Image.fromarray(paint(state.view.reshape(-1), vocab.environment, player))
+    file = io.BytesIO()
+    picture.reduce(shrink).quantize(64).save(file, "PNG", optimize=True)
+    uri = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return filled("drawing.html", uri=uri, label=label)
 
 
 def _counts(names: tuple[str, ...], values: np.ndarray) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flows.report.read import RunData, Subject
+from flows.report.read import RunData, Subject, is_number
 from flows.report.results import guidance_end
 from lore.config import from_dict
 from lore.evaluation.statistics import nested_bootstrap
@@ -187,7 +187,7 @@ def banners(subject: Subject) -> list[tuple[str, str]]:
         if run.unused_advice:
             out.append(("Advice unused", f"{run.name}: {run.unused_advice}"))
         total = (run.progress or {}).get("total") or run.config.get("train", {}).get("steps")
-        if isinstance(total, (int, float)) and run.step < total and (run.progress or {}).get("phase") != "done":
+        if is_number(total) and run.step < total and (run.progress or {}).get("phase") != "done":
             out.append(
                 ("Not finished", f"{run.name} stands at step {run.step:,} of {int(total):,}; the same command goes on")
             )
@@ -211,7 +211,7 @@ def _of_gate(run: RunData) -> list[str]:
     kappa, bound = run.series.get("uncertainty_gate/kappa"), run.config.get("gate", {}).get("delta_target")
     if kappa and min(kappa[1]) < 0.98:
         spent = sum(k < 0.98 for k in kappa[1]) / len(kappa[1])
-        budget = f" of {bound:g} nats a decision" if isinstance(bound, (int, float)) else ""
+        budget = f" of {bound:g} nats a decision" if is_number(bound) else ""
         out.append(
             f"the KL budget{budget} was reached: in {100 * spent:.0f} % of the rows the advice was held back, at the "
             f"end to {100 * kappa[1][-1]:.0f} % of its weight"
@@ -249,7 +249,7 @@ def _of_paths(run: RunData) -> list[str]:
         out.append(f"{retired:.0f} skills were retired for low measured worth, {active:.0f} were in use at the end")
     ratio, allowed = run.last("synthetic/ratio"), run.config.get("synthetic", {}).get("max_open_loop_error")
     error = run.last("synthetic/open_loop_error")
-    if ratio == 0 and error is not None and isinstance(allowed, (int, float)) and error > allowed:
+    if ratio == 0 and error is not None and is_number(allowed) and error > allowed:
         out.append(
             f"imagined replay stayed off: the model's open-loop error {error:.2f} is above the bound {allowed:g}"
         )

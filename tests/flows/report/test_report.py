@@ -174,3 +174,77 @@ def test_the_report_shows_the_version_that_the_run_learned_from(tmp_path, own_da
     (folder / "config.json").write_text(json.dumps(about | {"advice": first}))
     small_advice(own_datasets, get_environment("crafter"), n=40)
     assert str(report_advice({"run": folder}).ref) == first
+
+
+def test_a_run_that_crashed_in_its_files_shows_what_reads_and_names_the_rest(tmp_path):
+    run = write_run(tmp_path / "cut", load_config(observation="symbolic"))
+    (run / "metrics.jsonl").write_text('{"step": 1}\n{"st\n{"step": 2}\n')
+    with (run / "episodes.jsonl").open("a") as file:
+        file.write('{"step": 2100, "return": "NaN"}\n{"step": null, "return": 3.0}\n')
+    (run / "evaluation.json").write_text('{"final_policy": {"as_trained": {"mean": 3.0}, "agent_alone": 5}}')
+    (run / "progress.jsonl").write_text('{"step": 1400, "total": 2000, "phase": "train"}\n{"st')
+    text = render([read_run(run)], title="cut")
+    for said in ("metrics.jsonl line 2 is not JSON", "2 rows of episodes.jsonl without step and return",
+                 "evaluation.json is of another form: as_trained, agent_alone left out",
+                 "cut stands at step 1,400 of 2,000"):  # fmt: skip
+        assert said in text
+    assert '<figure class="chart"' in text and "last 20 training episodes" in text
+
+
+def test_settings_of_another_form_or_environment_are_shown_as_they_are(tmp_path):
+    run = write_run(tmp_path / "old", load_config())
+    config = {"env": {"name": "atlantis", "observation": "sonar"}, "train": [1, 2], "gate": {"delta_target": "many"},
+              "model": {"beta_max": 0.7}}  # fmt: skip
+    (run / "config.json").write_text(json.dumps({"config": config}))
+    text = render([read_run(run)], title="old")
+    assert "atlantis, sonar observations" in text and "gate.beta_max" in text and "many" in text
+    assert "<h2>Achievements" not in text and "Return of each training episode" in text
+
+
+def test_runs_of_two_observations_share_no_chart_and_no_achievement_is_given_to_who_cannot_have_it(tmp_path):
+    runs = [read_run(write_run(tmp_path / name, load_config(observation=name), seed=i))
+            for i, name in enumerate(("symbolic", "pixels"))]  # fmt: skip
+    strange = write_run(tmp_path / "strange", load_config())
+    (strange / "config.json").write_text(json.dumps({"config": {"env": {"name": "atlantis", "observation": "x"}}}))
+    text = render([*runs, read_run(strange)], title="mixed")
+    for setting in ("crafter, symbolic", "crafter, pixels", "atlantis, x"):
+        assert text.count(f"trailing mean over 10 episodes ({setting} observations)</figcaption>") == 1
+    for data in re.findall(r'<script type="application/json" class="data">(.*?)</script>', text):
+        names = {line["label"].partition(",")[0].partition(":")[0] for line in json.loads(data)["lines"]}
+        if json.loads(data)["ylabel"] in ("episode return", "score, %"):
+            assert len(names & {"symbolic", "pixels", "strange"}) == 1
+    achievements = text.partition("<h2>Achievements</h2>")[2].partition("</section>")[0]
+    assert achievements.count("<td>–</td>") == achievements.count('<th scope="row">') == 22
+
+
+def test_hostile_text_in_every_field_is_shown_and_never_markup(tmp_path):
+    bad = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u202e"
+    run = write_run(tmp_path / "a", load_config())
+    config = to_dict(load_config())
+    config["env"] |= {"name": bad, "observation": bad}
+    config["advice"]["dataset"] = bad
+    config["gate"]["enabled"] = True
+    (run / "config.json").write_text(json.dumps({"config": config, "advice": bad, "unused_advice": bad}))
+    mode = {"episodes": 2, "return_mean": 2.0, "return_interval": [1.0, 3.0], "score": 3.0, "length_mean": 9.0}
+    (run / "evaluation.json").write_text(json.dumps({"final_policy": {bad: mode, "as_trained": mode}}))
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 3000, f"options/{bad}/success_rate": 1.0, "uncertainty_gate/beta": 0.5}) + "\n")
+    text = render([read_run(run, bad)], title=bad, commands=[bad], notes=[bad])
+    assert "<script>alert" not in text and "<img" not in text and "onerror=alert(2)&gt;" in text
+    assert len(re.findall("<script", text)) == len(re.findall("</script>", text))
+
+
+def test_advice_that_the_store_lacks_is_said_on_the_page(tmp_path):
+    run = write_run(tmp_path / "a", load_config())
+    about = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(about | {"advice": "gone@v3#0123456789ab"}))
+    assert "gone@v3#0123456789ab is not in the store here" in render([read_run(run)], title="t")
+
+
+def test_a_long_run_makes_a_small_page(tmp_path):
+    run = write_run(tmp_path / "long", load_config(), episodes=6000)
+    text = render([read_run(run)], title="long")
+    assert len(text) < 300_000
+    [data] = [d for d in re.findall(r'class="data">(.*?)</script>', text) if "episodes" in d]
+    spec = json.loads(data)
+    assert len(spec["x"]) <= 600 and all(len(line["values"]) == len(spec["x"]) for line in spec["lines"])
