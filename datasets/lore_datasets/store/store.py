@@ -14,7 +14,7 @@ from typing import Any, Unpack
 from lore_datasets.errors import BadInput, ConfigError, CorruptArtifact, LoreError, NotFound, shown
 from lore_datasets.places import local_path
 from lore_datasets.store.bucket import Bucket
-from lore_datasets.store.diff import diff_artifacts
+from lore_datasets.store.diff import diff_versions
 from lore_datasets.store.manifest import Artifact, ref_of, to_dict
 from lore_datasets.store.reader import open_version, read_arrays, read_manifest, stored_arrays
 from lore_datasets.store.refs import Refs, current_version, move_branch, read_labels, read_refs, roll_back, set_label
@@ -181,8 +181,9 @@ class Store:
         return full
 
     def diff(self, a: str | ArtifactRef, b: str | ArtifactRef) -> dict[str, Any]:
-        """What changed from ``a`` to ``b`` as plain JSON; see :func:`lore_datasets.store.diff.diff_artifacts`."""
-        return diff_artifacts(self.open(a), self.open(b))
+        """What changed from ``a`` to ``b`` as plain JSON; see :func:`lore_datasets.store.diff.diff_versions`."""
+        refs = (str(self.resolve(ref)) for ref in (a, b))
+        return diff_versions(lambda ref, wanted: self.open(ref, wanted=wanted), *refs)
 
     def gc(self, name: str | None = None) -> dict[str, int]:
         """Delete files that no version needs (left by killed writers); returns bytes freed per dataset.
