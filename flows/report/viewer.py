@@ -13,8 +13,7 @@ import numpy as np
 from flows.report.page import Section, data_block, filled
 from flows.report.read import RunData, Subject
 from lore.evaluation.recording import AHEAD, SCHEMA, read_recording, recordings
-from lore.evaluation.tiles import SIZE, atlas
-from lore_datasets.environments import ENVIRONMENTS, get_environment
+from lore.evaluation.tiles import SIZE, atlas, drawable
 from lore_datasets.errors import CorruptArtifact, LoreError
 from lore_datasets.types import SymbolicState
 
@@ -43,9 +42,7 @@ def recorded_episodes(subject: Subject) -> Section:
             wrong.append(f"{run.name}, {path.name}: {error.message}")
         except (IndexError, KeyError, TypeError, ValueError) as error:  # arrays of a form that nobody wrote before
             wrong.append(f"{run.name}, {path.name}: its arrays do not fit together ({type(error).__name__})")
-    pictures = {
-        name: _atlas(name) for name in sorted({each["environment"] for each in episodes}) if name in ENVIRONMENTS
-    }
+    pictures = {name: _atlas(name) for name in sorted({each["environment"] for each in episodes}) if drawable(name)}
     data = data_block("viewer-data", {"episodes": episodes, "atlas": pictures, "ahead": AHEAD}) if episodes else ""
     html = filled("viewer.html", episodes=episodes, data=data, wrong=wrong, ahead=AHEAD,
                   folder=subject.runs[0].path if subject.runs else "RUN")  # fmt: skip
@@ -195,7 +192,7 @@ def _pictures(arrays: dict[str, np.ndarray], environment: str, notes: list[str])
         out["sheet_size"] = list(arrays["image"].shape[1:3])
     if "state" not in arrays:
         return out
-    known = get_environment(environment) if environment in ENVIRONMENTS else None
+    known = drawable(environment)
     if known is None or arrays["state"].ndim != 2 or arrays["state"].shape[1] != known.layout.size:
         notes.append(f"Its states are of another version of {environment or 'an unknown game'}: they are not drawn.")
         return out

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lore.evaluation.recording import AHEAD
-from lore.evaluation.tiles import paint, player_tile
+from lore.evaluation.tiles import drawable, paint, player_tile
 from lore.training.sinks import write_gif
-from lore_datasets.environments import ENVIRONMENTS, get_environment
 from lore_datasets.errors import BadInput, UsageError
 from lore_datasets.types import SymbolicState
 
@@ -93,10 +92,11 @@ def _pictures(found: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[int, np
     if "image" in found:
         return found["image"], {k: film for k, film in aheads.items() if film.ndim == 4}
     name = str(found.get("environment", "crafter"))
-    layout = get_environment(name).layout if name in ENVIRONMENTS else None
-    if layout is None or "state" not in found or found["state"].shape[1:] != (layout.size,):
+    game = drawable(name)
+    if game is None or "state" not in found or found["state"].shape[1:] != (game.layout.size,):
         raise BadInput("nothing of this recording can be drawn", hint="lore eval RUN --record 3 makes a new one")
-    states, vocab = SymbolicState.unpack(found["state"], layout), get_environment(name).vocab
+    layout, vocab = game.layout, game.vocab
+    states = SymbolicState.unpack(found["state"], layout)
     cells, view = found["state"][:, layout.offsets()["view"]], layout.height * layout.width
     players = [player_tile(vocab, int(f), bool(s)) for f, s in zip(states.facing, states.sleeping, strict=True)]
     real = np.stack([paint(row, name, player) for row, player in zip(cells, players, strict=True)])

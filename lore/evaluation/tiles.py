@@ -9,10 +9,11 @@ from functools import lru_cache
 import numpy as np
 
 from lore.envs.base import tile_pictures
-from lore_datasets.environments import get_environment
+from lore_datasets.environments import Environment, get_environment
+from lore_datasets.errors import LoreError
 from lore_datasets.vocab import Vocab
 
-__all__ = ["SIZE", "atlas", "paint", "player_tile", "tile_colour"]
+__all__ = ["SIZE", "atlas", "drawable", "paint", "player_tile", "tile_colour"]
 
 SIZE = 16
 """Pixels of a tile's side."""
@@ -42,6 +43,14 @@ def atlas(environment: str) -> np.ndarray:
         colour = tile_colour(name.partition("-")[0])
         out[k] = found.get(name, np.frombuffer(bytes.fromhex(colour[1:]), np.uint8))
     return out
+
+
+def drawable(environment: str) -> Environment | None:
+    """The environment that a file names, None where it is not known here: nothing of it can be drawn then."""
+    try:
+        return get_environment(environment)
+    except LoreError:
+        return None
 
 
 def player_tile(vocab: Vocab, facing: int, is_asleep: bool) -> int:
