@@ -183,8 +183,13 @@ def train(
     )  # fmt: skip
 
 
-def evaluate(run: Trained | str | Path, episodes: int = 10, *, seed: int = 10_000, quiet: bool = False) -> Evaluation:
-    """Fresh episodes with the agent of a run: with its advice, without it, and without its skills too."""
+def evaluate(
+    run: Trained | str | Path, episodes: int = 10, *, seed: int = 10_000, record: int = 0, quiet: bool = False
+) -> Evaluation:
+    """Fresh episodes with the agent of a run: with its advice, without it, and without its skills too.
+
+    ``record``: keep this many of the first kind frame by frame, from the worst to the best; the report plays them.
+    """
     from lore.evaluation.evaluate import evaluate as judge
 
     folder = _folder(run)
@@ -195,7 +200,7 @@ def evaluate(run: Trained | str | Path, episodes: int = 10, *, seed: int = 10_00
             done[mode] = count
             bar.update(sum(done.values()), note=mode)
 
-        found = judge(folder, episodes, seed=seed, on_progress=show)["final_policy"]
+        found = judge(folder, episodes, seed=seed, on_progress=show, record=record)["final_policy"]
     return Evaluation(folder, *(_figure(found[mode]) for mode in ("as_trained", "agent_alone", "primitives_only")))
 
 

@@ -165,7 +165,7 @@
     if (t === null) return;
     const i = ep.decision.get(t), table = element("table");
     const head = table.createTHead().insertRow();
-    for (const name of ["entry", "policy", "+ advice", "= mixture", "probability"]) head.append(element("th", name));
+    for (const name of ["entry", "policy", "+ advice", "= mixture", "", "probability"]) head.append(element("th", name));
     const body = table.createTBody(), rows = [];
     for (let j = 0; j < ep.top; j++) {
       const k = i * ep.top + j;
@@ -173,6 +173,7 @@
       rows.push({ entry: ep.shown[k], exact: [ep.own[k], ep.added[k], Math.log(ep.mixed[k]) + ep.level[i]], shown, possible: ep.possible[k], policy: alone(i, j), mixed: ep.mixed[k] });
     }
     rows.sort((a, b) => b.mixed - a.mixed);
+    const likeliest = Math.max(...rows.map((row) => Math.max(row.policy, row.mixed)));
     for (const row of rows) {
       const line = body.insertRow();
       line.className = row.entry === ep.drawn[i] ? "drawn" : row.possible ? "" : "never";
@@ -184,13 +185,12 @@
         cell.dataset.value = row.possible ? value : "";
         line.append(cell);
       });
-      const cell = element("td", undefined, "p"), pair = cell.appendChild(element("div", undefined, "pair"));
-      for (const [name, p] of [["own", row.policy], ["mix", row.mixed]]) pair.appendChild(element("i", undefined, name)).style.width = `${100 * p}%`;
-      cell.title = `policy ${share(row.policy)}, mixture ${share(row.mixed)}`;
-      line.append(cell);
+      const cell = element("td", undefined, "p"), odds = cell.appendChild(element("div", undefined, "viewer-odds"));
+      for (const [name, p] of [["own", row.policy], ["mix", row.mixed]]) odds.appendChild(element("i", undefined, name)).style.width = `${100 * p / likeliest}%`;
+      line.append(cell, element("td", row.possible ? `${share(row.policy)} → ${share(row.mixed)}` : "not possible here", "n"));
     }
     const rest = ep.entries.length - ep.top;
-    place.append(table, element("p", `Logits at step ${t}${t === at ? "" : ", the latest decision"}; ◂ was drawn${ep.who[t] === "o" && ep.since?.[t] < t ? ", which counts only where the advice added it" : ""}. Grey bar: policy; coloured: with the advice.${rest > 0 ? ` ${rest} less likely entries are left out.` : ""}${ep.beta?.[t] ? "" : " No advice was mixed in."}`, "state"));
+    place.append(table, element("p", `Logits at step ${t}${t === at ? "" : ", the latest decision"}; ◂ was drawn${ep.who[t] === "o" && ep.since?.[t] < t ? ", which counts only where the advice added it" : ""}. Bars and per cent: the policy alone, then with the advice.${rest > 0 ? ` ${rest} less likely entries are left out.` : ""}${ep.beta?.[t] ? "" : " No advice was mixed in."}`, "state"));
   };
 
   // ------------------------------------------------------------------------------------------------ lanes
@@ -214,7 +214,7 @@
       canvas.addEventListener("pointermove", (event) => { if (event.buttons) seek(event); });
       return canvas;
     };
-    strip(lane("who", "decided by", "who"), (pen, width, height, x) => {
+    strip(lane("who", "who", "who"), (pen, width, height, x) => {
       for (let t = 0; t < ep.frames - 1; t++) { pen.fillStyle = colour(`who-${ep.who[t]}`); pen.fillRect(x(t), 0, Math.max(1, x(t + 1) - x(t)), height); }
     });
     for (const [name, title] of LANES) {

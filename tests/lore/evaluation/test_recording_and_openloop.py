@@ -10,12 +10,13 @@ import torch
 from flows.cli import main as cli
 from lore.advice.distil import distil
 from lore.config import load_config
-from lore.evaluation.evaluate import evaluate
+from lore.evaluation.evaluate import evaluate, play_episodes
 from lore.evaluation.film import film, why, write_film
 from lore.evaluation.open_loop import MARGIN, STRIP, draw, predict
-from lore.evaluation.recording import AHEAD, SCHEMA, chosen, read_recording, recordings
+from lore.evaluation.recording import AHEAD, SCHEMA, Recorder, chosen, read_recording, recordings
 from lore.gate.gate import kl, softmax
 from lore.training.loop import train
+from lore.training.policy import load_policy
 from lore.training.run import Training
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, CorruptArtifact, NotFound, UsageError
@@ -44,8 +45,9 @@ def trained(request, tmp_path_factory):
         paths |= {"options.enabled": True, "synthetic.warmup_updates": 2, "hold": 4}
     config = load_config(**SMALL, observation=request.param, steps=70, **paths)
     train(config, folder / "run")
-    plain = evaluate(folder / "run", 3, seed=7)
-    assert evaluate(folder / "run", 3, seed=7, record=2) == plain  # looking on changes no figure
+    plain = play_episodes(load_policy(folder / "run", 7), 3)
+    found = evaluate(folder / "run", 3, seed=7, record=2)["final_policy"]["as_trained"]
+    assert found == plain  # looking on changes no figure
     return folder / "run", config, [read_recording(path) for path in recordings(folder / "run")]
 
 
@@ -103,9 +105,6 @@ def test_every_frame_was_foretold_but_the_first_ones(trained):
 
 
 def test_what_is_foretold_follows_from_the_action_that_was_played(trained):
-    from lore.evaluation.recording import Recorder
-    from lore.training.policy import load_policy
-
     run = trained[0]
     policy = load_policy(run, 7)
     recorder, envs = Recorder(policy), policy.make_envs()
