@@ -190,7 +190,8 @@ def test_the_player_is_driven_by_keys_and_its_sums_hold(tmp_path, browser):
     browser.press("ArrowRight")
     assert "The advice decided at step 57 and its choice is held" in why()
     sums = """[...document.querySelectorAll('.viewer-choice tbody tr:not(.never)')].map((row) => {
-      const cells = [...row.querySelectorAll('td.n')].slice(0, 3), text = (c) => parseFloat(c.textContent.replace('−', '-'));
+      const cells = [...row.querySelectorAll('td.n')].slice(0, 3);
+      const text = (c) => parseFloat(c.textContent.replace('−', '-'));
       const exact = cells.map((c) => parseFloat(c.dataset.value));
       return [exact[0] + exact[1] - exact[2], text(cells[0]) + text(cells[1]) - text(cells[2])]; })"""
     rows = browser.run(sums)
