@@ -50,14 +50,13 @@ def _said(ref: ArtifactRef | None, kept: str) -> int:
 
 
 def _edited(store: ShippedStore, subject: Subject, draft: Path, worlds: int, seed: int, yes: bool) -> int:
-    from flows.jobs.dialogue import edit, show_try, store_draft
+    from flows.jobs.dialogue import edit, store_draft
 
     subject, after = edit(draft, subject)
+    ref = store_draft(store, draft, subject, after, worlds=worlds, seed=seed, accept=_accept(yes))
     if subject.ref is None:
-        show_try(subject, after, worlds, seed)
         print(f"{draft} holds it\nnext: lore skills edit {draft} --dataset NAME stores it in a dataset")
         return 0
-    ref = store_draft(store, draft, subject, after, worlds=worlds, seed=seed, accept=_accept(yes))
     return _said(ref, f"what was written is kept in {draft}; the same command goes on")
 
 

@@ -165,7 +165,8 @@ def _is_accepted(subject: Subject, doubt: str, accept: Accept | None) -> bool:
 def store_draft(
     store: ShippedStore, draft: Path, subject: Subject, after: Any, *, worlds: int, seed: int, accept: Accept | None
 ) -> ArtifactRef | None:
-    """Try what a person wrote, show it, and commit it as the next version; None where the person says no.
+    """Try what a person wrote, show it, and commit it as the next version; None where the person says no, and where the
+    subject is of no version.
 
     A draft that was made for it goes once it is stored, a person's own file stays. BadInput where the dataset
     has moved on meanwhile.
@@ -173,12 +174,11 @@ def store_draft(
     from pipeline.rounds.commit import edits
     from pipeline.rounds.library import commit_written
 
-    assert subject.ref is not None
-    name = subject.ref.name
     try:
         tried = show_try(subject, after, worlds, seed)
-        if not _is_accepted(subject, tried.doubt, accept):
+        if subject.ref is None or not _is_accepted(subject, tried.doubt, accept):
             return None
+        name = subject.ref.name
         with asking(store, name):
             data = current_version(store, name)
             if data.ref != subject.ref:
