@@ -33,7 +33,7 @@ def report(
     played, note = {}, ""
     if not quick and store.manifest(full).kind == "advice":
         with current().bar("skills", None):
-            advice = load_advice(full, store.root, texts=False)
+            advice = load_advice(full, root, texts=False)
             played, note = films_of(advice.environment, advice.skills)
     place = out or Path("runs", "reports", f"{full.name}-v{full.version}.html")
     place.parent.mkdir(parents=True, exist_ok=True)

@@ -83,12 +83,12 @@
     sized.observe(figure);
     let at = null;
     figure.addEventListener("keydown", (event) => {
-      const move = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity }[event.key];
-      if (move === undefined) return;
-      event.preventDefault();
       const plot = plots.get(figure);
       const last = plot.data[0].length - 1;
-      at = Math.min(last, Math.max(0, at === null ? (move > 0 ? 0 : last) : at + move));
+      const to = { ArrowLeft: (at ?? last + 1) - 1, ArrowRight: (at ?? -1) + 1, Home: 0, End: last }[event.key];
+      if (to === undefined) return;
+      event.preventDefault();
+      at = Math.min(last, Math.max(0, to));
       plot.setCursor({ left: plot.valToPos(plot.data[0][at], "x"), top: 10 });
     });
   }

@@ -145,32 +145,38 @@ class Dot:
 
     label: str
     value: float
-    low: float | None
-    high: float | None
+    interval: Sequence[float | None] | None
     colour: str = "soft"
     is_reference: bool = False
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """The interval, None unless both of its ends are known."""
+        low, high = self.interval or (None, None)
+        return None if low is None or high is None else (low, high)
 
 
 def played_dots(play: Mapping[str, Any], figure: str) -> list[Dot]:
     """The players of a play without learning as references; ``play``: :func:`lore_datasets.exchange.played.played`."""
     names = {"advice": "the version's own play", "uniform": "uniform over its skills"}
-    return [Dot(names.get(who, who), *found[figure], is_reference=True) for who, found in play.items()]
+    return [Dot(names.get(who, who), found[figure][0], found[figure][1:], is_reference=True)
+            for who, found in play.items()]  # fmt: skip
 
 
 def forest(
     title: str, dots: Sequence[Dot], *, note: str = "", chance: float | None = None, told: str = "chance"
 ) -> Markup:
     """Dots with their intervals on one scale that holds 0, each with its figures in text; a line at ``chance``."""
-    high = max(v for dot in dots for v in (dot.value, dot.high, chance) if v is not None)
-    low = min(0.0, *(dot.value if dot.low is None else dot.low for dot in dots)) * 1.05
+    values: list[float] = [v for dot in dots for v in (dot.value, *(dot.ends or ()))]
+    high = max(values if chance is None else [*values, chance])
+    low = min([0.0, *values]) * 1.05
     width = 1.05 * high - low or 1.0
     place = lambda v: round(100 * (v - low) / width, 2)  # noqa: E731
     rows = [
         {
             "label": dot.label, "colour": dot.colour, "at": place(dot.value), "is_reference": dot.is_reference,
-            "low": place(dot.low) if dot.low is not None else None,
-            "width": round(place(dot.high) - place(dot.low), 2) if None not in (dot.low, dot.high) else None,
-            "text": _text(dot),
+            "low": place(dot.ends[0]) if dot.ends else None,
+            "width": round(place(dot.ends[1]) - place(dot.ends[0]), 2) if dot.ends else None, "text": _text(dot),
         }
         for dot in dots
     ]  # fmt: skip
@@ -180,5 +186,5 @@ def forest(
 
 def _text(dot: Dot) -> str:
     digits = 0 if abs(dot.value) >= 100 else 2
-    mean, *ends = (f"{v:,.{digits}f}" for v in (dot.value, dot.low, dot.high) if v is not None)
-    return f"{mean} ({' to '.join(ends)})" if len(ends) == 2 else mean
+    mean, *ends = (f"{v:,.{digits}f}" for v in (dot.value, *(dot.ends or ())))
+    return f"{mean} ({' to '.join(ends)})" if ends else mean

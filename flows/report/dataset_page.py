@@ -51,7 +51,7 @@ def write_dataset_page(
     kind = store.manifest(full).kind
     if kind != "advice":
         raise BadInput(f"{full} is of kind {kind}; the page is about advice", hint=f"lore datasets show '{full}'")
-    subject = Subject((), load_advice(full, store.root), notes=notes, root=store.root)
+    subject = Subject((), load_advice(full, root), notes=notes, root=root)
     sections = [
         _worth(subject), _asked(subject, store, full), sample_rows(subject), _reach(subject, store, full),
         program_rules(subject), skills_with_films(subject, films or {}), _cost(subject), _origin(store, full),

@@ -131,7 +131,7 @@ def _evaluated(
             repeated = mode != "as_trained" and run.paths == "none"  # nothing to switch off
             if found["episodes"] and value is not None and not repeated:
                 label = f"{run.name}, {MODES.get(mode, mode)}"
-                rows.append(Dot(label, value, *(found.get(f"{figure}_interval") or (None, None)), colour(index)))
+                rows.append(Dot(label, value, found.get(f"{figure}_interval"), colour(index)))
     return forest(title, [*rows, *played_dots(play, figure)], note=note, chance=chance) if rows else None
 
 

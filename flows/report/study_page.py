@@ -88,7 +88,7 @@ def _compared(found: dict[str, Any], colours: dict[str, str]) -> Section:
 
     def dots(name: str, interval: str) -> list[Dot]:
         return [
-            Dot(label, arm[name], *(arm.get(interval) or (None, None)), colours[label])
+            Dot(label, arm[name], arm.get(interval), colours[label])
             for label, arm in arms.items() if arm.get(name) is not None
         ]  # fmt: skip
 
@@ -102,7 +102,7 @@ def _compared(found: dict[str, Any], colours: dict[str, str]) -> Section:
     except LoreError:
         chance = None
     charts.append(forest("Score of training, %", dots("score_mean", "score_interval"), chance=chance))
-    if final := [Dot(label, arm["agent_alone"]["mean"], *arm["agent_alone"]["interval"], colours[label])
+    if final := [Dot(label, arm["agent_alone"]["mean"], arm["agent_alone"]["interval"], colours[label])
                  for label, arm in arms.items() if "agent_alone" in arm]:  # fmt: skip
         note = "Fresh episodes after training: another protocol than the other charts."
         charts.append(forest("Return of the final policy, advice switched off", final, note=note))
@@ -110,13 +110,12 @@ def _compared(found: dict[str, Any], colours: dict[str, str]) -> Section:
 
 
 def _curves(found: dict[str, Any]) -> Section:
-    lines = [
-        Line(
-            label, found["grid"], arm["curve"], colour(i), band=tuple(zip(*arm["band"], strict=True)),
-            dash=(6, 4) if i >= COLOURS else None,
-        )
-        for i, (label, arm) in enumerate(found["arms"].items()) if any(v is not None for v in arm["curve"])
-    ]  # fmt: skip
+    lines = []
+    for i, (label, arm) in enumerate(found["arms"].items()):
+        band = [low for low, _ in arm["band"]], [high for _, high in arm["band"]]
+        dash = (6, 4) if i >= COLOURS else None
+        if any(v is not None for v in arm["curve"]):
+            lines.append(Line(label, found["grid"], arm["curve"], colour(i), band=band, dash=dash))
     note = (
         "Mean over seeds of the trailing mean return over 10 episodes; bands: 95 % bootstrap over seeds. They begin"
         " where every seed has finished an episode."
