@@ -1,5 +1,6 @@
 "use strict";
-// Theme switch, current section in the list, tables that sort by a click or by Enter on a column's head.
+// Theme switch, current section in the list, tables that sort by a click or by Enter on a column's head. Cells bear the
+// name of their column, which a narrow window shows in place of the head.
 (() => {
   const root = document.documentElement;
   const isDark = () => root.style.colorScheme
@@ -28,6 +29,8 @@
     return Number.isNaN(number) ? (text === "–" ? -Infinity : text) : number;
   };
   for (const table of document.querySelectorAll("table.sortable")) {
+    const names = [...table.tHead.rows[0].cells].map((cell) => cell.textContent);
+    for (const row of table.tBodies[0].rows) [...row.cells].forEach((cell, i) => { cell.dataset.label = names[i]; });
     [...table.tHead.rows[0].cells].forEach((head, column) => {
       head.tabIndex = 0;
       const sort = () => {
