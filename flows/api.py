@@ -1,8 +1,9 @@
 """LoRe from Python, for notebooks and other programs: the steps of the flows with typed results, without Prefect.
 
 Each function takes the settings of its command as keywords (``budget=300``, or dotted: ``**{"ask.backend": "rules"}``),
-says how far it is on standard output (``quiet=True``: nothing), and can be interrupted and called again: what was
-finished is kept. Datasets lie where the commands have them (``LORE_DATASETS``, else ``runs/datasets``).
+shows how far it is (in a notebook as a bar below the cell; ``quiet=True``: nothing), and can be interrupted and called
+again: what was finished is kept, and KeyboardInterrupt says what that is. Nothing is remembered between calls but what
+lies in folders. Datasets lie where the commands have them (``LORE_DATASETS``, else ``runs/datasets``).
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-from flows.config import AdviceJob, CollectJob
+from flows.config import AdviceJob, CollectJob, EvaluateJob
 from flows.terminal import Terminal, current, open_terminal, use
+from lore.config import Config, load_config, replace
 from lore_datasets.errors import ConfigError
 from lore_datasets.types import ArtifactRef
 
@@ -69,9 +71,11 @@ class Trained:
     """A run as far as it was trained.
 
     Attributes:
-        folder: of the run. steps, updates, episodes: so far. is_interrupted: it was stopped; the same call goes on.
+        folder: of the run. steps: environment steps, updates: of the networks, episodes: that ended; so far.
+        is_interrupted: it was stopped; the same call goes on.
         training_score: Crafter score over all training episodes in per cent, None before the first ended.
         unused_advice: why nothing of the advice is followed, empty where it is.
+        changes: ``section.name`` -> (before, now) of what differs from the run that was gone on with or forked.
     """
 
     folder: Path
@@ -81,24 +85,34 @@ class Trained:
     is_interrupted: bool
     training_score: float | None
     unused_advice: str
+    changes: dict[str, tuple[object, object]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Fresh episodes of a trained agent: as trained, alone without advice, and with primitive actions only."""
+    """Fresh episodes of a trained agent.
 
-    folder: Path
+    Attributes:
+        runs: folders of the run, or of its seeds; each holds its ``evaluation.json``.
+        as_trained: with its advice and its skills. agent_alone: without advice. primitives_only: without skills too.
+    """
+
+    runs: tuple[Path, ...]
     as_trained: Figure
     agent_alone: Figure
     primitives_only: Figure
 
 
 def collect(dataset: str = "states", *, quiet: bool = False, **settings: Any) -> ArtifactRef:
-    """Play and store the states worth asking about; returns the version. Settings: :class:`flows.config.CollectJob`."""
+    """Play and store the states worth asking about as the next version of ``dataset``; returns it.
+
+    Settings: :class:`flows.config.CollectJob`, among them ``budget`` (states), ``max_steps`` (environment steps) and
+    ``seed``. An interrupt stores the states found so far as a version, from which the same call goes on.
+    """
     from flows.jobs.tasks import play_states
 
     job = _job(CollectJob, {"dataset": dataset, **settings})
-    with _said(quiet):
+    with _call("collect", quiet, "the states found so far, as a version"):
         return play_states(job)
 
 
@@ -108,18 +122,24 @@ def advise(
     """Ask an adviser, store the checked answers as the next version of ``dataset``; returns the version.
 
     Without ``states`` one question buys a priority program. Settings: :class:`flows.config.AdviceJob`, among them
-    ``backend`` (rules, gemini, openai, local, file, ...), ``kinds``, ``max_cost``, ``select.budget``.
+    ``backend`` (rules, gemini, openai, local, file, ...), ``kinds``, ``max_cost`` (US dollars), ``select.budget``
+    (states). An interrupt keeps every answer in the journal: the same call pays for none of them again.
     """
     from flows.jobs.tasks import advise_and_distil
 
     given = {"states": str(states)} if states else {"kinds": "program"}
     job = _job(AdviceJob, {"dataset": dataset, **given, **settings})
-    with _said(quiet):
+    with _call("advise", quiet, "every answer, in the journal"):
         return advise_and_distil(job)["advice"]
 
 
 def open_advice(ref: ArtifactRef | str) -> AdviceData:
-    """The rows, skills and program of a version (its name alone: the newest), checked against its digest."""
+    """The rows, skills and program of a version (its name alone: the newest), checked against its digest.
+
+    ``rows.state`` uint8[N, S], ``rows.logits`` and ``rows.mask`` [N, A+K] over ``actions`` and then ``skills``,
+    ``rows.plans`` int16[N, P, L]; see :class:`lore_datasets.advice.AdviceRows`. For xarray:
+    :func:`lore_datasets.exchange.zarr_store.open_zarr_store`.
+    """
     from lore_datasets.advice import load_advice
 
     return load_advice(str(ref))
@@ -129,9 +149,10 @@ def play(
     ref: ArtifactRef | str, episodes: int = 40, against: str = "uniform", *, workers: int = 0, quiet: bool = False,
     **settings: Any,
 ) -> Worth:  # fmt: skip
-    """What a version is worth with no learner, beside a control on the same fresh worlds.
+    """What a version is worth with no learner, over ``episodes`` lives, beside a control on the same fresh worlds.
 
-    Settings: :class:`lore.evaluation.play.PlaySettings` (``seed``, ``hold``, ``sampled``, ``length``, ``area``).
+    ``workers``: processes, 0 for one a core. Settings: :class:`lore.evaluation.play.PlaySettings` (``seed``; ``hold``
+    and ``length`` in environment steps; ``area`` in cells; ``sampled``). An interrupt keeps the lives that ended.
     """
     from flows.jobs.play import PlayJob
     from flows.jobs.play import play as run
@@ -139,7 +160,7 @@ def play(
     from lore.evaluation.play import PlaySettings
 
     job = PlayJob(str(ref), episodes, against, _job(PlaySettings, settings), workers)
-    with _said(quiet):
+    with _call("play", quiet, "the lives that ended"):
         found = run(job)
     players = {
         name: Figure(
@@ -153,33 +174,52 @@ def play(
 
 
 def train(
-    folder: str | Path, *, preset: str = "laptop", advice: ArtifactRef | str = "", quiet: bool = False, **settings: Any
-) -> Trained:
-    """Train a run, or go on with the one in ``folder``; an interrupted kernel saves it.
+    folder: str | Path, *, preset: str | None = None, advice: ArtifactRef | str = "",
+    fork: Trained | str | Path | None = None, quiet: bool = False, **settings: Any,
+) -> Trained:  # fmt: skip
+    """Train a run, or go on with the one in ``folder`` under its own settings; an interrupted kernel saves it.
 
-    ``preset``: smoke, laptop, crafter-12m, crafter-paper, or "" for the plain defaults (:mod:`lore.presets`).
-    ``advice`` names the version to learn from and opens path B; settings: :mod:`lore.config`, such as ``steps=2000``
-    or ``**{"gate.kickstart": 1.0, "options.enabled": True}``.
+    Args:
+        folder: of the run.
+        preset: smoke, laptop (the default of a new run), crafter-12m, crafter-paper, or "" for the plain defaults
+            (:mod:`lore.presets`). Where a run is gone on with, its settings stand unless a preset is given.
+        advice: the version to learn from; opens path B.
+        fork: another run, from whose checkpoint a new one begins in ``folder`` with its settings; step sizes, weights
+            and schedules may change. A fork that is there already is gone on with.
+        quiet: show nothing.
+        settings: :mod:`lore.config`, such as ``steps=2000`` (environment steps in all), ``learning_rate=1e-4`` or
+            ``**{"gate.kickstart": 1.0, "options.enabled": True}``.
+
+    ConfigError for fewer steps than are done, and for settings that the run cannot change; the run stays as it was.
     """
-    from lore.config import load_config, replace
-    from lore.presets import PRESETS
+    from lore.training.folder import CONFIG, read_config
+    from lore.training.fork import check_steps, differences
+    from lore.training.fork import fork as begin
     from lore.training.loop import train as run
-    from lore.training.progress import waits
 
-    if preset and preset not in PRESETS:
-        raise ConfigError.out_of_range("preset", preset, f"one of {', '.join(PRESETS)}, or '' for none")
+    folder, source = Path(folder), None if fork is None else _folder(fork)
+    is_there = (folder / CONFIG).exists()
+    before = _settings(folder if is_there else source, preset)
     paths = {"advice.dataset": str(advice), "gate.enabled": True} if advice else {}
-    config = replace(replace(load_config(**(PRESETS[preset] if preset else {})), **paths), **settings)
-    with _said(quiet), current().bar("train", config.train.steps) as bar:
+    config = replace(replace(before, **paths), **settings)
+    changes: dict[str, tuple[object, object]] = {}
+    if is_there:
+        check_steps(folder, config)
+        changes = differences(read_config(folder), config)
+    elif source is not None:
+        changes = begin(source, folder, config)
+    with _call("train", quiet, "the run up to its last checkpoint"), current().bar("train", config.train.steps) as bar:
+        for name, (old, new) in changes.items():
+            current().say(f"  {name}: {old} -> {new}")
 
         def show(row: dict[str, Any]) -> None:
             mean = "" if row["episode_return"] is None else f"return {row['episode_return']:.2f}, "
-            bar.update(row["step"], row["total"], f"{mean}{row['updates']:,} updates", waits(row))
+            bar.update(row["step"], row["total"], f"{mean}{row['updates']:,} updates")
 
         found = run(config, folder, show)
     return Trained(
-        Path(folder), found["step"], found["updates"], found["episodes"], found["interrupted"], found["training_score"],
-        found["unused_advice"],
+        folder, found["step"], found["updates"], found["episodes"], found["interrupted"], found["training_score"],
+        found["unused_advice"], changes,
     )  # fmt: skip
 
 
@@ -188,31 +228,54 @@ def evaluate(
 ) -> Evaluation:
     """Fresh episodes with the agent of a run: with its advice, without it, and without its skills too.
 
-    ``record``: keep this many of the first kind frame by frame, from the worst to the best; the report plays them.
+    Of a folder of seeds all runs are played, and the figures are those over them: the mean of the runs' means, with an
+    interval over runs and episodes. ``episodes``: per mode and run. ``seed``: of the worlds, which no training saw.
+    ``record``: keep so many episodes per run frame by frame, from the worst to the best; :func:`report` plays them.
+    ConfigError where the runs differ in more than their seeds. An interrupt keeps the evaluations of finished runs.
     """
-    from lore.evaluation.evaluate import evaluate as judge
+    from flows.jobs.evaluations import evaluate_runs, over_seeds, runs_of
 
-    folder = _folder(run)
-    with _said(quiet), current().bar("evaluate", None) as bar:
-        done: dict[str, int] = {}
+    runs = runs_of([_folder(run)])
+    with _call("evaluate", quiet, "the evaluations of finished runs"), current().bar("evaluate", None) as bar:
+        job = EvaluateJob(str(runs[0]), episodes, seed, record)
+        found = evaluate_runs(runs, job, lambda mode, done, total: bar.update(done, total, mode))
+    whole = over_seeds(found)
+    if whole is None:
+        raise ConfigError(
+            f"the {len(runs)} runs in {_folder(run)} differ in more than their seeds", kept="evaluation.json of each",
+            hint="evaluate them one by one; lore runs compare tells in what",
+        )  # fmt: skip
+    return Evaluation(tuple(runs), *(_figure(whole[mode]) for mode in ("as_trained", "agent_alone", "primitives_only")))
 
-        def show(mode: str, count: int) -> None:
-            done[mode] = count
-            bar.update(sum(done.values()), note=mode)
 
-        found = judge(folder, episodes, seed=seed, on_progress=show, record=record)["final_policy"]
-    return Evaluation(folder, *(_figure(found[mode]) for mode in ("as_trained", "agent_alone", "primitives_only")))
+def report(
+    runs: Trained | str | Path | Sequence[Trained | str | Path], out: str | Path | None = None, *, quiet: bool = False
+) -> Path:
+    """Write one self-contained HTML page about one or more runs (of a folder of seeds: all in it); returns its path.
 
-
-def report(runs: Trained | str | Path | Sequence[Trained | str | Path], out: str | Path | None = None) -> Path:
-    """Write one self-contained HTML page about one or more runs; returns its path."""
+    ``out``: default ``report.html`` in the first folder. A page is there wholly or not at all.
+    """
+    from flows.jobs.evaluations import runs_of
     from flows.jobs.tasks import report_advice
     from flows.report.build import build_report, labelled
 
     several = [runs] if isinstance(runs, (Trained, str, Path)) else list(runs)
     folders = [_folder(run) for run in several]
-    named = labelled(folders)
-    return build_report(named, Path(out) if out else folders[0] / "report.html", advice=report_advice(named, ""))
+    with _call("report", quiet, "the page as it was"):
+        named = labelled(runs_of(folders))
+        return build_report(named, Path(out) if out else folders[0] / "report.html", advice=report_advice(named, ""))
+
+
+def _settings(folder: Path | None, preset: str | None) -> Config:
+    """Those of a preset, else of the run in ``folder``, else of the preset ``laptop``."""
+    from lore.presets import PRESETS
+    from lore.training.folder import read_config
+
+    if preset and preset not in PRESETS:
+        raise ConfigError.out_of_range("preset", preset, f"one of {', '.join(PRESETS)}, or '' for none")
+    if preset is None and folder is not None:
+        return read_config(folder)
+    return load_config(**({} if preset == "" else PRESETS[preset or "laptop"]))
 
 
 def _folder(run: Trained | str | Path) -> Path:
@@ -227,9 +290,13 @@ def _figure(found: dict[str, Any]) -> Figure:
 
 
 @contextmanager
-def _said(quiet: bool) -> Iterator[Terminal]:
+def _call(name: str, quiet: bool, kept: str) -> Iterator[Terminal]:
+    """The terminal of one call; an interrupt says what is kept, in place of where in the code it came."""
     with use(Terminal() if quiet else open_terminal()) as terminal:
-        yield terminal
+        try:
+            yield terminal
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"{name} was interrupted; kept: {kept}; next: the same call goes on") from None
 
 
 def _job(kind: type[Job], settings: dict[str, Any]) -> Job:

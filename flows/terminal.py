@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import html
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol, TextIO
 
 __all__ = [
-    "Bar", "Pace", "PlainTerminal", "RichTerminal", "Terminal", "clock", "current", "open_terminal", "said", "use",
+    "Bar", "NotebookTerminal", "Pace", "PlainTerminal", "RichTerminal", "Terminal", "clock", "current", "open_terminal",
+    "said", "use",
 ]  # fmt: skip
 
+_NOTEBOOK_SECONDS = 0.25
+"""Seconds between two updates of a bar in a notebook."""
 _PLAIN_SECONDS = 10.0
 """Without a terminal (a log file, CI) a running bar writes one line in this time."""
 WAIT_S = 2.0
@@ -212,24 +217,76 @@ class RichTerminal(Terminal):
             yield add
 
 
-_current: list[Terminal] = [Terminal()]
+class NotebookTerminal(PlainTerminal):
+    """Bars that are updated in place below a notebook's cell, without widgets."""
+
+    @contextmanager
+    def bars(self) -> Iterator[Any]:
+        made: list[_NotebookBar] = []
+
+        def add(label: str, total: float | None = None) -> _NotebookBar:
+            made.append(_NotebookBar(label, total))
+            return made[-1]
+
+        try:
+            yield add
+        finally:
+            for bar in made:
+                bar.show()
+
+
+class _NotebookBar:
+    def __init__(self, label: str, total: float | None) -> None:
+        from IPython.display import display
+
+        self.label, self.pace, self.note = label, Pace(total), ""
+        self.shown = time.monotonic()
+        self.handle: Any = display(self._bundle(), raw=True, display_id=True)
+
+    def update(self, done: float, total: float | None = None, note: str = "", waits: str = "") -> None:
+        self.note = note
+        self.pace.update(done, total, waits)
+        if time.monotonic() - self.shown >= _NOTEBOOK_SECONDS:
+            self.show()
+
+    def show(self) -> None:
+        self.shown = time.monotonic()
+        self.handle.update(self._bundle(), raw=True)
+
+    def _bundle(self) -> dict[str, str]:
+        """The bar for a page, and as one line of text for what shows none."""
+        pace, share = self.pace, 0.0
+        words = [self.label]
+        if pace.total:
+            share = min(1.0, pace.done / pace.total)
+            words.append(f"{100 * share:3.0f} %  {pace.done:,.0f}/{pace.total:,.0f}")
+        line = "  ".join(word for word in (*words, pace.text(), self.note) if word)
+        bar = f'<progress value="{share:.4f}" max="1" style="width:16em"></progress> ' if pace.total else ""
+        return {"text/plain": line, "text/html": f"<div>{bar}<code>{html.escape(line)}</code></div>"}
+
+
+_SILENT = Terminal()
+_current: ContextVar[Terminal] = ContextVar("terminal", default=_SILENT)
 
 
 def current() -> Terminal:
-    """The terminal in use."""
-    return _current[-1]
+    """The terminal in use here: of this thread or task, and of those it starts with its context."""
+    return _current.get()
 
 
 def open_terminal() -> Terminal:
-    """The right one for standard output."""
+    """The right one for standard output: of a notebook, a terminal, or a file."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if shell is not None and getattr(shell, "kernel", None) is not None:
+        return NotebookTerminal(sys.stdout)
     return RichTerminal() if sys.stdout.isatty() else PlainTerminal(sys.stdout)
 
 
 @contextmanager
 def use(terminal: Terminal) -> Iterator[Terminal]:
     """Make ``terminal`` the current one inside the block."""
-    _current.append(terminal)
+    before = _current.set(terminal)
     try:
         yield terminal
     finally:
-        _current.remove(terminal)
+        _current.reset(before)

@@ -103,44 +103,52 @@ def evaluate(
     actions only (the skills switched off too).
 
     Args:
-        folder: The run.
-        episodes: Episodes per mode.
+        folder: The run, or a folder of runs such as that of --seeds.
+        episodes: Episodes per mode and run.
         seed: Seed of the worlds, apart from training's.
         record: Keep this many episodes, from the worst to the best, frame by frame with who decided and why; the
             report shows them.
         progress: Also write progress rows to this file.
     """
     from flows.config import EvaluateJob
-    from lore.evaluation.evaluate import evaluate as run
-    from lore.evaluation.evaluate import modes
+    from flows.jobs.evaluations import evaluate_runs, over_seeds, runs_of
     from lore.evaluation.recording import FOLDER
-    from lore.training.folder import read_config
 
     job = EvaluateJob(str(folder), episodes, seed, record)
-    total = job.episodes * modes(read_config(folder))
-    done: dict[str, int] = {}
-    with current().bar("evaluate", total) as bar:
+    runs = runs_of([folder])
+    with current().bar("evaluate", None) as bar:
 
-        def show(mode: str, count: int) -> None:
-            done[mode] = count
-            bar.update(sum(done.values()), note=mode)
+        def show(mode: str, done: int, total: int) -> None:
+            bar.update(done, total, note=mode)
             if progress is not None:
                 with progress.open("a") as file:
-                    file.write(json.dumps({"step": sum(done.values()), "total": total}) + "\n")
+                    file.write(json.dumps({"step": done, "total": total}) + "\n")
 
-        found = run(folder, job.episodes, seed=job.seed, on_progress=show, record=job.record)
-    for mode, result in found["final_policy"].items():
+        found = evaluate_runs(runs, job, show)
+    for run, each in found.items():
+        _print_modes(each["final_policy"], f"{run}: " if len(runs) > 1 else "")
+        if each["unused_advice"]:
+            print(each["unused_advice"])
+    if len(runs) > 1:
+        if (whole := over_seeds(found)) is not None:
+            _print_modes(whole, f"all {len(runs)} seeds: ")
+        else:
+            print("the runs differ in more than their seeds: no figures over all; lore runs compare tells in what")
+    if record:
+        kept = ", ".join(str(run / FOLDER) for run in runs)
+        print(f"recorded: {min(record, episodes)} episodes in {kept}; next: lore watch {runs[0]}")
+    written = folder if len(runs) == 1 else f"each of {len(runs)} runs"
+    print(f"written to evaluation.json of {written}; next: lore report {folder}")
+    return 0
+
+
+def _print_modes(modes: dict[str, Any], whose: str) -> None:
+    for mode, result in modes.items():
         low, high = result["return_interval"]
         print(
-            f"{mode.replace('_', ' '):<15} return {result['return_mean']:6.2f} ({low:.2f} to {high:.2f}), "
+            f"{whose}{mode.replace('_', ' '):<15} return {result['return_mean']:6.2f} ({low:.2f} to {high:.2f}), "
             f"score {result['score']:6.2f} %, {result['episodes']} episodes"
         )
-    if found["unused_advice"]:
-        print(found["unused_advice"])
-    if record:
-        print(f"recorded: {min(record, episodes)} episodes in {folder / FOLDER}; next: lore watch {folder}")
-    print(f"written to {folder / 'evaluation.json'}; next: lore report {folder}")
-    return 0
 
 
 def watch(
@@ -189,19 +197,17 @@ def report(
     """Write one self-contained HTML page about one or more runs.
 
     Args:
-        folders: The runs to show.
-        out: File to write; default report.html in the first run's folder.
+        folders: The runs to show; of a folder of seeds all runs in it.
+        out: File to write; default report.html in the first folder.
         dataset: Advice dataset to show; default the one that the runs name.
     """
+    from flows.jobs.evaluations import runs_of
     from flows.jobs.tasks import report_advice
     from flows.report.build import build_report, labelled
 
     if not folders:
         raise UsageError("lore report needs at least one run folder", hint="lore report runs/train")
-    missing = [str(path) for path in folders if not path.is_dir()]
-    if missing:
-        raise NotFound(f"no folder {missing[0]}", hint="give the --folder of a run")
-    named = labelled(folders)
+    named = labelled(runs_of(folders))
     with current().bar("write the page"):
         path = build_report(named, out or folders[0] / "report.html", advice=report_advice(named, dataset))
     print(f"report: {path.resolve()}")

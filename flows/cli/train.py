@@ -158,8 +158,7 @@ def _several(flags: SeedFlags) -> int:
     if not flags.quiet:
         for job, row in zip(jobs, found, strict=True):
             print(f"{job.folder}: {row.get('step', 0):,} steps")
-        folders = " ".join(job.folder for job in jobs)
-        print(f"next: lore eval {jobs[0].folder}; lore report {folders}; tensorboard --logdir {flags.folder}")
+        print(f"next: lore eval {flags.folder}; lore report {flags.folder}; tensorboard --logdir {flags.folder}")
     return 0
 
 

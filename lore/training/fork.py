@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lore.config import Config, to_dict
 from lore.training import checkpoint, segments
@@ -14,10 +16,11 @@ from lore.training.folder import CHECKPOINT, CONFIG, lock_run, machine, read_con
 from lore.training.records import read_jsonl
 from lore.training.sinks import FILES
 from lore_datasets.atomic import write_json
-from lore_datasets.errors import BadInput, ConfigError, NotFound
+from lore_datasets.errors import BadInput, ConfigError, CorruptArtifact, NotFound
 
 __all__ = ["check_steps", "differences", "fork"]
 
+_LOG = logging.getLogger("lore")
 _SHAPES = ("env", "model.size", "train.seed", "train.sequence_length", "train.replay_capacity", "options.enabled",
            "options.max_options", "gate.enabled", "synthetic.enabled")  # fmt: skip
 """Settings, or sections of them, that networks and replay were laid out for: a fork keeps them."""
@@ -59,12 +62,10 @@ def fork(source: Path | str, target: Path | str, config: Config) -> dict[str, tu
         )  # fmt: skip
     if target.exists() and any(target.iterdir()):
         raise BadInput(f"{target} is not empty", kept="everything in it", hint="choose another --folder for the fork")
-    if not (source / CHECKPOINT).exists():
-        raise NotFound(f"{source} has no checkpoint to fork from", hint="train it first")
     with lock_run(source):  # its files do not change meanwhile
-        _, meta = checkpoint.load(source / CHECKPOINT)
+        whole, meta = _whole_checkpoint(source)
         try:
-            _copy(source, target, segments.files_of(meta))
+            _copy(source, target, whole, segments.files_of(meta))
             told = {
                 "config": to_dict(config), "advice": recorded_advice(source), "unused_advice": "", "machine": machine(),
                 "is_saved": True,
@@ -77,7 +78,23 @@ def fork(source: Path | str, target: Path | str, config: Config) -> dict[str, tu
     return changed
 
 
-def _copy(source: Path, target: Path, files: Sequence[str] | set[str]) -> None:
+def _whole_checkpoint(source: Path) -> tuple[Path, dict[str, Any]]:
+    """The newest checkpoint of a run that can be read, and its meta: of a crashed run it may be the one before."""
+    newest = source / CHECKPOINT
+    before = checkpoint.previous_path(newest)
+    if not newest.exists() and not before.exists():
+        raise NotFound(f"{source} has no checkpoint to fork from", kept="the run", hint="train it first")
+    try:
+        return newest, checkpoint.load(newest)[1]
+    except (CorruptArtifact, NotFound) as error:
+        if not before.exists():
+            raise
+        meta = checkpoint.load(before)[1]
+        _LOG.warning("%s: forked from the one before it, of step %s", error.message, meta.get("frames", "?"))
+        return before, meta
+
+
+def _copy(source: Path, target: Path, whole: Path, files: Sequence[str] | set[str]) -> None:
     (target / segments.FOLDER).mkdir(parents=True, exist_ok=True)
     for name in sorted(files):
         here, there = source / segments.FOLDER / name, target / segments.FOLDER / name
@@ -85,6 +102,7 @@ def _copy(source: Path, target: Path, files: Sequence[str] | set[str]) -> None:
             os.link(here, there)
         except OSError:  # another disk, or one without hard links
             shutil.copyfile(here, there)
-    for name in (CHECKPOINT, VERSIONS, *FILES):
+    shutil.copyfile(whole, target / CHECKPOINT)
+    for name in (VERSIONS, *FILES):
         if (source / name).exists():
             shutil.copyfile(source / name, target / name)

@@ -93,6 +93,20 @@ def broken(page: Path, text: str) -> list[str]:
     return out
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of rdflib and pandas inside mlcroissant
+def test_the_page_about_reading_data_prints_what_it_says_of_row_17(tmp_path, monkeypatch, capsys):
+    (tmp_path / "datasets").symlink_to(ROOT / "datasets")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LORE_DATASETS", str(tmp_path / "store"))
+    told = dict(blocks("reading-data.md", "text"))
+    programs = blocks("reading-data.md", "python")
+    assert [name for name, _ in programs] == list(told) and len(told) == 5
+    for name, code in programs:
+        (tmp_path / f"{name}.py").write_text(code)
+        runpy.run_path(f"{name}.py")
+        assert capsys.readouterr().out == told[name], name
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_links_pictures_and_anchors_exist(page):
     assert broken(page, page.read_text()) == []

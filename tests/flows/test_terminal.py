@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
 import io
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -101,3 +103,23 @@ def test_a_run_begins_with_what_it_is(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "progress.jsonl").write_text('{"step": 700}\n')
     assert re.search(r"mine, goes on from step 700$", summary_of(flags.config(), flags)[0])
+
+
+def test_a_notebook_gets_one_bar_that_changes_in_place_and_threads_have_terminals_of_their_own(monkeypatch):
+    shown = []
+
+    class Handle:
+        def update(self, bundle, raw):
+            shown.append(bundle)
+
+    monkeypatch.setattr("IPython.display.display", lambda bundle, raw, display_id: shown.append(bundle) or Handle())
+    with terminal.use(terminal.NotebookTerminal(io.StringIO())) as mine:
+        with mine.bar("train", 40) as bar:
+            bar.update(10, note="return <1>")
+            bar.update(40)
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(terminal.current).result() is not mine
+            assert pool.submit(contextvars.copy_context().run, terminal.current).result() is mine
+    assert len(shown) == 2 and shown[-1]["text/plain"].startswith("train  100 %  40/40")
+    assert '<progress value="1.0000"' in shown[-1]["text/html"]
+    assert terminal.current() is not mine
