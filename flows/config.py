@@ -235,9 +235,10 @@ def study_config() -> Config:
 class AblateJob:
     """Arms x advisers x seeds with equal budgets in environment steps, and one table. After a stop: run it again."""
 
-    preset: Literal["", "quick", "laptop", "paper"] = ""
+    preset: Literal["", "quick", "laptop", "paper", "doorkey", "keycorridor"] = ""
     """A study of the docs: fixes arms, advisers, steps, episodes and learner. ``quick``: 5,000 steps a run, three to
-    five minutes of one core; ``laptop``: 50,000 steps; ``paper``: pixels, size 1m, 30,000 steps."""
+    five minutes of one core; ``laptop``: 50,000 steps; ``paper``: pixels, size 1m, 30,000 steps;
+    ``doorkey``, ``keycorridor``: MiniGrid, the rule book's program, 50,000 steps."""
     only: str = ""
     """Cells to run now, comma-separated, as the table names them: ``none,BC+kick claude``; empty: all."""
     report: bool = False
@@ -253,7 +254,8 @@ class AblateJob:
     fifths of the run, BC+kick+end until all guidance has fallen to 0 at its half; BCD+kick pays for advised goals in
     imagination; C+all has all skills in slots and nothing else."""
     advisers: str = "rules"
-    """Comma-separated: backends (rules, random, blind, local, ...), NAME=DATASET for a version that exists,
+    """Comma-separated: backends (rules, random, blind, local, ...), ``program`` (the rule book's, asked for alone),
+    NAME=DATASET for a version that exists,
     ``shuffled`` (the first one's advice permuted over states), ``rows`` (the first one without its program), or
     ``uniform`` (the first one's skills, all that can start equally likely in every state). Every arm with a path runs
     once per adviser."""

@@ -20,6 +20,8 @@ __all__ = ["GOAL_BONUS", "AblationRun", "Cell", "cells", "check_advisers", "make
 _ARM = re.compile(r"none|prefill|(?=[ABC])A?(B1?)?C?|(?=A?B)A?B1?(CD?)?\+kick(\+budget)?(\+end)?|A?B?C\+all")
 _OF_THE_FIRST = ("shuffled", "rows", "uniform")
 """Advisers that are made of the first one's version."""
+_PROGRAM = "program"
+"""The adviser that is the rule book's program alone, without rows."""
 _ALL_SLOTS = {"options.max_options": 0}
 _ADDED: dict[str, dict[str, Any]] = {
     "all": _ALL_SLOTS,
@@ -152,7 +154,7 @@ def check_advisers(job: AblateJob) -> None:
                 )
         else:
             AdviceJob(dataset=f"{job.dataset}-{name}")
-            backend_from(asking(job.config, name))
+            backend_from(asking(job.config, "rules" if name == _PROGRAM else name))
             made[f"{job.dataset}-{name}"] = "advice"
     check_kinds(made | ({f"{job.dataset}-states": "states"} if made else {}))
 
@@ -178,14 +180,18 @@ def make_advice(job: AblateJob) -> dict[str, str]:
                 out[name] = first
                 continue
             ref = (shuffle if name == "shuffled" else rows_alone)(first, f"{job.dataset}-{name}")
+        elif name == _PROGRAM:
+            ask = AdviceJob(dataset=f"{job.dataset}-{name}", environment=job.config.env.name)
+            ref = advise_states(replace(ask, advise=AdviseConfig(kinds="program")))
         else:
             if not states:
-                collect = CollectConfig(budget=job.states)
+                collect = CollectConfig(environment=job.config.env.name, budget=job.states)
                 states = str(play_states(CollectJob(f"{job.dataset}-states", collect)))
             ask = AdviceJob(states, f"{job.dataset}-{name}", select=SelectConfig(budget=job.rows))
             ask = replace(ask, ask=asking(job.config, name), advise=AdviseConfig())
             ref = advise_states(ask)
-        distil_model(ref, job.epochs)
+        if name != _PROGRAM:  # it speaks in every state
+            distil_model(ref, job.epochs)
         out[name] = str(ref)
     return out
 

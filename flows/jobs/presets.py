@@ -7,23 +7,36 @@ from typing import Any
 
 from flows.config import AblateJob
 from lore.config import replace as configured
+from lore_datasets.environments import DEFAULT
 from lore_datasets.errors import ConfigError
 
 __all__ = ["PRESETS", "resolved"]
 
+_CLAUDE = f"claude={DEFAULT}-claude@v1"
 _SYMBOLIC: dict[str, Any] = {
     "arms": "none,prefill,C+all,C,B,BC+kick,BC+kick+budget,BC+kick+end,ABC+kick,BCD+kick",
-    "advisers": "claude=crafter-claude@v1,rows,rules=crafter-rules@v2,uniform",
+    "advisers": f"{_CLAUDE},rows,rules={DEFAULT}-rules@v2,uniform",
     "control_arms": "BC+kick",
 }
+_MISSION: dict[str, Any] = {
+    "arms": "none,BC+kick", "advisers": "program,uniform", "steps": 50_000, "episodes": 20,
+}  # fmt: skip
 _PIXELS = {"env.observation": "pixels", "model.size": "1m", "train.train_ratio": 32.0}
+_LEARNERS: dict[str, dict[str, Any]] = {
+    "paper": _PIXELS,
+    "doorkey": {"env.name": "minigrid:MiniGrid-DoorKey-8x8-v0"},
+    "keycorridor": {"env.name": "minigrid:MiniGrid-KeyCorridorS3R2-v0"},
+}
+"""Preset -> settings of its learner beside those of every study."""
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": _SYMBOLIC | {"steps": 5_000, "episodes": 10},
     "laptop": _SYMBOLIC | {"steps": 50_000, "episodes": 20},
-    "paper": {"arms": "none,BC+kick", "advisers": "claude=crafter-claude@v1", "steps": 30_000, "episodes": 20},
+    "doorkey": _MISSION | {"dataset": "doorkey-ablate"},
+    "keycorridor": _MISSION | {"dataset": "keycorridor-ablate"},
+    "paper": {"arms": "none,BC+kick", "advisers": _CLAUDE, "steps": 30_000, "episodes": 20},
 }
 """Preset -> what it sets of a job. ``quick`` and ``laptop``: symbolic, ``tiny``, train ratio 64, full Crafter.
-``paper``: pixels, size ``1m``, train ratio 32."""
+``paper``: pixels, size ``1m``, train ratio 32. ``doorkey``, ``keycorridor``: the rule book's program in MiniGrid."""
 _MACHINE = ("train.device", "train.threads", "train.save_interval_s", "train.log_interval")
 """Settings that a caller may give beside a preset: they change minutes alone."""
 
@@ -42,7 +55,7 @@ def resolved(job: AblateJob) -> AblateJob:
             f"{given[0]} beside --preset {job.preset}, which fixes it",
             hint="leave one of the two away; --only CELL --seeds S runs a part of the preset",
         )
-    made["config"] = configured(plain.config, **own, **(_PIXELS if job.preset == "paper" else {}))
+    made["config"] = configured(plain.config, **own, **_LEARNERS.get(job.preset, {}))
     for name, value in (("folder", f"runs/ablate-{job.preset}"), ("results", f"docs/studies/runs/{job.preset}")):
         if getattr(job, name) == getattr(plain, name):
             made[name] = value

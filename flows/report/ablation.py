@@ -27,7 +27,7 @@ from lore.evaluation.statistics import (
 )
 from lore.training.metrics import crafter_score
 from lore_datasets.atomic import write_json, write_text
-from lore_datasets.environments import get_environment
+from lore_datasets.environments import DEFAULT, get_environment
 from lore_datasets.errors import LoreError, NotFound
 
 __all__ = ["ablation_figures", "write_ablation"]
@@ -136,7 +136,7 @@ def _final(run: RunData) -> float:
 
 
 def _arm(group: Sequence[RunData], curves: np.ndarray, mean: np.ndarray) -> dict[str, Any]:
-    names = get_environment(group[0].config.get("env", {}).get("name", "crafter")).vocab.achievements
+    names = get_environment(group[0].config.get("env", {}).get("name", DEFAULT)).vocab.achievements
     returns = np.array([_final(run) for run in group])
     rates = np.array([[success_rates(run.episodes, names)[n] for n in names] for run in group])
     scores = np.array([crafter_score(100 * r) for r in rates])

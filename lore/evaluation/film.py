@@ -12,6 +12,7 @@ import numpy as np
 from lore.evaluation.recording import AHEAD
 from lore.evaluation.tiles import drawable, paint, player_tile
 from lore.training.sinks import write_gif
+from lore_datasets.environments import DEFAULT
 from lore_datasets.errors import BadInput, UsageError
 from lore_datasets.types import SymbolicState
 
@@ -91,7 +92,7 @@ def _pictures(found: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[int, np
     aheads = {k: found[f"ahead_{k}"] for k in AHEAD if f"ahead_{k}" in found}
     if "image" in found:
         return found["image"], {k: film for k, film in aheads.items() if film.ndim == 4}
-    name = str(found.get("environment", "crafter"))
+    name = str(found.get("environment", DEFAULT))
     game = drawable(name)
     if game is None or "state" not in found or found["state"].shape[1:] != (game.layout.size,):
         raise BadInput("nothing of this recording can be drawn", hint="lore eval RUN --record 3 makes a new one")

@@ -17,18 +17,12 @@ __all__ = ["SIZE", "atlas", "drawable", "paint", "player_tile", "tile_colour"]
 
 SIZE = 16
 """Pixels of a tile's side."""
-_COLOURS = {
-    "nothing": "#1b1d23", "water": "#4a90d9", "grass": "#6aa84f", "stone": "#8d9199", "path": "#c8b38e",
-    "sand": "#e6d79b", "tree": "#2f6b34", "lava": "#e2552c", "coal": "#3c3f45", "iron": "#d8a07a",
-    "diamond": "#bdf0f5", "table": "#8a5a2b", "furnace": "#5b5f68", "player": "#f7f7f7", "cow": "#a9745b",
-    "zombie": "#3f7d5a", "skeleton": "#dcdcd2", "arrow": "#f0e68c", "plant": "#9ed36a",
-}  # fmt: skip
 
 
-def tile_colour(name: str) -> str:
-    """Colour of a kind of cell; words without one of their own get a stable hue from their name."""
-    if name in _COLOURS:
-        return _COLOURS[name]
+def tile_colour(name: str, environment: Environment) -> str:
+    """Colour of a kind of cell; words without one of their environment's get a stable hue from their name."""
+    if name in environment.tiles:
+        return environment.tiles[name]
     red, green, blue = colorsys.hsv_to_rgb(zlib.crc32(name.encode()) / 2**32, 0.45, 0.75)
     return f"#{int(red * 255):02x}{int(green * 255):02x}{int(blue * 255):02x}"
 
@@ -36,11 +30,12 @@ def tile_colour(name: str) -> str:
 @lru_cache(maxsize=4)
 def atlas(environment: str) -> np.ndarray:
     """uint8 [K + D + 1, 16, 16, 3]: a tile per target, then the player facing each direction, then asleep."""
-    vocab = get_environment(environment).vocab
+    known = get_environment(environment)
+    vocab = known.vocab
     names = [*vocab.targets, *(f"player-{name}" for name, *_ in vocab.directions), "player-sleep"]
     found, out = tile_pictures(environment, names, SIZE), np.zeros((len(names), SIZE, SIZE, 3), np.uint8)
     for k, name in enumerate(names):
-        colour = tile_colour(name.partition("-")[0])
+        colour = tile_colour(name.partition("-")[0], known)
         out[k] = found.get(name, np.frombuffer(bytes.fromhex(colour[1:]), np.uint8))
     return out
 

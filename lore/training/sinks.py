@@ -39,7 +39,7 @@ FILES = ("metrics.jsonl", "episodes.jsonl")
 LAYOUT: dict[str, dict[str, list[str]]] = {
     "is it getting better": {
         "return of each episode, mean of the last 20": ["env/episode_return", "env/return_mean20"],
-        "Crafter score, %": ["env/crafter_score"],
+        "score, %": ["env/crafter_score"],
         "length of the episodes": ["env/episode_length"],
     },
     "what the advice does": {

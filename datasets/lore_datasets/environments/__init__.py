@@ -84,7 +84,7 @@ class Environment:
         plans: ``(goal, view) -> action names``, a goal as the rule book plays it; None where a goal is its own plan.
         more_skills: what the rule book answers when it is asked for skills, beside the library; JSON values.
         players: name -> ``module:function`` that makes a player for ``lore collect``.
-        score: how success is measured. tiles: target -> (colour, mark) of a drawn state.
+        score: how success is measured. tiles: target -> colour of a drawn state, where the game has no tiles itself.
     """
 
     name: str
@@ -102,7 +102,7 @@ class Environment:
     more_skills: tuple[dict[str, Any], ...] = ()
     players: Mapping[str, str] = field(default_factory=dict)
     score: Score = Score()
-    tiles: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    tiles: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def layout(self) -> StateLayout:

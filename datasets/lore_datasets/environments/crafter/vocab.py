@@ -81,10 +81,10 @@ VOCAB = Vocab(
 )  # fmt: skip
 
 TILES = {
-    "nothing": ("#1b1d23", ""), "water": ("#4a90d9", ""), "grass": ("#6aa84f", ""), "stone": ("#8d9199", ""),
-    "path": ("#c8b38e", ""), "sand": ("#e6d79b", ""), "tree": ("#2f6b34", ""), "lava": ("#e2552c", ""),
-    "coal": ("#3c3f45", ""), "iron": ("#d8a07a", ""), "diamond": ("#bdf0f5", ""), "table": ("#8a5a2b", "T"),
-    "furnace": ("#5b5f68", "F"), "player": ("#f7f7f7", "@"), "cow": ("#a9745b", "c"), "zombie": ("#3f7d5a", "z"),
-    "skeleton": ("#dcdcd2", "s"), "arrow": ("#f0e68c", "-"), "plant": ("#9ed36a", "p"),
+    "nothing": "#1b1d23", "water": "#4a90d9", "grass": "#6aa84f", "stone": "#8d9199",
+    "path": "#c8b38e", "sand": "#e6d79b", "tree": "#2f6b34", "lava": "#e2552c",
+    "coal": "#3c3f45", "iron": "#d8a07a", "diamond": "#bdf0f5", "table": "#8a5a2b",
+    "furnace": "#5b5f68", "player": "#f7f7f7", "cow": "#a9745b", "zombie": "#3f7d5a",
+    "skeleton": "#dcdcd2", "arrow": "#f0e68c", "plant": "#9ed36a",
 }  # fmt: skip
-"""Target -> (colour, mark) of a drawn state."""
+"""Target -> colour of a drawn state."""

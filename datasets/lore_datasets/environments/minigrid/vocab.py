@@ -74,11 +74,11 @@ VOCAB = Vocab(
 
 _RGB = {"red": "#ff0000", "green": "#00c800", "blue": "#3c3cff", "purple": "#7027c3", "yellow": "#e6d200",
         "grey": "#8c8c8c"}  # fmt: skip
-_MARKS = {"key": "k", "ball": "o", "box": "b", "door": "D", "door_open": "/", "door_locked": "L"}
+_STATES = ("key", "ball", "box", "door", "door_open", "door_locked")
 TILES = {
-    "nothing": ("#141414", ""), "empty": ("#2a2a2a", ""), "wall": ("#646464", ""), "floor": ("#4b4b5a", ""),
-    "goal": ("#00ff00", "G"), "lava": ("#ff8000", "~"), "player": ("#2a2a2a", "^"),
-    **{f"{colour}_{kind}": (_RGB[colour], mark) for colour in COLOURS for kind, mark in _MARKS.items()},
-    **{f"wanted_{kind}": ("#ffffff", mark) for kind, mark in _MARKS.items()},
+    "nothing": "#141414", "empty": "#2a2a2a", "wall": "#646464", "floor": "#4b4b5a", "goal": "#00ff00",
+    "lava": "#ff8000", "player": "#2a2a2a",
+    **{f"{colour}_{kind}": _RGB[colour] for colour in COLOURS for kind in _STATES},
+    **{f"wanted_{kind}": "#ffffff" for kind in _STATES},
 }  # fmt: skip
-"""Target -> (colour, mark) of a drawn state."""
+"""Target -> colour of a drawn state."""
