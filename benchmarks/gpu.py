@@ -1,8 +1,10 @@
 """Speeds on one GPU, unattended: ``python -m benchmarks.gpu --all`` takes under nine minutes and ends in one table.
 
-Needs torch, numpy and h5py only; no game is played, replay holds noise of the right shapes. Every row runs in a process
-of its own, so that one that fails leaves the others alone, and is given up when its share of the time is spent.
-``--device cpu --tiny`` takes the same path at toy sizes. ``--row NAME`` runs one row and prints its JSON.
+Needs torch, numpy and h5py only (TorchRL for its own row); no game is played, replay holds noise of the right shapes.
+Every row runs in a process of its own, so that one that fails leaves the others alone, and is written down when it has
+ended: the same command again runs the rows that have no figure yet, ``--again`` all of them. ``--seconds`` is the time
+for all rows together. ``--device cpu --tiny`` takes the same path at toy sizes. ``--row NAME`` runs one row and prints
+its JSON.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu_parts import (
+    PRECISIONS,
+    CompiledUpdate,
     GraphedUpdate,
     Setting,
     make_learner,
@@ -27,52 +31,64 @@ from benchmarks.gpu_parts import (
     random_batch,
     timed_updates,
 )
-from benchmarks.record import write
+from benchmarks.record import RESULTS, write
 
 __all__ = ["ROWS", "main"]
 
 LIMIT_S = 500.0
+ROW_S = 150.0
 TARGETS = {
-    "update_12m": "<= 8 ms", "update_12m_graph": "<= 8 ms", "seeds_4": ">= 3 x one",
-    "seeds_8": ">= 3 x one", "replay": "inside the update", "advice_abc": "<= 1.30 x", "advice_b": "<= 1.05 x",
+    "update_12m_graph_bf16": "<= 8 ms", "seeds_4": ">= 3 x one", "seeds_8": ">= 3 x one", "streams_4": ">= 3 x one",
+    "replay": "inside the update", "advice_abc": "<= 1.30 x", "advice_b": "<= 1.05 x", "torchrl_rssm_12m": "slower",
 }  # fmt: skip
 
 
-def _update(setting: Setting, size: str, bf16: bool, how: str, seconds: float = 15.0) -> dict[str, Any]:
+def _update(setting: Setting, size: str, how: str, precision: str, seconds: float = 6.0) -> dict[str, Any]:
     """Replayed on the device, sampled, updated, written back."""
-    learner, replay = make_learner(setting, size, bf16), make_replay(setting, size)
+    import torch
+
+    learner, replay = make_learner(setting, setting.size(size), precision), make_replay(setting, size)
     began, step = time.perf_counter(), learner.update
-    if how != "eager":
+    if how == "graph":
         step = GraphedUpdate(learner, replay.sample(setting.sequences))
+    elif how == "compiled":
+        step = CompiledUpdate(learner, "inductor" if setting.on_gpu else "eager")
+        step(replay.sample(setting.sequences))
     ready = time.perf_counter() - began
 
     def once() -> None:
         records = replay.sample(setting.sequences)
         posterior, _ = step(records)
-        replay.write_back(records["indices"], posterior.deter, posterior.stoch)
+        replay.send_back(
+            records["indices"], posterior.deter, posterior.stoch, where=learner.optimiser.finite
+        )()  # fmt: skip
 
-    out = timed_updates(setting, once, seconds) | {"capture_s": ready}
+    out = timed_updates(setting, once, seconds) | {"ready_s": ready}
+    if setting.on_gpu:
+        out["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
     out["env_steps_per_s_at_ratio_512"] = out["updates_per_s"] * setting.sequences * setting.length / 512
     out["minutes_per_million_steps_at_ratio_512"] = 1e6 / out["env_steps_per_s_at_ratio_512"] / 60
     return out
 
 
-def _policy(setting: Setting, rows: int) -> dict[str, Any]:
-    """Encode, posterior, actor and critic for a batch of environments, answers on the host."""
+def _acting(setting: Setting, rows: int) -> dict[str, Any]:
+    """A step of acting in so many environments: observations to the device, answers on the host."""
+    from types import SimpleNamespace
+
     import torch
 
-    learner = make_learner(setting, setting.size("12m"), False)
-    model, critic = learner.agent.world_model, learner.agent.actor_critic
-    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (rows, 64, 64, 3), np.uint8))
-    latent, action = model.rssm.initial(rows), torch.zeros(rows, dtype=torch.int64, device=setting.device)
-    first = torch.zeros(rows, dtype=torch.bool, device=setting.device)
+    from lore.envs.base import Step
+    from lore.training.player import Player
 
-    @torch.no_grad()
+    learner = make_learner(setting, setting.size("12m"))
+    controller: Any = SimpleNamespace(gate=None)
+    player = Player(learner.agent, controller, rows, torch.device(setting.device), learner.generator)
+    frames = np.random.default_rng(0).integers(0, 256, (rows, 64, 64, 3), np.uint8)
+    steps = [Step(np.zeros(0, np.uint8), frame, 0.0, False, False, False, {}) for frame in frames]
+
     def once() -> None:
-        features = model.rssm.observe_step(
-            model.encode(image.to(setting.device)), action, first, latent, torch.rand(rows, 32, device=setting.device)
-        ).features()
-        torch.cat([critic.actor(features), critic.critic(features)], -1).cpu()
+        with torch.no_grad():
+            player._think(steps)
 
     return timed_updates(setting, once, 5.0)
 
@@ -93,7 +109,7 @@ def _replay(setting: Setting) -> dict[str, Any]:
 def _seed_worker(arguments: list[str], start: float, seconds: float) -> None:
     """One seed of the row ``seeds_N``: updates between two moments of the wall clock, counted on stdout."""
     setting = Setting.parse(arguments)
-    learner, replay = make_learner(setting, setting.size("12m"), setting.on_gpu), make_replay(setting, "12m", 4096)
+    learner, replay = make_learner(setting, setting.size("12m")), make_replay(setting, "12m", 4096)
     batch = replay.sample(setting.sequences)
     step = GraphedUpdate(learner, batch) if setting.on_gpu else learner.update
     step(batch)
@@ -130,7 +146,7 @@ def _seeds(setting: Setting, count: int) -> dict[str, Any]:
 def _advice(setting: Setting, paths: str) -> dict[str, Any]:
     """An update with advice paths on against the plain one, taken in turn."""
     out: dict[str, list[float]] = {"plain": [], paths: []}
-    learners = {name: make_learner(setting, setting.size("12m"), setting.on_gpu, name) for name in out}
+    learners = {name: make_learner(setting, setting.size("12m"), paths=name) for name in out}
     batch = random_batch(setting, setting.size("12m"))
     for _ in range(1 if setting.tiny else 4):
         for name, learner in learners.items():
@@ -139,21 +155,93 @@ def _advice(setting: Setting, paths: str) -> dict[str, Any]:
     return {"ms": with_paths, "plain_ms": plain, "ratio": with_paths / plain}
 
 
+def _streams(setting: Setting, count: int) -> dict[str, Any]:
+    """``count`` seeds in one process, each with a graph and a stream of its own, against one (on a CPU: in turn)."""
+    import torch
+
+    batch, seeds = make_replay(setting, "12m", 4096).sample(setting.sequences), []
+    for _ in range(count):
+        learner = make_learner(setting, setting.size("12m"))
+        seeds.append(GraphedUpdate(learner, batch) if setting.on_gpu else learner.update)
+    streams = [torch.cuda.Stream() for _ in seeds] if setting.on_gpu else []
+
+    def once(some: int) -> None:
+        for i, step in enumerate(seeds[:some]):
+            if streams:
+                with torch.cuda.stream(streams[i]):
+                    step(batch)
+            else:
+                step(batch)
+
+    one, all_of_them = (timed_updates(setting, lambda n=n: once(n), 5.0) for n in (1, count))
+    return {"ms": all_of_them["ms"], "one_ms": one["ms"], "speedup": count * one["ms"] / all_of_them["ms"]}
+
+
+def _torchrl(setting: Setting) -> dict[str, Any]:
+    """The recurrent step of TorchRL's DreamerV3 (its newest release, compiled), forward and back over a horizon of
+    imagination, and ours in the same process: sizes of ``12m``, its prior with a block GRU."""
+    import importlib.metadata
+
+    import torch
+    from torch.nn.functional import one_hot
+    from torchrl.modules import RSSMPriorV3
+
+    from lore.dreamer.types import Latent
+
+    learner, device = make_learner(setting, setting.size("12m"), "tf32"), torch.device(setting.device)
+    ours, size, steps = learner.agent.world_model.rssm, learner.agent.world_model.size, learner.config.train.horizon
+    theirs = RSSMPriorV3(
+        action_shape=(17,), action_dim=17, hidden_dim=size.hidden, rnn_hidden_dim=size.deter,
+        num_categoricals=size.stoch, num_classes=size.classes, recurrent_model="block_gru", unimix=0.01,
+    ).to(device)  # fmt: skip
+    compiled = torch.compile(theirs, backend="inductor" if setting.on_gpu else "eager")
+    rows = setting.sequences * setting.length
+    action = torch.zeros(rows, dtype=torch.int64, device=device)
+    chosen, uniform = one_hot(action, 17).float(), torch.rand(rows, size.stoch, device=device)
+    start = ours.initial(rows)
+
+    def imagine_theirs() -> None:
+        state, belief = start.stoch.flatten(1), start.deter
+        for _ in range(steps):
+            _, state, belief = compiled(state, belief, chosen)
+        (belief.sum() + state.sum()).backward()
+
+    def imagine_ours() -> None:
+        latent = Latent(*start)
+        for _ in range(steps):
+            latent = ours.imagine_step(latent, action, uniform)
+        (latent.deter.sum() + latent.stoch.sum()).backward()
+
+    a, b = (timed_updates(setting, work, 5.0)["ms"] for work in (imagine_ours, imagine_theirs))
+    return {"ms": a, "torchrl_ms": b, "ratio": a / b, "torchrl": importlib.metadata.version("torchrl")}
+
+
+SIZES = ("12m", "1m", "200m")
+FORMS = ("graph", "eager", "compiled")
+UPDATES = {
+    f"update_{size}_{how}_{precision}": (size, how, precision)
+    for size in SIZES for how in FORMS for precision in reversed(PRECISIONS)
+}  # fmt: skip
+"""Name of an update's row -> size, form, arithmetic."""
+_FIRST = ("update_12m_graph_bf16", "update_12m_eager_bf16", "update_1m_graph_tf32", "update_200m_graph_bf16")
 ROWS: dict[str, Callable[[Setting], dict[str, Any]]] = {
-    "update_12m": lambda s: _update(s, s.size("12m"), s.on_gpu, "eager"),
-    "update_12m_graph": lambda s: _update(s, s.size("12m"), s.on_gpu, "graph"),
-    "update_1m": lambda s: _update(s, s.size("1m"), False, "eager", 8.0),
-    "update_1m_graph": lambda s: _update(s, s.size("1m"), False, "graph", 8.0),
-    "policy_1": lambda s: _policy(s, 1),
-    "policy_8": lambda s: _policy(s, 8),
+    name: lambda s, of=UPDATES[name]: _update(s, *of) for name in _FIRST
+}  # fmt: skip
+ROWS |= {
+    "acting_1": lambda s: _acting(s, 1),
+    "acting_8": lambda s: _acting(s, 8),
+    "acting_16": lambda s: _acting(s, 16),
     "replay": _replay,
+    "torchrl_rssm_12m": _torchrl,
+    "streams_4": lambda s: _streams(s, 4),
+    "seeds_4": lambda s: _seeds(s, 4),
     "advice_b": lambda s: _advice(s, "B"),
     "advice_abc": lambda s: _advice(s, "ABC"),
-    "seeds_4": lambda s: _seeds(s, 4),
     "seeds_8": lambda s: _seeds(s, 8),
 }
-"""Name -> measurement; those that need CUDA graphs are left out on a CPU."""
-GPU_ONLY = {"update_12m_graph", "update_1m_graph", "seeds_8"}
+ROWS |= {name: lambda s, of=of: _update(s, *of) for name, of in UPDATES.items() if name not in _FIRST}
+"""Name -> measurement, those that say most first; those that need CUDA graphs are left out on a CPU."""
+GPU_ONLY = {"seeds_8", *(name for name in UPDATES if "_graph_" in name)}
 
 
 def _headline(row: dict[str, Any]) -> str:
@@ -164,33 +252,42 @@ def _headline(row: dict[str, Any]) -> str:
     return f"{row['ms']:.3f} ms" if "ms" in row else row.get("failed", "no figure")
 
 
-def run_all(setting: Setting, names: list[str]) -> dict[str, Any]:
-    """Every row in a process of its own; a row that fails or would not fit in the time says so."""
-    began, results = time.monotonic(), {}
+def run_all(
+    setting: Setting, names: list[str], seconds: float, done: dict[str, Any], keep: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Every row that has no figure in ``done`` in a process of its own; a row that fails or would not fit in the time
+    says so. ``keep`` gets all results after each row."""
+    began, results = time.monotonic(), {name: done[name] for name in names if name in done}
     for name in names:
-        left = LIMIT_S - (time.monotonic() - began)
+        left = seconds - (time.monotonic() - began)
+        if name in results and "failed" not in results[name]:
+            continue
         print(f"{name} ({left:.0f} s left)", flush=True)
-        if left < 20.0:
-            results[name] = {"failed": "not run: out of time"}
-            continue
-        command = [sys.executable, "-m", "benchmarks.gpu", *setting.arguments(), "--row", name]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=min(left, 150.0), check=False)
-        except subprocess.TimeoutExpired:
-            results[name] = {"failed": "given up: took too long"}
-            continue
-        lines = done.stdout.strip().splitlines()
-        if done.returncode == 0 and lines:
-            results[name] = json.loads(lines[-1])
-        else:
-            results[name] = {"failed": (done.stderr.strip().splitlines() or ["no message"])[-1][:200]}
-    return results
+        results[name] = _measured(setting, name, left)
+        keep(results)
+    return {name: results[name] for name in names}
+
+
+def _measured(setting: Setting, name: str, left: float) -> dict[str, Any]:
+    if left < 20.0:
+        return {"failed": "not run: out of time"}
+    command = [sys.executable, "-m", "benchmarks.gpu", *setting.arguments(), "--row", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=min(left, ROW_S), check=False)
+    except subprocess.TimeoutExpired:
+        return {"failed": "given up: took too long"}
+    lines = done.stdout.strip().splitlines()
+    if done.returncode == 0 and lines:
+        return json.loads(lines[-1])
+    return {"failed": (done.stderr.strip().splitlines() or ["no message"])[-1][:200]}
 
 
 def table(results: dict[str, Any]) -> str:
     """The summary: row, figure, target."""
-    lines = [f"{'row':22s}{'figure':>28s}  target"]
-    lines += [f"{name:22s}{_headline(row):>28s}  {TARGETS.get(name, '')}" for name, row in results.items()]
+    lines = [f"{'row':26s}{'figure':>28s}{'GiB':>7s}  target"]
+    for name, row in results.items():
+        peak = f"{row['peak_gib']:.1f}" if "peak_gib" in row else ""
+        lines.append(f"{name:26s}{_headline(row):>28s}{peak:>7s}  {TARGETS.get(name, '')}".rstrip())
     return "\n".join(lines)
 
 
@@ -202,6 +299,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--all", action="store_true", help="every row (the default)")
     parser.add_argument("--row", help=f"one of {', '.join(ROWS)}")
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), help="some rows, each in its own process")
+    parser.add_argument("--seconds", type=float, default=LIMIT_S, help="for all rows together")
+    parser.add_argument("--again", action="store_true", help="measure rows anew that have a figure already")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="toy sizes, to see that the path works")
     parser.add_argument("--out", type=Path, default=None, help="write the JSON there in place of benchmarks/results")
@@ -217,12 +316,20 @@ def main(argv: list[str] | None = None) -> int:
     if args.row:
         print(json.dumps(ROWS[args.row](setting)))
         return 0
-    results = run_all(setting, args.rows or [n for n in ROWS if setting.on_gpu or n not in GPU_ONLY])
-    out = {"device": setting.describe(), "tiny": args.tiny, "rows": results}
-    if args.out:
-        args.out.write_text(json.dumps(out, indent=1) + "\n")
-    elif setting.on_gpu:
-        write("gpu", out)
+    place = args.out or (RESULTS / "gpu.json" if setting.on_gpu else None)
+    about, done = {"device": setting.describe(), "tiny": args.tiny}, {}
+    if place is not None and place.exists() and not args.again:
+        before = json.loads(place.read_text())
+        done = before.get("rows", {}) if all(before.get(k) == v for k, v in about.items()) else {}
+
+    def keep(results: dict[str, Any]) -> None:
+        if args.out:
+            args.out.write_text(json.dumps({**about, "rows": {**done, **results}}, indent=1) + "\n")
+        elif place is not None:
+            write("gpu", {**about, "rows": {**done, **results}})
+
+    names = args.rows or [n for n in ROWS if setting.on_gpu or n not in GPU_ONLY]
+    results = run_all(setting, names, args.seconds, done, keep)
     print(f"\n{setting.describe()}\n{table(results)}")
     return 1 if any("failed" in row for row in results.values()) else 0
 

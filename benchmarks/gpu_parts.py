@@ -1,4 +1,4 @@
-"""What the GPU rows are made of: learners and replay without a game, and a whole update as one CUDA graph."""
+"""What the GPU rows are made of: learners and replay without a game, an update compiled and as one CUDA graph."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils import _pytree as tree
 
 __all__ = [
+    "PRECISIONS",
+    "CompiledUpdate",
     "GraphedUpdate",
     "Setting",
     "make_learner",
@@ -95,7 +98,11 @@ def timed_updates(setting: Setting, once: Callable[[], Any], seconds: float) -> 
     return {"ms": ms, "min_ms": min(blocks), "max_ms": max(blocks), "blocks": len(blocks), "updates_per_s": 1e3 / ms}
 
 
-def _config(setting: Setting, size: str, bf16: bool, paths: str) -> Any:
+PRECISIONS = {"f32": (False, False), "tf32": (True, False), "bf16": (True, True)}
+"""Name -> ``model.tf32`` and ``model.bf16``."""
+
+
+def _config(setting: Setting, size: str, precision: str, paths: str) -> Any:
     from lore.config import load_config
 
     flags: dict[str, Any] = {}
@@ -105,26 +112,31 @@ def _config(setting: Setting, size: str, bf16: bool, paths: str) -> Any:
         flags |= {"options.enabled": True, "synthetic.enabled": True}
     return load_config(
         size=size, observation="pixels", batch_size=setting.sequences * setting.length,
-        sequence_length=setting.length, horizon=2 if setting.tiny else 15, bf16=bf16, **flags,
+        sequence_length=setting.length, horizon=2 if setting.tiny else 15,
+        **dict(zip(("tf32", "bf16"), PRECISIONS[precision], strict=True)), **flags,
     )  # fmt: skip
 
 
-def make_learner(setting: Setting, size: str, bf16: bool, paths: str = "plain") -> Any:
-    """A learner on noise; ``paths`` is plain, B or ABC."""
+def make_learner(setting: Setting, size: str, precision: str = "bf16", paths: str = "plain") -> Any:
+    """A learner on noise as training makes it, in plain torch; ``paths`` is plain, B or ABC."""
     from lore.advice.plans import Plans
+    from lore.fast.accelerate import accelerate
+    from lore.gate.gate import Gate
     from lore.training.agent import Agent
     from lore.training.learner import Learner
     from lore_datasets.environments import get_environment
 
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    config, device = _config(setting, size, bf16, paths), torch.device(setting.device)
+    config, device = _config(setting, size, precision, paths), torch.device(setting.device)
     environment = get_environment("crafter")
     skills = 0 if paths == "plain" else SKILLS
     agent = Agent(config, environment, skills, torch.Generator().manual_seed(0)).to(device)
+    if setting.on_gpu:  # on a CPU, at toy sizes, the plain form stands for a GPU's
+        accelerate(agent, device, config.train.threads, tf32=config.model.tf32)
     rng, plans = np.random.default_rng(0), None
     if paths == "ABC":
         plans = Plans(rng.integers(0, 17, (PLANS, 8)), np.full(PLANS, 8))
-    learner = Learner(agent, config, torch.Generator(device).manual_seed(0), device, plans)
+    learner = Learner(agent, config, torch.Generator(device).manual_seed(0), device, plans,
+        Gate(config.gate) if config.gate.enabled else None)  # fmt: skip
     if paths == "ABC":
         learner.set_slots(np.arange(config.options.max_options))
         learner.updates = config.synthetic.warmup_updates + 1
@@ -177,13 +189,28 @@ def random_batch(setting: Setting, size: str) -> dict[str, Any]:
     batch |= {
         "proposals": rng.integers(-1, 17, (*lead, SKILLS)).astype(np.int8),
         "skill": np.full(lead, -1, np.int16), "held": np.zeros(lead, np.int16), "ended": np.zeros(lead, np.int8),
-        "plan": rng.integers(-1, PLANS, lead).astype(np.int32),
+        "plan": rng.integers(-1, PLANS, lead).astype(np.int32), "advised": np.zeros(lead, np.bool_),
     }  # fmt: skip
     return {name: torch.from_numpy(value).to(setting.device) for name, value in batch.items()}
 
 
+class CompiledUpdate:
+    """A learner's plain update with both halves compiled by torch, each as one graph."""
+
+    def __init__(self, learner: Any, backend: str = "inductor") -> None:
+        self.learner = learner
+        learner.losses = torch.compile(learner.losses, fullgraph=True, dynamic=False, backend=backend)
+        learner.move = torch.compile(learner.move, fullgraph=True, dynamic=False, backend=backend)
+
+    def __call__(self, records: Mapping[str, Any]) -> Any:
+        """As :meth:`lore.training.learner.Learner.update`."""
+        return self.learner.update(records)
+
+
 class GraphedUpdate:
-    """A learner's whole plain update captured once as a CUDA graph; a call copies the batch in and replays it.
+    """A learner's whole plain update captured once as a CUDA graph; a call copies its inputs in and replays it.
+
+    It stays here until it has run on a GPU.
 
     Args:
         learner: on a CUDA device, advice paths off. records: a batch of the shapes of all later ones.
@@ -191,24 +218,25 @@ class GraphedUpdate:
 
     def __init__(self, learner: Any, records: Mapping[str, Any]) -> None:
         self.learner = learner
-        self.records = {k: torch.as_tensor(v).to(learner.device).clone() for k, v in records.items() if k != "indices"}
+        self.inputs = tree.tree_map(torch.clone, learner.inputs(records))
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # lazily made handles and workspaces must exist before the capture
             for _ in range(3):
-                learner.update(self.records)
+                learner.optimiser.zero_grad()
+                learner.step(self.inputs)
         torch.cuda.current_stream().wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
-        self.graph.register_generator_state(learner.generator)
         learner.optimiser.zero_grad()
         with torch.cuda.graph(self.graph):
-            self.result = learner.update(self.records)
+            self.result = learner.step(self.inputs)
 
     def __call__(self, records: Mapping[str, Any]) -> Any:
         """(posterior, metrics) as :meth:`lore.training.learner.Learner.update`, in memory that the next call
         overwrites."""
-        for name, target in self.records.items():
-            target.copy_(torch.as_tensor(records[name]), non_blocking=True)
+        fresh = self.learner.inputs(records)
+        for kept, value in zip(tree.tree_leaves(self.inputs), tree.tree_leaves(fresh), strict=True):
+            kept.copy_(value)
         self.graph.replay()
         self.learner.updates += 1
         return self.result

@@ -149,7 +149,7 @@ ROWS = (
     Row("replay, 16x65 of 100k frames, CPU ms", "speed replay", "speed_replay",
         ("pixels, 1m, 100k", "ours", "cpu_s"), 1.5, scale=1000, peer=_torchrl("pixels, 1m, 100k"),
         left="one copy of 12.8 MB; the least is at the target"),
-    Row("update `12m`, bf16, one H200, ms", "gpu --all", "gpu", ("rows", "update_12m_graph", "ms"), 8,
+    Row("update `12m`, bf16, one H200, ms", "gpu --all", "gpu", ("rows", "update_12m_graph_bf16", "ms"), 8,
         left="no GPU was at hand"),
     Row("4 seeds on one GPU, updates/s over one", "gpu --all", "gpu", ("rows", "seeds_4", "speedup"), 3, True,
         left="no GPU was at hand"),

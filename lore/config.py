@@ -126,6 +126,8 @@ class ModelConfig:
     """Uniform share mixed into the actor; DreamerV3's code applies none."""
     bf16: bool = False
     """Compute updates under autocast to bfloat16; parameters, norms, logits and losses stay float32."""
+    tf32: bool = False
+    """Multiply float32 matrices in TF32 on a CUDA device: ten bits of mantissa in place of 23; a CPU has none."""
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:

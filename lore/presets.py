@@ -13,15 +13,15 @@ STUDY: dict[str, Any] = {
 }  # fmt: skip
 """The learner of a study on a small machine: symbolic observations, the tiny network, one thread."""
 _PAPER = {
-    "env.observation": "pixels", "model.bf16": True, "train.train_ratio": 512.0, "train.steps": 1_000_000,
-    "train.replay_capacity": 1_000_000, "train.learning_rate": 4e-5,
+    "env.observation": "pixels", "model.bf16": True, "model.tf32": True, "train.train_ratio": 512.0,
+    "train.steps": 1_000_000, "train.replay_capacity": 1_000_000, "train.learning_rate": 4e-5,
 }  # fmt: skip
 """DreamerV3 on Crafter as published (Hafner et al. 2023, table of hyperparameters), but for the size."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {**STUDY, "train.steps": 1_500, "train.log_interval": 100, "train.replay_capacity": 10_000},
     "laptop": {**STUDY, "train.steps": 50_000, "train.replay_capacity": 100_000},
-    "crafter-12m": {**_PAPER, "model.size": "12m"},
+    "crafter-12m": {**_PAPER, "model.size": "12m", "env.num_envs": 8},
     "crafter-paper": {**_PAPER, "model.size": "200m"},
 }
 """Name -> settings: ``smoke`` about a minute, ``laptop`` under an hour on one core, the others need a GPU."""

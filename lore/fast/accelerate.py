@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 __all__ = ["accelerate", "compile_modules", "divide_threads"]
 
 
-def accelerate(agent: Agent, device: torch.device, threads: int) -> None:
+def accelerate(agent: Agent, device: torch.device, threads: int, *, tf32: bool = False) -> None:
     """Give ``agent`` on ``device`` its fastest form on ``threads`` threads (0 = as many as torch uses).
 
     On a CPU with numba, heads, recurrent core and image stages get a subclass with the same parameters, so that
-    checkpoints fit either form; imagination is shared between threads. Elsewhere the agent stays as it is.
+    checkpoints fit either form; imagination is shared between threads. Elsewhere the agent stays as it is, and ``tf32``
+    says how a CUDA device multiplies float32 matrices.
     """
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     compiled = device.type == "cpu" and compile_modules(agent)
     divide_threads(threads, agent.world_model.size if compiled else None)
     if compiled:  # image networks share each of their stages between all threads: nothing runs beside them

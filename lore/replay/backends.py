@@ -82,9 +82,9 @@ class DeviceReplay(Replay):
         from lore.fast.transfer import upload
 
         if isinstance(deter, np.ndarray):
-            deter, stoch = torch.from_numpy(deter), torch.from_numpy(stoch)
+            fresh = {"deter": torch.from_numpy(deter), "stoch": torch.from_numpy(stoch)}
         else:
-            deter, stoch = pack_latent(deter, stoch)
+            fresh = pack_latent(deter, stoch)
         stream, start = np.asarray(indices).T[:, :, None]
         number = start + offset + np.arange(deter.shape[1])  # [batch, T]
         live = number >= self.written[stream] - self.slots
@@ -94,7 +94,7 @@ class DeviceReplay(Replay):
         _, last = np.unique(rows[::-1], return_index=True)
         chosen = len(rows) - 1 - last
         at = upload({"rows": rows[chosen], "source": np.flatnonzero(live)[chosen]}, self.device)
-        for name, value in (("deter", deter), ("stoch", stoch)):
+        for name, value in fresh.items():
             ring, new = self.arrays[name].flatten(0, 1), value.to(self.device).flatten(0, 1)[at["source"]]
             ring[at["rows"]] = new if where is None else torch.where(where, new, ring[at["rows"]])
         return lambda: None

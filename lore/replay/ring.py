@@ -31,9 +31,9 @@ def latent_fields(deter: int, stoch: int) -> dict[str, tuple[tuple[int, ...], An
     return {"deter": ((deter,), np.float16), "stoch": ((stoch,), np.uint8)}
 
 
-def pack_latent(deter: Tensor, stoch: Tensor) -> tuple[Tensor, Tensor]:
-    """Latents as stored: deter [..., D] and one-hot stoch [..., S, K] -> float16 [..., D], uint8 [..., S]."""
-    return deter.detach().half(), stoch.detach().argmax(-1).byte()
+def pack_latent(deter: Tensor, stoch: Tensor) -> dict[str, Tensor]:
+    """Latents as stored, by field: deter [..., D] and one-hot stoch [..., S, K] -> float16 [..., D], uint8 [..., S]."""
+    return {"deter": deter.detach().half(), "stoch": stoch.detach().argmax(-1).byte()}
 
 
 class Replay:
@@ -191,8 +191,7 @@ class Replay:
             return partial(self._write, indices, deter, stoch, offset)
         from lore.fast.transfer import Download
 
-        packed = dict(zip(LATENTS, pack_latent(deter, stoch), strict=True))
-        coming = Download(packed if where is None else {**packed, "where": where})
+        coming = Download(pack_latent(deter, stoch) | ({} if where is None else {"where": where}))
 
         def finish() -> None:
             come = coming.arrays()

@@ -224,13 +224,14 @@ class Learner:
         once; ``opt/skipped`` is the share of those since the last call that were not finite, and stands alone where the
         last one was not."""
         on_device = {name: value.detach() for name, value in metrics.items() if isinstance(value, Tensor)}
+        host: dict[str, float] = {name: value for name, value in metrics.items() if not isinstance(value, Tensor)}
         values = {**on_device, "bad": self.optimiser.bad, "count": self.optimiser.count}
         stacked = torch.stack([value.double() for value in values.values()])
         *numbers, bad, count = Download({"numbers": stacked}).arrays()["numbers"].tolist()
         skipped, since = self.updates - int(count), self.updates - self._read[0]
         found = {"opt/skipped": (skipped - self._read[1]) / max(1, since)}
         self._read = self.updates, skipped
-        return found if bad else {**metrics, **dict(zip(on_device, numbers, strict=True)), **found}, int(bad)
+        return found if bad else found | host | dict(zip(on_device, numbers, strict=True)), int(bad)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything an exact resume needs besides the agent's own state."""

@@ -13,7 +13,7 @@ from lore.dreamer.types import Latent
 from lore.fast.transfer import Download, upload
 from lore.gate.signals import SIGNALS, raw_signals
 from lore.options.controller import Controller
-from lore.replay.ring import LATENTS, pack_latent
+from lore.replay.ring import pack_latent
 from lore.synthetic.plan_policy import PlanPolicy
 from lore.synthetic.rollout import foretells_unlock
 
@@ -83,7 +83,7 @@ class Player:
         )
         features = self.latent.features()
         logits = agent.actor_critic.actor(features)
-        found = dict(zip(LATENTS, pack_latent(*self.latent), strict=True))
+        found = pack_latent(*self.latent)
         if self.controller.gate is not None:
             found["signals"] = self._signals(features, logits)
         found["logits"] = policy_log_probs(logits, None, unimix) if unimix else logits.float()

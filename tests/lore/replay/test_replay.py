@@ -108,7 +108,7 @@ def test_records_overwritten_since_the_sample_are_left_alone():
 def test_packed_latents_survive_to_half_precision():
     deter = torch.rand(4, 5, 2) * 2 - 1
     stoch = torch.nn.functional.one_hot(torch.randint(4, (4, 5, 3)), 4).float()
-    packed = [value.numpy() for value in pack_latent(deter, stoch)]
+    packed = [value.numpy() for value in pack_latent(deter, stoch).values()]
     assert packed[0].dtype == np.float16 and packed[1].dtype == np.uint8
     latent = unpack_latent(torch.from_numpy(packed[0]), torch.from_numpy(packed[1]), 4)
     torch.testing.assert_close(latent.deter, deter, atol=5e-4, rtol=0)
