@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,13 +16,16 @@ from flows.jobs.skill_trials import Film
 from flows.report.advice_text import program_rules, skills_with_films
 from flows.report.dataset_page import write_dataset_page
 from flows.report.language import condition_in_words, steps_in_words
-from flows.report.read import Subject
+from flows.report.read import Subject, read_run
+from flows.report.run_charts import final_policy, learning_curves
+from lore.config import load_config
 from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput
 from lore_datasets.store.lineage import play_name
 from lore_datasets.store.store import Store
 from lore_datasets.testing import small_advice, small_states
+from tests.flows.report.test_report import write_run
 
 CRAFTER = get_environment("crafter")
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -126,3 +131,23 @@ def test_conditions_and_steps_read_as_words():
         assert all(line.strip() for line in steps_in_words(skill.steps)) and condition_in_words(skill.start)
     for rule in CRAFTER.rules.rules:
         assert "{" not in condition_in_words(rule.when)
+
+
+def test_a_run_stands_beside_the_play_of_its_version_where_both_play_without_learning(played, root, tmp_path):
+    run = read_run(write_run(tmp_path / "run", load_config(observation="symbolic")))
+    subject = Subject((run,), played.advice, root=root)
+    final, curves = str(final_policy(subject).html), str(learning_curves(subject).html)
+    assert final.count("the version&#39;s own play") >= 2 and final.count("uniform over its skills") >= 2
+    assert "9.00 (8.00 to 10.00)" in final and f"chance: {CRAFTER.score.chance:g}" in final
+    assert "own play" not in curves and '"label":"chance"' in curves and "DreamerV3" not in curves
+    pixels = read_run(write_run(tmp_path / "pixels", load_config(observation="pixels")))
+    assert "DreamerV3, 1,000,000 steps" in str(learning_curves(Subject((pixels,))).html)
+
+
+def test_a_version_of_the_first_schema_has_a_page_too(tmp_path):
+    old = Path(__file__).parents[2] / "datasets" / "data" / "schema1.store.zip"
+    with zipfile.ZipFile(old) as archive:
+        archive.extractall(tmp_path / "store")
+    [name] = [n for n in Store(tmp_path / "store").names() if Store(tmp_path / "store").manifest(n).kind == "advice"]
+    text = write_dataset_page(name, tmp_path / "p.html", tmp_path / "store").read_text()
+    assert "caf\u00e9" in section(text, "What was asked")
