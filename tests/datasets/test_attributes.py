@@ -1,6 +1,7 @@
 """A version is read with xarray, with zarr and with h5py alone: names of axes, shapes, units, meanings, words."""
 
 import json
+import runpy
 import zipfile
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from lore_datasets.testing import random_advice
 from lore_datasets.types import SymbolicState
 
 DATA = Path(__file__).parent / "data"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def tree(store):
@@ -104,6 +106,21 @@ def test_zarr_and_h5py_alone_say_what_a_byte_of_a_state_means(store, root, tmp_p
             assert attributes["facing_values"][row["facing"]] == env.vocab.directions[states[5].facing][0]
         assert list(file["round-000/applicable"].attrs["skills"]) == [skill.name for skill in env.skills]
         assert file.attrs["dataset"] == "small@v2" and "offsets" in file["round-000/reason"].attrs["stored"]
+
+
+@pytest.mark.parametrize("script", ["04_decode_state_h5.py", "05_decode_state_xarray.py"])
+def test_the_examples_decode_a_state(script, store, root, tmp_path, monkeypatch, capsys, env):
+    export_hdf5(store, "small@v1", tmp_path / "x.h5")
+    monkeypatch.setenv("LORE_DATASETS", str(root))
+    monkeypatch.setattr("sys.argv", [script, str(tmp_path / "x.h5") if "h5" in script else "small@v1", "5"])
+    runpy.run_path(str(EXAMPLES / script))
+    *view, told = capsys.readouterr().out.splitlines()
+    state = SymbolicState.unpack(load_advice("small@v1", root).rows.state[5], env.layout)
+    assert [line.split() for line in view] == [[env.vocab.targets[cell][:8] for cell in line] for line in state.view]
+    counts = [f"inventory.{name} {n}" for name, n in zip(env.vocab.items, state.inventory, strict=True) if n]
+    assert told.startswith(f"looks {env.vocab.directions[int(state.facing)][0]} | ") and set(counts) <= set(
+        told.partition(" | ")[2].split(", ")
+    )
 
 
 @pytest.mark.parametrize("file", [file for files in shipped_files().values() for file in files], ids=lambda f: f.name)
