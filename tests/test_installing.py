@@ -9,7 +9,6 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -128,7 +127,7 @@ def installed(bin: Path, away: Path) -> None:
     run(bin / "python", "-c", "import lore_rl, torch, crafter, icechunk; print(lore_rl.__all__)", cwd=away)
 
 
-def pins(bin: Path, away: Path, *words: Sequence[str]) -> dict[str, str]:
+def pins(bin: Path, away: Path, *words: str | Path) -> dict[str, str]:
     rows = json.loads(run(*words, "--format", "json", cwd=away, VIRTUAL_ENV=str(bin.parent)))
     return {re.sub(r"[-_.]+", "-", row["name"]).lower(): row["version"].partition("+")[0] for row in rows}
 
