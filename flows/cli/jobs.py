@@ -209,7 +209,8 @@ def report(
         raise UsageError("lore report needs at least one run folder", hint="lore report runs/train")
     named = labelled(runs_of(folders))
     with current().bar("write the page"):
-        path = build_report(named, out or folders[0] / "report.html", advice=report_advice(named, dataset))
+        title = f"LoRe report: {', '.join(named)}"
+        path = build_report(named, out or folders[0] / "report.html", title=title, advice=report_advice(named, dataset))
     print(f"report: {path.resolve()}")
     return 0
 

@@ -36,7 +36,7 @@ def _report(folders: Sequence[str]) -> str:
         return ""
     try:
         named = labelled([Path(folder) for folder in folders])
-        build_report(named, path, title=" and ".join(named), advice=report_advice(named, ""))
+        build_report(named, path, title=f"LoRe report: {', '.join(named)}", advice=report_advice(named, ""))
     except (LoreError, OSError) as error:
         told(f"no report was written: {error}")
         return ""
