@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main as cli
+from lore.config import load_config
+from lore.training.policy import open_advice
 from lore_datasets.environments import ENVIRONMENTS
+from lore_datasets.errors import SchemeMismatch
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "datasets" / "README.md"])
@@ -47,7 +50,37 @@ def _run(page: str, folder: Path, capsys) -> str:
 
 
 def test_the_page_about_environments_makes_one_that_skills_and_learner_can_play(run_page):
-    assert run_page("adding-an-environment.md").split("\n")[:2] == ["coins [1]", "steps 120"]
+    assert run_page("adding-an-environment.md").split("\n")[:3] == ["coins [1]", "faults []", "steps 120"]
+
+
+SMALL = {
+    "env": ["--steps", "30"],
+    "collect": ["--budget", "40"],
+    "advise": ["--select.budget", "16"],
+    "datasets": ["--episodes", "1", "--workers", "1"],
+    "train": ["--steps", "40", "--train.batch-size", "32", "--train.sequence-length", "16", "--train.train-ratio", "4"],
+    "eval": ["--episodes", "1"],
+    "refresh": ["--visits", "30", "--select.budget", "8", "--revise-worlds", "0", "--epochs", "1", "--steps", "8"],
+}
+"""What makes each line of the walk on DoorKey small enough for a test."""
+
+
+def test_the_walk_on_doorkey_runs_line_by_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LORE_DATASETS", str(tmp_path / "datasets"))
+    [(_, body)] = blocks("adding-an-environment.md", "bash")
+    lines = body.strip().split("\n")
+    assert len(lines) == 10 and lines[-1].startswith("lore ablate --preset doorkey ")
+    for line in lines[:-1]:  # the study is an hour; its preset is resolved and run small elsewhere
+        words = line.split()[1:]
+        assert cli.main([*words, *SMALL.get(words[0], [])]) == 0, line
+    assert "MiniGrid-DoorKey-5x5-v0" in next((tmp_path / "questions").rglob("*.jsonl")).read_text()
+    assert (tmp_path / "runs/doorkey/report.html").is_file() and "Traceback" not in capsys.readouterr().err
+    wide = load_config(**{"env.name": "minigrid:MiniGrid-DoorKey-8x8-v0", "advice.dataset": "doorkey", "use_llm": True})
+    advice = open_advice(wide)  # of a smaller world of the family
+    assert advice is not None and advice.environment.name == "minigrid:MiniGrid-DoorKey-5x5-v0"
+    with pytest.raises(SchemeMismatch, match="about minigrid"):
+        open_advice(load_config(**{"advice.dataset": "doorkey", "use_llm": True}))
 
 
 def test_the_page_about_backends_makes_one_whose_answers_become_a_version(run_page):
