@@ -1,1 +1,1 @@
-"""One self-contained HTML page about training runs. Reads files only; starts nothing, trains nothing."""
+"""Self-contained HTML pages about training runs, advice versions and studies. Reads files, starts nothing."""
