@@ -52,6 +52,7 @@ ROWS |= {
     "http_backends": Row(("benchmarks.http_backends",), "http_backends", 120),
     "peers": Row(("benchmarks.peers",), "peers", 120),
     "rules_play": Row(("benchmarks.rules_play", "--episodes", "40", "--seed", "100", "--write"), "rules_play", 60),
+    "launches": Row(("benchmarks.launches",), "launches", 60),
     "saving": Row(("benchmarks.saving",), "saving", 90),
     "coverage": Row(("benchmarks.coverage", "--rows", "1000", "3000", "--states", "1000"), "coverage", 180),
 }
