@@ -233,18 +233,18 @@ def evaluate(
     ``record``: keep so many episodes per run frame by frame, from the worst to the best; :func:`report` plays them.
     ConfigError where the runs differ in more than their seeds. An interrupt keeps the evaluations of finished runs.
     """
-    from flows.jobs.evaluations import evaluate_runs, over_seeds, runs_of
+    from flows.jobs.evaluations import are_seeds, evaluate_runs, over_seeds, runs_of
 
     runs = runs_of([_folder(run)])
+    if not are_seeds(runs):
+        raise ConfigError(
+            f"the {len(runs)} runs in {_folder(run)} differ in more than their seeds", kept="nothing was played",
+            hint="evaluate them one by one; lore runs compare tells in what",
+        )  # fmt: skip
     with _call("evaluate", quiet, "the evaluations of finished runs"), current().bar("evaluate", None) as bar:
         job = EvaluateJob(str(runs[0]), episodes, seed, record)
         found = evaluate_runs(runs, job, lambda mode, done, total: bar.update(done, total, mode))
-    whole = over_seeds(found)
-    if whole is None:
-        raise ConfigError(
-            f"the {len(runs)} runs in {_folder(run)} differ in more than their seeds", kept="evaluation.json of each",
-            hint="evaluate them one by one; lore runs compare tells in what",
-        )  # fmt: skip
+    whole = over_seeds(found) or {}
     return Evaluation(tuple(runs), *(_figure(whole[mode]) for mode in ("as_trained", "agent_alone", "primitives_only")))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from flows.config import EvaluateJob
 from flows.jobs.runs import find_runs
 from lore_datasets.errors import NotFound
 
-__all__ = ["evaluate_runs", "over_seeds", "runs_of"]
+__all__ = ["are_seeds", "evaluate_runs", "over_seeds", "runs_of"]
 
 
 def runs_of(folders: Sequence[Path | str]) -> list[Path]:
@@ -28,6 +28,15 @@ def runs_of(folders: Sequence[Path | str]) -> list[Path]:
             raise NotFound(what, hint="give the --folder of a run, or one that holds runs")
         found |= dict.fromkeys(runs)
     return list(found)
+
+
+def are_seeds(runs: Iterable[Path]) -> bool:
+    """True where the settings of some runs are the same but for their seeds."""
+    from lore.training.folder import read_config
+    from lore.training.fork import differences
+
+    first, *others = [read_config(run) for run in runs]
+    return not any(differences(first, config).keys() - {"train.seed"} for config in others)
 
 
 def evaluate_runs(
@@ -59,12 +68,9 @@ def over_seeds(found: Mapping[Path, Mapping[str, Any]]) -> dict[str, dict[str, A
     is that of the mean success rates.
     """
     from lore.evaluation.statistics import nested_bootstrap
-    from lore.training.folder import read_config
-    from lore.training.fork import differences
     from lore.training.metrics import crafter_score
 
-    configs = [read_config(run) for run in found]
-    if any(differences(configs[0], config).keys() - {"train.seed"} for config in configs[1:]):
+    if not are_seeds(found):
         return None
     finals = [each["final_policy"] for each in found.values()]
     out: dict[str, dict[str, Any]] = {}

@@ -41,7 +41,8 @@ def test_the_notebook_runs_from_the_top(kernel, tmp_path):
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", ()):
             cell.source = SHORT
-        cell.source = cell.source.replace('preset="smoke"', 'preset="smoke", batch_size=32, sequence_length=8')
+        quick = 'preset="smoke", batch_size=32, sequence_length=8, **{"env.length": 60}'
+        cell.source = cell.source.replace('preset="smoke"', quick)
     kernel(notebook).execute()
     said = "\n".join(output(cell) for cell in notebook.cells if cell.cell_type == "code")
     assert "play  100 %  20/20" in said and "train  100 %  60/60" in said  # bars that changed in place
@@ -52,13 +53,13 @@ def test_the_notebook_runs_from_the_top(kernel, tmp_path):
 @pytest.mark.slow
 def test_a_kernel_that_is_interrupted_says_in_one_line_what_is_kept(kernel, own_datasets):
     cells = [
-        "import lore_rl, os, signal, threading",
+        "import lore_rl, os, signal, threading\nlore_rl.collect('other', budget=10, max_steps=30)  # all is loaded now",
         "threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()\nlore_rl.collect(budget=20_000)",
-        "lore_rl.collect(dataset='other', budget=10, max_steps=30)",
+        "lore_rl.collect('other', budget=10, max_steps=30)",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     notebook.cells[1].metadata["tags"] = ["raises-exception"]
     kernel(notebook).execute()
     [error] = [o for o in notebook.cells[1].outputs if o.output_type == "error"]
     assert error.ename == "KeyboardInterrupt" and "kept: the states found so far" in error.evalue
-    assert (own_datasets / "states.icechunk").exists() and "other@v1" in output(notebook.cells[2])
+    assert (own_datasets / "states.icechunk").exists() and "name='other', version=1" in output(notebook.cells[2])
