@@ -21,7 +21,8 @@ LAST, ENOUGH = 20, 18
 def steps_to(run: dict[str, Any]) -> int | None:
     """Environment step at which 18 of the last 20 training episodes succeeded, None where that never was."""
     won = np.array([bool(unlocked) for unlocked in run["episodes"]["unlocked"]], int)
-    rate = np.convolve(won, np.ones(LAST, int))[: len(won)]
+    total = np.cumsum(won)
+    rate = total - np.concatenate([np.zeros(LAST, int), total])[: len(total)]
     reached = np.flatnonzero(rate >= ENOUGH)
     return int(run["episodes"]["step"][reached[0]]) if len(reached) else None
 

@@ -140,7 +140,7 @@ def _collected(store: ShippedStore, name: str, config: dict[str, Any]) -> tuple[
     from pipeline.rounds.collect import CollectedStates
 
     rows = {path.rpartition("/")[2]: array for path, array in store.open(ref).arrays.items()}
-    fields = {key: rows[key] for key in ("state", "episode", "step", "source")}
+    fields: dict[str, Any] = {key: rows[key] for key in ("state", "episode", "step", "source")}
     about = manifest.provenance
     return ref, CollectedStates(**fields, sources=tuple(about["sources"]), seed=int(about["seed"]), complete=False)
 
