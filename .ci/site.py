@@ -1,4 +1,4 @@
-"""What mkdocs does besides reading docs/: pages of other folders, the table of commands, roles of docstrings."""
+"""What mkdocs does besides reading docs/: decisions, pages of other folders, the table of commands, roles."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ ELSEWHERE = {
 }
 """Page of the site -> file that it is."""
 _ROLE = re.compile(r":(?:class|data|func|meth|mod):(<code>)~?(?:[\w.]+\.)?")
+
+
+def on_config(config: Any) -> Any:
+    """Enter every decision, before the last section."""
+    decisions = sorted(path.name for path in (ROOT / "docs" / "adr").glob("*.md"))
+    config.nav.insert(-1, {"Decisions": [f"adr/{name}" for name in decisions]})
+    return config
 
 
 def on_files(files: Files, config: Any) -> Files:
