@@ -26,8 +26,8 @@ CONTAINED: dict[str, Any] = {}
 EXPOSED: dict[str, Any] = {"delta_target": 100.0, "uncertainty_threshold": 0.0, "beta_max": 1.0}
 """The gate always open, no budget for the divergence; and nobody looks at what came of it (:class:`Blind`)."""
 
-KICKSTARTED: dict[str, Any] = {"gate.kickstart": 1.0, "gate.kickstart_floor": 1.0, "beta_max": 1.0}
-"""The gate's budget, and the actor drawn to the advice throughout."""
+KICKSTARTED: dict[str, Any] = {"gate.kickstart": 1.0, "gate.kickstart_floor": 1.0}
+"""The actor is drawn to the advice throughout."""
 
 RETREAT = {
     "version": 1, "name": "retreat", "start": {"op": "true"}, "done": {"op": "false"}, "max_steps": 40,
@@ -38,11 +38,12 @@ RETREAT = {
 
 
 class Blind(Trust):
-    """Trust that never falls."""
+    """Trust that never falls and waits for no test."""
+
+    is_tested = True
 
     def _conclude(self, followed: float, left: float, reward: float, *signals: float) -> None:
-        super()._conclude(followed, left, reward, *signals)
-        self.value = 1.0
+        self.means[bool(followed)].add(reward)
 
 
 @dataclass

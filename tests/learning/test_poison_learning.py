@@ -23,7 +23,7 @@ def test_poison_costs_a_learning_agent_at_most_a_tenth_of_its_return_and_nearly_
 @pytest.mark.timeout(1800)
 def test_kickstarting_on_the_grid_copies_nothing_that_trust_has_found_out():
     plain, contained = played(0, None), played(0, KICKSTARTED)
-    exposed = played(0, KICKSTARTED, blind=True)
+    exposed = played(0, EXPOSED | KICKSTARTED, blind=True)
     print([round(one.last(20)[0], 2) for one in (plain, contained, exposed)], contained.gate.trust.value)
     assert plain.last(20)[0] > 1.2
     assert contained.last(20)[0] >= 0.9 * plain.last(20)[0]
