@@ -257,7 +257,7 @@ def report(
     """
     from flows.jobs.evaluations import runs_of
     from flows.jobs.tasks import report_advice
-    from flows.report.build import build_report, labelled
+    from flows.report.sections import build_report, labelled
 
     several = [runs] if isinstance(runs, (Trained, str, Path)) else list(runs)
     folders = [_folder(run) for run in several]

@@ -203,7 +203,7 @@ def report(
     """
     from flows.jobs.evaluations import runs_of
     from flows.jobs.tasks import report_advice
-    from flows.report.build import build_report, labelled
+    from flows.report.sections import build_report, labelled
 
     if not folders:
         raise UsageError("lore report needs at least one run folder", hint="lore report runs/train")

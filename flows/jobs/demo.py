@@ -154,7 +154,7 @@ def run_demo(job: DemoJob, folder: Path, steps: Steps) -> dict[str, Any]:
 
 def write_report(runs: dict[str, str], advice: str, commands: list[str], out: str) -> str:
     """The demo's HTML page; returns its path."""
-    from flows.report.build import build_report
+    from flows.report.sections import build_report
     from lore_datasets.advice import load_advice
 
     folders = {label: Path(path) for label, path in runs.items()}

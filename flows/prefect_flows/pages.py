@@ -29,7 +29,7 @@ def _report(folders: Sequence[str]) -> str:
     A run whose report cannot be written has ended all the same: its log says why.
     """
     from flows.jobs.tasks import report_advice
-    from flows.report.build import build_report, labelled
+    from flows.report.sections import build_report, labelled
 
     path = Path(folders[0]) / "report.html"
     if not os.environ.get("LORE_REPORTS_URL"):

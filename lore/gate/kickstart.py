@@ -3,8 +3,8 @@
 The loss is the cross-entropy ``-sum_e p_advice(e) ln pi(e)`` at posterior states, as in Schmitt et al. 2018
 (Kickstarting, eq. 3) with stored advice as the teacher. Its gradient stops at the latents. The weight falls linearly
 from ``gate.kickstart`` to ``gate.kickstart_floor``, times the gate's trust: advice that harms is not imitated for long.
-Until trust is tested nothing is imitated: an actor that has copied its adviser decides as badly as it, so that no harm
-would show any more.
+Until trust is tested, and while anything speaks for harm, nothing is imitated: an actor that has copied its adviser
+decides as badly as it, so that no harm would show any more.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ __all__ = ["kickstart_loss", "kickstart_weight", "slot_targets"]
 
 
 def kickstart_weight(gate: Gate) -> float:
-    """Weight of the loss at the gate's environment step, 0 until trust is tested."""
+    """Weight of the loss at the gate's environment step, 0 until trust is tested and while harm shows."""
     config = gate.config
     weight = scheduled(config.kickstart, config.kickstart_floor, config.kickstart_steps, gate.env_steps)
-    return weight * gate.trust.value * gate.trust.is_tested
+    return weight * gate.trust.value * gate.trust.is_earned
 
 
 def slot_targets(advice: Tensor, proposals: Tensor, slots: Tensor, num_actions: int) -> tuple[Tensor, Tensor]:

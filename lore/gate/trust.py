@@ -64,6 +64,18 @@ class Trust:
         """Enough trials of both kinds have ended to tell harm."""
         return all(mean.weight >= MIN_TRIALS for mean in self.means.values())
 
+    @property
+    def is_earned(self) -> bool:
+        """Tested, and nothing speaks for harm."""
+        return self.is_tested and self.harm() < 0.5 * DOUBT
+
+    def harm(self) -> float:
+        """By how many standard errors the policy's own decisions earn more than followed ones, once both are known."""
+        own, advised = self.means[False], self.means[True]
+        # Trials of the policy's own decisions overlap, up to one per step: they count by the horizon.
+        noise = math.sqrt(advised.variance() / advised.weight + own.variance() * self.horizon / own.weight + 1e-12)
+        return (own.mean - advised.mean) / noise
+
     def step(self, env: int, reward: float) -> None:
         """The reward that arrived after one more step."""
         trials = self.open[env]
@@ -98,12 +110,9 @@ class Trust:
         if self.learned is not None and signals:
             self.learned.add(bool(followed), reward, np.array(signals))
         self.means[bool(followed)].add(reward)
-        own, advised = self.means[False], self.means[True]
         if not self.is_tested:
             return
-        # Trials of the policy's own decisions overlap, up to one per step: they count by the horizon.
-        noise = math.sqrt(advised.variance() / advised.weight + own.variance() * self.horizon / own.weight + 1e-12)
-        harm = (own.mean - advised.mean) / noise
+        harm = self.harm()
         if harm > DOUBT:
             self.value = max(FLOOR, self.value * 0.97 ** ((harm / DOUBT) ** 2))
         elif harm < 0.5 * DOUBT:

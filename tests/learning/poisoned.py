@@ -40,7 +40,7 @@ RETREAT = {
 class Blind(Trust):
     """Trust that never falls and waits for no test."""
 
-    is_tested = True
+    is_earned = True
 
     def _conclude(self, followed: float, left: float, reward: float, *signals: float) -> None:
         self.means[bool(followed)].add(reward)

@@ -9,8 +9,8 @@ import json
 import pytest
 
 from flows.jobs.skill_trials import films_of
-from flows.report.build import build_report
 from flows.report.dataset_page import write_dataset_page
+from flows.report.sections import build_report
 from flows.report.study_page import study_page
 from lore.config import load_config
 from lore_datasets.advice import load_advice

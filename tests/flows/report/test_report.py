@@ -14,8 +14,8 @@ import pytest
 
 import flows.report
 from flows.jobs.tasks import report_advice
-from flows.report.build import build_report, render
 from flows.report.read import json_lines, read_run, success_rates
+from flows.report.sections import build_report, render
 from lore.config import load_config, to_dict
 from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment

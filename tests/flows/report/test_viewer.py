@@ -9,9 +9,9 @@ import re
 import numpy as np
 import pytest
 
-from flows.report.build import render
 from flows.report.page import page as whole_page
 from flows.report.read import RunData, Subject
+from flows.report.sections import render
 from flows.report.viewer import BUDGET, TOP, episode_data, recorded_episodes
 from lore.evaluation.recording import AHEAD, SCHEMA
 from lore.gate.gate import kl, softmax

@@ -41,6 +41,8 @@ class Poison(AdviceSource):
 class Blindly(Trust):
     """Trust that never falls: what the KL budget alone can do."""
 
+    is_earned = True
+
     def _conclude(self, followed: float, left: float, reward: float) -> None:
         super()._conclude(followed, left, reward)
         self.value = 1.0
