@@ -210,6 +210,7 @@ def written(tmp_path_factory):
 
 @few
 @given(damage=damages(200))
+@example(damage=([(0.13671875, 128)], None))  # in the name of a column
 def test_a_journal_with_wrong_bytes_serves_what_was_answered_or_an_error_of_ours(written, damage):
     path, whole, echo, prompts, answers = written
     for suffix in ("-wal", "-shm"):

@@ -53,6 +53,8 @@ CREATE TABLE IF NOT EXISTS batch (
     name TEXT PRIMARY KEY, adviser TEXT NOT NULL, hashes TEXT NOT NULL, state TEXT NOT NULL, created REAL NOT NULL)
     WITHOUT ROWID;
 """
+_FAILURES = (sqlite3.Error, UnicodeDecodeError)
+"""What SQLite's module raises: the second where the name of a column is damaged."""
 
 
 class Journal:
@@ -77,7 +79,7 @@ class Journal:
             self._db.executescript(_TABLES)
             if version < VERSION:
                 self._seal_all()
-        except sqlite3.Error as error:
+        except _FAILURES as error:
             raise self._named(error) from None
 
     def __enter__(self) -> Journal:
@@ -157,7 +159,7 @@ class Journal:
             except BaseException as error:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
-                if isinstance(error, sqlite3.Error):
+                if isinstance(error, _FAILURES):
                     raise self._named(error) from None
                 raise
             self._prefixes.update(prefixes)
@@ -326,10 +328,10 @@ class Journal:
         with self._lock:
             try:
                 return self._db.execute(sql, values).fetchall()
-            except sqlite3.Error as error:
+            except _FAILURES as error:
                 raise self._named(error) from None
 
-    def _named(self, error: sqlite3.Error) -> Exception:
+    def _named(self, error: Exception) -> Exception:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # errors of the module itself have none
         where, kept = f"journal {self.path}: {shown(error)}", "every answer written before"
         if code in (sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_BUSY):
