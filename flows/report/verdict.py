@@ -57,7 +57,8 @@ def figure_of(runs: Sequence[RunData], mode: str) -> Figure | None:
     if not found or len(found) < len(runs):
         return None
     if len(found) == 1:
-        low, high = found[0].get("return_interval") or (np.nan, np.nan)
+        known = found[0].get("return_interval") if found[0]["episodes"] > 1 else None  # one episode has no spread
+        low, high = known or (np.nan, np.nan)
         return Figure(float(found[0]["return_mean"]), float(low), float(high))
     returns = [np.array(body.get("returns", [body["return_mean"]]), np.float64) for body in found]
     return Figure(_mean(returns), *nested_bootstrap(_mean, returns))
@@ -69,7 +70,10 @@ def _mean(returns: Sequence[np.ndarray]) -> float:
 
 def _late(runs: Sequence[RunData]) -> Figure | None:
     returns = [np.array([e["return"] for e in run.episodes[-LAST:]], np.float64) for run in runs if run.episodes]
-    return Figure(_mean(returns), *nested_bootstrap(_mean, returns)) if returns else None
+    if not returns:
+        return None
+    is_one = sum(map(len, returns)) == 1
+    return Figure(_mean(returns), *((np.nan, np.nan) if is_one else nested_bootstrap(_mean, returns)))
 
 
 def _follows(run: RunData, subject: Subject) -> str:
@@ -166,6 +170,8 @@ def _compared(arm: _Arm, plain: _Arm | None, key: str) -> list[str]:
     theirs = plain.figures[key]
     if plain.steps != arm.steps:
         return ["The budgets differ, so the two are not compared."]
+    if not np.isfinite([ours.low, theirs.low]).all():
+        return ["One episode has no interval: play more of them to compare (lore eval RUN --episodes 20)."]
     if not ours.is_apart_from(theirs):
         out.append("The intervals with and without advice overlap: these episodes do not tell the two apart.")
     elif ours.mean < theirs.mean:

@@ -58,6 +58,14 @@ def test_what_the_intervals_do_not_show_is_not_said(arm, words, never):
     assert words in text and never not in text.replace(words + ".", "")
 
 
+def test_one_episode_has_no_interval_and_compares_nothing():
+    one = guided(trained=(5.1, 5.1, 5.1))
+    for body in one.evaluation["final_policy"].values():
+        body["episodes"] = 1
+    text = said(PLAIN, one)
+    assert "makes a return of 5.1 after" in text and "One episode has no interval" in text and "apart" not in text
+
+
 def test_runs_of_two_observations_are_told_apart_and_never_compared():
     text = verdict(Subject((PLAIN, guided(env=("crafter", "pixels")))))
     assert len(text) == 3 and text[0].startswith("crafter, symbolic observations: Without advice")
