@@ -274,7 +274,15 @@
   $(".viewer-number").addEventListener("input", (event) => go(+event.target.value));
   $(".viewer-pick").addEventListener("change", (event) => { stop(); open(+event.target.value); });
   $(".viewer-speed").addEventListener("change", () => { if (timer) { stop(); play(); } });
-  root.addEventListener("keydown", (event) => {
+  // Nothing has the keys after a click on the list of sections: then Left and Right are the player's while it shows;
+  // the others go on scrolling the page.
+  const isOurs = (event) => {
+    const { top, bottom } = root.getBoundingClientRect(), { target } = event;
+    const isFree = target === document.body || target.tagName === "A";
+    return root.contains(target) || (isFree && /^Arrow(Left|Right)$/.test(event.key) && bottom > 0 && top < innerHeight / 2);
+  };
+  document.addEventListener("keydown", (event) => {
+    if (!isOurs(event)) return;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key, field = event.target.tagName;
     if (event.ctrlKey || event.altKey || event.metaKey || !KEYS[key]) return;
     if (field === "SELECT" || event.target.type === "number" || (field === "BUTTON" && key === " ")) return;

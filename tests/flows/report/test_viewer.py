@@ -184,6 +184,11 @@ def test_the_player_is_driven_by_keys_and_its_sums_hold(tmp_path, browser):
                     ("u", 30), ("d", 50)):  # fmt: skip
         browser.press(key)
         assert step() == at, key
+    browser.run("document.activeElement.blur(), document.querySelector('.viewer').scrollIntoView()")
+    for key, at in (("ArrowLeft", 49), ("PageDown", 49), ("ArrowRight", 50)):  # the page's own key scrolls it
+        browser.press(key)
+        assert step() == at, key
+        browser.run("document.querySelector('.viewer').scrollIntoView()")
     browser.run("const s = document.querySelector('.viewer-slider'); s.value = 57; s.dispatchEvent(new Event('input'))")
     assert step() == 57 and "The advice decided (weight beta 1.25)" in why()
     assert "rule 3 collect_drink (“thirst kills”) spoke" in why() and "goal collect_drink" in why()
