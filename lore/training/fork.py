@@ -45,6 +45,16 @@ def check_steps(folder: Path | str, config: Config) -> None:
         )  # fmt: skip
 
 
+def _check_goes_on(meta: dict[str, Any], config: Config, source: Path) -> None:
+    """ConfigError when a fork would have nothing left to do."""
+    if config.train.steps <= meta["frames"]:
+        raise ConfigError(
+            f"--steps {config.train.steps:,} counts from the beginning of {source}, and its checkpoint is at step"
+            f" {meta['frames']:,}: nothing would be left to do",
+            kept="the run", hint=f"ask for more than {meta['frames']:,}",
+        )  # fmt: skip
+
+
 def fork(source: Path | str, target: Path | str, config: Config) -> dict[str, tuple[object, object]]:
     """Make a run in ``target`` that goes on from the checkpoint of ``source`` under ``config``; returns what differs.
 
@@ -64,6 +74,7 @@ def fork(source: Path | str, target: Path | str, config: Config) -> dict[str, tu
         raise BadInput(f"{target} is not empty", kept="everything in it", hint="choose another --folder for the fork")
     with lock_run(source):  # its files do not change meanwhile
         whole, meta = _whole_checkpoint(source)
+        _check_goes_on(meta, config, source)
         try:
             _copy(source, target, whole, segments.files_of(meta))
             told = {

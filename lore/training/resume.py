@@ -81,5 +81,5 @@ def _check_same(run: Training) -> None:
     if changed:
         raise ConfigError(
             f"{run.folder} was started with another {', '.join(changed[:4])}", kept="the run as it was",
-            hint="use the same settings, or another --folder",
+            hint="use the same settings, or begin beside it: --fork RUN --folder NEW",
         )  # fmt: skip

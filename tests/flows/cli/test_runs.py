@@ -50,6 +50,8 @@ def test_a_fork_goes_on_from_the_checkpoint_with_another_learning_rate_and_leave
 ):
     before, steps = (run / CHECKPOINT).read_bytes(), checkpoint.load(run / CHECKPOINT)[1]["frames"]
     words = ["train", "--fork", str(run), "--folder", str(tmp_path / "fork"), "--learning-rate", "1e-3"]
+    assert cli.main(words) == ConfigError.exit_code  # its budget is used up: nothing would be left to do
+    assert "nothing would be left to do" in capsys.readouterr().err and not (tmp_path / "fork").exists()
     assert cli.main([*words, "--steps", str(steps + 20)]) == 0
     assert "train.learning_rate: 4e-05 -> 0.001" in capsys.readouterr().out
     told = json.loads((tmp_path / "fork" / "config.json").read_text())
