@@ -63,6 +63,8 @@ def test_equal_content_gives_equal_digests_whatever_the_name_time_and_message(tm
 
 def test_an_unknown_dataset_or_version_lists_what_exists(store):
     with pytest.raises(NotFound, match="small, small-model, states"):
+        store.open("zebra")
+    with pytest.raises(NotFound, match="did you mean small"):
         store.open("smal")
     with pytest.raises(NotFound, match="small@v1, small@v2"):
         store.open("small@v7")
