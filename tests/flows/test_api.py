@@ -99,6 +99,14 @@ def test_an_interrupted_kernel_keeps_the_run_and_the_same_call_goes_on(tmp_path)
     assert not again.is_interrupted and again.steps == run.steps + 5
 
 
+@pytest.fixture(autouse=True)
+def _hears_ctrl_c():
+    """Tests that a shell runs in the background are born deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def seeds(tmp_path_factory):
     """Two runs that differ in their seeds."""
