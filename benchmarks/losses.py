@@ -44,7 +44,8 @@ def table(rows: Sequence[dict[str, float]]) -> list[str]:
     names = [name for name in rows[0] if name not in ("updates", "seconds")]
     heads = [mark for mark in MARKS if rows[-1]["updates"] >= (1 - _NEAR) * mark]
     near = [[row for row in rows if abs(row["updates"] - mark) <= max(_NEAR * mark, 500)] for mark in heads]
-    hours = [f"{row[-1]['seconds'] / 3600:.1f} h" for row in near]
+    spent = [row[-1]["seconds"] / 60 for row in near]
+    hours = [f"{m:.0f} min" if m < 60 else f"{m / 60:.1f} h" for m in spent]
     out = ["| | " + " | ".join(f"{mark:,} ({h})" for mark, h in zip(heads, hours, strict=True)) + " |"]
     out.append("|" + "---|" * (len(heads) + 1))
     for name in names:

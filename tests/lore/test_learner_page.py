@@ -1,5 +1,6 @@
 """docs/learner.md tells the truth: the tests it names exist, its figures are those of the code."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.losses import table
 from lore.config import load_config
 from lore.options.controller import Controller
 from lore.replay.ring import Replay, latent_fields
@@ -51,3 +53,10 @@ def test_players_sample_their_actions_and_never_take_the_mode():
     logits, state = np.log(np.array([0.5, 0.3, 0.2], np.float32)), np.zeros(1, np.uint8)
     drawn = [controller.act(0, state, 0.0, logits, torch.zeros(3)).action for _ in range(2000)]
     assert np.bincount(drawn, minlength=3) / 2000 == pytest.approx([0.5, 0.3, 0.2], abs=0.04)
+
+
+def test_the_table_of_expected_losses_is_that_of_the_committed_run():
+    rows = json.loads((ROOT / "benchmarks" / "results" / "losses.json").read_text())["rows"]
+    lines = table(rows)
+    assert rows[-1]["updates"] > 45_000 and len(lines) == 12
+    assert "\n".join(lines) in PAGE

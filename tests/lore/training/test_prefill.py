@@ -78,7 +78,7 @@ def test_nothing_is_looked_up_or_advised_after_the_prefill(tmp_path, advice):
         run.policy.env_steps += not run.steps[0].is_last
         run.steps = run.envs.step(actions)
     assert asked and max(asked) < 20
-    assert "kickstart" not in run.learner._scales()
+    assert "kickstart" not in run.learner._scales({})
 
 
 def test_a_prefill_of_several_environments_counts_every_step_once(tmp_path, advice):
