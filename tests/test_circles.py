@@ -1,6 +1,7 @@
 """No module of a package imports itself by way of others; imports for types and inside functions count too."""
 
 import ast
+import gc
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,21 @@ def modules(package: str, root: Path) -> dict[str, Path]:
     return out
 
 
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a file, made while no garbage is collected: what a collection runs may parse too, and CPython
+    3.11 then loses count of its depth (python/cpython#106905)."""
+    gc.disable()
+    try:
+        return ast.parse(path.read_text())
+    finally:
+        gc.enable()
+
+
 def imports(name: str, path: Path, known: set[str]) -> set[str]:
     """Modules among ``known`` that the file imports anywhere: at its top, inside functions, for types alone."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     out = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             out |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
