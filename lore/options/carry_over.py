@@ -113,7 +113,7 @@ def _proposals(value: Tensor, states: np.ndarray, old: np.ndarray, skills: Seque
 
 
 def _advice(value: Tensor, old: np.ndarray, actions: int) -> Tensor:
-    """float16 [N, A+K] of the advice head's targets."""
+    """float16 [N, A+K], what kickstarting draws the actor to."""
     out = value.new_zeros(len(value), actions + len(old))
     out[:, :actions] = value[:, :actions]
     kept = np.flatnonzero(old >= 0)

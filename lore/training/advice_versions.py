@@ -93,7 +93,7 @@ def relabel(tensors: MutableMapping[str, Tensor], source: AdviceSource, plans: P
 def _said(
     tensors: MutableMapping[str, Tensor], stream: str, part: slice, batch: Any, last: np.ndarray, source: AdviceSource
 ) -> None:
-    """Renew what replay keeps for the advice head: p over the feasible entries and its confidence."""
+    """Renew what replay keeps for kickstarting and advised goals: p over the feasible entries and its confidence."""
     from lore.gate.gate import advice_distribution
 
     advice, confidence = tensors[stream + "advice"].numpy(), tensors[stream + "confidence"].numpy()

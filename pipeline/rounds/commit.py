@@ -105,9 +105,14 @@ def commit_round(
         writer.append("skills", name=names, json=texts, origin=[origin for _, origin in now.new_skills])
     writer.count(**counts)
     writer.spent(**cost)
-    said = f"a program by {now.llm.name}" if now.programs else f"no better program by {now.llm.name}"
-    said = f"{len(rows)} states advised by {now.llm.name}" if rows else said
-    return writer.commit(message or said)
+    return writer.commit(message or _said(now, len(rows)))
+
+
+def _said(now: Round, rows: int) -> str:
+    """The message of a version that was given none."""
+    if rows:
+        return f"{rows} states advised by {now.llm.name}"
+    return f"{'a' if now.programs else 'no better'} program by {now.llm.name}"
 
 
 def _answer_arrays(answers: Sequence[tuple[str, Prompt, Response]]) -> dict[str, Any]:
