@@ -21,11 +21,12 @@ _SYMBOLIC: dict[str, Any] = {
 _MISSION: dict[str, Any] = {
     "arms": "none,BC+kick", "advisers": "program,uniform", "steps": 50_000, "episodes": 20,
 }  # fmt: skip
+_EASY = {"train.train_ratio": 16.0}
 _PIXELS = {"env.observation": "pixels", "model.size": "1m", "train.train_ratio": 32.0}
 _LEARNERS: dict[str, dict[str, Any]] = {
     "paper": _PIXELS,
-    "doorkey": {"env.name": "minigrid:MiniGrid-DoorKey-8x8-v0"},
-    "keycorridor": {"env.name": "minigrid:MiniGrid-KeyCorridorS3R2-v0"},
+    "doorkey": _EASY | {"env.name": "minigrid:MiniGrid-DoorKey-8x8-v0"},
+    "keycorridor": _EASY | {"env.name": "minigrid:MiniGrid-KeyCorridorS3R2-v0"},
 }
 """Preset -> settings of its learner beside those of every study."""
 PRESETS: dict[str, dict[str, Any]] = {
@@ -36,7 +37,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"arms": "none,BC+kick", "advisers": _CLAUDE, "steps": 30_000, "episodes": 20},
 }
 """Preset -> what it sets of a job. ``quick`` and ``laptop``: symbolic, ``tiny``, train ratio 64, full Crafter.
-``paper``: pixels, size ``1m``, train ratio 32. ``doorkey``, ``keycorridor``: the rule book's program in MiniGrid."""
+``paper``: pixels, size ``1m``, train ratio 32. ``doorkey``, ``keycorridor``: the rule book's program in MiniGrid,
+train ratio 16."""
 _MACHINE = ("train.device", "train.threads", "train.save_interval_s", "train.log_interval")
 """Settings that a caller may give beside a preset: they change minutes alone."""
 

@@ -75,7 +75,7 @@ def _convolve(pixels: int, vectors: int, width: int = WIDTH) -> Any:
 
 _wide_8, _wide_4, _narrow_8, _narrow_4 = _convolve(8, 2), _convolve(4, 2), _convolve(8, 1), _convolve(4, 1)
 _broad_8, _broad_4 = _convolve(8, 2, 2 * WIDTH), _convolve(4, 2, 2 * WIDTH)
-_HAS_BROAD = WIDE > WIDTH  # the processor has registers of sixteen floats (AVX-512)
+_HAS_BROAD = WIDE > WIDTH  # 32 registers of sixteen floats (AVX-512); else 16 of eight, too few for _wide_8's sums
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -89,9 +89,10 @@ def convolve(x, at, step, row_step, weight, wide, rows, inner, bias, out, width)
     c = 0
     while c < wide:
         broad, narrow = _HAS_BROAD and wide - c >= 4 * WIDTH, wide - c < 2 * WIDTH
+        eights = narrow or _HAS_BROAD
         p = 0
         while p < width:
-            here, there, many = at + p * step, p * wide + c, width - p > 4
+            here, there, many = at + p * step, p * wide + c, eights and width - p > 4
             if broad and many:
                 _broad_8(x, here, step, row_step, weight, c, wide, rows, inner, bias, out, there)
             elif broad:
@@ -193,7 +194,7 @@ def _outer(tall: int, vectors: int, width: int = WIDTH) -> Any:
 
 
 add_outer = _outer(6, 2)
-_outer_broad, _outer_narrow = _outer(8, 2, 2 * WIDTH), _outer(8, 1)
+_outer_broad, _outer_wide, _outer_narrow = _outer(8, 2, 2 * WIDTH), _outer(4, 2), _outer(8, 1)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -202,9 +203,14 @@ def add_products(x, inputs, grad, wide, rows, out, at):
     c = 0
     while c < wide:
         broad = _HAS_BROAD and wide - c >= 4 * WIDTH
+        twice = not _HAS_BROAD and wide - c >= 2 * WIDTH
         for j in range(0, inputs, 8):
+            here = at + j * wide + c
             if broad:
-                _outer_broad(x, j, inputs, 0, grad, c, wide, 0, 1, rows, out, at + j * wide + c)
+                _outer_broad(x, j, inputs, 0, grad, c, wide, 0, 1, rows, out, here)
+            elif twice:
+                _outer_wide(x, j, inputs, 0, grad, c, wide, 0, 1, rows, out, here)
+                _outer_wide(x, j + 4, inputs, 0, grad, c, wide, 0, 1, rows, out, here + 4 * wide)
             else:
-                _outer_narrow(x, j, inputs, 0, grad, c, wide, 0, 1, rows, out, at + j * wide + c)
-        c += 4 * WIDTH if broad else WIDTH
+                _outer_narrow(x, j, inputs, 0, grad, c, wide, 0, 1, rows, out, here)
+        c += 4 * WIDTH if broad else 2 * WIDTH if twice else WIDTH
