@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from functools import wraps
+from functools import cache, wraps
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,32 @@ def _places() -> tuple[Path, Path, Path]:
 try:
     import numba
     from numba import njit
+    from numba.core.caching import InTreeCacheLocator, UserProvidedCacheLocator
+
+    @cache
+    def _sources(folder: Path) -> str:
+        """Digest of the modules in a folder."""
+        return sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).hexdigest()
+
+    class _OfFolder:
+        """Compiled code is of use while no module of its folder has changed: it holds that of the loops it calls,
+        of which numba alone would not learn."""
+
+        _py_file: str
+
+        def get_source_stamp(self) -> str:
+            return _sources(Path(self._py_file).parent)
+
+    class InTree(_OfFolder, InTreeCacheLocator):
+        """Beside the sources."""
+
+    class Provided(_OfFolder, UserProvidedCacheLocator):
+        """In the folder that ``NUMBA_CACHE_DIR`` names."""
+
+    _own = f"{__name__}.{Provided.__name__},{__name__}.{InTree.__name__}"
+    numba.config.CACHE_LOCATOR_CLASSES = (  # pyright: ignore[reportAttributeAccessIssue]
+        f"{_own},UserWideCacheLocator,IPythonCacheLocator,ZipCacheLocator"
+    )
 
     if not os.environ.get("NUMBA_CACHE_DIR") and (_folder := cache_folder(*_places())) is not None:
         os.environ["NUMBA_CACHE_DIR"] = str(_folder)  # children find it too

@@ -1,6 +1,8 @@
 """Where compiled code is kept when the clone, or the home too, cannot be written."""
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -41,3 +43,18 @@ def test_the_doctor_says_that_compiled_code_is_lost_with_the_machine_s_next_star
     assert state == "note" and "set NUMBA_CACHE_DIR" in found
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     assert next(doctor._compiled())[0] == "ok"
+
+
+def test_a_loop_is_compiled_anew_when_one_that_it_calls_has_changed(tmp_path):
+    (tmp_path / "__init__.py").write_text("")
+    (tmp_path / "outer.py").write_text(
+        "from inner import one\nfrom lore.compiled import njit\n"
+        "@njit(cache=True)\ndef twice():\n    return 2 * one()\nprint(twice(), sum(twice.stats.cache_hits.values()))\n"
+    )
+
+    def run(value: int) -> str:
+        body = f"from lore.compiled import njit\n@njit(cache=True)\ndef one():\n    return {value}\n"
+        (tmp_path / "inner.py").write_text(body)
+        return subprocess.run([sys.executable, "outer.py"], cwd=tmp_path, capture_output=True, text=True).stdout.strip()
+
+    assert [run(1), run(1), run(3)] == ["2 0", "2 1", "6 0"]
