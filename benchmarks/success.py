@@ -2,20 +2,26 @@
 
 Reads ``docs/studies/runs/NAME``, one JSON a run, as ``lore ablate --preset NAME`` leaves them. A run reaches 0.9 at the
 environment step where 18 of its last 20 training episodes succeeded; one that never does is censored at its budget.
-Final success: share of successes over the evaluation's fresh episodes as trained; 95 % bootstrap interval over runs.
+Final success: share of the evaluation's fresh episodes with a return above 0: as trained, the policy alone with its
+skills, and the policy over primitive actions only; 95 % bootstrap interval over runs, then episodes.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lore.evaluation.statistics import nested_bootstrap
+
 LAST, ENOUGH = 20, 18
+MODES = ("as_trained", "agent_alone", "primitives_only")
 
 
 def steps_to(run: dict[str, Any]) -> int | None:
@@ -27,11 +33,15 @@ def steps_to(run: dict[str, Any]) -> int | None:
     return int(run["episodes"]["step"][reached[0]]) if len(reached) else None
 
 
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % percentile bootstrap of the mean over runs."""
-    draws = np.random.default_rng(0).choice(values, (2000, len(values))).mean(1)
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return float(low), float(high)
+def share(won: Sequence[np.ndarray]) -> str:
+    """Per cent of successes, bool[E] per run, with its interval."""
+    low, high = nested_bootstrap(mean, won)
+    return f"{100 * mean(won):.0f} ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def mean(won: Sequence[np.ndarray]) -> float:
+    """Mean over all episodes of all runs; NaN without any."""
+    return float(np.concatenate(won).mean()) if won else math.nan
 
 
 def table(name: str, root: Path = Path("docs/studies/runs")) -> str:
@@ -40,15 +50,16 @@ def table(name: str, root: Path = Path("docs/studies/runs")) -> str:
     for path in sorted((root / name).glob("*.json")):
         run = json.loads(path.read_text())
         arms[run["cell"]].append(run)
-    lines = [f"| {name} | runs | steps to 0.9 success | final success, % |", "|---|---|---|---|"]
+    head = ("runs", "steps to 0.9 success", *(f"{mode.replace('_', ' ')}, %" for mode in MODES))
+    lines = [f"| {name} | {' | '.join(head)} |", "|---" * (1 + len(head)) + "|"]
     for cell, runs in arms.items():
         reached = [steps_to(run) for run in runs]
         told = ", ".join(
             f"{n:,}" if n is not None else f"over {run['steps']:,}" for n, run in zip(reached, runs, strict=True)
         )
-        final = np.array([run["evaluations"][-1]["as_trained"]["score"] for run in runs if run["evaluations"]], float)
-        low, high = interval(final) if len(final) else (np.nan, np.nan)
-        lines.append(f"| {cell} | {len(runs)} | {told} | {final.mean():.0f} ({low:.0f} to {high:.0f}) |")
+        ends = [run["evaluations"][-1] for run in runs if run["evaluations"]]
+        shares = [share([np.array(end[mode]["returns"]) > 0 for end in ends]) for mode in MODES]
+        lines.append(f"| {cell} | {len(runs)} | {told} | {' | '.join(shares)} |")
     return "\n".join(lines)
 
 
