@@ -49,7 +49,7 @@ def plain_steps() -> Steps:
 
 
 def arm_config(job: DemoJob, arm: str, advice: str) -> Config:
-    """Settings of one arm: the same learner, with all three paths or with none."""
+    """Settings of one arm: the same learner, with all three paths and kickstarting, or with none."""
     settings: dict[str, Any] = {
         "env.observation": "symbolic",
         "model.size": "tiny",
@@ -70,7 +70,9 @@ def arm_config(job: DemoJob, arm: str, advice: str) -> Config:
         settings |= {
             "gate.enabled": True,
             "synthetic.enabled": True,
+            "gate.kickstart": 1.0,
             "options.enabled": True,
+            "options.max_options": 0,  # all skills in slots
             "synthetic.warmup_updates": 50,
             "advice.dataset": advice,
         }

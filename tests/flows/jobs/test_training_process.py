@@ -33,8 +33,8 @@ def test_the_arms_differ_only_in_the_paths_and_their_advice():
     extra = [word for word in abc if word.startswith("--") and word not in none]
     assert [word for word in none if word.startswith("--") and word not in abc] == []
     assert sorted(extra) == [
-        "--advice.dataset", "--gate.enabled", "--options.enabled", "--synthetic.enabled",
-        "--synthetic.warmup-updates",
+        "--advice.dataset", "--gate.enabled", "--gate.kickstart", "--options.enabled", "--options.max-options",
+        "--synthetic.enabled", "--synthetic.warmup-updates",
     ]  # fmt: skip
 
 
