@@ -95,8 +95,12 @@ def test_a_resumed_sink_keeps_the_rows_that_the_checkpoint_counted_even_where_st
     assert again.rows == {"metrics.jsonl": 0, "episodes.jsonl": 2}
 
 
-def test_tensorboard_shows_every_step_once_after_a_kill_and_a_resume(tmp_path):
+def test_tensorboard_shows_every_step_once_after_a_kill_and_a_resume(tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.summary.writer import event_file_writer
+
+    # Files of one second and process are read by the name of their counter: the tenth would come before the ninth.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
     def write(sink, steps):
         for step in steps:
