@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lore.config import EnvConfig
+
 __all__ = ["play_text"]
 
 
 def play_text(report: Mapping[str, Any]) -> str:
     """The whole report; every figure with the 95 % interval of a bootstrap over the lives."""
     settings, names = report["settings"], list(report["players"])
+    area = settings["area"]
+    size = "" if area == EnvConfig().area[0] else f" of {area}x{area}"
     lines = [
-        f"{report['ref']}, played without learning: {report['episodes']} lives each in fresh worlds of "
-        f"{settings['area']}x{settings['area']}, seed {settings['seed']}, goals held up to {settings['hold']} steps, "
+        f"{report['ref']}, played without learning: {report['episodes']} lives each in fresh worlds{size}"
+        f", seed {settings['seed']}, goals held up to {settings['hold']} steps, "
         f"{'drawn from the advice' if settings['sampled'] else 'first choice'}",
         f"environment steps: {report['steps']:,}; mean and 95 % interval",
         "",
