@@ -71,6 +71,8 @@ def test_the_walk_on_doorkey_runs_line_by_line(tmp_path, monkeypatch, capsys):
     [(_, body)] = blocks("adding-an-environment.md", "bash")
     lines = body.strip().split("\n")
     assert len(lines) == 10 and lines[-1].startswith("lore ablate --preset doorkey ")
+    short = re.search(r"<!-- doorkey -->\n```\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert short is not None and set(short[1].strip().split("\n")) < set(lines)
     for line in lines[:-1]:  # the study is an hour; its preset is resolved and run small elsewhere
         words = line.split()[1:]
         assert cli.main([*words, *SMALL.get(words[0], [])]) == 0, line
