@@ -62,10 +62,10 @@ def commit_round(
     rows = [row for result in results for row in result.rows]
     answers = [answer for result in results for answer in result.answers]
     if not rows and not now.programs and not now.verdict and not now.edit:
-        reasons = Counter(r.reason for result in results for r in result.rejects)
-        raise BadInput(
-            f"no usable advice in {len(answers)} answers", kept="the journal", hint=f"refused: {dict(reasons)}"
-        )
+        rejects = [reject for result in results for reject in result.rejects]
+        why = f"refused: {dict(Counter(r.reason for r in rejects))}"
+        why += f", the first: {rejects[0].text}" if rejects else ""
+        raise BadInput(f"no usable advice in {len(answers)} answers", kept="the journal", hint=why)
     models = sorted({response.model for _, _, response in answers if response.error is None})
     if len(models) > 1 and not now.config.ask.allow_mixed_models:
         raise BadInput(

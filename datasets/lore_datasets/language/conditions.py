@@ -41,6 +41,8 @@ __all__ = [
 ]
 
 Condition = Callable[[StateView], bool]
+MAX_TARGETS = 32
+"""Names in a list of targets: MiniGrid's doors, in all colours and states, are 18."""
 
 COMPARE = {
     "<": operator.lt, "<=": operator.le, "==": operator.eq, ">=": operator.ge, ">": operator.gt, "!=": operator.ne,
@@ -130,10 +132,10 @@ class Checker:
         return value
 
     def targets(self, value: Any, where: str) -> str | list[str]:
-        """One target name, or a list of 1 to 8."""
+        """One target name, or a list of 1 to 32."""
         if isinstance(value, list):
-            if not 1 <= len(value) <= 8:
-                raise self.fail(where, "a target list has 1..8 names")
+            if not 1 <= len(value) <= MAX_TARGETS:
+                raise self.fail(where, f"a target list has 1..{MAX_TARGETS} names")
             return [self.word(v, where, "targets") for v in value]
         return self.word(value, where, "targets")
 
@@ -198,7 +200,7 @@ def condition_schema(vocab: Vocab, inner: dict[str, Any] | None) -> dict[str, An
     without = {"inventory": not vocab.items, "vital": not vocab.vitals}
     without |= {op: name not in vocab.clock for op, name in _CLOCK.items()} | {"unlocked": not vocab.achievements}
     target = {"type": "string", "enum": list(vocab.targets)}
-    listed = {"type": "array", "items": target, "minItems": 1, "maxItems": 8}
+    listed = {"type": "array", "items": target, "minItems": 1, "maxItems": MAX_TARGETS}
     words |= {
         "target": {"anyOf": [target, listed]},
         "within": {"type": "integer", "minimum": 1, "maximum": 9},

@@ -73,6 +73,7 @@ def test_what_is_no_program_is_refused_by_name(text, message):
         ({"when": nested(50), "goal": "noop"}, "rule 1: when.*deeper than 8"),
         ({"when": {"op": "any", "of": [{"op": "all", "of": [ALWAYS] * 8}] * 8}, "goal": "noop"}, "more than 64 nodes"),
         ({"when": {"op": "all", "of": [ALWAYS] * 9}, "goal": "noop"}, "1..8 conditions"),
+        ({"when": {"op": "facing", "target": ["tree"] * 33}, "goal": "noop"}, "1..32 names"),
         ({"when": {"op": "near", "target": "tree", "within": 10}, "goal": "noop"}, "within: 10 is not .* 1..9"),
         ({"when": {"op": "vital", "name": "luck", "cmp": "<", "value": 1}, "goal": "noop"}, "unknown name 'luck'"),
         ({"when": {"op": "vital", "name": "food", "cmp": "=<", "value": 1}, "goal": "noop"}, "cmp =< is none of"),

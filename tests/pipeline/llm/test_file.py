@@ -234,8 +234,9 @@ def test_a_program_outside_the_language_by_file_says_why_and_its_answer_is_kept(
     config = PipelineConfig(advise=AdviseConfig(kinds="program"))
     answers(tmp_path, [plainly(Renderer(env).program().question, text)])
     nothing, llm = np.zeros((0, env.layout.size), np.uint8), FileAdviser(tmp_path)
-    with pytest.raises(BadInput, match=r"no usable advice in 1 answers.*malformed"):
+    with pytest.raises(BadInput, match=r"no usable advice in 1 answers.*malformed") as refused:
         advise(nothing, env, llm, store, "p", config)
+    assert reason in refused.value.hint
     now = ask_first(prepare(nothing, env, llm, store, "p", config))
     (reject,) = now.first.rejects
     assert reject.reason == "malformed" and reason in reject.text and len(now.first.answers) == 1
