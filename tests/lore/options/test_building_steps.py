@@ -203,7 +203,7 @@ def test_waiting_is_not_being_stuck_but_the_same_action_by_name_is():
         ({"do": "go_to", "target": "iron", "limit": 5}, "missing"),
         ({"do": "go_to", "target": "iron", "within": 10, "limit": 5}, "within"),
         ({"do": "dig_toward", "target": "iron", "through": ["lava"], "limit": 5}, "no action opens lava"),
-        ({"do": "dig_toward", "target": "iron", "through": [], "limit": 5}, "1..8"),
+        ({"do": "dig_toward", "target": "iron", "through": [], "limit": 5}, "1..32"),
         ({"do": "explore", "through": "cow", "limit": 5}, "no action opens cow"),
         ({"do": "wall_in", "action": "sleep", "limit": 5}, "puts nothing"),
         ({"do": "fence", "target": "plant", "limit": 5}, "missing"),

@@ -124,7 +124,7 @@ def test_content_in_parts_is_read_and_a_refusal_is_blocked_each_for_one_request(
     config = PipelineConfig(ask=AskConfig(retries=2), advise=AdviseConfig(skill_questions=0, plan_share=0.0))
     with Journal(tmp_path / "j.sqlite") as journal, pytest.raises(BadInput, match="no usable advice") as nothing:
         advise(states[:4], env, llm, store, "a", config, journal)
-    assert nothing.value.hint == "refused: {'blocked': 4}" and len(server.seen) == 6
+    assert nothing.value.hint == "refused: {'blocked': 4}, the first: answer was blocked" and len(server.seen) == 6
 
 
 @BOTH
