@@ -87,10 +87,11 @@ try:
     class Provided(_OfFolder, UserProvidedCacheLocator):
         """In the folder that ``NUMBA_CACHE_DIR`` names."""
 
-    _own = f"{__name__}.{Provided.__name__},{__name__}.{InTree.__name__}"
-    numba.config.CACHE_LOCATOR_CLASSES = (  # pyright: ignore[reportAttributeAccessIssue]
-        f"{_own},UserWideCacheLocator,IPythonCacheLocator,ZipCacheLocator"
-    )
+    if not numba.config.CACHE_LOCATOR_CLASSES:  # else NUMBA_CACHE_LOCATOR_CLASSES is the user's
+        _own = f"{__name__}.{Provided.__name__},{__name__}.{InTree.__name__}"
+        numba.config.CACHE_LOCATOR_CLASSES = (  # pyright: ignore[reportAttributeAccessIssue]
+            f"{_own},UserWideCacheLocator,IPythonCacheLocator,ZipCacheLocator"
+        )
 
     if not os.environ.get("NUMBA_CACHE_DIR") and (_folder := cache_folder(*_places())) is not None:
         os.environ["NUMBA_CACHE_DIR"] = str(_folder)  # children find it too

@@ -21,12 +21,12 @@ _SYMBOLIC: dict[str, Any] = {
 _MISSION: dict[str, Any] = {
     "arms": "none,BC+kick", "advisers": "program,uniform", "steps": 50_000, "episodes": 20,
 }  # fmt: skip
-_EASY = {"train.train_ratio": 16.0}
+_GRIDS = {"train.train_ratio": 16.0}
 _PIXELS = {"env.observation": "pixels", "model.size": "1m", "train.train_ratio": 32.0}
 _LEARNERS: dict[str, dict[str, Any]] = {
     "paper": _PIXELS,
-    "doorkey": _EASY | {"env.name": "minigrid:MiniGrid-DoorKey-8x8-v0"},
-    "keycorridor": _EASY | {"env.name": "minigrid:MiniGrid-KeyCorridorS3R2-v0"},
+    "doorkey": _GRIDS | {"env.name": "minigrid:MiniGrid-DoorKey-8x8-v0"},
+    "keycorridor": _GRIDS | {"env.name": "minigrid:MiniGrid-KeyCorridorS3R2-v0"},
 }
 """Preset -> settings of its learner beside those of every study."""
 PRESETS: dict[str, dict[str, Any]] = {

@@ -33,6 +33,8 @@ def test_a_preset_names_its_cells_budget_learner_and_the_place_of_its_figures(na
     configs = [cell.config(job, 0, "x@v1") for cell in cells(job)]
     assert {c.train.steps for c in configs} == {job.steps}
     assert {c.env.observation for c in configs} == {"pixels" if name == "paper" else "symbolic"}
+    ratios = {"paper": 32.0, "doorkey": 16.0, "keycorridor": 16.0}
+    assert {c.train.train_ratio for c in configs} == {ratios.get(name, 64.0)}
     controls = [label for label in labels if not label.endswith(first) and label != "none"]
     known = {"paper": [], "doorkey": ["BC+kick uniform"], "keycorridor": ["BC+kick uniform"]}
     assert controls == known.get(name, ["BC+kick rows", "BC+kick rules", "BC+kick uniform"])

@@ -1,5 +1,8 @@
 """MiniGrid and BabyAI: what the player sees, how it walks by turning, and what a mission may say."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -12,6 +15,7 @@ from lore_datasets.errors import BadInput, NotFound
 from lore_datasets.keys import fine_keys, goal_keys
 from lore_datasets.language.geometry import StateView
 from lore_datasets.language.lint import lint_program
+from lore_datasets.language.programs import parse_program
 from lore_datasets.language.skills import parse_skill
 from lore_datasets.types import SymbolicState
 from pipeline.llm.backends.rules import rule_book
@@ -106,6 +110,13 @@ def test_pixels_are_the_players_own_view():
 def test_the_program_of_the_rule_book_has_no_doubts():
     env = get_environment(DOOR_KEY)
     assert lint_program(env.rules, env.skills, env.vocab) == []
+
+
+def test_a_language_model_s_program_of_keycorridor_is_read_with_its_eighteen_doors_in_a_list():
+    env = get_environment("minigrid:MiniGrid-KeyCorridorS3R2-v0")
+    answer = Path(__file__).parents[3] / "docs" / "studies" / "keycorridor-answer.jsonl"
+    text = json.loads(answer.read_text())["text"]
+    assert len(parse_program(text, env.vocab, [skill.name for skill in env.skills]).rules) == 39
 
 
 def test_words_without_a_clock_or_vitals_refuse_conditions_about_them():
