@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from flows.jobs.training_process import arguments
 from flows.report.read import RunData, read_run
 from lore.config import Config
 from lore.config import replace as configured
-from lore_datasets.atomic import write_json
+from lore_datasets.atomic import write_text
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput
 from lore_datasets.json_text import parsed
@@ -80,7 +81,7 @@ def write_result(path: Path, cell: str, seed: int, folder: Path, config: Config,
         "evaluations": evaluations,
         "statistics": {tag: float(f"{mean:.5g}") for tag in TAGS if (mean := run.mean(tag)) is not None},
     }  # fmt: skip
-    write_json(path, value)
+    write_text(path, json.dumps(value) + "\n")  # one line: episodes have thousands of numbers
     return value
 
 
