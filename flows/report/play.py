@@ -16,8 +16,8 @@ def play_text(report: Mapping[str, Any]) -> str:
     area = settings["area"]
     size = "" if area == EnvConfig().area[0] else f" of {area}x{area}"
     lines = [
-        f"{report['ref']}, played without learning: {report['episodes']} lives each in fresh worlds{size}"
-        f", seed {settings['seed']}, goals held up to {settings['hold']} steps, "
+        f"{report['ref']}, played without learning: {report['episodes']} lives each in fresh worlds{size}, "
+        f"seed {settings['seed']}, goals held up to {settings['hold']} steps, "
         f"{'drawn from the advice' if settings['sampled'] else 'first choice'}",
         f"environment steps: {report['steps']:,}; mean and 95 % interval",
         "",

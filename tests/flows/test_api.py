@@ -15,6 +15,7 @@ import flows.api
 import lore_rl
 from flows.cli import main as cli
 from flows.jobs.evaluations import over_seeds
+from flows.report.play import play_text
 from flows.terminal import Terminal
 from lore.training.checkpoint import previous_path
 from lore.training.folder import CHECKPOINT
@@ -39,6 +40,9 @@ def test_the_whole_walk_from_python(own_datasets, tmp_path, capsys):
     low, high = worth.advice.interval
     assert worth.advice.episodes == 2 and low <= worth.advice.mean <= high and worth.report["ref"] == str(program)
     assert worth.against is not None and 0 < worth.steps <= 240 and "uniform" in worth.text
+    settings = worth.report["settings"] | {"area": 64}
+    assert "fresh worlds of 24x24, seed" in worth.text
+    assert "fresh worlds, seed" in play_text({**worth.report, "settings": settings}), "no size where nobody chose one"
 
     run = lore_rl.train(tmp_path / "run", preset="smoke", advice=program, steps=60, **LEARNER)
     assert (run.steps, run.is_interrupted, run.unused_advice) == (60, False, "") and run.updates > 0
