@@ -12,6 +12,7 @@ import tempfile
 from functools import cache, wraps
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,15 +88,14 @@ try:
     class Provided(_OfFolder, UserProvidedCacheLocator):
         """In the folder that ``NUMBA_CACHE_DIR`` names."""
 
-    if not numba.config.CACHE_LOCATOR_CLASSES:  # else NUMBA_CACHE_LOCATOR_CLASSES is the user's
+    _settings: Any = numba.config  # numba fills it at import time, out of a type checker's sight
+    if not _settings.CACHE_LOCATOR_CLASSES:  # else NUMBA_CACHE_LOCATOR_CLASSES is the user's
         _own = f"{__name__}.{Provided.__name__},{__name__}.{InTree.__name__}"
-        numba.config.CACHE_LOCATOR_CLASSES = (  # pyright: ignore[reportAttributeAccessIssue]
-            f"{_own},UserWideCacheLocator,IPythonCacheLocator,ZipCacheLocator"
-        )
+        _settings.CACHE_LOCATOR_CLASSES = f"{_own},UserWideCacheLocator,IPythonCacheLocator,ZipCacheLocator"
 
     if not os.environ.get("NUMBA_CACHE_DIR") and (_folder := cache_folder(*_places())) is not None:
         os.environ["NUMBA_CACHE_DIR"] = str(_folder)  # children find it too
-        numba.config.CACHE_DIR = str(_folder)  # pyright: ignore[reportAttributeAccessIssue]
+        _settings.CACHE_DIR = str(_folder)
 except ImportError:  # the same loops, interpreted: the same results, some hundred times slower
 
     def njit(**_options):

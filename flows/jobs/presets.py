@@ -12,7 +12,7 @@ from lore_datasets.errors import ConfigError
 
 __all__ = ["PRESETS", "resolved"]
 
-_CLAUDE = f"claude={DEFAULT}-claude@v1"
+_CLAUDE = f"claude={DEFAULT}-claude@v2"
 _SYMBOLIC: dict[str, Any] = {
     "arms": "none,prefill,C+all,C,B,BC+kick,BC+kick+budget,BC+kick+end,ABC+kick,BCD+kick",
     "advisers": f"{_CLAUDE},rows,rules={DEFAULT}-rules@v2,uniform",

@@ -24,7 +24,7 @@ def environment(name: str) -> Environment:
 
 _SCORE = Score(
     "Crafter score",
-    "the protocol of the Crafter benchmark: all training episodes",
+    "that of the Crafter benchmark, all training episodes",
     chance=1.6,
     references=(
         ("DreamerV3, 1,000,000 steps", 14.5, "Hafner et al. 2023"),
