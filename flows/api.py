@@ -188,7 +188,7 @@ def train(
             and schedules may change. A fork that is there already is gone on with.
         quiet: show nothing.
         settings: :mod:`lore.config`, such as ``steps=2000`` (environment steps in all), ``learning_rate=1e-4`` or
-            ``**{"gate.kickstart": 1.0, "options.enabled": True}``.
+            ``**{"options.enabled": True, "options.max_options": 0}``.
 
     ConfigError for fewer steps than are done, and for settings that the run cannot change; the run stays as it was.
     """

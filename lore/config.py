@@ -259,10 +259,10 @@ class Config:
                 " the baseline whose policy is alone after these steps",
                 hint="switch gate, synthetic and options off, or leave advice.prefill_steps at 0",
             )
-        if self.gate.kickstart and not self.gate.enabled:
+        if self.gate.kickstart not in (0.0, GateConfig.kickstart) and not self.gate.enabled:
             raise ConfigError(
                 f"gate.kickstart = {self.gate.kickstart:g}, but path B is off: there is no advice to be drawn to",
-                hint="give --gate.enabled, or leave gate.kickstart at 0",
+                hint="give --gate.enabled, or leave gate.kickstart as it is",
             )
         if self.gate.goal_bonus and not (self.gate.enabled and self.options.enabled):
             raise ConfigError(

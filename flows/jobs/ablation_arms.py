@@ -25,14 +25,14 @@ _PROGRAM = "program"
 _ALL_SLOTS = {"options.max_options": 0}
 _ADDED: dict[str, dict[str, Any]] = {
     "all": _ALL_SLOTS,
-    "kick": _ALL_SLOTS | {"gate.kickstart": 1.0},
+    "kick": _ALL_SLOTS,
     "budget": {
         "gate.beta_max": 4.0, "gate.beta_max_end": 0.3, "gate.delta_target": 1.5, "gate.delta_target_end": 0.02,
     },
     "end": {"gate.beta_max_end": 0.0, "gate.kickstart_floor": 0.0},
 }  # fmt: skip
-"""What a word behind the paths of an arm adds: all skills in slots; kickstarting, with them; a budget that falls; an
-end of all guidance."""
+"""What a word behind the paths of an arm adds: all skills in slots, with kickstarting or without path B; a budget that
+falls; an end of all guidance. Path B without ``kick`` is not kickstarted."""
 PREFILL_STEPS = 5_000
 """Environment steps that the arm ``prefill`` lets the version play; half of the budget of shorter runs."""
 GOAL_BONUS = 0.5
@@ -69,6 +69,8 @@ class Cell:
             settings["gate.enabled"] = "B" in paths
             settings["synthetic.enabled"] = "A" in paths
             settings["options.enabled"] = "C" in paths
+        if "B" in paths and "kick" not in added:
+            settings["gate.kickstart"] = 0.0
         if "D" in paths:
             settings["gate.goal_bonus"] = GOAL_BONUS
         if "B1" in paths:

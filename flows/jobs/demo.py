@@ -70,7 +70,6 @@ def arm_config(job: DemoJob, arm: str, advice: str) -> Config:
         settings |= {
             "gate.enabled": True,
             "synthetic.enabled": True,
-            "gate.kickstart": 1.0,
             "options.enabled": True,
             "options.max_options": 0,  # all skills in slots
             "synthetic.warmup_updates": 50,

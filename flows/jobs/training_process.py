@@ -141,14 +141,16 @@ def side_by_side(
 
 
 def follow(paths: dict[str, Path], totals: dict[str, int], finished: Callable[[], bool]) -> None:
-    """Show one bar per progress file until ``finished()``; ends the children when interrupted."""
+    """Show one bar per progress file until ``finished()``, from the moment on at which its folder is there: a job that
+    waits for a core has none. Ends the children when interrupted."""
     try:
         with current().bars() as add:
-            bars = {name: add(name, totals[name]) for name in paths}
-            last = False
+            bars, last = {}, False
             while True:
                 for name, path in paths.items():
                     row = last_row(path)
+                    if name not in bars and path.parent.exists():
+                        bars[name] = add(name, totals[name])
                     if row is not None:
                         bars[name].update(row["step"], row.get("total"), _note(row), waits(row))
                 if last:

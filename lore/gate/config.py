@@ -53,7 +53,7 @@ class GateConfig:
     """Advice logits run from minus this (what the advice gives nothing) to this (its first choice)."""
     hard_cap: float = 0.0
     """Highest KL(pi_mix || pi_wm) of a single decision, in nats; 0 switches the cap off."""
-    kickstart: float = 0.0
+    kickstart: float = 1.0
     """Weight at the start of the cross-entropy that draws the actor to the advice at replayed states; 0 = off."""
     kickstart_floor: float = 0.1
     """Weight that it falls to, and keeps; 0 lets the actor go entirely."""

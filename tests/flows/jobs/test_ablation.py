@@ -51,8 +51,8 @@ def test_arms_differ_in_their_paths_alone_and_have_one_budget():
         differ = {f"{s}.{n}" for s in plain for n in plain[s] if plain[s][n] != other[s][n]}
         changed.append(differ - {"advice.dataset"})
         assert "advice.dataset" in differ
-    b, a, c = "gate.enabled", "synthetic.enabled", "options.enabled"
-    assert changed == [{b}, {b, "gate.hold"}, {a}, {c}, {a, b, c}]
+    b, a, c = {"gate.enabled", "gate.kickstart"}, {"synthetic.enabled"}, {"options.enabled"}
+    assert changed == [b, b | {"gate.hold"}, a, c, a | b | c]
 
 
 def test_words_behind_the_paths_add_kickstarting_slots_for_all_skills_and_a_falling_budget():

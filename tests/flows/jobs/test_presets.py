@@ -19,8 +19,10 @@ from lore.config import Config, load_config, to_dict
 from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, ConfigError, NotFound
+from lore_datasets.json_text import parsed
 
 NAMES = get_environment("crafter").vocab.achievements
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -42,6 +44,18 @@ def test_a_preset_names_its_cells_budget_learner_and_the_place_of_its_figures(na
     for text in job.advisers.split(","):
         if "=" in text:
             assert load_advice(text.partition("=")[2], texts=False).skills
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_figures_in_the_docs_are_of_what_the_preset_runs_today(name):
+    job = resolved(AblateJob(preset=name))
+    of = {cell.folder: cell for cell in cells(job)}
+    for path in sorted((ROOT / "docs" / "studies" / "runs" / name).glob("*.json")):
+        value = parsed(path.read_text())
+        cell, _, seed = path.stem.rpartition("-s")
+        now = settings_of(of[cell].config(job, int(seed), value["advice"]), job.episodes)
+        assert value["settings"] == now, f"{path.name} would be run again"
+        assert read_result(path, now) is not None and value["cell"] == of[cell].label
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 from pathlib import Path
 
@@ -9,8 +11,9 @@ import pytest
 
 from flows.config import DemoJob, TrainJob
 from flows.jobs.demo import ARMS, arm_config
-from flows.jobs.training_process import arguments, last_row, side_by_side, train_in_process
+from flows.jobs.training_process import arguments, follow, last_row, side_by_side, train_in_process
 from flows.prefect_flows import runtime
+from flows.terminal import PlainTerminal, use
 from lore.config import load_config
 from lore.main import parse
 from lore_datasets.errors import LoreError, ServiceError
@@ -33,7 +36,7 @@ def test_the_arms_differ_only_in_the_paths_and_their_advice():
     extra = [word for word in abc if word.startswith("--") and word not in none]
     assert [word for word in none if word.startswith("--") and word not in abc] == []
     assert sorted(extra) == [
-        "--advice.dataset", "--gate.enabled", "--gate.kickstart", "--options.enabled", "--options.max-options",
+        "--advice.dataset", "--gate.enabled", "--options.enabled", "--options.max-options",
         "--synthetic.enabled", "--synthetic.warmup-updates",
     ]  # fmt: skip
 
@@ -66,6 +69,28 @@ def test_jobs_run_side_by_side_and_come_back_in_order(tmp_path):
     jobs = [TrainJob(str(tmp_path / name)) for name in ("b", "a")]
     found = side_by_side(work, jobs, "r", "progress.jsonl", [1, 1])
     assert [Path(f["folder"]).name for f in found] == ["b", "a"] and found[0]["root"] == "r"
+
+
+def test_a_job_that_waits_for_a_core_has_no_bar_yet(tmp_path):
+    shown = io.StringIO()
+    paths = {name: tmp_path / name / "progress.jsonl" for name in ("first", "second", "third")}
+
+    def begin(name, step):
+        paths[name].parent.mkdir(exist_ok=True)
+        paths[name].write_text(json.dumps({"step": step, "total": 8}) + "\n")
+
+    turns = iter([lambda: begin("first", 8), lambda: begin("second", 4), None])
+
+    def finished():
+        turn = next(turns)
+        if turn is not None:
+            turn()
+        return turn is None
+
+    with use(PlainTerminal(shown)):
+        follow(paths, dict.fromkeys(paths, 8), finished)
+    lines = [" ".join(line.split()[:4]) for line in shown.getvalue().splitlines()]
+    assert lines == ["first 100 % 8/8", "second 50 % 4/8"]
 
 
 def test_prefect_is_pointed_at_the_run_s_folder_without_analytics(tmp_path, monkeypatch):

@@ -102,7 +102,7 @@ def test_the_rows_of_a_run_explain_it_only_where_something_stands_out():
 
 def test_the_end_of_the_guidance_is_told_and_settings_of_another_schema_are_not_guessed():
     ended = guided()
-    ended.config["gate"] |= {"beta_max_end": 0.0, "budget_steps": 2000}
+    ended.config["gate"] |= {"kickstart": 0.0, "beta_max_end": 0.0, "budget_steps": 2000}
     assert "the guidance ended at step 2,000" in " ".join(explanations(Subject((ended,))))
     ended.config["gate"]["a_knob_of_tomorrow"] = 1
     assert explanations(Subject((ended,))) == []
