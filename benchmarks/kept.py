@@ -20,7 +20,7 @@ import numpy as np
 
 from flows.config import AblateJob
 from flows.jobs.ablation_arms import cells
-from flows.jobs.presets import resolved
+from flows.jobs.presets import PRESETS, resolved
 from lore.evaluation.statistics import nested_bootstrap
 from lore.training.metrics import crafter_score
 from lore_datasets.environments import get_environment
@@ -48,9 +48,12 @@ def read(name: str, root: Path = Path("docs/studies/runs")) -> Runs:
         run = json.loads(path.read_text())
         if run["evaluations"]:
             found[run["cell"]].append(run)
-    if not found:
-        raise NotFound(f"no figures of runs in {root / name}", hint=f"lore ablate --preset {name} makes them")
-    order = [cell.label for cell in cells(resolved(AblateJob(preset=name)))]
+    if not found or name not in PRESETS:
+        raise NotFound(
+            f"no figures of a preset's runs in {root / name}", hint=f"lore ablate --preset {name} makes them"
+        )
+    study = resolved(AblateJob(preset=name))  # pyright: ignore[reportArgumentType]  # any word that the user gives
+    order = [cell.label for cell in cells(study)]
     return {label: found[label] for label in order if label in found}
 
 

@@ -23,12 +23,9 @@ from benchmarks.record import alternated, spread, timed, write
 __all__ = ["ROWS", "main", "make_learner"]
 
 
-PATHS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "B": {"gate.enabled": True, "dataset": "crafter-rules"},
-    "A+B+C": {"gate.enabled": True, "dataset": "crafter-rules", "synthetic.enabled": True} | {"options.enabled": True},
-}
-"""What is measured against what in the rows about advice."""
+_B: dict[str, Any] = {"gate.enabled": True, "gate.kickstart": 0.0, "dataset": "crafter-rules"}
+PATHS = {"plain": {}, "B": _B, "A+B+C": _B | {"synthetic.enabled": True, "options.enabled": True}}
+"""What is measured against what in the rows about advice; nothing is kickstarted."""
 
 
 def make_learner(

@@ -47,5 +47,5 @@ def test_pairs_are_told_where_both_are_there_and_agents_beside_what_their_versio
 
 
 def test_a_study_without_runs_is_named(tmp_path):
-    with pytest.raises(NotFound, match="no figures of runs"):
+    with pytest.raises(NotFound, match="no figures of a preset's runs"):
         read("quick", tmp_path)
