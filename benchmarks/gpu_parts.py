@@ -107,7 +107,11 @@ def _config(setting: Setting, size: str, precision: str, paths: str) -> Any:
 
     flags: dict[str, Any] = {}
     if paths != "plain":
-        flags = {"gate.enabled": True, "gate.kickstart": 0.0, "advice.dataset": "none"}  # noise has no advice
+        flags = {
+            "gate.enabled": True,
+            "gate.kickstart": 0.0,
+            "advice.dataset": "none",
+        }  # the made-up batches hold no advice
     if paths == "ABC":
         flags |= {"options.enabled": True, "synthetic.enabled": True}
     return load_config(

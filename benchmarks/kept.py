@@ -1,4 +1,4 @@
-"""What the agents of a Crafter study keep of the advice: ``python -m benchmarks.kept quick laptop``.
+"""What the agents of a Crafter study keep of the advice: ``python -m benchmarks.kept quick``.
 
 Reads ``docs/studies/runs/NAME``, one JSON a run, as ``lore ablate --preset NAME`` leaves them. All training episodes:
 their return, and the score by the benchmark's protocol. The others are figures of each run's last evaluation, in fresh
@@ -18,43 +18,52 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.record import RESULTS
 from flows.config import AblateJob
 from flows.jobs.ablation_arms import cells
 from flows.jobs.presets import PRESETS, resolved
+from flows.report.results import MODES, read_result
 from lore.evaluation.statistics import nested_bootstrap
 from lore.training.metrics import crafter_score
 from lore_datasets.environments import get_environment
-from lore_datasets.errors import NotFound
+from lore_datasets.errors import BadInput, NotFound
 
-MODES = ("as_trained", "agent_alone", "primitives_only")
-KICK = "BC+kick claude"
+RUNS = Path(__file__).parents[1] / "docs" / "studies" / "runs"
+KICK, UNIFORM = "BC+kick claude", "BC+kick uniform"
 PAIRS = (
-    (KICK, "BC+kick uniform"), (KICK, "prefill claude"), (KICK, "none"), (KICK, "B claude"), (KICK, "C+all claude"),
+    (KICK, UNIFORM), ("BC+kick rows", UNIFORM), ("BC+kick rules", UNIFORM), (KICK, "BC+kick rules"),
+    (KICK, "prefill claude"), (KICK, "B+kick claude"), (KICK, "BC+all claude"),
     ("ABC+kick claude", KICK), ("BCD+kick claude", KICK), ("BC+kick+budget claude", KICK),
     ("BC+kick+end claude", KICK),
+    *((cell, "none") for cell in (KICK, UNIFORM, "B claude", "C claude", "C+all claude", "prefill claude",
+                                  "BC+kick+end claude")),
 )  # fmt: skip
-"""Cells whose difference says something."""
+"""Cells that are compared: the first less the second."""
 PLAY = {KICK: ("crafter-claude@v2", "all"), "BC+kick rows": ("crafter-claude@v2", "rows"),
         "BC+kick rules": ("crafter-rules@v2", "all")}  # fmt: skip
-"""Cell -> what plays by itself in its column "its own advice": version, and which part of it."""
+"""Cell -> its advice as a player of its own: version, and which part of it plays."""
 
 Runs = dict[str, list[dict[str, Any]]]
 
 
-def read(name: str, root: Path = Path("docs/studies/runs")) -> Runs:
-    """Cell -> its finished runs that were evaluated, in the study's order; NotFound where there are none."""
+def read(name: str, root: Path = RUNS) -> Runs:
+    """Cell -> its finished runs that were evaluated, in the study's order.
+
+    NotFound where there are none; BadInput for a study of another game, or a word that names no study.
+    """
+    if name not in PRESETS:
+        raise BadInput(f"{name} is no study", hint=f"one of {', '.join(PRESETS)}")
+    job = resolved(AblateJob(preset=name))  # pyright: ignore[reportArgumentType]  # it is one of them
+    if job.config.env.name != "crafter":
+        raise BadInput(f"the study {name} is of another game", hint=f"python -m benchmarks.success {name}")
     found: Runs = defaultdict(list)
     for path in sorted((root / name).glob("*.json")):
-        run = json.loads(path.read_text())
-        if run["evaluations"]:
+        run = read_result(path)
+        if run and run["evaluations"]:
             found[run["cell"]].append(run)
-    if not found or name not in PRESETS:
-        raise NotFound(
-            f"no figures of a preset's runs in {root / name}", hint=f"lore ablate --preset {name} makes them"
-        )
-    study = resolved(AblateJob(preset=name))  # pyright: ignore[reportArgumentType]  # any word that the user gives
-    order = [cell.label for cell in cells(study)]
-    return {label: found[label] for label in order if label in found}
+    if not found:
+        raise NotFound(f"no figures of runs in {root / name}", hint=f"lore ablate --preset {name} makes them")
+    return {cell.label: found[cell.label] for cell in cells(job) if cell.label in found}
 
 
 def returns(runs: Sequence[dict[str, Any]], mode: str) -> list[np.ndarray]:
@@ -62,20 +71,20 @@ def returns(runs: Sequence[dict[str, Any]], mode: str) -> list[np.ndarray]:
     return [np.array(run["evaluations"][-1][mode]["returns"]) for run in runs]
 
 
-def told(statistic: Callable[..., float], *groups: Sequence[np.ndarray]) -> str:
+def estimate(statistic: Callable[..., float], *groups: Sequence[np.ndarray]) -> str:
     """``9.2 (7.7 to 10.6)``."""
-    low, high = nested_bootstrap(statistic, *groups)
-    return f"{statistic(*groups):.1f} ({low:.1f} to {high:.1f})"
+    mean, low, high = (round(x, 1) + 0.0 for x in (statistic(*groups), *nested_bootstrap(statistic, *groups)))
+    return f"{mean:.1f} ({low:.1f} to {high:.1f})"
 
 
-def mean(runs: Sequence[np.ndarray]) -> float:
+def mean_of_runs(runs: Sequence[np.ndarray]) -> float:
     """Mean over runs of their means."""
     return float(np.mean([run.mean() for run in runs]))
 
 
-def less(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
-    """Difference of the means."""
-    return mean(one) - mean(other)
+def difference(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
+    """Of the means."""
+    return mean_of_runs(one) - mean_of_runs(other)
 
 
 def training_score(run: dict[str, Any]) -> float:
@@ -86,45 +95,65 @@ def training_score(run: dict[str, Any]) -> float:
     return crafter_score(rates)
 
 
-def table(found: Runs) -> str:
-    """One Markdown row per cell."""
-    head = ("cell", "seeds", "all training episodes", *(mode.replace("_", " ") for mode in MODES), "minutes")
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for cell, runs in found.items():
-        trained = [np.array(run["episodes"]["return"]) for run in runs]
-        row = [cell, str(len(runs)), f"{told(mean, trained)}, {np.mean([training_score(r) for r in runs]):.1f}"]
-        for mode in MODES:
-            score = np.mean([run["evaluations"][-1][mode]["score"] for run in runs])
-            row.append(f"{told(mean, returns(runs, mode))}, {score:.1f}")
-        row.append(f"{np.mean([run['minutes'] for run in runs]):.1f}")
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines)
-
-
-def differences(found: Runs) -> str:
-    """One Markdown row per pair of cells, and per cell whose own advice was played."""
-    head = ("difference in return", *(mode.replace("_", " ") for mode in MODES))
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for one, other in PAIRS:
-        if one in found and other in found:
-            pairs = [(returns(found[one], mode), returns(found[other], mode)) for mode in MODES]
-            lines.append(f"| {one} less {other} | {' | '.join(told(less, *pair) for pair in pairs)} |")
-    for cell, (version, part) in PLAY.items():
-        if cell in found:
-            own, figures = played(version, part), [returns(found[cell], mode) for mode in MODES]
-            row = [told(lambda runs, own=own: mean(runs) - own, runs) for runs in figures]
-            lines.append(f"| {cell} less its own advice ({own:.1f}) | {' | '.join(row)} |")
-    return "\n".join(lines)
-
-
-def played(version: str, part: str) -> float:
+def play_return(version: str, part: str) -> float:
     """Mean return of a version that plays by itself on full Crafter."""
-    rows = json.loads((Path(__file__).parent / "results" / "worth.json").read_text())["rows"]
+    rows = json.loads((RESULTS / "worth.json").read_text())["rows"]
     (row,) = [r for r in rows if (r["dataset"].split("#")[0], r["part"], r["area"]) == (version, part, 64)]
     return row["return"][0]
 
 
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def cell_table(found: Runs) -> str:
+    """One Markdown row per cell."""
+    rows = []
+    for cell, runs in found.items():
+        trained = estimate(mean_of_runs, [np.array(run["episodes"]["return"]) for run in runs])
+        row = [cell, str(len(runs)), f"{trained}, {np.mean([training_score(r) for r in runs]):.1f}"]
+        for mode in MODES:
+            score = np.mean([run["evaluations"][-1][mode]["score"] for run in runs])
+            row.append(f"{estimate(mean_of_runs, returns(runs, mode))}, {score:.1f}")
+        rows.append([*row, f"{np.mean([run['minutes'] for run in runs]):.1f}"])
+    return _table(("cell", "seeds", "all training episodes", *map(_words, MODES), "minutes"), rows)
+
+
+def difference_table(found: Runs) -> str:
+    """One Markdown row per pair of cells."""
+    rows = []
+    for one, other in PAIRS:
+        if one in found and other in found:
+            pairs = [(returns(found[one], mode), returns(found[other], mode)) for mode in MODES]
+            rows.append([f"{one} less {other}", *(estimate(difference, *pair) for pair in pairs)])
+    return _table(("difference in return", *map(_words, MODES)), rows)
+
+
+def own_advice_table(found: Runs) -> str:
+    """One Markdown row per cell whose advice was also played by itself, in other worlds."""
+    rows = []
+    for cell, (version, part) in PLAY.items():
+        if cell in found:
+            own = play_return(version, part)
+            less = [
+                estimate(lambda runs, own=own: mean_of_runs(runs) - own, returns(found[cell], mode))
+                for mode in MODES[:2]
+            ]  # fmt: skip
+            rows.append([cell, f"{own:.1f}", *less])
+    return _table(("cell", "its advice, playing by itself", *(f"{_words(m)}, less that" for m in MODES[:2])), rows)
+
+
+def _words(mode: str) -> str:
+    return mode.replace("_", " ")
+
+
+def page_part(name: str) -> str:
+    """The tables of a study, as docs/results.md holds them."""
+    found = read(name)
+    return "\n\n".join(make(found) for make in (cell_table, difference_table, own_advice_table))
+
+
 if __name__ == "__main__":
-    for name in sys.argv[1:] or ("quick",):
-        study = read(name)
-        print(f"{name}\n\n{table(study)}\n\n{differences(study)}\n")
+    for word in sys.argv[1:] or ("quick",):
+        print(f"{word}\n\n{page_part(word)}\n")

@@ -236,8 +236,8 @@ class AblateJob:
     """Arms x advisers x seeds with equal budgets in environment steps, and one table. After a stop: run it again."""
 
     preset: Literal["", "quick", "laptop", "paper", "doorkey", "keycorridor"] = ""
-    """A study of the docs: fixes arms, advisers, steps, episodes and learner. ``quick``: 5,000 steps a run, three to
-    five minutes of one core; ``laptop``: 50,000 steps; ``paper``: pixels, size 1m, 30,000 steps;
+    """A study of the docs: fixes arms, advisers, steps, episodes and learner. ``quick``: 5,000 steps a run, one to
+    three minutes of one core; ``laptop``: 50,000 steps; ``paper``: pixels, size 1m, 30,000 steps;
     ``doorkey``, ``keycorridor``: MiniGrid, the rule book's program, 50,000 steps."""
     only: str = ""
     """Cells to run now, comma-separated, as the table names them: ``none,BC+kick claude``; empty: all."""

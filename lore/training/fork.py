@@ -24,6 +24,8 @@ _LOG = logging.getLogger("lore")
 _SHAPES = ("env", "model.size", "train.seed", "train.sequence_length", "train.replay_capacity", "options.enabled",
            "options.max_options", "gate.enabled", "synthetic.enabled")  # fmt: skip
 """Settings, or sections of them, that networks and replay were laid out for: a fork keeps them."""
+_ON_OR_OFF = ("gate.kickstart", "gate.goal_bonus", "gate.cut_traces")
+"""Settings for which replay keeps more while they are not 0: a fork may change their value, not whether they are on."""
 
 
 def differences(before: Config, now: Config) -> dict[str, tuple[object, object]]:
@@ -64,6 +66,7 @@ def fork(source: Path | str, target: Path | str, config: Config) -> dict[str, tu
     source, target = Path(source), Path(target)
     changed = differences(read_config(source), config)
     fixed = [name for name in changed if name.startswith(tuple(f"{s}." for s in _SHAPES)) or name in _SHAPES]
+    fixed += [name for name in _ON_OR_OFF if name in changed and bool(changed[name][0]) != bool(changed[name][1])]
     if fixed:
         old, new = changed[fixed[0]]
         raise ConfigError(

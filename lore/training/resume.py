@@ -77,9 +77,10 @@ def _check_same(run: Training) -> None:
     changed = [
         f"{section}.{name}" for section, body in now.items() for name, value in body.items()
         if before[section][name] != value and name not in free
+        and (body.get("enabled", True) or before[section].get("enabled", True))  # a path that stays off has no say
     ]  # fmt: skip
     if changed:
         raise ConfigError(
             f"{run.folder} was started with another {', '.join(changed[:4])}", kept="the run as it was",
-            hint="use the same settings, or begin beside it: --fork RUN --folder NEW",
+            hint=f"--resume {run.folder} takes its settings; or begin beside it: --fork RUN --folder NEW",
         )  # fmt: skip

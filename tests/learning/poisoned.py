@@ -21,9 +21,9 @@ from lore_datasets.language.skills import Skill, parse_skill
 
 __all__ = ["CONTAINED", "EXPOSED", "KICKSTARTED", "Path", "Poisoned", "played"]
 
-CONTAINED: dict[str, Any] = {}
-"""The gate's defaults."""
-EXPOSED: dict[str, Any] = {"delta_target": 100.0, "uncertainty_threshold": 0.0, "beta_max": 1.0}
+CONTAINED: dict[str, Any] = {"gate.kickstart": 0.0}
+"""The gate's defaults, without kickstarting."""
+EXPOSED: dict[str, Any] = {"gate.kickstart": 0.0, "delta_target": 100.0, "uncertainty_threshold": 0.0, "beta_max": 1.0}
 """The gate always open, no budget for the divergence; and nobody looks at what came of it (:class:`Blind`)."""
 
 KICKSTARTED: dict[str, Any] = {"gate.kickstart": 1.0, "gate.kickstart_floor": 1.0}

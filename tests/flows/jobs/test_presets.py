@@ -50,12 +50,16 @@ def test_a_preset_names_its_cells_budget_learner_and_the_place_of_its_figures(na
 def test_the_figures_in_the_docs_are_of_what_the_preset_runs_today(name):
     job = resolved(AblateJob(preset=name))
     of = {cell.folder: cell for cell in cells(job)}
-    for path in sorted((ROOT / "docs" / "studies" / "runs" / name).glob("*.json")):
+    versions = dict(text.split("=") for text in job.advisers.split(",") if "=" in text)
+    paths = sorted((ROOT / "docs" / "studies" / "runs" / name).glob("*.json"))
+    assert len(paths) >= {"quick": 45, "doorkey": 9, "keycorridor": 9}.get(name, 0)
+    for path in paths:
         value = parsed(path.read_text())
         cell, _, seed = path.stem.rpartition("-s")
         now = settings_of(of[cell].config(job, int(seed), value["advice"]), job.episodes)
         assert value["settings"] == now, f"{path.name} would be run again"
         assert read_result(path, now) is not None and value["cell"] == of[cell].label
+        assert value["advice"].startswith(versions.get(of[cell].adviser, "")), f"{path.name} has another version"
 
 
 @pytest.mark.parametrize(

@@ -104,5 +104,9 @@ def test_the_end_of_the_guidance_is_told_and_settings_of_another_schema_are_not_
     ended = guided()
     ended.config["gate"] |= {"kickstart": 0.0, "beta_max_end": 0.0, "budget_steps": 2000}
     assert "the guidance ended at step 2,000" in " ".join(explanations(Subject((ended,))))
+    ended.config["gate"] |= {"kickstart": 1.0, "kickstart_steps": 3000, "kickstart_floor": 0.0}
+    assert "the guidance ended at step 3,000" in " ".join(explanations(Subject((ended,))))
+    ended.config["gate"]["kickstart_floor"] = 0.1  # kickstarting never ends
+    assert "the guidance ended" not in " ".join(explanations(Subject((ended,))))
     ended.config["gate"]["a_knob_of_tomorrow"] = 1
     assert explanations(Subject((ended,))) == []

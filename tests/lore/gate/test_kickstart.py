@@ -75,6 +75,12 @@ def test_the_weight_falls_from_its_start_to_its_floor_and_with_the_trust():
     assert kickstart_weight(gate) == pytest.approx(0.002)
 
 
+def test_path_b_kickstarts_by_default_and_where_it_is_off_the_default_says_nothing():
+    assert load_config(dataset="said", **{"gate.enabled": True}).keeps_advice
+    assert not load_config(dataset="said", **{"gate.enabled": True, "gate.kickstart": 0.0}).keeps_advice
+    assert not load_config().keeps_advice and load_config() == load_config(**{"gate.kickstart": 1.0})
+
+
 @pytest.mark.parametrize(
     ("settings", "word"),
     [

@@ -233,6 +233,13 @@ def test_a_folder_of_another_configuration_is_refused_and_kept(tmp_path, digest)
     assert digest(tmp_path) == before
 
 
+def test_a_setting_of_a_path_that_stays_off_keeps_no_run_from_going_on(tmp_path):
+    before = config(20, **{"gate.kickstart": 0.0})  # the default of an earlier release
+    train(before, tmp_path, tensorboard=False)
+    assert config(40).gate.kickstart == 1.0 and not config(40).gate.enabled
+    assert train(config(40), tmp_path, tensorboard=False)["step"] == 40
+
+
 def test_two_trainers_never_share_a_folder(tmp_path):
     with held(tmp_path / "run" / ".lock", "", hint=""), pytest.raises(Busy, match="another trainer"):
         train(config(20), tmp_path / "run", tensorboard=False)
