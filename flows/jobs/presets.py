@@ -30,7 +30,8 @@ _LEARNERS: dict[str, dict[str, Any]] = {
 }
 """Preset -> settings of its learner beside those of every study."""
 PRESETS: dict[str, dict[str, Any]] = {
-    "quick": _SYMBOLIC | {"arms": _SYMBOLIC["arms"].replace(",B,", ",B,B+kick,BC+all,"), "steps": 5_000, "episodes": 10},
+    "quick": _SYMBOLIC
+    | {"arms": _SYMBOLIC["arms"].replace(",B,", ",B,B+kick,BC+all,"), "steps": 5_000, "episodes": 10},
     "laptop": _SYMBOLIC | {"steps": 50_000, "episodes": 20},
     "doorkey": _MISSION | {"dataset": "doorkey-ablate"},
     "keycorridor": _MISSION | {"dataset": "keycorridor-ablate"},
