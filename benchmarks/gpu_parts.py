@@ -107,11 +107,8 @@ def _config(setting: Setting, size: str, precision: str, paths: str) -> Any:
 
     flags: dict[str, Any] = {}
     if paths != "plain":
-        flags = {
-            "gate.enabled": True,
-            "gate.kickstart": 0.0,
-            "advice.dataset": "none",
-        }  # the made-up batches hold no advice
+        flags = {"gate.enabled": True, "advice.dataset": "none"}
+        flags["gate.kickstart"] = 0.0  # the made-up batches hold no advice
     if paths == "ABC":
         flags |= {"options.enabled": True, "synthetic.enabled": True}
     return load_config(

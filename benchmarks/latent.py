@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lore.gate.kickstart import slot_targets
-from lore.training.folder import read_config
-from lore.training.resume import open_folder
+from lore.training.folder import lock_run, read_config
 from lore.training.run import Training
 
 RECORDS, EPOCHS, WIDTH = 40_000, 14, 256
@@ -27,10 +26,9 @@ NOT_ALLOWED = -1e9
 def reader(inputs: Tensor, choice: Tensor, mask: Tensor, ids: Tensor) -> nn.Module:
     """A network with two hidden layers that has learned ``choice`` [N] among the entries of ``mask`` [N, A+M]."""
     torch.manual_seed(0)
-    hidden = [nn.LayerNorm(WIDTH), nn.SiLU()]
     net = nn.Sequential(
-        nn.Dropout(0.1), nn.Linear(inputs.shape[1], WIDTH), *hidden, nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH),
-        nn.SiLU(), nn.Linear(WIDTH, mask.shape[1]),
+        nn.Dropout(0.1), nn.Linear(inputs.shape[1], WIDTH), nn.LayerNorm(WIDTH), nn.SiLU(),
+        nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH), nn.SiLU(), nn.Linear(WIDTH, mask.shape[1]),
     )  # fmt: skip
     optimiser = torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.02, EPOCHS)
@@ -55,13 +53,14 @@ def agreement(net: nn.Module, inputs: Tensor, choice: Tensor, mask: Tensor, ids:
 
 
 def main(folder: Path) -> None:
-    """Print the three figures of the run in ``folder``."""
+    """Print the figures of the run in ``folder``, which stays as it is."""
     torch.set_num_threads(1)
     run = Training(read_config(folder), folder)
-    open_folder(run)
+    with lock_run(folder):
+        run.restore()
     agent, last = run.policy.agent, int(run.replay.written[0])
     names = ("state", "advice", "confidence", "proposals", "deter", "stoch", "is_first")
-    slots = np.arange(max(0, last - RECORDS), last) % run.replay.slots
+    slots = np.arange(max(0, last - min(RECORDS, run.replay.slots)), last) % run.replay.slots
     records = {name: torch.as_tensor(value) for name, value in run.replay.records(0, slots, names).items()}
     proposals, of_slot = records["proposals"].long(), run.learner.slots.cpu()
     advised, _ = slot_targets(records["advice"].float(), proposals, of_slot, agent.num_actions)

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from flows.report.results import MODES
 from lore.evaluation.statistics import nested_bootstrap
 
 LAST, ENOUGH = 20, 18
-MODES = ("as_trained", "agent_alone", "primitives_only")
 
 
 def steps_to(run: dict[str, Any]) -> int | None:

@@ -13,8 +13,8 @@ from lore_datasets.errors import ConfigError
 __all__ = ["PRESETS", "resolved"]
 
 _CLAUDE = f"claude={DEFAULT}-claude@v2"
+_ARMS, _KICKED = "none,prefill,C+all,C,B", "BC+kick,BC+kick+budget,BC+kick+end,ABC+kick,BCD+kick"
 _SYMBOLIC: dict[str, Any] = {
-    "arms": "none,prefill,C+all,C,B,BC+kick,BC+kick+budget,BC+kick+end,ABC+kick,BCD+kick",
     "advisers": f"{_CLAUDE},rows,rules={DEFAULT}-rules@v2,uniform",
     "control_arms": "BC+kick",
 }
@@ -30,9 +30,8 @@ _LEARNERS: dict[str, dict[str, Any]] = {
 }
 """Preset -> settings of its learner beside those of every study."""
 PRESETS: dict[str, dict[str, Any]] = {
-    "quick": _SYMBOLIC
-    | {"arms": _SYMBOLIC["arms"].replace(",B,", ",B,B+kick,BC+all,"), "steps": 5_000, "episodes": 10},
-    "laptop": _SYMBOLIC | {"steps": 50_000, "episodes": 20},
+    "quick": _SYMBOLIC | {"arms": f"{_ARMS},B+kick,BC+all,{_KICKED}", "steps": 5_000, "episodes": 10},
+    "laptop": _SYMBOLIC | {"arms": f"{_ARMS},{_KICKED}", "steps": 50_000, "episodes": 20},
     "doorkey": _MISSION | {"dataset": "doorkey-ablate"},
     "keycorridor": _MISSION | {"dataset": "keycorridor-ablate"},
     "paper": {"arms": "none,BC+kick", "advisers": _CLAUDE, "steps": 30_000, "episodes": 20},

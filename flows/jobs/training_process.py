@@ -141,7 +141,7 @@ def side_by_side(
 
 
 def follow(paths: dict[str, Path], totals: dict[str, int], finished: Callable[[], bool]) -> None:
-    """Show one bar per progress file until ``finished()``, from the moment on at which its folder is there: a job that
+    """Show one bar per progress file until ``finished()``, from the moment on at which its folder is there: a run that
     waits for a core has none. Ends the children when interrupted."""
     try:
         with current().bars() as add:
