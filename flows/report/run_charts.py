@@ -91,7 +91,7 @@ def _references(environment: Environment, observation: str) -> tuple[list[tuple[
     if score.observation == observation:
         out += [(f"{who} ({source})", value, "c7") for who, value, source in score.references]
         return out, f"Protocol: {score.protocol}."
-    return out, f"Protocol: {score.protocol}. Published results are of {score.observation} observations and not drawn."
+    return out, f"Protocol: {score.protocol}. Published results, from {score.observation}, are not drawn."
 
 
 def _percent(episodes: Sequence[dict[str, Any]], achievements: Sequence[str]) -> np.ndarray:

@@ -182,7 +182,7 @@ def _compared(arm: _Arm, plain: _Arm | None, key: str) -> list[str]:
         if not alone.is_apart_from(theirs):
             out.append("With the advice switched off it is not told apart from the agent that never had any.")
         elif alone.mean > theirs.mean:
-            out.append("What it learned from the advice stays when the advice is gone.")
+            out.append("With the advice switched off it still makes more than the agent that never had any.")
     return out
 
 

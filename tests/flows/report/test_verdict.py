@@ -41,7 +41,7 @@ def test_the_first_sentence_holds_the_three_figures_with_their_intervals():
         "With the advice of claude@v2#12ab the agent makes a return of 12.9 (11.5 to 14.0) after 5,000 steps, without "
         "advice 1.4 (1.1 to 1.7); with the advice switched off it keeps 8.7 (7.5 to 9.8)."
     )
-    assert "lie apart" in text and "stays when the advice is gone" in text and "One seed" in text
+    assert "lie apart" in text and "still makes more than the agent" in text and "One seed" in text
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_the_first_sentence_holds_the_three_figures_with_their_intervals():
     [
         (guided(trained=(2.0, 1.5, 2.6)), "overlap: these episodes do not tell the two apart", "apart."),
         (guided(trained=(0.4, 0.2, 0.9)), "The advice cost return", "lie apart"),
-        (guided(alone=(1.6, 1.2, 2.1)), "not told apart from the agent that never had any", "stays when"),
+        (guided(alone=(1.6, 1.2, 2.1)), "not told apart from the agent that never had any", "still makes more"),
         (guided(steps=900, total=900), "The budgets differ, so the two are not compared", "lie apart"),
     ],
 )
