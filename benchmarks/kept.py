@@ -22,8 +22,9 @@ from benchmarks.record import RESULTS
 from flows.config import AblateJob
 from flows.jobs.ablation_arms import cells
 from flows.jobs.presets import PRESETS, resolved
+from flows.report.ablation_page import markdown_table
 from flows.report.results import MODES, read_result
-from lore.evaluation.statistics import nested_bootstrap
+from lore.evaluation.statistics import difference_of_means, mean_of_runs, nested_bootstrap
 from lore.training.metrics import crafter_score
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, NotFound
@@ -77,16 +78,6 @@ def estimate(statistic: Callable[..., float], *groups: Sequence[np.ndarray]) -> 
     return f"{mean:.1f} ({low:.1f} to {high:.1f})"
 
 
-def mean_of_runs(runs: Sequence[np.ndarray]) -> float:
-    """Mean over runs of their means."""
-    return float(np.mean([run.mean() for run in runs]))
-
-
-def difference(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
-    """Of the means."""
-    return mean_of_runs(one) - mean_of_runs(other)
-
-
 def training_score(run: dict[str, Any]) -> float:
     """Crafter score, %, of all training episodes: the benchmark's protocol."""
     unlocked = run["episodes"]["unlocked"]
@@ -102,11 +93,6 @@ def play_return(version: str, part: str) -> float:
     return row["return"][0]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
-
-
 def cell_table(found: Runs) -> str:
     """One Markdown row per cell."""
     rows = []
@@ -117,7 +103,7 @@ def cell_table(found: Runs) -> str:
             score = np.mean([run["evaluations"][-1][mode]["score"] for run in runs])
             row.append(f"{estimate(mean_of_runs, returns(runs, mode))}, {score:.1f}")
         rows.append([*row, f"{np.mean([run['minutes'] for run in runs]):.1f}"])
-    return _table(("cell", "seeds", "all training episodes", *map(_words, MODES), "minutes"), rows)
+    return markdown_table(("cell", "seeds", "all training episodes", *map(_words, MODES), "minutes"), rows)
 
 
 def difference_table(found: Runs) -> str:
@@ -126,8 +112,8 @@ def difference_table(found: Runs) -> str:
     for one, other in PAIRS:
         if one in found and other in found:
             pairs = [(returns(found[one], mode), returns(found[other], mode)) for mode in MODES]
-            rows.append([f"{one} less {other}", *(estimate(difference, *pair) for pair in pairs)])
-    return _table(("difference in return", *map(_words, MODES)), rows)
+            rows.append([f"{one} less {other}", *(estimate(difference_of_means, *pair) for pair in pairs)])
+    return markdown_table(("difference in return", *map(_words, MODES)), rows)
 
 
 def own_advice_table(found: Runs) -> str:
@@ -141,7 +127,9 @@ def own_advice_table(found: Runs) -> str:
                 for mode in MODES[:2]
             ]  # fmt: skip
             rows.append([cell, f"{own:.1f}", *less])
-    return _table(("cell", "its advice, playing by itself", *(f"{_words(m)}, less that" for m in MODES[:2])), rows)
+    return markdown_table(
+        ("cell", "its advice, playing by itself", *(f"{_words(m)}, less that" for m in MODES[:2])), rows
+    )
 
 
 def _words(mode: str) -> str:

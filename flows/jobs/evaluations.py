@@ -67,7 +67,7 @@ def over_seeds(found: Mapping[Path, Mapping[str, Any]]) -> dict[str, dict[str, A
     The return is the mean of the runs' means; its 95 % interval draws runs, then episodes within them, again. The score
     is that of the mean success rates.
     """
-    from lore.evaluation.statistics import nested_bootstrap
+    from lore.evaluation.statistics import mean_of_runs, nested_bootstrap
     from lore.training.metrics import crafter_score
 
     if not are_seeds(found):
@@ -77,7 +77,7 @@ def over_seeds(found: Mapping[Path, Mapping[str, Any]]) -> dict[str, dict[str, A
     for mode in finals[0]:
         each = [final[mode] for final in finals]
         rates = {n: float(np.mean([run["achievements"][n]["rate"] for run in each])) for n in each[0]["achievements"]}
-        interval = nested_bootstrap(_mean_of_means, [np.array(run["returns"]) for run in each])
+        interval = nested_bootstrap(mean_of_runs, [np.array(run["returns"]) for run in each])
         out[mode] = {
             "episodes": sum(run["episodes"] for run in each),
             "return_mean": float(np.mean([run["return_mean"] for run in each])),
@@ -86,7 +86,3 @@ def over_seeds(found: Mapping[Path, Mapping[str, Any]]) -> dict[str, dict[str, A
             "achievements": {name: {"rate": rate} for name, rate in rates.items()},
         }
     return out
-
-
-def _mean_of_means(runs: Sequence[np.ndarray]) -> float:
-    return float(np.mean([run.mean() for run in runs]))

@@ -19,8 +19,10 @@ from flows.report.study_page import study_page
 from flows.report.study_picture import bands
 from lore.evaluation.statistics import (
     bootstrap,
+    difference_of_means,
     interquartile_mean,
     learning_curve,
+    mean_of_runs,
     nested_bootstrap,
     probability_of_improvement,
     steps_to,
@@ -59,13 +61,13 @@ def ablation_figures(
             body["improvement"] = probability_of_improvement(ours, own)
             body["improvement_interval"] = bootstrap(probability_of_improvement, ours, own)
             body["difference"] = float(ours.mean() - own.mean())
-            body["difference_interval"] = nested_bootstrap(_difference, _returns(group), _returns(base))
+            body["difference_interval"] = nested_bootstrap(difference_of_means, _returns(group), _returns(base))
             body["above_none"] = bool(body["return_interval"][0] > own.mean())
             body |= _final_difference(group, base)
         flat = runs.get(f"{label.partition(' ')[0]} uniform", [])
         if flat and flat is not group:  # the same arm and skills without preference: what the choices are worth
-            body["choice"] = _difference(_returns(group), _returns(flat))
-            body["choice_interval"] = nested_bootstrap(_difference, _returns(group), _returns(flat))
+            body["choice"] = difference_of_means(_returns(group), _returns(flat))
+            body["choice_interval"] = nested_bootstrap(difference_of_means, _returns(group), _returns(flat))
         reached = steps_to(level, grid, means[label]) if base else None
         body["steps_to_baseline"] = reached
         body["steps_ratio"] = needed / reached if needed and reached else None
@@ -105,15 +107,6 @@ def _finals(group: Sequence[RunData], mode: str) -> list[np.ndarray]:
     return [np.array(f, np.float64) for f in found] if found and all(found) else []
 
 
-def _mean(runs: Sequence[np.ndarray]) -> float:
-    """Mean over runs of each run's mean."""
-    return float(np.mean([run.mean() for run in runs]))
-
-
-def _difference(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> float:
-    return _mean(x) - _mean(y)
-
-
 def _pooled_iqm(runs: Sequence[np.ndarray]) -> float:
     """Interquartile mean over all episodes of all runs."""
     return interquartile_mean(np.concatenate(runs)) if runs else float("nan")
@@ -125,8 +118,8 @@ def _final_difference(group: Sequence[RunData], base: Sequence[RunData]) -> dict
     for mode in MODES:
         ours = _finals(group, mode)
         if ours and own:
-            out[f"{mode}_difference"] = _difference(ours, own)
-            out[f"{mode}_difference_interval"] = nested_bootstrap(_difference, ours, own)
+            out[f"{mode}_difference"] = difference_of_means(ours, own)
+            out[f"{mode}_difference_interval"] = nested_bootstrap(difference_of_means, ours, own)
     return out
 
 
@@ -147,8 +140,9 @@ def _arm(group: Sequence[RunData], curves: np.ndarray, mean: np.ndarray) -> dict
     steps = [(run.progress or {}).get("step", 0) for run in group]
     out: dict[str, Any] = {
         "seeds": len(group), "steps": steps, "episodes": [len(run.episodes) for run in group],
-        "returns": returns, "return_mean": returns.mean(), "return_interval": nested_bootstrap(_mean, _returns(group)),
-        "stratified_interval": nested_bootstrap(_mean, _returns(group), strata=True),
+        "returns": returns, "return_mean": returns.mean(),
+        "return_interval": nested_bootstrap(mean_of_runs, _returns(group)),
+        "stratified_interval": nested_bootstrap(mean_of_runs, _returns(group), strata=True),
         "return_iqm": _pooled_iqm(_returns(group)), "iqm_interval": nested_bootstrap(_pooled_iqm, _returns(group)),
         "scores": scores, "score_mean": scores.mean(), "score_interval": bootstrap(np.mean, scores),
         "achievements": {n: 100 * rates[:, k].mean() for k, n in enumerate(names)},
@@ -161,8 +155,9 @@ def _arm(group: Sequence[RunData], curves: np.ndarray, mean: np.ndarray) -> dict
         if finals:
             evaluated = [(run.evaluation or {})["final_policy"][mode] for run in group]
             out[mode] = {
-                "episodes": [len(f) for f in finals], "returns": [f.mean() for f in finals], "mean": _mean(finals),
-                "interval": nested_bootstrap(_mean, finals), "iqm": _pooled_iqm(finals),
+                "episodes": [len(f) for f in finals], "returns": [f.mean() for f in finals],
+                "interval": nested_bootstrap(mean_of_runs, finals), "mean": mean_of_runs(finals),
+                "iqm": _pooled_iqm(finals),
                 "score_mean": np.mean([f["score"] for f in evaluated]),
             }  # fmt: skip
     return out

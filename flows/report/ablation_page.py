@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from flows.report.results import MODES
-from lore.evaluation.statistics import nested_bootstrap
+from lore.evaluation.statistics import mean_of_runs, nested_bootstrap
 
-__all__ = ["HEADER", "after_guidance", "cells_of", "markdown_page", "number", "table"]
+__all__ = ["HEADER", "after_guidance", "cells_of", "markdown_page", "markdown_table", "number", "table"]
 
 HEADER = (
     "arm", "seeds", "episodes", "return", "95 %", "IQM", "score, %", "difference to none", "95 %", "P(improvement)",
@@ -69,20 +69,21 @@ def after_guidance(results: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str,
             row: dict[str, Any] = {"share": share, "step": at[0]["step"], "seeds": len(at)}
             for mode in MODES:
                 runs = [np.array(e[mode]["returns"]) for e in at]
-                row[mode] = float(np.mean([r.mean() for r in runs]))
-                row[f"{mode}_interval"] = list(nested_bootstrap(lambda x: float(np.mean([r.mean() for r in x])), runs))
+                row[mode] = mean_of_runs(runs)
+                row[f"{mode}_interval"] = list(nested_bootstrap(mean_of_runs, runs))
             out.setdefault(label, []).append(row)
     return out
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table without a line end after it."""
     lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
 
 
 def table(found: dict[str, Any]) -> str:
     """The table of arms in Markdown."""
-    return _markdown(HEADER, cells_of(found))
+    return markdown_table(HEADER, cells_of(found))
 
 
 def markdown_page(found: dict[str, Any], picture: str = "", preset: str = "") -> str:
@@ -109,11 +110,11 @@ def markdown_page(found: dict[str, Any], picture: str = "", preset: str = "") ->
             for row in each
         ]
         header = ("arm", "seeds", "step", "after the guidance", "as trained", "alone, with skills", "primitives only")
-        parts += ["## After the guidance has ended", _markdown(header, rows)]
+        parts += ["## After the guidance has ended", markdown_table(header, rows)]
     arms = found["arms"]
     work = [[name, *(number(a["statistics"].get(tag), 3) for a in arms.values())] for name, tag in _AT_WORK.items()]
-    parts += ["## Advice at work", _markdown(("mean over a run", *arms), work)]
+    parts += ["## Advice at work", markdown_table(("mean over a run", *arms), work)]
     names = list(next(iter(arms.values()))["achievements"])
     done = [[name, *(number(a["achievements"][name], 1) for a in arms.values())] for name in names]
-    parts += ["## Achievements, % of training episodes", _markdown(("achievement", *arms), done)]
+    parts += ["## Achievements, % of training episodes", markdown_table(("achievement", *arms), done)]
     return "\n\n".join([*parts, f"`{found['command']}`"]) + "\n"

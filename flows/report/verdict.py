@@ -10,7 +10,7 @@ import numpy as np
 from flows.report.read import RunData, Subject, is_number
 from flows.report.results import guidance_end
 from lore.config import from_dict
-from lore.evaluation.statistics import nested_bootstrap
+from lore.evaluation.statistics import mean_of_runs, nested_bootstrap
 from lore_datasets.errors import LoreError
 
 __all__ = ["Figure", "banners", "explanations", "figure_of", "verdict"]
@@ -61,11 +61,7 @@ def figure_of(runs: Sequence[RunData], mode: str) -> Figure | None:
         low, high = known or (np.nan, np.nan)
         return Figure(float(found[0]["return_mean"]), float(low), float(high))
     returns = [np.array(body.get("returns", [body["return_mean"]]), np.float64) for body in found]
-    return Figure(_mean(returns), *nested_bootstrap(_mean, returns))
-
-
-def _mean(returns: Sequence[np.ndarray]) -> float:
-    return float(np.mean([each.mean() for each in returns]))
+    return Figure(mean_of_runs(returns), *nested_bootstrap(mean_of_runs, returns))
 
 
 def _late(runs: Sequence[RunData]) -> Figure | None:
@@ -73,7 +69,7 @@ def _late(runs: Sequence[RunData]) -> Figure | None:
     if not returns:
         return None
     is_one = sum(map(len, returns)) == 1
-    return Figure(_mean(returns), *((np.nan, np.nan) if is_one else nested_bootstrap(_mean, returns)))
+    return Figure(mean_of_runs(returns), *((np.nan, np.nan) if is_one else nested_bootstrap(mean_of_runs, returns)))
 
 
 def _follows(run: RunData, subject: Subject) -> str:

@@ -10,8 +10,10 @@ import numpy as np
 
 __all__ = [
     "bootstrap",
+    "difference_of_means",
     "interquartile_mean",
     "learning_curve",
+    "mean_of_runs",
     "nested_bootstrap",
     "probability_of_improvement",
     "steps_to",
@@ -33,6 +35,16 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> float:
         return math.nan
     above, equal = x[:, None] > y[None], x[:, None] == y[None]
     return float((above + 0.5 * equal).mean((0, 1)).mean())
+
+
+def mean_of_runs(runs: Sequence[np.ndarray]) -> float:
+    """Mean over runs of each run's mean; float[E] of episodes per run."""
+    return float(np.mean([run.mean() for run in runs]))
+
+
+def difference_of_means(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> float:
+    """:func:`mean_of_runs` of one arm less that of another."""
+    return mean_of_runs(x) - mean_of_runs(y)
 
 
 def bootstrap(
