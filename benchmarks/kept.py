@@ -35,7 +35,7 @@ PAIRS = (
     (KICK, UNIFORM), ("BC+kick rows", UNIFORM), ("BC+kick rules", UNIFORM), (KICK, "BC+kick rules"),
     (KICK, "prefill claude"), (KICK, "B+kick claude"), (KICK, "BC+all claude"),
     ("ABC+kick claude", KICK), ("BCD+kick claude", KICK), ("BC+kick+budget claude", KICK),
-    ("BC+kick+end claude", KICK),
+    *((f"BC+kick+{word} claude", KICK) for word in ("end", "episodes", "blocks")),
     *((cell, "none") for cell in (KICK, UNIFORM, "B claude", "C claude", "C+all claude", "prefill claude",
                                   "BC+kick+end claude")),
 )  # fmt: skip

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["GOAL_BONUS", "AblationRun", "Cell", "cells", "check_advisers", "make_advice", "planned_runs", "shuffle"]
 
-_ARM = re.compile(r"none|prefill|(?=[ABC])A?(B1?)?C?|(?=A?B)A?B1?(CD?)?\+kick(\+budget)?(\+end)?|A?B?C\+all")
+_KICK = r"\+kick(\+budget)?(\+episodes|\+blocks)?(\+end)?"
+_ARM = re.compile(rf"none|prefill|(?=[ABC])A?(B1?)?C?|(?=A?B)A?B1?(CD?)?{_KICK}|A?B?C\+all")
 _OF_THE_FIRST = ("shuffled", "rows", "uniform")
 """Advisers that are made of the first one's version."""
 _PROGRAM = "program"
@@ -29,10 +30,13 @@ _ADDED: dict[str, dict[str, Any]] = {
     "budget": {
         "gate.beta_max": 4.0, "gate.beta_max_end": 0.3, "gate.delta_target": 1.5, "gate.delta_target_end": 0.02,
     },
+    "episodes": {"gate.guided": "episodes"},
+    "blocks": {"gate.guided": "blocks"},
     "end": {"gate.beta_max_end": 0.0, "gate.kickstart_floor": 0.0},
 }  # fmt: skip
 """What a word behind the paths of an arm adds: all skills in slots, with kickstarting or without path B; a budget that
-falls; an end of all guidance. Path B without ``kick`` is not kickstarted."""
+falls; guidance in a falling share of the episodes, or in one stretch of each of these; an end of all guidance. Path B
+without ``kick`` is not kickstarted."""
 PREFILL_STEPS = 5_000
 """Environment steps that the arm ``prefill`` lets the version play; half of the budget of shorter runs."""
 GOAL_BONUS = 0.5
@@ -79,6 +83,8 @@ class Cell:
             settings |= _ADDED[word]
         if "budget" in added:
             settings["gate.budget_steps"] = max(1, 2 * job.steps // 5)
+        if "episodes" in added or "blocks" in added:
+            settings["gate.guided_steps"] = max(1, 2 * job.steps // 5)
         if "end" in added:
             settings |= dict.fromkeys(("gate.budget_steps", "gate.kickstart_steps"), max(1, job.steps // 2))
         if self.adviser == "uniform" and self.arm != "none":
@@ -102,7 +108,7 @@ def cells(job: AblateJob) -> list[Cell]:
         raise ConfigError(
             f"unknown arm {shown(wrong[0])!r}",
             hint="arms: none, prefill, A, B, B1, C and their unions in this order, as ABC; with B also BC+kick,"
-            " BC+kick+budget, BC+kick+end; with C also C+all, with both BCD+kick",
+            " BC+kick+budget, BC+kick+episodes, BC+kick+blocks, BC+kick+end; with C also C+all, with both BCD+kick",
         )
     names = [text.partition("=")[0] for text in _words(job.advisers, "advisers")]
     if len(set(names)) < len(names):

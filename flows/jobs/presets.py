@@ -14,6 +14,7 @@ __all__ = ["PRESETS", "resolved"]
 
 _CLAUDE = f"claude={DEFAULT}-claude@v2"
 _ARMS, _KICKED = "none,prefill,C+all,C,B", "BC+kick,BC+kick+budget,BC+kick+end,ABC+kick,BCD+kick"
+_PARTS, _PRACTICE = "B+kick,BC+all", "BC+kick+episodes,BC+kick+blocks"
 _SYMBOLIC: dict[str, Any] = {
     "advisers": f"{_CLAUDE},rows,rules={DEFAULT}-rules@v2,uniform",
     "control_arms": "BC+kick",
@@ -30,7 +31,7 @@ _LEARNERS: dict[str, dict[str, Any]] = {
 }
 """Preset -> settings of its learner beside those of every study."""
 PRESETS: dict[str, dict[str, Any]] = {
-    "quick": _SYMBOLIC | {"arms": f"{_ARMS},B+kick,BC+all,{_KICKED}", "steps": 5_000, "episodes": 10},
+    "quick": _SYMBOLIC | {"arms": f"{_ARMS},{_PARTS},{_KICKED},{_PRACTICE}", "steps": 5_000, "episodes": 10},
     "laptop": _SYMBOLIC | {"arms": f"{_ARMS},{_KICKED}", "steps": 50_000, "episodes": 20},
     "doorkey": _MISSION | {"dataset": "doorkey-ablate"},
     "keycorridor": _MISSION | {"dataset": "keycorridor-ablate"},

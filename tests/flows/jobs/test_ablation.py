@@ -65,6 +65,14 @@ def test_words_behind_the_paths_add_kickstarting_slots_for_all_skills_and_a_fall
     assert len({cell.folder for cell in cells(job)}) == 6
 
 
+def test_the_agent_acts_by_itself_in_a_share_of_the_episodes_or_but_for_a_stretch_that_the_arm_s_word_names():
+    job = AblateJob(arms="BC+kick,BC+kick+episodes,BC+kick+blocks", steps=5_000)
+    kick, episodes, blocks = (cell.config(job, 0, "x@v1").gate for cell in cells(job))
+    assert [gate.guided for gate in (kick, episodes, blocks)] == ["always", "episodes", "blocks"]
+    assert episodes == dataclasses.replace(kick, guided="episodes", guided_steps=2_000)
+    assert dataclasses.replace(blocks, guided="episodes") == episodes
+
+
 def test_prefill_lets_the_version_play_half_of_a_short_run_and_5000_steps_of_a_long_one():
     for steps, played in ((20_000, 5_000), (700, 350)):
         (cell,) = cells(job := AblateJob(arms="prefill", steps=steps))
@@ -84,7 +92,10 @@ def test_controls_run_in_their_own_arms_and_uniform_changes_the_prior_alone():
         cells(AblateJob(control_arms="D"))
 
 
-@pytest.mark.parametrize("arms", ["", "none,D", "BA", "A1", "b", "CA", "C+kick", "BC+budget", "B+all", "BD+kick"])
+@pytest.mark.parametrize(
+    "arms",
+    ["", "none,D", "BA", "A1", "b", "CA", "C+kick", "BC+budget", "B+all", "BD+kick", "BC+blocks", "B+kick+end+blocks"],
+)
 def test_an_arm_that_does_not_exist_is_refused_by_name(arms):
     with pytest.raises(ConfigError, match="arm"):
         cells(AblateJob(arms=arms))
