@@ -55,7 +55,7 @@ def _flat(samples: list[float]) -> dict[str, Any]:
 def states(count: int, folder: Path) -> dict[str, Any]:
     """Collect ``count`` states with the random player and the rule book."""
     from flows.config import CollectJob
-    from flows.jobs.tasks import play_states
+    from flows.jobs.collect import play_states
     from flows.terminal import Terminal, use
     from pipeline.config import CollectConfig
 

@@ -109,7 +109,7 @@ def collect(dataset: str = "states", *, quiet: bool = False, **settings: Any) ->
     Settings: :class:`flows.config.CollectJob`, among them ``budget`` (states), ``max_steps`` (environment steps) and
     ``seed``. An interrupt stores the states found so far as a version, from which the same call goes on.
     """
-    from flows.jobs.tasks import play_states
+    from flows.jobs.collect import play_states
 
     job = _job(CollectJob, {"dataset": dataset, **settings})
     with _call("collect", quiet, "the states found so far, as a version"):
@@ -125,7 +125,7 @@ def advise(
     ``backend`` (rules, gemini, openai, local, file, ...), ``kinds``, ``max_cost`` (US dollars), ``select.budget``
     (states). An interrupt keeps every answer in the journal: the same call pays for none of them again.
     """
-    from flows.jobs.tasks import advise_and_distil
+    from flows.jobs.distil import advise_and_distil
 
     given = {"states": str(states)} if states else {"kinds": "program"}
     job = _job(AdviceJob, {"dataset": dataset, **given, **settings})
@@ -256,7 +256,7 @@ def report(
     ``out``: default ``report.html`` in the first folder. A page is there wholly or not at all.
     """
     from flows.jobs.evaluations import runs_of
-    from flows.jobs.tasks import report_advice
+    from flows.report.read import report_advice
     from flows.report.sections import build_report, labelled
 
     several = [runs] if isinstance(runs, (Trained, str, Path)) else list(runs)

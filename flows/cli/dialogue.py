@@ -38,7 +38,7 @@ def _accept(yes: bool) -> Accept | None:
 
 def _said(ref: ArtifactRef | None, kept: str) -> int:
     """Say what was stored, after the advice model that look-up would ask is there; or that nothing was."""
-    from flows.jobs.tasks import distil_model, needs_model
+    from flows.jobs.distil import distil_model, needs_model
 
     if ref is None:
         print(f"not stored; {kept}")

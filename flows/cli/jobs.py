@@ -45,7 +45,7 @@ def collect(job: Collect, prefect: bool = False) -> int:
         return run(job)
 
     def plain() -> str:
-        from flows.jobs.tasks import play_states
+        from flows.jobs.collect import play_states
 
         return str(play_states(job))
 
@@ -63,14 +63,15 @@ def advise(job: Advice, dry_run: bool = False, cancel: bool = False, prefect: bo
         cancel: Only cancel the adviser's open batch jobs; what they have answered is collected by the next run.
         prefect: Run as a Prefect flow.
     """
-    from flows.jobs import tasks
+    from flows.jobs.advise import cancel_batches, estimate
+    from flows.jobs.distil import advise_and_distil
 
     if cancel:
-        jobs, questions = tasks.cancel_batches(job)
+        jobs, questions = cancel_batches(job)
         print(f"cancelled {jobs} batch jobs with {questions:,} questions; the next run collects what they answered")
         return 0
     if dry_run:
-        found = tasks.estimate(job)
+        found = estimate(job)
         price = "unknown price" if found.price_usd is None else f"{found.price_usd:.2f} USD"
         print(
             f"{found.adviser}: {found.questions:,} questions, {found.new:,} not asked before: at most "
@@ -84,7 +85,7 @@ def advise(job: Advice, dry_run: bool = False, cancel: bool = False, prefect: bo
 
         return run(job)
 
-    made = _through(prefect, flow, lambda: tasks.advise_and_distil(job))
+    made = _through(prefect, flow, lambda: advise_and_distil(job))
     for kind, ref in made.items():
         print(f"{kind:<8}{ref}")
     ref = made["advice"]
@@ -202,7 +203,7 @@ def report(
         dataset: Advice dataset to show; default the one that the runs name.
     """
     from flows.jobs.evaluations import runs_of
-    from flows.jobs.tasks import report_advice
+    from flows.report.read import report_advice
     from flows.report.sections import build_report, labelled
 
     if not folders:

@@ -190,7 +190,7 @@ def update(dataset: Word) -> int:
     Args:
         dataset: Its name; the skills of its environment's library take the place of those stored under their names.
     """
-    from flows.jobs.tasks import distil_model, needs_model
+    from flows.jobs.distil import distil_model, needs_model
     from lore_datasets.exchange.shipped import ShippedStore
     from pipeline.rounds.library import update_skills
 

@@ -146,7 +146,7 @@ def planned_runs(job: AblateJob) -> list[AblationRun]:
 
 def check_advisers(job: AblateJob) -> None:
     """Raise what is wrong with the advisers before the first of them is asked: names, versions, backends, datasets."""
-    from flows.jobs.tasks import check_kinds
+    from flows.jobs.collect import check_kinds
     from lore_datasets.advice import load_advice
     from pipeline.llm import backend_from
 
@@ -169,7 +169,9 @@ def check_advisers(job: AblateJob) -> None:
 
 def make_advice(job: AblateJob) -> dict[str, str]:
     """Adviser -> the one advice version that all of its runs read; made from one set of states, or found."""
-    from flows.jobs.tasks import advise_states, distil_model, play_states
+    from flows.jobs.advise import advise_states
+    from flows.jobs.collect import play_states
+    from flows.jobs.distil import distil_model
     from pipeline.config import AdviseConfig, CollectConfig, SelectConfig
 
     check_advisers(job)

@@ -32,7 +32,9 @@ class Steps(NamedTuple):
 
 def plain_steps() -> Steps:
     """The phases as plain functions, without Prefect."""
-    from flows.jobs.tasks import advise_states, distil_model, play_states
+    from flows.jobs.advise import advise_states
+    from flows.jobs.collect import play_states
+    from flows.jobs.distil import distil_model
     from flows.jobs.training_process import EVALUATION_PROGRESS, evaluate_in_process, side_by_side, train_in_process
 
     def advise(job: AdviceJob, epochs: int) -> dict[str, str]:
@@ -93,7 +95,7 @@ def forget_demo(folder: Path) -> None:
 
 def run_demo(job: DemoJob, folder: Path, steps: Steps) -> dict[str, Any]:
     """All phases in order; returns references, the report's path and the evaluations."""
-    from flows.jobs.tasks import check_kinds
+    from flows.jobs.collect import check_kinds
     from lore_datasets.exchange.shipped import ShippedStore
 
     terminal, store, began = current(), ShippedStore(), time.monotonic()

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flows.jobs.advise import asking
 from flows.jobs.asked import exchange, paid
-from flows.jobs.tasks import asking
 from flows.terminal import current
 from lore_datasets.atomic import write_text
 from lore_datasets.errors import AnswerError, BadInput, ConfigError, LoreError, NotFound, UsageError, shown

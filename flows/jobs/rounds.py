@@ -40,7 +40,8 @@ class Steps(NamedTuple):
 
 def plain_steps() -> Steps:
     """The steps as plain functions, without Prefect."""
-    from flows.jobs.tasks import advise_states, distil_model
+    from flows.jobs.advise import advise_states
+    from flows.jobs.distil import distil_model
     from flows.jobs.training_process import side_by_side, train_in_process
 
     def train(job: TrainJob, root: str) -> dict[str, Any]:
@@ -137,7 +138,7 @@ def _is_stored(result: dict[str, Any]) -> bool:
 
 def _round(job: RefreshJob, number: int, steps: Steps) -> dict[str, Any]:
     """One round from its first missing step to its record; where a program speaks no model is distilled."""
-    from flows.jobs.tasks import needs_model
+    from flows.jobs.distil import needs_model
 
     run, store = Path(job.folder), _store()
     folder = run / "refresh" / f"round-{number:03d}"

@@ -9,7 +9,8 @@ from prefect.runtime import deployment
 from prefect.states import Cancelled
 
 from flows.config import AdviceJob
-from flows.jobs.tasks import advise_states, distil_model, needs_model
+from flows.jobs.advise import advise_states
+from flows.jobs.distil import distil_model, needs_model
 from flows.prefect_flows.artifacts import on_the_board
 from flows.prefect_flows.pages import advice_page
 from lore_datasets.errors import Busy

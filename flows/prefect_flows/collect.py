@@ -5,7 +5,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import deployment
 
 from flows.config import CollectJob
-from flows.jobs.tasks import play_states
+from flows.jobs.collect import play_states
 from flows.lab.schedules import BY_HAND
 from flows.prefect_flows.artifacts import on_the_board
 from flows.prefect_flows.pages import states_page

@@ -28,7 +28,7 @@ def _report(folders: Sequence[str]) -> str:
 
     A run whose report cannot be written has ended all the same: its log says why.
     """
-    from flows.jobs.tasks import report_advice
+    from flows.report.read import report_advice
     from flows.report.sections import build_report, labelled
 
     path = Path(folders[0]) / "report.html"
@@ -73,7 +73,7 @@ def states_page(ref: str) -> str:
 
 def advice_page(made: Mapping[str, str]) -> str:
     """Of an advice version: what it holds, cost, and the quality of its answers as a table."""
-    from flows.jobs.tasks import coverage
+    from flows.jobs.distil import coverage
     from lore_datasets.exchange.shipped import ShippedStore
     from lore_datasets.store.advisers import advisers_of
 

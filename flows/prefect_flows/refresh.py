@@ -37,7 +37,7 @@ def _ask(ask: Callable[[], Any], first: int, last: int) -> Any:
 
 
 def _advise(job: AdviceJob) -> str:
-    from flows.jobs.tasks import advise_states
+    from flows.jobs.advise import advise_states
 
     return str(advise_states(job, lambda ask, shard: _ask(ask, shard[0], shard[-1])))
 

@@ -237,3 +237,27 @@ def success_rates(episodes: Sequence[dict[str, Any]], achievements: Sequence[str
             if name in counts and count:
                 counts[name] += 1
     return {name: n / max(1, len(episodes)) for name, n in counts.items()}
+
+
+def _recorded(run: RunData) -> str:
+    """Where the version that a run learned from is found: its export, else its full reference; empty without one."""
+    from lore.training.policy import is_export
+
+    named = run.config.get("advice", {}).get("dataset", "")
+    return named if is_export(named) else run.advice or named
+
+
+def report_advice(folders: dict[str, Path], dataset: str = "") -> AdviceData | None:
+    """The advice that a report shows: ``dataset``, or what the runs themselves name; None when the store lacks it."""
+    from flows.terminal import current
+    from lore_datasets.advice import load_advice
+
+    if dataset:
+        return load_advice(dataset)
+    named = [_recorded(read_run(path)) for path in folders.values()]
+    for name in dict.fromkeys(n for n in named if n):
+        try:
+            return load_advice(name)
+        except LoreError as error:
+            current().say(f"  note: {error.message}; the report goes without {name}")
+    return None

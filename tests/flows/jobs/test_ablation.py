@@ -17,7 +17,7 @@ import tyro
 from flows.cli import main as cli
 from flows.config import AblateJob, CollectJob
 from flows.jobs.ablation_arms import GOAL_BONUS, cells, make_advice, planned_runs, shuffle
-from flows.jobs.tasks import play_states
+from flows.jobs.collect import play_states
 from flows.report.ablation import ablation_figures
 from flows.report.ablation_page import HEADER, markdown_page, table
 from flows.report.read import RunData

@@ -10,7 +10,8 @@ import pytest
 
 from flows.cli import main as cli
 from flows.config import AdviceJob
-from flows.jobs import tasks
+from flows.jobs.advise import advise_states
+from flows.jobs.distil import needs_model
 from flows.jobs.program_trials import ProgramTrials
 from flows.terminal import PlainTerminal, use
 from lore_datasets.advice import load_advice
@@ -53,13 +54,13 @@ def job(server):
     """A dataset whose program stands still, made by the loopback server that is asked for a better one."""
     ask = AskConfig(backend="openai", model="m", base_url=f"http://127.0.0.1:{server.server_port}/v1", retries=0)
     made = AdviceJob(dataset="talk", ask=ask, advise=AdviseConfig(kinds="program"), revise_worlds=4)
-    tasks.advise_states(made)
+    advise_states(made)
     return replace(made, revise=True)
 
 
 def test_a_program_that_plays_better_is_the_next_version(job, server):
     server.answer = json.dumps(WORKER)
-    ref = tasks.advise_states(job)
+    ref = advise_states(job)
     data, about = load_advice("talk"), Store().manifest(ref).provenance
     assert ref.version == 2 and data.programs == (program(SLEEPER).text, program(WORKER).text)
     verdict = about["program_revisions"][-1]
@@ -73,23 +74,23 @@ def test_a_program_that_plays_better_is_the_next_version(job, server):
 
 def test_a_program_that_plays_no_better_is_recorded_and_another_draft_is_asked_for_next(job, server, capsys):
     server.answer = json.dumps(WORKER)
-    tasks.advise_states(job)
+    advise_states(job)
     server.answer = json.dumps(SLEEPER)
     with use(PlainTerminal(sys.stdout)):
-        ref = tasks.advise_states(job)
+        ref = advise_states(job)
     assert ref.version == 3 and load_advice("talk").programs[-1] == program(WORKER).text
     spent = [Store().manifest(f"talk@v{version}").cost["environment_steps_total"] for version in (2, 3)]
     assert spent[1] == spent[0] + Store().manifest(ref).provenance["environment_steps"]
-    assert "no gain" in capsys.readouterr().out and not tasks.needs_model(ref)
+    assert "no gain" in capsys.readouterr().out and not needs_model(ref)
     arrays = Store().open(ref).arrays
     assert arrays["round-002/rejects/reason"].tolist() == ["program_not_better"]
     asked = len(server.seen)
-    assert tasks.advise_states(job).version == 4 and len(server.seen) == asked + 1
+    assert advise_states(job).version == 4 and len(server.seen) == asked + 1
 
 
 def test_the_same_program_again_is_no_gain_and_commits_nothing(job, capsys):
     with use(PlainTerminal(sys.stdout)):
-        ref = tasks.advise_states(job)
+        ref = advise_states(job)
     assert ref.version == 1 and "no gain" in capsys.readouterr().out
 
 
@@ -97,17 +98,17 @@ def test_a_better_program_by_file_waits_and_is_read_back(job, tmp_path):
     folder = tmp_path / "asked"
     by_file = replace(job, ask=AskConfig(backend="file", folder=str(folder), allow_mixed_advisers=True))
     with pytest.raises(Waiting, match="waiting"):
-        tasks.advise_states(by_file)
+        advise_states(by_file)
     key = json.loads((folder / "questions.jsonl").read_text())["key"]
     (folder / "answers").mkdir(exist_ok=True)
     (folder / "answers" / "a.jsonl").write_text(json.dumps({"key": key, "text": json.dumps(WORKER)}) + "\n")
-    assert tasks.advise_states(by_file).version == 2 and load_advice("talk").programs[-1] == program(WORKER).text
+    assert advise_states(by_file).version == 2 and load_advice("talk").programs[-1] == program(WORKER).text
 
 
 def test_the_command_says_what_it_would_ask_and_needs_a_program(own_datasets, capsys):
     small_advice(own_datasets, CRAFTER, n=4, name="rows")
     with pytest.raises(BadInput, match="holds no program to revise"):
-        tasks.advise_states(AdviceJob(dataset="rows", revise=True))
+        advise_states(AdviceJob(dataset="rows", revise=True))
     assert cli.main(["advise", "--revise", "--dataset", "crafter-rules", "--dry-run"]) == 0
     assert "rules: 1 questions" in capsys.readouterr().out
 

@@ -10,8 +10,10 @@ import pytest
 
 from flows.config import AdviceJob, CollectJob, RefreshJob, SeedsJob
 from flows.jobs import rounds
+from flows.jobs.advise import advise_states
+from flows.jobs.collect import play_states
+from flows.jobs.distil import distil_model
 from flows.jobs.rounds import Steps, finished_rounds, plain_steps, refresh, round_names
-from flows.jobs.tasks import advise_states, distil_model, play_states
 from flows.prefect_flows.artifacts import key, shares_table
 from flows.prefect_flows.pages import advice_page, round_page, training_page
 from lore.config import load_config

@@ -11,9 +11,10 @@ import pytest
 
 from flows.config import AdviceJob, CollectJob, RefreshJob
 from flows.jobs import program_trials
+from flows.jobs.advise import advise_states
+from flows.jobs.collect import play_states
 from flows.jobs.program_trials import ProgramTrials
 from flows.jobs.rounds import refresh
-from flows.jobs.tasks import advise_states, play_states
 from flows.terminal import PlainTerminal, use
 from lore.advice.lookup import AdviceSource
 from lore.config import load_config

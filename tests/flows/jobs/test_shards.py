@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from flows.config import AdviceJob
-from flows.jobs import tasks
+from flows.jobs.advise import advise_states
 from flows.jobs.shards import cut
 from lore.config import load_config
 from lore.training.loop import train
@@ -64,17 +64,17 @@ def same_rows(first, second):
 
 
 def test_threads_make_the_version_that_one_shard_after_the_other_makes(job, server, tmp_path):
-    one = tasks.advise_states(replace(job, parallel=1))
-    several = tasks.advise_states(replace(job, dataset="other", parallel=3, journal=str(tmp_path / "other.sqlite")))
+    one = advise_states(replace(job, parallel=1))
+    several = advise_states(replace(job, dataset="other", parallel=3, journal=str(tmp_path / "other.sqlite")))
     assert Store().manifest(one).counts["rows"] == STATES and same_rows(one, several)
     assert set(server.questions.values()) == {2}
 
 
 def test_the_limit_on_requests_holds_over_all_threads_together(job, server):
     with pytest.raises(LimitReached, match="partial: the limit"):
-        tasks.advise_states(replace(job, parallel=3, ask=replace(job.ask, max_requests=100)))
+        advise_states(replace(job, parallel=3, ask=replace(job.ask, max_requests=100)))
     assert sum(server.questions.values()) == 100
-    ref = tasks.advise_states(job)
+    ref = advise_states(job)
     assert Store().manifest(ref).counts["rows"] == STATES
     assert set(server.questions.values()) == {1}
 
@@ -82,19 +82,19 @@ def test_the_limit_on_requests_holds_over_all_threads_together(job, server):
 def test_an_error_of_one_shard_ends_the_others_with_what_they_had_in_flight_kept(job, server, own_datasets):
     server.mode = lambda question, number: "gone" if number > 70 else "ok"
     with pytest.raises(ServiceError, match="5 questions in a row failed"):
-        tasks.advise_states(replace(job, parallel=2, ask=replace(job.ask, timeout_s=1.0)))
+        advise_states(replace(job, parallel=2, ask=replace(job.ask, timeout_s=1.0)))
     server.mode = "ok"
     before = server.questions.copy()
     with Journal(own_datasets / "journal.sqlite") as journal:
         assert len(journal) == 70
-    assert Store().manifest(tasks.advise_states(job)).counts["rows"] == STATES
+    assert Store().manifest(advise_states(job)).counts["rows"] == STATES
     assert sum((server.questions - before).values()) == STATES - 70
 
 
 def test_workers_answer_for_advisers_that_compute_and_the_rows_are_the_same(job, workers):
     rules = replace(job, ask=AskConfig(), dataset="here", advise=AdviseConfig())
-    here = tasks.advise_states(rules)
-    there = tasks.advise_states(
+    here = advise_states(rules)
+    there = advise_states(
         replace(rules, dataset="there", dask=workers.scheduler.address, journal=str(Store().beside / "other.sqlite"))
     )
     assert same_rows(here, there) and Store().manifest(there).cost["asked_now"] > STATES
@@ -109,7 +109,7 @@ def test_a_worker_killed_while_it_answers_loses_nothing(job, started_cluster, tm
         pids = list(client.run(os.getpid).values())
         killer = threading.Timer(1.0, os.kill, (pids[0], signal.SIGKILL))
         killer.start()
-        ref = tasks.advise_states(replace(job, ask=ask, dask=client.scheduler.address))
+        ref = advise_states(replace(job, ask=ask, dask=client.scheduler.address))
         killer.join()
         assert pids[0] not in client.run(os.getpid).values()
     assert Store().manifest(ref).counts["rows"] == STATES and Store().manifest(ref).cost["asked_now"] == STATES
@@ -128,7 +128,7 @@ class Slow:
 
 
 def test_a_service_is_asked_by_this_process_alone_whatever_the_cluster(job, server):
-    ref = tasks.advise_states(replace(job, dask="tcp://127.0.0.1:9"))
+    ref = advise_states(replace(job, dask="tcp://127.0.0.1:9"))
     assert Store().manifest(ref).counts["rows"] == STATES == sum(server.questions.values())
 
 
@@ -141,7 +141,7 @@ def test_every_socket_of_a_local_cluster_listens_on_loopback(workers):
 def test_an_address_where_no_scheduler_is_ends_in_a_named_error(job, server, monkeypatch):
     monkeypatch.setattr("flows.cluster.cluster._SECONDS", 0.5)
     with pytest.raises(ServiceError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
-        tasks.advise_states(replace(job, ask=AskConfig(), dask="tcp://127.0.0.1:9"))
+        advise_states(replace(job, ask=AskConfig(), dask="tcp://127.0.0.1:9"))
     with pytest.raises(ConfigError, match="dask"):
         replace(job, dask="somewhere")
 
@@ -159,7 +159,7 @@ def test_a_shard_has_sixty_four_states_or_more_whatever_the_settings_say(job):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_five_seeds_learn_from_one_version_without_a_question_and_read_it_once(job, server, tmp_path):
-    ref = str(tasks.advise_states(job))
+    ref = str(advise_states(job))
     asked, table = sum(server.questions.values()), shared_advice(ref)
     for seed in range(5):
         config = load_config(

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from flows.config import AdviceJob, CollectJob
-from flows.jobs import tasks
+from flows.jobs.advise import advise_states
+from flows.jobs.collect import play_states
 from flows.jobs.skill_trials import SkillTrials
 from lore_datasets.environments import get_environment
 from lore_datasets.language.skills import parse_skill
@@ -70,11 +71,11 @@ class Inventive(RulesAdviser):
         found = super().complete(prompts)
         return [Response({answers!r}, self.name) if p.kind == "skills" else r for p, r in zip(prompts, found)]
 """)
-    states = tasks.play_states(CollectJob("play", CollectConfig(budget=60, stride=2)))
+    states = play_states(CollectJob("play", CollectConfig(budget=60, stride=2)))
     job = AdviceJob(str(states), "new", select=SelectConfig(budget=20), advise=AdviseConfig(plan_share=0.0))
     from dataclasses import replace
 
-    ref = tasks.advise_states(replace(job, ask=replace(job.ask, backend="inventive:Inventive")))
+    ref = advise_states(replace(job, ask=replace(job.ask, backend="inventive:Inventive")))
     artifact = Store().open(ref)
     figures = artifact.manifest.provenance["skill_trials"]
     assert set(figures) == {"fell"} and figures["fell"]["success_rate"] > 0 and figures["fell"]["steps"] > 0

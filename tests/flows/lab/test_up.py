@@ -16,8 +16,10 @@ import psutil
 import pytest
 
 from flows.config import AdviceJob, CollectJob
+from flows.jobs.advise import advise_states
+from flows.jobs.collect import play_states
+from flows.jobs.distil import distil_model
 from flows.jobs.rounds import finished_rounds
-from flows.jobs.tasks import advise_states, distil_model, play_states
 from flows.lab.lab_api import Api
 from flows.lab.schedules import FLOWS
 from lore.config import load_config

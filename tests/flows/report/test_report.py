@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 import flows.report
-from flows.jobs.tasks import report_advice
-from flows.report.read import json_lines, read_run, success_rates
+from flows.report.read import json_lines, read_run, report_advice, success_rates
 from flows.report.sections import build_report, render
 from lore.config import load_config, to_dict
 from lore_datasets.advice import load_advice

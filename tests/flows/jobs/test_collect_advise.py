@@ -7,7 +7,9 @@ import pytest
 
 from flows.cli import main as cli
 from flows.config import AdviceJob, CollectJob, DemoJob, EvaluateJob
-from flows.jobs import tasks
+from flows.jobs.advise import _store, advise_states, asking, estimate
+from flows.jobs.collect import _next_seed, play_states
+from flows.jobs.distil import coverage, distil_model
 from lore.config import EnvConfig
 from lore.envs import make_env
 from lore.options.play import GoalPlayer
@@ -22,7 +24,7 @@ from pipeline.rounds.collect import HalfAndHalf, RandomPolicy, collect, commit_s
 PLAY = CollectJob("play", CollectConfig(budget=90, stride=2))
 
 
-def asking(states, **options):
+def job_about(states, **options):
     """A job without questions for skills, whose trials take a second."""
     advise = AdviseConfig(skill_questions=0)
     return AdviceJob(str(states), "talk", select=SelectConfig(budget=40), advise=advise, **options)
@@ -34,8 +36,8 @@ def stored(tmp_path_factory):
     root = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LORE_DATASETS", str(root))
-        states = tasks.play_states(PLAY)
-        return root, states, tasks.advise_states(asking(states))
+        states = play_states(PLAY)
+        return root, states, advise_states(job_about(states))
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +46,7 @@ def there(stored, monkeypatch):
 
 
 def test_the_same_play_is_stored_once(stored):
-    assert tasks.play_states(PLAY) == stored[1]
+    assert play_states(PLAY) == stored[1]
     assert Store(stored[0]).versions("play") == [1]
 
 
@@ -52,9 +54,9 @@ def test_a_dataset_of_another_kind_is_refused_before_any_work(stored, monkeypatc
     for module in ("lore.envs.make_env", "pipeline.llm.backend_from"):
         monkeypatch.setattr(module, lambda *a, **k: pytest.fail("work was begun"))
     with pytest.raises(BadInput, match="talk is a dataset of kind advice, not states"):
-        tasks.play_states(CollectJob("talk", CollectConfig(budget=90)))
+        play_states(CollectJob("talk", CollectConfig(budget=90)))
     with pytest.raises(BadInput, match="play is a dataset of kind states, not advice"):
-        tasks.advise_states(AdviceJob(str(stored[1]), "play"))
+        advise_states(AdviceJob(str(stored[1]), "play"))
 
 
 def test_all_three_players_contribute(stored):
@@ -83,16 +85,16 @@ def test_an_interrupted_collection_is_continued_to_the_same_size(stored):
     part = collect(lambda: make_env(game, 7), players, 60, np.random.default_rng(7), stride=2)
     assert 0 < len(part) < 60 and not part.complete
     commit_states(part, environment, Store(), "broken-off", to_dict(config))
-    ref = tasks.play_states(CollectJob("broken-off", config))
+    ref = play_states(CollectJob("broken-off", config))
     manifest = Store().manifest(ref)
     assert ref.version == 2 and manifest.counts["rows"] == 60 and manifest.provenance["complete"]
 
 
 def test_asking_again_makes_no_new_version_and_other_states_make_a_child(stored):
     root, states, first = stored
-    assert tasks.advise_states(asking(states)) == first
-    other = tasks.play_states(CollectJob("more", CollectConfig(budget=60, seed=1)))
-    second = tasks.advise_states(asking(other))
+    assert advise_states(job_about(states)) == first
+    other = play_states(CollectJob("more", CollectConfig(budget=60, seed=1)))
+    second = advise_states(job_about(other))
     assert second.version == 2 and {str(first), str(other)} <= set(Store(root).manifest(second).parents)
     keys = Store(root).open(second, wanted=lambda path: path.endswith("key_fine")).arrays
     assert len(keys) == 2 and not set(keys["round-000/key_fine"]) & set(keys["round-001/key_fine"])
@@ -102,9 +104,9 @@ def test_the_adviser_that_was_named_is_checked_before_nothing_is_left_to_ask(sto
     """The same states by another adviser are refused; the line that says all is advised says by whom."""
     for other in (AskConfig(backend="random"), AskConfig(backend="openai", model="m", base_url="http://127.0.0.1:9")):
         with pytest.raises(BadInput, match=r"talk@v\d+#\w+ is advised by rules"):
-            tasks.advise_states(asking(stored[1], ask=other))
+            advise_states(job_about(stored[1], ask=other))
     with pytest.raises(ConfigError, match="unknown backend"):
-        tasks.advise_states(asking(stored[1], ask=AskConfig(backend="oracle")))
+        advise_states(job_about(stored[1], ask=AskConfig(backend="oracle")))
     words = ["advise", "--states", str(stored[1]), "--dataset", "talk", "--select.budget", "40", "--no-distil"]
     assert cli.main(words) == 0
     assert "is advised in talk@v" in (said := capsys.readouterr().out) and "already, by rules" in said
@@ -116,11 +118,11 @@ def test_the_adviser_that_was_named_is_checked_before_nothing_is_left_to_ask(sto
 
 
 def test_list_and_show_name_every_adviser_with_models_rows_and_cost(stored, capsys):
-    states = tasks.play_states(CollectJob("play", CollectConfig(budget=60, stride=2, seed=3)))
+    states = play_states(CollectJob("play", CollectConfig(budget=60, stride=2, seed=3)))
     one = AdviceJob(str(states), "both", select=SelectConfig(budget=10))
-    tasks.advise_states(one)
+    advise_states(one)
     mixed = AskConfig(backend="random", allow_mixed_advisers=True)
-    ref = tasks.advise_states(AdviceJob(str(states), "both", select=SelectConfig(budget=30), ask=mixed))
+    ref = advise_states(AdviceJob(str(states), "both", select=SelectConfig(budget=30), ask=mixed))
     assert cli.main(["datasets", "show", str(ref)]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "advised by 1. rules (rules), 10 rows, 0.0000 USD; 2. random (random), " in said
@@ -140,15 +142,13 @@ def test_a_round_says_what_the_journal_had_paid_before_and_after(stored, capsys)
 
 def test_advice_is_refused_for_what_are_no_states(stored):
     with pytest.raises(BadInput, match="is of kind advice, not states"):
-        tasks.advise_states(AdviceJob(str(stored[2]), "x"))
+        advise_states(AdviceJob(str(stored[2]), "x"))
 
 
 def test_a_dry_run_counts_questions_and_writes_nothing(stored, capsys):
     root, states, _ = stored
     before = sorted(str(p) for p in root.rglob("*") if p.is_file())
-    found = tasks.estimate(
-        AdviceJob(str(states), "fresh-name", select=SelectConfig(budget=10), journal="nowhere.sqlite")
-    )
+    found = estimate(AdviceJob(str(states), "fresh-name", select=SelectConfig(budget=10), journal="nowhere.sqlite"))
     assert found.new == found.questions >= 10 and found.price_usd == 0.0
     assert cli.main(["advise", "--states", str(states), "--dataset", "fresh-name", "--dry-run"]) == 0
     assert "questions" in capsys.readouterr().out
@@ -157,9 +157,9 @@ def test_a_dry_run_counts_questions_and_writes_nothing(stored, capsys):
 
 def test_the_advice_model_is_made_once_and_its_figures_are_kept(stored):
     ref = stored[2]
-    model = tasks.distil_model(ref, epochs=1)
-    assert tasks.distil_model(ref, epochs=1) == model
-    assert 0 <= tasks.coverage(ref)["model_agreement"] <= 1
+    model = distil_model(ref, epochs=1)
+    assert distil_model(ref, epochs=1) == model
+    assert 0 <= coverage(ref)["model_agreement"] <= 1
 
 
 @pytest.mark.parametrize("backend", ["blind", "random", "degraded"])
@@ -167,7 +167,7 @@ def test_controls_are_advisers_like_any_other(backend, stored):
     job = AdviceJob(
         str(stored[1]), f"control-{backend}", select=SelectConfig(budget=15), ask=AskConfig(backend=backend)
     )
-    ref = tasks.advise_states(job)
+    ref = advise_states(job)
     assert Store(stored[0]).manifest(ref).provenance["adviser"].startswith(backend)
 
 
@@ -193,14 +193,14 @@ def test_a_schedule_of_collect_takes_the_next_seed_each_time(stored):
     played, store = [], Store(stored[0])
     job = CollectJob("nightly", CollectConfig(budget=6, stride=2, seed=3))
     for _ in range(2):
-        played.append(tasks.play_states(job, moves_on=True))
+        played.append(play_states(job, moves_on=True))
     assert [r.version for r in played] == [1, 2] and played[0].digest != played[1].digest
     assert [store.manifest(f"nightly@v{n}").config["seed"] for n in (1, 2)] == [3, 4]
-    assert tasks._next_seed(tasks._store(), "nightly", to_dict(CollectConfig(budget=7, stride=2, seed=3))) == 3
-    assert tasks.play_states(CollectJob("nightly", CollectConfig(budget=6, stride=2, seed=4))) == played[1]
+    assert _next_seed(_store(), "nightly", to_dict(CollectConfig(budget=7, stride=2, seed=3))) == 3
+    assert play_states(CollectJob("nightly", CollectConfig(budget=6, stride=2, seed=4))) == played[1]
 
 
 def test_two_that_buy_for_one_dataset_are_refused_whatever_their_journals(stored, tmp_path):
-    with tasks.asking(tasks._store(), "talk"), pytest.raises(Busy, match="somebody asks for talk already: process"):
-        tasks.advise_states(asking(stored[1], journal=str(tmp_path / "another.sqlite")))
-    assert tasks.advise_states(asking(stored[1])).name == "talk", "free again"
+    with asking(_store(), "talk"), pytest.raises(Busy, match="somebody asks for talk already: process"):
+        advise_states(job_about(stored[1], journal=str(tmp_path / "another.sqlite")))
+    assert advise_states(job_about(stored[1])).name == "talk", "free again"

@@ -1,4 +1,4 @@
-"""The steps of every flow as plain functions: a few calls into pipeline, lore and the store. No Prefect in here.
+"""Asking: an adviser answers about stored states, and its checked answers become the next version. No Prefect in here.
 
 Heavy imports stand inside the functions, so that a server's worker imports this file quickly.
 """
@@ -6,23 +6,21 @@ Heavy imports stand inside the functions, so that a server's worker imports this
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.config import AdviceJob, CollectJob
+from flows.config import AdviceJob
 from flows.jobs.asked import exchange, paid
+from flows.jobs.collect import check_kinds, check_symbolic
 from flows.terminal import current
 from lore_datasets.atomic import held
-from lore_datasets.errors import BadInput, ConfigError, GameFailed, LoreError, ServiceError
+from lore_datasets.errors import BadInput, ConfigError, ServiceError
 
 if TYPE_CHECKING:
     from distributed import Client
 
     from flows.jobs.program_trials import ProgramTrials
     from flows.jobs.shards import Wrap
-    from flows.report.read import RunData
-    from lore_datasets.advice import AdviceData
     from lore_datasets.environments import Environment
     from lore_datasets.exchange.revisions import Revision
     from lore_datasets.exchange.shipped import ShippedStore
@@ -33,125 +31,13 @@ if TYPE_CHECKING:
     from pipeline.rounds.ask import ShardResult
     from pipeline.rounds.round import Round
 
-__all__ = [
-    "advise_and_distil",
-    "advise_states",
-    "cancel_batches",
-    "check_kinds",
-    "coverage",
-    "distil_model",
-    "estimate",
-    "needs_model",
-    "play_states",
-    "report_advice",
-]
+__all__ = ["advise_states", "asking", "cancel_batches", "estimate"]
 
 
 def _store() -> ShippedStore:
     from lore_datasets.exchange.shipped import ShippedStore
 
     return ShippedStore()
-
-
-def play_states(job: CollectJob, *, moves_on: bool = False) -> ArtifactRef:
-    """Collect states with an environment's players (:func:`flows.jobs.players.collecting_players`); commit them.
-
-    A newest version of the same name that was made with the same settings is taken as it is, an interrupted one is
-    continued. An interrupt commits what there is and is raised again. ``moves_on``: settings but the seed are compared,
-    and the seed after that version's is taken, so that a repeated call finds other worlds.
-    """
-    import numpy as np
-
-    from flows.jobs.players import collecting_players
-    from lore.config import EnvConfig
-    from lore.envs import make_env
-    from lore_datasets.environments import get_environment
-    from pipeline.config import to_dict
-    from pipeline.rounds.collect import collect, commit_states
-
-    check_kinds({job.dataset: "states"})
-    config, store = job.collect, _store()
-    if moves_on:
-        config = replace(config, seed=_next_seed(store, job.dataset, to_dict(config)))
-    environment = get_environment(config.environment, named=True)
-    check_symbolic(environment)
-    before, start = _collected(store, job.dataset, to_dict(config))
-    if before is not None and start is None:
-        current().say(f"  the same play is stored as {before} already")
-        return before
-
-    game = EnvConfig(name=config.environment, observation="symbolic")
-    with current().bar("play", config.budget) as bar:
-        found = collect(
-            lambda: make_env(game, config.seed),
-            collecting_players(environment),
-            config.budget,
-            np.random.default_rng(config.seed),
-            lambda done, total: bar.update(done, total),
-            stride=config.stride,
-            max_steps=config.max_steps,
-            start=start,
-        )
-        bar.update(len(found), config.budget)
-    if not len(found) and not found.failure:
-        raise KeyboardInterrupt
-    ref = commit_states(found, environment, store, job.dataset, to_dict(config)) if len(found) else None
-    if found.failure:
-        raise GameFailed(
-            f"{environment.name} raised in {found.failure}",
-            kept=f"{len(found)} states as {ref}" if ref is not None else "nothing: it was the first episode",
-            hint="mend the game, or collect with another seed; the same command goes on after that episode",
-        )
-    assert ref is not None
-    if not found.complete:
-        current().say(f"  stopped at {len(found)} states, stored as {ref}; the same command goes on from there")
-        raise KeyboardInterrupt
-    return ref
-
-
-def check_symbolic(environment: Environment) -> None:
-    """BadInput where an environment's states show nothing, so that nobody can advise."""
-    if not environment.symbolic:
-        raise BadInput(
-            f"{environment.name} has no symbolic view: there is nothing to ask about",
-            hint="train it with --env.observation pixels and no advice, or write words for it"
-            " (docs/adding-an-environment.md)",
-        )
-
-
-def check_kinds(kinds: dict[str, str]) -> None:
-    """BadInput when a dataset that a job will write is there with another kind: said before any work is done for it."""
-    store = _store()
-    for name, kind in kinds.items():
-        if name in store.names() and store.versions(name) and (held := store.manifest(name).kind) != kind:
-            raise BadInput(f"{name} is a dataset of kind {held}, not {kind}", hint="take another name with --dataset")
-
-
-def _collected(store: ShippedStore, name: str, config: dict[str, Any]) -> tuple[ArtifactRef | None, Any]:
-    """(newest version made with these settings or None, its states when the collection was interrupted or None)."""
-    if name not in store.names() or not store.versions(name):
-        return None, None
-    ref = store.resolve(name)
-    manifest = store.manifest(ref)
-    if manifest.kind != "states" or manifest.config != config:
-        return None, None
-    if manifest.provenance.get("complete", True):
-        return ref, None
-    from pipeline.rounds.collect import CollectedStates
-
-    rows = {path.rpartition("/")[2]: array for path, array in store.open(ref).arrays.items()}
-    fields: dict[str, Any] = {key: rows[key] for key in ("state", "episode", "step", "source")}
-    about = manifest.provenance
-    return ref, CollectedStates(**fields, sources=tuple(about["sources"]), seed=int(about["seed"]), complete=False)
-
-
-def _next_seed(store: ShippedStore, name: str, config: dict[str, Any]) -> int:
-    """The seed after that of the newest version with these settings, its own while it is incomplete; else the given."""
-    if name in store.names() and store.versions(name):
-        manifest = store.manifest(name)
-        if manifest.kind == "states" and manifest.config | {"seed": 0} == config | {"seed": 0}:
-            return int(manifest.config["seed"]) + bool(manifest.provenance.get("complete", True))
-    return int(config["seed"])
 
 
 def _asked(job: AdviceJob) -> tuple[ShippedStore, ArtifactRef | None, Environment, Any, Any]:
@@ -350,74 +236,3 @@ def cancel_batches(job: AdviceJob) -> tuple[int, int]:
         if not isinstance(llm, BatchJobs):
             raise ConfigError(f"{llm.name} is asked without batch jobs", hint="add --ask.batch, as when it was asked")
         return llm.cancel()
-
-
-def advise_and_distil(job: AdviceJob) -> dict[str, ArtifactRef]:
-    """:func:`advise_states`, then the advice model where look-up would ask one: ``advice`` and, if there is one,
-    ``model``."""
-    ref = advise_states(job)
-    if job.rows_only or not needs_model(ref):
-        return {"advice": ref}
-    return {"advice": ref, "model": distil_model(ref, seed=job.advise.seed)}
-
-
-def needs_model(ref: ArtifactRef | str) -> bool:
-    """Whether look-up would ask an advice model of this version: not where a program speaks in every state."""
-    return not _store().manifest(ref).counts.get("programs")
-
-
-def distil_model(ref: ArtifactRef, epochs: int = 30, seed: int = 0) -> ArtifactRef:
-    """Train the advice model of a version and commit it as its child; one that can be used is taken as it is."""
-    from lore.advice.distil import distil
-    from lore.advice.model import is_current
-    from lore_datasets.environments import get_environment
-    from lore_datasets.store.lineage import newest_model
-
-    store = _store()
-    before = newest_model(store, ref)
-    if before is not None and is_current(before.arrays, get_environment(before.manifest.environment)):
-        current().say(f"  {ref} has its advice model {before.ref} already")
-        return before.ref
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the same weights, hence the same digest, on machines with other core counts
-    try:
-        with current().bar("distil"):
-            return distil(ref, store, epochs=epochs, seed=seed)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def coverage(ref: ArtifactRef) -> dict[str, float]:
-    """Held-out figures of a version's advice model: agreement of the model, coverage and agreement of goal keys."""
-    from lore_datasets.store.lineage import newest_model
-
-    found = newest_model(_store(), ref, verify=False)
-    about = found.manifest.provenance if found is not None else {}
-    return {k: float(v) for k, v in about.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
-
-
-def _recorded(run: RunData) -> str:
-    """Where the version that a run learned from is found: its export, else its full reference; empty without one."""
-    from lore.training.policy import is_export
-
-    named = run.config.get("advice", {}).get("dataset", "")
-    return named if is_export(named) else run.advice or named
-
-
-def report_advice(folders: dict[str, Path], dataset: str = "") -> AdviceData | None:
-    """The advice that a report shows: ``dataset``, or what the runs themselves name; None when the store lacks it."""
-    from lore_datasets.advice import load_advice
-
-    if dataset:
-        return load_advice(dataset)
-    from flows.report.read import read_run
-
-    named = [_recorded(read_run(path)) for path in folders.values()]
-    for name in dict.fromkeys(n for n in named if n):
-        try:
-            return load_advice(name)
-        except LoreError as error:
-            current().say(f"  note: {error.message}; the report goes without {name}")
-    return None
