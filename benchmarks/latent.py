@@ -1,8 +1,9 @@
 """How much of the advice can be read off an agent's latent: ``python -m benchmarks.latent RUN``.
 
 RUN was kickstarted on symbolic observations. Two networks of the same form learn the first choice of the stored advice
-from the records of its replay: from the latent that the actor sees, and from the symbolic view. Every fifth episode is
-held out. Beside them stands the run's own actor, which learned from all episodes. One thread, about a minute.
+from the records of its replay, once among slots and actions and once as the next primitive action alone: from the
+latent that the actor sees, and from the symbolic view. Every fifth episode is held out. Beside them stands the run's
+own actor, which learned from all episodes. One thread, about two minutes.
 """
 
 from __future__ import annotations
@@ -63,10 +64,12 @@ def main(folder: Path) -> None:
     slots = np.arange(max(0, last - min(RECORDS, run.replay.slots)), last) % run.replay.slots
     records = {name: torch.as_tensor(value) for name, value in run.replay.records(0, slots, names).items()}
     proposals, of_slot = records["proposals"].long(), run.learner.slots.cpu()
-    advised, _ = slot_targets(records["advice"].float(), proposals, of_slot, agent.num_actions)
+    advised, primitive = slot_targets(records["advice"].float(), proposals, of_slot, agent.num_actions)
     allowed = (of_slot >= 0) & (proposals[:, of_slot.clamp(min=0)] >= 0)
     mask = torch.cat([allowed.new_ones(len(allowed), agent.num_actions), allowed], 1)
-    choice, usable = advised.argmax(-1), (records["confidence"] > 0) & (advised.sum(-1) > 0.5)
+    usable = (records["confidence"] > 0) & (advised.sum(-1) > 0.5)
+    is_action = (torch.arange(mask.shape[1]) < agent.num_actions).expand_as(mask)
+    asked = {"slots and actions": (advised.argmax(-1), mask), "the next action": (primitive.argmax(-1), is_action)}
     stoch = F.one_hot(records["stoch"].long(), agent.world_model.size.classes).flatten(1)
     views = {
         "latent": torch.cat([records["deter"].float(), stoch], 1),
@@ -76,11 +79,14 @@ def main(folder: Path) -> None:
     held_out = torch.nonzero(usable & (episode % 5 == 0))[:, 0]
     learned = torch.nonzero(usable & (episode % 5 != 0))[:, 0]
     print(f"{folder}: {len(learned):,} records to learn from, {len(held_out):,} of other episodes")
-    for name, inputs in views.items():
-        net = reader(inputs, choice, mask, learned)
-        found = [agreement(net, inputs, choice, mask, ids) for ids in (learned, held_out)]
-        print(f"from the {name}: {found[0]:.2f} of what was learned from, {found[1]:.2f} of the held-out records")
-    print(f"the run's actor: {agreement(agent.actor_critic.actor, views['latent'], choice, mask, held_out):.2f}")
+    for what, (choice, among) in asked.items():
+        print(f"{what}:")
+        for name, inputs in views.items():
+            net = reader(inputs, choice, among, learned)
+            found = [agreement(net, inputs, choice, among, ids) for ids in (learned, held_out)]
+            print(f"  from the {name}: {found[0]:.2f} of what was learned from, {found[1]:.2f} of the held-out records")
+        own = agreement(agent.actor_critic.actor, views["latent"], choice, among, held_out)
+        print(f"  the run's actor: {own:.2f}")
 
 
 if __name__ == "__main__":
