@@ -190,7 +190,8 @@ class OptionsConfig:
     generation_interval: int = 500
     """Episodes between two rounds of filling option slots from the skill library."""
     confidence_threshold: float = 0.2
-    """A skill whose success rate falls below this after enough uses is retired."""
+    """A skill whose success rate falls below this after enough uses is retired: a better one is asked for, and where
+    there are fewer slots than skills another takes its place."""
 
     def __post_init__(self) -> None:
         check_ranges(

@@ -51,7 +51,7 @@ class SkillStatistics:
     cut: int = 0  # uses that a new decision ended: they say nothing about the skill
     steps: int = 0
     reward: float = 0.0
-    retired: bool = False
+    retired: bool = False  # it fails too often: a better one is asked for
     waits: bool = False  # out of its slot until the next generation: calls of it were worth too little
     outcomes: dict[str, int] = field(default_factory=dict)
     failure: dict[str, Any] = field(default_factory=dict)  # the last use that failed: state, actions, outcome
@@ -83,16 +83,20 @@ class Slots:
 
     Args:
         size: M, slots in the network; at most K of them are filled. names: the K skill names.
-        threshold: success rate under which a skill that was used often enough is retired.
+        threshold: success rate under which a skill that was used often enough fails too often.
+
+    Skills give their slots up only where there are fewer slots than skills. With a slot for each nobody needs the
+    place, and an actor that is drawn to advice has to be able to call what it names.
 
     Attributes:
+        is_scarce: are there fewer slots than skills?
         skill: int64[M], skill in each slot, -1 = empty.
         taught: int64[M], the last skill in each slot: whom its row of the actor was taught for.
     """
 
     def __init__(self, size: int, names: tuple[str, ...], threshold: float) -> None:
         self.names = names
-        self.active = min(size, len(names))
+        self.active, self.is_scarce = min(size, len(names)), size < len(names)
         self.threshold = threshold
         self.skill = np.full(size, -1, np.int64)
         self.taught = np.full(size, NOBODY, np.int64)
@@ -134,14 +138,14 @@ class Slots:
         return gone
 
     def _is_free(self, skill: int) -> bool:
-        return not (self.statistics[skill].retired or self.statistics[skill].waits)
+        return not (self.is_scarce and (self.statistics[skill].retired or self.statistics[skill].waits))
 
     def rest(self) -> list[str]:
         """Empty the slots of skills whose calls are worth less than the policy's own primitive actions, by more than
         chance: they wait for the next generation; returns their names."""
         gone = []
         for slot, k in enumerate(self.skill):
-            if k >= 0 and self.worth.behind(int(k)) > DOUBT:
+            if self.is_scarce and k >= 0 and self.worth.behind(int(k)) > DOUBT:
                 self.statistics[k].waits = True
                 self.skill[slot] = -1
                 gone.append(self.names[k])
@@ -159,13 +163,13 @@ class Slots:
         return np.array([s.success_rate if s.judged >= MIN_USES else 1.0 for s in self.statistics])
 
     def retire(self) -> list[str]:
-        """Empty the slots of skills that fail too often; returns their names."""
+        """Mark skills that fail too often, and empty their slots where slots are scarce; returns the newly marked."""
         gone = []
         for slot, k in enumerate(self.skill):
             used = self.statistics[k]
-            if k >= 0 and used.judged >= MIN_USES and used.success_rate < self.threshold:
+            if k >= 0 and not used.retired and used.judged >= MIN_USES and used.success_rate < self.threshold:
                 used.retired = True
-                self.skill[slot] = -1
+                self.skill[slot] = -1 if self.is_scarce else k
                 gone.append(self.names[k])
         return gone
 

@@ -41,6 +41,18 @@ def test_a_failing_skill_is_retired_after_enough_uses_and_never_returns():
     assert slots.metrics()["options/retired"] == 1.0
 
 
+def test_with_a_slot_for_each_a_failing_skill_keeps_it_and_a_better_one_is_asked_for_once():
+    slots = Slots(4, NAMES, threshold=0.5)
+    slots.fill(np.ones(4))
+    for _ in range(MIN_USES):
+        slots.statistics[0].record("timeout", 4, -0.1)
+    assert slots.retire() == ["a"] and slots.retire() == []
+    assert slots.skill.tolist() == [0, 1, 2, 3] and slots.metrics()["options/retired"] == 1.0
+    other = Slots(4, NAMES, threshold=0.5)
+    other.load_state_dict(slots.state_dict())
+    assert other.retire() == [] and other.skill.tolist() == [0, 1, 2, 3]
+
+
 def test_a_new_generation_lets_a_skill_go_only_for_one_that_fits_far_better():
     slots = Slots(2, NAMES, threshold=0.5)
     slots.fill(np.array([0.4, 0.3, 0.0, 0.0]))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lore.options.slots import Slots
-from lore.options.worth import HORIZON, MIN_TRIALS, Worth
+from lore.options.worth import DOUBT, HORIZON, MIN_TRIALS, Worth
 
 NAMES = ("a", "b", "c")
 PRIMITIVE = -1
@@ -60,6 +60,15 @@ def test_a_skill_that_earns_less_than_primitive_actions_waits_and_one_that_earns
     assert slots.release(np.array([9.0, 0.4, 0.3])) == ["c"]
     slots.fill(np.array([9.0, 0.4, 0.3]))
     assert slots.skill.tolist() == [0, 1] and slots.rest() == []  # judged afresh
+
+
+def test_with_a_slot_for_each_nobody_waits():
+    slots, rng = Slots(3, NAMES, threshold=0.0), np.random.default_rng(0)
+    slots.fill(np.array([0.5, 0.4, 0.3]))
+    for _ in range(60):
+        live(slots.worth, rng, 0, pays=-0.2)
+        live(slots.worth, rng, 1, pays=1.0)
+    assert slots.worth.behind(0) > DOUBT and slots.rest() == [] and slots.skill.tolist() == [0, 1, 2]
 
 
 def test_skills_that_do_no_better_and_no_worse_than_primitive_actions_keep_their_slots():
