@@ -42,6 +42,7 @@ def recorded_episodes(subject: Subject) -> Section:
             wrong.append(f"{run.name}, {path.name}: {error.message}")
         except (IndexError, KeyError, TypeError, ValueError) as error:  # arrays of a form that nobody wrote before
             wrong.append(f"{run.name}, {path.name}: its arrays do not fit together ({type(error).__name__})")
+    episodes.sort(key=lambda each: -(each["return"] or 0.0))  # the page opens with the best one
     pictures = {name: _atlas(name) for name in sorted({each["environment"] for each in episodes}) if drawable(name)}
     data = data_block("viewer-data", {"episodes": episodes, "atlas": pictures, "ahead": AHEAD}) if episodes else ""
     html = filled("viewer.html", episodes=episodes, data=data, wrong=wrong, ahead=AHEAD,

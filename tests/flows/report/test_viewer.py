@@ -171,6 +171,13 @@ def test_a_crashed_run_still_plays_its_recording(tmp_path):
     assert "Watch an episode" in text and "crashed: median, return 3.25" in text
 
 
+def test_the_page_opens_with_the_best_episode_of_all_runs(tmp_path):
+    for name, result in (("none", 1.0), ("advised", 9.0)):
+        recorded(tmp_path / name / "recordings" / "episode-0002.npz", **{"return": result})
+    text = render([run_in(tmp_path / name) for name in ("none", "advised")], title="two")
+    assert re.search(r'<option value="0">[^<]*return 9', text) and re.search(r'<option value="1">[^<]*return 1', text)
+
+
 @pytest.mark.slow
 def test_the_player_is_driven_by_keys_and_its_sums_hold(tmp_path, browser):
     recorded(tmp_path / "recordings" / "episode-0001.npz", seed=1)
