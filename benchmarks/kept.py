@@ -4,7 +4,8 @@ Reads ``docs/studies/runs/NAME``, one JSON a run, as ``lore ablate --preset NAME
 their return, and the score by the benchmark's protocol. The others are figures of each run's last evaluation, in fresh
 worlds: as trained, the policy alone with its skills, and over primitive actions only. Scores are means of the runs'
 scores, in per cent; returns and their differences have 95 % bootstrap intervals over runs, then episodes. What a
-version makes by itself is the mean in ``benchmarks/results/worth.json``, taken as known.
+version makes by itself is the mean in ``benchmarks/results/worth.json``, taken as known. ``NAME-before`` are runs of the
+same cells by an earlier form of the learner.
 """
 
 from __future__ import annotations
@@ -52,9 +53,10 @@ def read(name: str, root: Path = RUNS) -> Runs:
 
     NotFound where there are none; BadInput for a study of another game, or a word that names no study.
     """
-    if name not in PRESETS:
+    preset = name.removesuffix("-before")
+    if preset not in PRESETS:
         raise BadInput(f"{name} is no study", hint=f"one of {', '.join(PRESETS)}")
-    job = resolved(AblateJob(preset=name))  # pyright: ignore[reportArgumentType]  # it is one of them
+    job = resolved(AblateJob(preset=preset))  # pyright: ignore[reportArgumentType]  # it is one of them
     if job.config.env.name != "crafter":
         raise BadInput(f"the study {name} is of another game", hint=f"python -m benchmarks.success {name}")
     found: Runs = defaultdict(list)
