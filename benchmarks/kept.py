@@ -4,7 +4,7 @@ Reads ``docs/studies/runs/NAME``, one JSON a run, as ``lore ablate --preset NAME
 their return, and the score by the benchmark's protocol. The others are figures of each run's last evaluation, in fresh
 worlds: as trained, the policy alone with its skills, and over primitive actions only. Scores are means of the runs'
 scores, in per cent; returns and their differences have 95 % bootstrap intervals over runs, then episodes. What a
-version makes by itself is the mean in ``benchmarks/results/worth.json``, taken as known. ``NAME-before`` are runs of the
+version makes by itself is the mean in ``benchmarks/results/worth.json``, taken as known. ``NAME-before``: runs of the
 same cells by an earlier form of the learner.
 """
 
