@@ -51,6 +51,8 @@ def test_with_a_slot_for_each_a_failing_skill_keeps_it_and_a_better_one_is_asked
     other = Slots(4, NAMES, threshold=0.5)
     other.load_state_dict(slots.state_dict())
     assert other.retire() == [] and other.skill.tolist() == [0, 1, 2, 3]
+    other.skill[0] = -1  # as a run of before took it away
+    assert other.fill(np.ones(4)) == [0] and other.skill.tolist() == [0, 1, 2, 3]
 
 
 def test_a_new_generation_lets_a_skill_go_only_for_one_that_fits_far_better():
