@@ -248,8 +248,8 @@ def _of_paths(run: RunData) -> list[str]:
     out = []
     if (retired := run.last("options/retired") or 0) > 0:
         active = run.last("options/active") or 0
-        what = "skill was" if retired == 1 else "skills were"
-        out.append(f"{retired:.0f} {what} retired for failing too often, {active:.0f} were in use at the end")
+        what = "skill" if retired == 1 else "skills"
+        out.append(f"{retired:.0f} {what} failed too often (revisions.jsonl), {active:.0f} had a slot at the end")
     ratio, allowed = run.last("synthetic/ratio"), run.config.get("synthetic", {}).get("max_open_loop_error")
     error = run.last("synthetic/open_loop_error")
     if ratio == 0 and error is not None and is_number(allowed) and error > allowed:
