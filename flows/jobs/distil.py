@@ -12,16 +12,9 @@ from flows.jobs.advise import advise_states
 from flows.terminal import current
 
 if TYPE_CHECKING:
-    from lore_datasets.exchange.shipped import ShippedStore
     from lore_datasets.types import ArtifactRef
 
 __all__ = ["advise_and_distil", "coverage", "distil_model", "needs_model"]
-
-
-def _store() -> ShippedStore:
-    from lore_datasets.exchange.shipped import ShippedStore
-
-    return ShippedStore()
 
 
 def advise_and_distil(job: AdviceJob) -> dict[str, ArtifactRef]:
@@ -35,7 +28,9 @@ def advise_and_distil(job: AdviceJob) -> dict[str, ArtifactRef]:
 
 def needs_model(ref: ArtifactRef | str) -> bool:
     """Whether look-up would ask an advice model of this version: not where a program speaks in every state."""
-    return not _store().manifest(ref).counts.get("programs")
+    from lore_datasets.exchange.shipped import ShippedStore
+
+    return not ShippedStore().manifest(ref).counts.get("programs")
 
 
 def distil_model(ref: ArtifactRef, epochs: int = 30, seed: int = 0) -> ArtifactRef:
@@ -43,9 +38,10 @@ def distil_model(ref: ArtifactRef, epochs: int = 30, seed: int = 0) -> ArtifactR
     from lore.advice.distil import distil
     from lore.advice.model import is_current
     from lore_datasets.environments import get_environment
+    from lore_datasets.exchange.shipped import ShippedStore
     from lore_datasets.store.lineage import newest_model
 
-    store = _store()
+    store = ShippedStore()
     before = newest_model(store, ref)
     if before is not None and is_current(before.arrays, get_environment(before.manifest.environment)):
         current().say(f"  {ref} has its advice model {before.ref} already")
@@ -63,8 +59,9 @@ def distil_model(ref: ArtifactRef, epochs: int = 30, seed: int = 0) -> ArtifactR
 
 def coverage(ref: ArtifactRef) -> dict[str, float]:
     """Held-out figures of a version's advice model: agreement of the model, coverage and agreement of goal keys."""
+    from lore_datasets.exchange.shipped import ShippedStore
     from lore_datasets.store.lineage import newest_model
 
-    found = newest_model(_store(), ref, verify=False)
+    found = newest_model(ShippedStore(), ref, verify=False)
     about = found.manifest.provenance if found is not None else {}
     return {k: float(v) for k, v in about.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}

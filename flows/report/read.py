@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from flows.terminal import current
 from lore.aliases import renamed
 from lore.training.records import read_json, read_jsonl
 from lore_datasets.environments import Environment, get_environment
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from lore_datasets.advice import AdviceData
     from lore_datasets.types import Manifest
 
-__all__ = ["RunData", "Subject", "is_number", "json_lines", "read_run", "success_rates"]
+__all__ = ["RunData", "Subject", "is_number", "json_lines", "read_run", "report_advice", "success_rates"]
 
 T = TypeVar("T")
 
@@ -249,7 +250,6 @@ def _recorded(run: RunData) -> str:
 
 def report_advice(folders: dict[str, Path], dataset: str = "") -> AdviceData | None:
     """The advice that a report shows: ``dataset``, or what the runs themselves name; None when the store lacks it."""
-    from flows.terminal import current
     from lore_datasets.advice import load_advice
 
     if dataset:

@@ -144,8 +144,8 @@ class Slots:
         """Empty the slots of skills whose calls are worth less than the policy's own primitive actions, by more than
         chance: they wait for the next generation; returns their names."""
         gone = []
-        for slot, k in enumerate(self.skill):
-            if self.is_scarce and k >= 0 and self.worth.behind(int(k)) > DOUBT:
+        for slot, k in enumerate(self.skill) if self.is_scarce else ():
+            if k >= 0 and self.worth.behind(int(k)) > DOUBT:
                 self.statistics[k].waits = True
                 self.skill[slot] = -1
                 gone.append(self.names[k])
@@ -169,7 +169,8 @@ class Slots:
             used = self.statistics[k]
             if k >= 0 and not used.retired and used.judged >= MIN_USES and used.success_rate < self.threshold:
                 used.retired = True
-                self.skill[slot] = -1 if self.is_scarce else k
+                if self.is_scarce:
+                    self.skill[slot] = -1
                 gone.append(self.names[k])
         return gone
 

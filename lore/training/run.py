@@ -131,7 +131,7 @@ class Training:
         self.learner.set_slots(slots.skill)
 
     def revisions(self) -> list[Revision]:
-        """Requests for better skills: one for each that was retired so far."""
+        """Requests for better skills: one for each that has failed too often so far."""
         policy = self.policy
         if policy.slots is None:
             return []

@@ -64,10 +64,9 @@ def test_a_skill_that_earns_less_than_primitive_actions_waits_and_one_that_earns
 
 def test_with_a_slot_for_each_nobody_waits():
     slots, rng = Slots(3, NAMES, threshold=0.0), np.random.default_rng(0)
-    slots.fill(np.array([0.5, 0.4, 0.3]))
+    slots.fill(np.ones(3))
     for _ in range(60):
         live(slots.worth, rng, 0, pays=-0.2)
-        live(slots.worth, rng, 1, pays=1.0)
     assert slots.worth.behind(0) > DOUBT and slots.rest() == [] and slots.skill.tolist() == [0, 1, 2]
 
 
