@@ -178,6 +178,10 @@ class SyntheticConfig:
         )
 
 
+MAX_SLOTS = 64
+"""Option slots of a network at most."""
+
+
 @dataclass(frozen=True)
 class OptionsConfig:
     """Path C, options: skills of the advice version as actions of the policy."""
@@ -188,16 +192,16 @@ class OptionsConfig:
     """Option slots of the network; 0 = one for every skill of the version. The default is filled as far as the version
     has as many skills, another number of more slots than skills is refused."""
     generation_interval: int = 500
-    """Episodes between two rounds of filling option slots from the skill library."""
+    """Episodes after which skills that wait are judged afresh, and a far better free one takes a slot over."""
     confidence_threshold: float = 0.2
-    """A skill whose success rate falls below this after enough uses is retired: a better one is asked for, and where
-    there are fewer slots than skills another takes its place."""
+    """A skill whose success rate falls below this after enough uses is retired: a better one is asked for, and another
+    one that waits for a slot takes its place."""
 
     def __post_init__(self) -> None:
         check_ranges(
             "options",
             self,
-            {"max_options": (0, 64), "generation_interval": (1, _INF), "confidence_threshold": (0.0, 1.0)},
+            {"max_options": (0, MAX_SLOTS), "generation_interval": (1, _INF), "confidence_threshold": (0.0, 1.0)},
         )
 
 

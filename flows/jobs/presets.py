@@ -32,7 +32,7 @@ _LEARNERS: dict[str, dict[str, Any]] = {
 """Preset -> settings of its learner beside those of every study."""
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": _SYMBOLIC | {"arms": f"{_ARMS},{_PARTS},{_KICKED},{_PRACTICE}", "steps": 5_000, "episodes": 10},
-    "laptop": _SYMBOLIC | {"arms": f"{_ARMS},{_KICKED}", "steps": 50_000, "episodes": 20},
+    "laptop": _SYMBOLIC | {"arms": f"{_ARMS},{_KICKED},BC+kick+blocks", "steps": 50_000, "episodes": 20},
     "doorkey": _MISSION | {"dataset": "doorkey-ablate"},
     "keycorridor": _MISSION | {"dataset": "keycorridor-ablate"},
     "paper": {"arms": "none,BC+kick", "advisers": _CLAUDE, "steps": 30_000, "episodes": 20},

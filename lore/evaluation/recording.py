@@ -120,7 +120,7 @@ class Recorder:
 
     def _advice(self, found: dict[str, np.ndarray], proposals: np.ndarray) -> dict[str, np.ndarray]:
         """``spoke``, ``goals`` and ``confidence`` of an episode's states."""
-        source, states = self.policy.source, found["state"]
+        source, states = self.policy.controller.source, found["state"]
         if source is None:
             return {"spoke": np.full(len(states), "", np.str_), "goals": np.zeros((len(states), 0), np.float16),
                     "confidence": np.zeros(len(states), np.float32)}  # fmt: skip

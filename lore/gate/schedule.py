@@ -25,7 +25,7 @@ class Guidance:
     """Which steps of an episode the gate may guide: in the others the agent acts, and the advice is kept as a label.
 
     ``episodes``: a share of whole episodes. ``blocks``: that share of episodes has one guided stretch of
-    ``gate.guided_block`` steps, which begins at a uniform step of as many as the episode before it had. The share falls
+    ``gate.guided_block`` steps, which lies anywhere in as many steps as the episode before it had. The share falls
     from 1 to ``gate.guided_end`` over ``gate.guided_steps`` environment steps.
 
     Args:

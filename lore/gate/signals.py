@@ -47,7 +47,7 @@ class RunningPercentile:
         self.low, self.high = 0.0, 1.0
 
     def observe(self, value: float) -> None:
-        """Take a value in; the percentiles are computed again every 50 values."""
+        """Take a value in; the percentiles are computed again every 50 values, and at each once the window is full."""
         self.values.append(float(value))
         if len(self.values) > self.window:
             del self.values[: len(self.values) - self.window]

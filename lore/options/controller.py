@@ -21,7 +21,7 @@ from lore.gate.schedule import Guidance
 from lore.options.accounts import Accounts
 from lore.options.charge import ADVICE, ENDS, OPTION, PLAN, Charge, Choice, Decision, Situation
 from lore.options.guard import Guard
-from lore.options.interpreter import Outcome, SkillRun
+from lore.options.interpreter import DONE, Outcome, SkillRun
 from lore.synthetic.rollout import HORIZON
 from lore_datasets.language.geometry import StateView
 from lore_datasets.types import SymbolicState
@@ -129,7 +129,7 @@ class Controller:
         if self.guidance is not None:
             self.guidance.step(env)
         said, sure = self._said(advice, proposals)
-        advised = self.followed or charge.advised
+        advised = self.followed or charge.advised or charge.kind == PLAN
         held = charge.steps - 1 if charge.skill >= 0 else 0
         return Choice(action, proposals, charge.skill, row, said, sure, self.log_prob, advised, held, plan, self.ended)
 
@@ -187,8 +187,8 @@ class Controller:
         return None
 
     def _plan_action(self, charge: Charge, view: StateView) -> int | None:
-        """The next action of a plan under test, None when it is over: as many steps as imagination gives it at most,
-        goals until they end, those that cannot be pursued passed over."""
+        """The next action of a plan under test, None when it is over, as in imagination: after as many steps at most,
+        goals until they end; one that is reached already is passed over, one that cannot begin ends the plan."""
         assert self.guard is not None
         if charge.steps >= HORIZON:
             return None
@@ -204,6 +204,11 @@ class Controller:
             if entry < self.num_actions:
                 return entry
             charge.goal = entry - self.num_actions
+            first = int(self.guard.propose(view)[charge.goal])
+            if first == DONE:
+                continue
+            if first < 0:
+                return None
             charge.run = SkillRun(self.skills[charge.goal], view.vocab, self.rng)
 
     def _outcome_name(self, skill: int, outcome: Outcome) -> str:

@@ -97,7 +97,6 @@ class Guard:
         return {"broken": self.broken.tolist(), "failures": self.failures}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Inverse of :meth:`state_dict`; what another set of skills broke is forgotten."""
-        if len(state["broken"]) == len(self.broken):
-            self.broken[:] = state["broken"]
+        """Inverse of :meth:`state_dict`."""
+        self.broken[:] = state["broken"]
         self.failures = state["failures"]

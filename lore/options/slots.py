@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lore.config import Config, OptionsConfig, replace
+from lore.config import MAX_SLOTS, Config, OptionsConfig, replace
 from lore.options.worth import DOUBT, Worth
 from lore_datasets.errors import ConfigError
 
@@ -28,16 +28,27 @@ def with_slots(config: Config, skills: int, *, is_new: bool = False) -> Config:
     """``config`` with the number of its slots written out: ``options.max_options`` 0 becomes ``skills``, that of the
     version.
 
-    ConfigError when a new run asks for more slots than there are skills; a run that goes on with a smaller library
-    keeps its network, and the slots that are too many stay empty.
+    ConfigError for a version without skills, for more skills than :data:`MAX_SLOTS` that want one each, and when a new
+    run asks for more slots than there are skills; a run that goes on with a smaller library keeps its network, and the
+    slots that are too many stay empty.
     """
     asked = config.options.max_options
     if not config.options.enabled:
         return config
+    if not skills:
+        raise ConfigError(
+            f"options are on, and {config.advice.dataset} has no skills",
+            hint="choose a version with skills, or leave --options.enabled away",
+        )
     if is_new and asked > skills and asked != OptionsConfig.max_options:
         raise ConfigError(
             f"options.max_options = {asked}, but {config.advice.dataset} has {skills} skills: others would stay empty",
             hint="give --options.max-options 0 for one slot per skill, or a number up to that of the skills",
+        )
+    if not asked and skills > MAX_SLOTS:
+        raise ConfigError(
+            f"{config.advice.dataset} has {skills} skills, and a network at most {MAX_SLOTS} slots",
+            hint=f"give --options.max-options with a number from 1 to {MAX_SLOTS}",
         )
     return config if asked else replace(config, **{"options.max_options": skills})
 
@@ -85,34 +96,34 @@ class Slots:
         size: M, slots in the network; at most K of them are filled. names: the K skill names.
         threshold: success rate under which a skill that was used often enough fails too often.
 
-    Skills give their slots up only where there are fewer slots than skills. With a slot for each nobody needs the
-    place, and an actor that is drawn to advice has to be able to call what it names.
+    A skill gives its slot up only to another one that waits for it. Where nobody needs the place, as with a slot for
+    each, an actor that is drawn to advice has to be able to call what it names. ``fit`` float[K] says how much the
+    advice speaks for each skill, nothing where it is 0.
 
     Attributes:
-        is_scarce: are there fewer slots than skills?
         skill: int64[M], skill in each slot, -1 = empty.
         taught: int64[M], the last skill in each slot: whom its row of the actor was taught for.
     """
 
     def __init__(self, size: int, names: tuple[str, ...], threshold: float) -> None:
         self.names = names
-        self.active, self.is_scarce = min(size, len(names)), size < len(names)
+        self.active = min(size, len(names))
         self.threshold = threshold
         self.skill = np.full(size, -1, np.int64)
         self.taught = np.full(size, NOBODY, np.int64)
         self.statistics = [SkillStatistics() for _ in names]
         self.worth = Worth(len(names))
-        self.primitive = [0, 0.0]  # steps and reward while the policy's own primitive actions were played
+        self.primitive = [0, 0.0]  # steps and reward of single primitive actions that nobody held
 
     def fill(self, fit: np.ndarray) -> list[int]:
-        """Put the best-fitting free skills (``fit`` float[K], higher is better) into empty slots; returns changed
-        slots."""
-        taken = {int(s) for s in self.skill if s >= 0}
-        free = [k for k in np.argsort(-fit, kind="stable") if k not in taken and self._is_free(k) and fit[k] > 0]
+        """Put the best free skills (fit times success) into empty slots, behind them those that had to leave one;
+        returns changed slots."""
+        worth = fit * self.success()
+        order = sorted(self._without(fit), key=lambda k: (not self._is_free(k), -worth[k], k))
         changed = []
         for slot in range(self.active):
-            if self.skill[slot] < 0 and free:
-                self.skill[slot] = free.pop(0)
+            if self.skill[slot] < 0 and order:
+                self.skill[slot] = order.pop(0)
                 changed.append(slot)
         return changed
 
@@ -125,30 +136,44 @@ class Slots:
         return strange.tolist()
 
     def release(self, fit: np.ndarray) -> list[str]:
-        """Empty the slots of skills whose place a free one deserves: it fits ``GAIN`` times as well (``fit`` float[K]);
+        """Empty the slots of skills whose place a free one deserves: it fits and succeeds ``GAIN`` times as well;
         returns the names that go."""
-        kept = sorted((float(fit[k]), slot) for slot, k in enumerate(self.skill) if k >= 0)
-        taken = {int(k) for k in self.skill if k >= 0}
-        free = sorted((float(f) for k, f in enumerate(fit) if k not in taken and self._is_free(k)))
+        worth = fit * self.success()
+        kept = sorted((float(worth[k]), slot) for slot, k in enumerate(self.skill) if k >= 0)
+        free = sorted((float(worth[k]) for k in self._without(fit) if self._is_free(k)), reverse=True)
         gone = []
-        for (worth, slot), better in zip(kept, reversed(free), strict=False):
-            if better > GAIN * worth:
-                gone.append(self.names[self.skill[slot]])
-                self.skill[slot] = -1
+        for (poor, slot), better in zip(kept, free[self._empty() :], strict=False):
+            if better > GAIN * poor:
+                gone.append(self._leave(slot))
         return gone
 
-    def _is_free(self, skill: int) -> bool:
-        return not (self.is_scarce and (self.statistics[skill].retired or self.statistics[skill].waits))
+    def _without(self, fit: np.ndarray) -> list[int]:
+        """Skills without a slot that the advice speaks for."""
+        taken = {int(k) for k in self.skill if k >= 0}
+        return [k for k in range(len(self.names)) if k not in taken and fit[k] > 0]
 
-    def rest(self) -> list[str]:
+    def _is_free(self, skill: int) -> bool:
+        return not (self.statistics[skill].retired or self.statistics[skill].waits)
+
+    def _empty(self) -> int:
+        return int((self.skill[: self.active] < 0).sum())
+
+    def _wanted(self, fit: np.ndarray) -> int:
+        """How many more slots than are empty the free skills would fill."""
+        return max(0, sum(map(self._is_free, self._without(fit))) - self._empty())
+
+    def _leave(self, slot: int) -> str:
+        name, self.skill[slot] = self.names[self.skill[slot]], -1
+        return name
+
+    def rest(self, fit: np.ndarray) -> list[str]:
         """Empty the slots of skills whose calls are worth less than the policy's own primitive actions, by more than
-        chance: they wait for the next generation; returns their names."""
+        chance, where others want them: they wait for the next generation; returns their names."""
+        behind = [(-self.worth.behind(int(k)), slot) for slot, k in enumerate(self.skill) if k >= 0]
         gone = []
-        for slot, k in enumerate(self.skill) if self.is_scarce else ():
-            if k >= 0 and self.worth.behind(int(k)) > DOUBT:
-                self.statistics[k].waits = True
-                self.skill[slot] = -1
-                gone.append(self.names[k])
+        for _, slot in sorted(one for one in behind if -one[0] > DOUBT)[: self._wanted(fit)]:
+            self.statistics[self.skill[slot]].waits = True
+            gone.append(self._leave(slot))
         return gone
 
     def recall(self) -> None:
@@ -162,17 +187,20 @@ class Slots:
         """float64[K]: measured success rate of skills that were used often enough, 1 for the others."""
         return np.array([s.success_rate if s.judged >= MIN_USES else 1.0 for s in self.statistics])
 
-    def retire(self) -> list[str]:
-        """Mark skills that fail too often, and empty their slots where slots are scarce; returns the newly marked."""
-        gone = []
-        for slot, k in enumerate(self.skill):
+    def retire(self, fit: np.ndarray) -> list[str]:
+        """Mark skills that fail too often, and empty the slots of marked ones where others want them; returns the newly
+        marked."""
+        held = [(int(k), slot) for slot, k in enumerate(self.skill) if k >= 0]
+        new = []
+        for k, _ in held:
             used = self.statistics[k]
-            if k >= 0 and not used.retired and used.judged >= MIN_USES and used.success_rate < self.threshold:
+            if not used.retired and used.judged >= MIN_USES and used.success_rate < self.threshold:
                 used.retired = True
-                if self.is_scarce:
-                    self.skill[slot] = -1
-                gone.append(self.names[k])
-        return gone
+                new.append(self.names[k])
+        failing = sorted((self.statistics[k].success_rate, slot) for k, slot in held if self.statistics[k].retired)
+        for _, slot in failing[: self._wanted(fit)]:
+            self._leave(slot)
+        return new
 
     def metrics(self) -> dict[str, float]:
         """The ``options/*`` tags."""

@@ -86,10 +86,10 @@ class SyntheticPath:
         if math.isfinite(found := float(error)):  # a batch that is not finite says nothing of the model
             self.error = found if self.error == float("inf") else 0.95 * self.error + 0.05 * found
             self.best_error = min(self.best_error, self.error)
+        if updates % synthetic.refresh_updates == 0:  # the world model moves on, whether plans are rolled out or not
+            self.buffer.decay(synthetic.weight_decay)
         if not self.ready(updates):
             return starts, None
-        if updates % synthetic.refresh_updates == 0:
-            self.buffer.decay(synthetic.weight_decay)
         if updates % ROLL_EVERY == 0:
             self._roll_out(starts, plans.long(), generator)
         real = len(starts.deter)

@@ -12,6 +12,7 @@ from typing import Any
 from lore.config import Config, to_dict
 from lore.training import checkpoint, segments
 from lore.training.advice_versions import VERSIONS
+from lore.training.agent import needs_disagreement
 from lore.training.folder import CHECKPOINT, CONFIG, lock_run, machine, read_config, recorded_advice
 from lore.training.records import read_jsonl
 from lore.training.sinks import FILES
@@ -22,8 +23,10 @@ __all__ = ["check_steps", "differences", "fork"]
 
 _LOG = logging.getLogger("lore")
 _SHAPES = ("env", "model.size", "train.seed", "train.sequence_length", "train.replay_capacity", "options.enabled",
-           "options.max_options", "gate.enabled", "synthetic.enabled")  # fmt: skip
-"""Settings, or sections of them, that networks and replay were laid out for: a fork keeps them."""
+           "options.max_options", "gate.enabled", "gate.learn_weights", "synthetic.enabled", "advice.prior",
+           "advice.prefill_steps", "advice.min_agreement", "advice.accept_uninformative")  # fmt: skip
+"""Settings, or sections of them, that networks and replay were laid out for, or by which replay was filled with advice:
+a fork keeps them."""
 _ON_OR_OFF = ("gate.kickstart", "gate.goal_bonus", "gate.cut_traces")
 """Settings for which replay keeps more while they are not 0: a fork may change their value, not whether they are on."""
 
@@ -67,6 +70,8 @@ def fork(source: Path | str, target: Path | str, config: Config) -> dict[str, tu
     changed = differences(read_config(source), config)
     fixed = [name for name in changed if name.startswith(tuple(f"{s}." for s in _SHAPES)) or name in _SHAPES]
     fixed += [name for name in _ON_OR_OFF if name in changed and bool(changed[name][0]) != bool(changed[name][1])]
+    if needs_disagreement(read_config(source)) != needs_disagreement(config):
+        fixed += [name for name in changed if name.startswith("gate.weights")]
     if fixed:
         old, new = changed[fixed[0]]
         raise ConfigError(

@@ -242,7 +242,8 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able part of the state."""
-        return {"updates": self.updates, "synthetic": self.synthetic.state_dict() if self.synthetic else None}
+        synthetic = self.synthetic.state_dict() if self.synthetic else None
+        return {"updates": self.updates, "read": list(self._read), "synthetic": synthetic}
 
     def load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Inverse of :meth:`tensors` and :meth:`state_dict`."""
@@ -252,7 +253,7 @@ class Learner:
         assert self.generator is not None, "torch's global generator is not saved"
         set_generator(self.generator, tensors["generator"], self.config.train.seed + state["updates"])
         self.updates = state["updates"]
-        self._read = (self.updates, self.updates - int(self.optimiser.count))
+        self._read = tuple(state.get("read") or (self.updates, self.updates - int(self.optimiser.count)))
         if self.synthetic is not None and state["synthetic"] is not None:
             buffers = {k.removeprefix("synthetic/"): v for k, v in tensors.items() if k.startswith("synthetic/")}
             self.synthetic.load(buffers, state["synthetic"])

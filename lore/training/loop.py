@@ -142,10 +142,11 @@ def _count_episode(run: Training, sink: Sink, env: int, step: Step) -> None:
 
 
 def _review_skills(run: Training, slots: Slots, ended: int) -> None:
-    """After ``ended`` episodes ended at once: poor skills leave their slots, and others enter them."""
-    if slots.retire():
+    """After ``ended`` episodes ended at once: poor skills leave their slots to others that wait for them."""
+    fit = run.advised_skills()
+    if slots.retire(fit):
         write_revisions(run.folder, run.revisions())
-    slots.rest()
+    slots.rest(fit)
     interval = run.config.options.generation_interval
     generation = run.episodes // interval > (run.episodes - ended) // interval
     if generation or (slots.skill < 0).any():

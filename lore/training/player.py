@@ -110,7 +110,7 @@ class Player:
         }  # fmt: skip
         if self.agent.observation == "pixels":
             record["image"] = step.image
-        if len(choice.proposals):
+        if self.controller.source is not None:
             record |= {"proposals": choice.proposals, "skill": choice.skill, "row": choice.row}
         if self.agent.heads is not None:
             record |= {"held": choice.held, "ended": choice.ended}

@@ -77,7 +77,8 @@ def _check_same(run: Training) -> None:
     changed = [
         f"{section}.{name}" for section, body in now.items() for name, value in body.items()
         if before[section][name] != value and name not in free
-        and (body.get("enabled", True) or before[section].get("enabled", True))  # a path that stays off has no say
+        and (body.get("enabled", True) or before[section].get("enabled", True)  # a path that stays off has no say
+             or ((section, name) == ("gate", "hold") and now["advice"]["prefill_steps"]))
     ]  # fmt: skip
     if changed:
         raise ConfigError(

@@ -13,7 +13,7 @@ import torch
 
 from lore.config import Config, replace, to_dict
 from lore.envs.base import Step
-from lore.options.carry_over import carry_over
+from lore.options.carry_over import carry_over, digests_of
 from lore.options.slots import with_slots
 from lore.replay.backends import check_room, make_replay
 from lore.replay.ring import Replay, latent_fields
@@ -110,19 +110,26 @@ class Training:
         """Environment steps so far."""
         return self.policy.env_steps
 
+    def advised_skills(self) -> np.ndarray:
+        """float[K]: how much the advice speaks for each skill: where the agent has been, and before that on the
+        version's rows. Without rows all are alike where there is a slot for each, else nothing is known yet."""
+        advice, fit = self.policy.advice, self.policy.controller.accounts.mean_advice
+        if fit.any() or advice is None:
+            return fit
+        rows = advice.rows
+        if not len(rows.logits):
+            return np.full_like(fit, self.policy.slots is not None and self.policy.slots.active == len(fit))
+        weights = np.exp(rows.logits - rows.logits.max(-1, keepdims=True)) * rows.mask
+        share = weights / weights.sum(-1, keepdims=True).clip(1e-9)
+        return share[:, self.policy.agent.num_actions :].mean(0)
+
     def fill_slots(self, generation: bool = False) -> None:
-        """Fill empty option slots with the skills that advice speaks for: on the version's rows first, then where the
-        agent has been. A new ``generation`` also lets skills go that fit far less, or did worse, than a free one, and
-        gives those that wait another chance."""
-        slots, advice = self.policy.slots, self.policy.advice
-        if slots is None or advice is None:
+        """Fill empty option slots with the skills that advice speaks for. A new ``generation`` also gives those that
+        wait another chance, and lets skills go that fit far less, or did worse, than a free one."""
+        slots = self.policy.slots
+        if slots is None or self.policy.advice is None:
             return
-        fit = self.policy.controller.accounts.mean_advice
-        if not fit.any():
-            rows, width = advice.rows, self.policy.agent.num_actions
-            weights = np.exp(rows.logits - rows.logits.max(-1, keepdims=True)) * rows.mask
-            fit = (weights / weights.sum(-1, keepdims=True).clip(1e-9))[:, width:].mean(0)
-        fit = fit * slots.success()
+        fit = self.advised_skills()
         if generation:
             slots.recall()
             slots.release(fit)
@@ -167,7 +174,7 @@ class Training:
             **policy.identity(),
             "config": to_dict(self.config),
             "advice": policy.reference,
-            "skill_names": [skill.name for skill in policy.skills],
+            "skill_names": [skill.name for skill in policy.skills], "skill_digests": digests_of(policy.skills),
             "frames": self.env_steps, "episodes": self.episodes, "recent": list(self.recent),
             "returns": self.returns.tolist(), "successes": self.successes, "seconds": self.seconds,
             "rows": self.rows,
@@ -199,7 +206,7 @@ class Training:
         if self.learner.synthetic is not None and renewed:
             self.learner.synthetic.forget()
         player = part(tensors, "player/")
-        set_generator(policy.player.generator, player.pop("generator"), int(policy.streams[4]) + policy.env_steps)
+        set_generator(policy.player.generator, player.pop("generator"), int(policy.streams[3]) + policy.env_steps)
         policy.player.load(player)
         if policy.player.prefill is not None:
             policy.player.prefill.load_state_dict(meta["prefill"])

@@ -49,8 +49,8 @@ def prepare(
     states only a program can be asked for.
 
     ``feasible`` gives the environment's goals that can start in a state (default: by their start conditions).
-    ``revisions``: skills that a training run gave up; each is asked about once per dataset. ``revision``: a program to
-    be revised, where otherwise a first one is asked for.
+    ``revisions``: skills that fail too often in a training run; each is asked about once per dataset. ``revision``: a
+    program to be revised, where otherwise a first one is asked for.
     """
     config, llm, journal = config or PipelineConfig(), as_llm(llm), Journal() if journal is None else journal
     refuse_mixed(store, name, llm.name, config.ask.allow_mixed_advisers)

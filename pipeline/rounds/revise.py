@@ -1,4 +1,4 @@
-"""One question about each skill that a training run gave up: what would be a better one?
+"""One question about each skill that fails too often in a training run: what would be a better one?
 
 Only what is checked reaches the question: the skill as the dataset holds it (without its free text), figures, and names
 from the vocabulary. Each skill is asked about once per dataset; the version says what became of it.

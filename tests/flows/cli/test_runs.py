@@ -69,6 +69,8 @@ def test_a_fork_goes_on_from_the_checkpoint_with_another_learning_rate_and_leave
     (["--env.area", "32", "32"], ConfigError, "env.area"),
     (["--gate.cut-traces"], ConfigError, "gate.cut_traces"),
     (["--gate.kickstart", "0"], ConfigError, "gate.kickstart"),
+    (["--gate.learn-weights"], ConfigError, "gate.learn_weights"),
+    (["--advice.prior", "uniform"], ConfigError, "advice.prior"),
 ])  # fmt: skip
 def test_a_fork_keeps_what_networks_and_replay_were_laid_out_for(run, tmp_path, capsys, more, error, what):
     words = ["train", "--fork", str(run), "--folder", str(tmp_path / "fork"), *more]

@@ -9,10 +9,11 @@ from lore.options.charge import PLAN, Charge
 from lore.options.interpreter import propose
 from lore.training import checkpoint
 from lore.training.folder import CHECKPOINT
+from lore.training.fork import fork
 from lore.training.loop import train
 from lore.training.run import Training
 from lore_datasets.environments import get_environment
-from lore_datasets.errors import SchemeMismatch
+from lore_datasets.errors import ConfigError, SchemeMismatch
 from lore_datasets.language.geometry import StateView
 from lore_datasets.language.skills import parse_skill
 from lore_datasets.store.store import Store
@@ -88,13 +89,16 @@ def test_heads_and_moments_follow_their_skill_by_name(tmp_path, own_datasets):
     assert carry_over(tensors, meta, fresh, order, CRAFTER.vocab)
     for key in ("agent/heads.", "learner/optimiser/square.heads.", "learner/optimiser/momentum.heads."):
         value, was = tensors[f"{key}action.weight"].view(3, A, -1), old[f"{key}action.weight"].view(6, A, -1)
-        assert (value[0] == was[4]).all() and (value[1] == 7.0).all() and (value[2] == was[1]).all()
+        begins = was.mean(0) if "square" in key else 7.0  # second moments of a new skill: the mean of the others'
+        assert (value[0] == was[4]).all() and (value[1] == begins).all() and (value[2] == was[1]).all()
         signs, were = tensors[f"{key}signs.bias"].view(3, 3), old[f"{key}signs.bias"].view(6, 3)
-        assert (signs[0] == were[4]).all() and (signs[1] == 7.0).all() and (signs[2] == were[1]).all()
+        begins = were.mean(0) if "square" in key else 7.0
+        assert (signs[0] == were[4]).all() and (signs[1] == begins).all() and (signs[2] == were[1]).all()
         assert tensors[f"{key}patience"].shape == (3, 2)
     for name in critics:  # six skills had eight columns, and so have three
         value, was = tensors[name], old[name]
-        assert (value[:, :-8] == was[:, :-8]).all() and (value[:, -7] == 7.0).all()
+        begins = was[:, -8:-2].mean(1) if "square" in name else 7.0
+        assert (value[:, :-8] == was[:, :-8]).all() and (value[:, -7] == begins).all()
         assert (value[:, -8] == was[:, -4]).all() and (value[:, -6] == was[:, -7]).all()
     assert meta["controller"]["slots"]["skill"][:3] == [-1, 0, -1]
     worth = meta["controller"]["slots"]["worth"]
@@ -104,6 +108,42 @@ def test_heads_and_moments_follow_their_skill_by_name(tmp_path, own_datasets):
     del meta["skill_names"]
     with pytest.raises(SchemeMismatch, match="not by which names"):
         carry_over(tensors, meta, fresh, BASE, CRAFTER.vocab)
+
+
+def test_a_skill_that_was_mended_under_its_name_is_judged_afresh_and_acts_as_it_does_now(tmp_path, own_datasets):
+    one = version((*BASE, new_skill("hop", "move_up")), 0)
+    train(config(60, one, max_options=0), tmp_path, tensorboard=False)
+    run = Training(config(60, one, max_options=0), tmp_path)
+    run.restore()
+    for k in (2, 6):
+        used = run.policy.slots.statistics[k]
+        used.uses, used.retired, run.policy.controller.guard.broken[k] = 30, True, True
+    head = run.policy.agent.heads.action.bias.detach().clone()
+    run.save()
+    mended = version((*BASE, new_skill("hop", "move_down")), 0)
+    again = Training(config(61, mended, max_options=0), tmp_path)
+    again.restore()
+    stored = checkpoint.load(tmp_path / CHECKPOINT, has_replay=True)[0]["replay/0/proposals"].numpy()[:60, 6]
+    now = again.replay.arrays["proposals"][0, :60, 6].tolist()
+    up, down = (CRAFTER.vocab.actions.index(name) for name in ("move_up", "move_down"))
+    assert set(stored.tolist()) == {up} and set(now) == {down}
+    uses = [(s.uses, s.retired) for s in again.policy.slots.statistics]
+    assert uses[2] == (30, True) and uses[6] == (0, False)
+    assert again.policy.controller.guard.broken.tolist() == [k == 2 for k in range(7)]
+    assert again.policy.slots.skill.tolist() == run.policy.slots.skill.tolist()
+    assert (again.policy.agent.heads.action.bias == head).all()  # what the networks learned of it stays
+    restored = Training(config(61, one, max_options=0), tmp_path)
+    restored.restore()
+    assert restored.policy.slots.statistics[6].uses == 30  # the same skills: nothing was forgotten
+
+
+def test_a_fork_cannot_begin_to_read_heads_that_its_run_has_not(tmp_path, own_datasets):
+    one = version(BASE, 0)
+    train(config(40, one), tmp_path / "run", tensorboard=False)
+    with pytest.raises(ConfigError, match=r"cannot change gate\.weights"):
+        fork(tmp_path / "run", tmp_path / "fork", config(80, one, **{"gate.weights": (0.5, 0.0, 0.5)}))
+    fork(tmp_path / "run", tmp_path / "fork", config(80, one, **{"gate.weights": (0.5, 0.5, 0.0)}))
+    assert train(config(80, one, **{"gate.weights": (0.5, 0.5, 0.0)}), tmp_path / "fork", tensorboard=False)
 
 
 def test_a_plan_of_a_skill_that_left_the_library_ends_and_replay_names_plans_of_the_new_version(tmp_path, own_datasets):

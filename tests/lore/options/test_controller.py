@@ -234,9 +234,9 @@ def test_plans_under_test_are_played_for_real_and_false_promises_counted(tmp_pat
 
 def test_a_goal_in_a_plan_under_test_is_pursued_by_its_skill_until_it_ends_and_survives_saving(tmp_path, seen):
     explore, sword = A + NAMES.index("explore"), A + NAMES.index("make_iron_sword")
-    source = advise(tmp_path, seen, 0, plans=[sword, explore, 3])
+    source = advise(tmp_path, seen, 0, plans=[explore, sword, 3])
 
-    def fresh(seed=0):
+    def fresh(seed=0, source=source):
         c = controller(source, plans=PlanBook(source.data), beta_max=0.0, seed=seed)
         c.plan_tests = c.plan_share = 1.0
         return c
@@ -244,15 +244,29 @@ def test_a_goal_in_a_plan_under_test_is_pursued_by_its_skill_until_it_ends_and_s
     c, asked = fresh(), []
     first = c.act(0, seen[0], 0.0, np.zeros(A), SURE, lambda env, plan: asked.append(plan) or True)
     charge = c.charges[0]
-    assert asked == [[sword, explore, 3]] and charge.kind == PLAN and charge.foretold
-    assert charge.goal == NAMES.index("explore")  # the sword cannot be made: passed over
-    assert first.skill == -1 and charge.run is not None and charge.plan == [3]
+    assert asked == [[explore, sword, 3]] and charge.kind == PLAN and charge.foretold
+    assert charge.goal == NAMES.index("explore") and first.advised  # a test is no choice of the agent's
+    assert first.skill == -1 and charge.run is not None and charge.plan == [sword, 3]
     again = fresh(1)
     again.load_state_dict(json.loads(json.dumps(c.state_dict())))
     for i in range(HORIZON):
         one, two = (each.act(0, seen[i % len(seen)], 0.0, np.zeros(A), SURE) for each in (c, again))
         assert one.action == two.action
     assert c.metrics()["synthetic/plans_executed"] == 1.0  # as many steps as are imagined, then it is over
+
+
+def test_a_plan_under_test_ends_at_a_goal_that_cannot_begin_as_in_imagination(tmp_path, seen):
+    sword = A + NAMES.index("make_iron_sword")
+    for plan, played in (([sword, 1, 2], []), ([1, sword, 2], [1]), ([1, 2], [1, 2])):
+        source = advise(tmp_path / str(len(played)), seen, 0, plans=plan)
+        c = controller(source, plans=PlanBook(source.data), beta_max=0.0)
+        c.plan_tests = c.plan_share = 1.0
+        kinds, actions = [], []
+        for _ in range(len(played) + 1):
+            actions.append(c.act(0, seen[0], 0.0, np.zeros(A), SURE).action)
+            kinds.append(c.charges[0].kind == PLAN)
+            c.plan_tests = 0.0  # one test
+        assert actions[: len(played)] == played and kinds == [True] * len(played) + [False]
 
 
 def test_plans_under_test_take_a_small_share_of_the_steps_however_often_decisions_are_taken(tmp_path, seen):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from lore.config import load_config
+from lore.config import load_config, replace
+from lore.options.slots import with_slots
 from lore.training.loop import train
 from lore.training.policy import load_policy
 from lore.training.run import Training
@@ -57,6 +58,21 @@ def test_a_run_goes_on_with_the_smaller_library_of_an_earlier_version(tmp_path, 
     train(config(fewer, 60, slots=len(FEW)), tmp_path, tensorboard=False)
     policy = load_policy(tmp_path, 1)
     assert (policy.slots.skill >= 0).sum() <= 4 and len(policy.slots.skill) == len(FEW)
+
+
+def test_a_version_without_skills_serves_every_path_but_options(tmp_path, own_datasets):
+    ref = str(small_advice(own_datasets, CRAFTER, n=20, skills=()))
+    paths = {"gate.enabled": True, "synthetic.enabled": True, "options.enabled": False, "options.max_options": 8}
+    with_paths = replace(config(ref, slots=None), **paths)
+    assert train(with_paths, tmp_path / "run", tensorboard=False)["step"] == 60
+    with pytest.raises(ConfigError, match="has no skills"):
+        train(config(ref), tmp_path / "options", tensorboard=False)
+
+
+def test_more_skills_than_a_network_has_slots_need_a_number():
+    with pytest.raises(ConfigError, match="has 65 skills, and a network at most 64 slots"):
+        with_slots(config("lib@v1"), 65)
+    assert with_slots(config("lib@v1", slots=8), 65).options.max_options == 8
 
 
 @pytest.mark.parametrize("slots", [-1, 65])

@@ -33,8 +33,8 @@ def test_a_failing_skill_is_retired_after_enough_uses_and_never_returns():
         slots.statistics[0].record("timeout" if i % 3 else "done", 4, -0.1)
         slots.statistics[1].record("done", 2, 1.0)
         if i < MIN_USES - 1:
-            assert slots.retire() == []
-    assert slots.retire() == ["a"]
+            assert slots.retire(fit) == []
+    assert slots.retire(fit) == ["a"]
     slots.fill(fit)
     assert slots.skill.tolist() == [2, 1]
     assert slots.metrics()["options/b/success_rate"] == 1.0
@@ -46,13 +46,40 @@ def test_with_a_slot_for_each_a_failing_skill_keeps_it_and_a_better_one_is_asked
     slots.fill(np.ones(4))
     for _ in range(MIN_USES):
         slots.statistics[0].record("timeout", 4, -0.1)
-    assert slots.retire() == ["a"] and slots.retire() == []
+    assert slots.retire(np.ones(4)) == ["a"] and slots.retire(np.ones(4)) == []
     assert slots.skill.tolist() == [0, 1, 2, 3] and slots.metrics()["options/retired"] == 1.0
     other = Slots(4, NAMES, threshold=0.5)
     other.load_state_dict(slots.state_dict())
-    assert other.retire() == [] and other.skill.tolist() == [0, 1, 2, 3]
+    assert other.retire(np.ones(4)) == [] and other.skill.tolist() == [0, 1, 2, 3]
     other.skill[0] = -1  # as a run of before took it away
     assert other.fill(np.ones(4)) == [0] and other.skill.tolist() == [0, 1, 2, 3]
+
+
+def test_a_skill_that_fails_leaves_its_slot_when_another_one_wants_it_and_not_before():
+    slots = Slots(3, NAMES, threshold=0.5)
+    three, four = np.array([0.4, 0.3, 0.2, 0.0]), np.array([0.4, 0.3, 0.2, 0.1])
+    slots.fill(three)
+    for k in (0, 1):
+        for _ in range(MIN_USES):
+            slots.statistics[k].record("done" if k else "timeout", 4, 0.0)
+    assert slots.retire(three) == ["a"] and slots.skill.tolist() == [0, 1, 2]  # nothing speaks for "d"
+    assert slots.retire(four) == [] and slots.skill.tolist() == [-1, 1, 2]  # marked before, wanted now
+    slots.fill(four)
+    assert slots.skill.tolist() == [3, 1, 2] and slots.retire(four) == []
+    slots.skill[0] = -1
+    assert slots.fill(three) == [0] and slots.skill.tolist() == [0, 1, 2]  # better than nobody
+
+
+def test_a_new_generation_fills_empty_slots_before_it_takes_one_away():
+    slots = Slots(4, NAMES, threshold=0.0)
+    slots.fill(np.array([0.4, 0.3, 0.2, 0.0]))
+    for _ in range(MIN_USES):
+        slots.statistics[1].record("timeout", 4, 0.0)
+    assert slots.release(np.array([0.4, 0.3, 0.2, 0.9])) == []
+    slots.fill(np.array([0.4, 0.3, 0.2, 0.9]))
+    assert slots.skill.tolist() == [0, 1, 2, 3]
+    slots.skill[1] = -1
+    assert slots.fill(np.ones(4)) == [1] and slots.skill[1] == 1  # no success, but the place is free
 
 
 def test_a_new_generation_lets_a_skill_go_only_for_one_that_fits_far_better():
@@ -86,9 +113,9 @@ def test_a_use_that_a_new_decision_ended_says_nothing_about_the_skill():
         used.record(outcome, 3, 0.5, "0c0d", [2])
     assert (used.uses, used.judged, used.success_rate) == (MIN_USES + 1, MIN_USES - 1, 0.0)
     assert used.steps == 5 * (MIN_USES - 1) + 6 and used.failure["outcome"] == "stuck"
-    assert slots.retire() == [] and slots.success().tolist() == [1.0] * 4
+    assert slots.retire(np.ones(4)) == [] and slots.success().tolist() == [1.0] * 4
     used.record("stuck", 5, 0.0)
-    assert slots.retire() == ["a"]
+    assert slots.retire(np.ones(4)) == ["a"]
 
 
 def test_each_skill_has_its_figures_and_the_primitives_theirs():

@@ -10,6 +10,7 @@ from lore.options.worth import DOUBT, HORIZON, MIN_TRIALS, Worth
 
 NAMES = ("a", "b", "c")
 PRIMITIVE = -1
+FIT = np.array([0.5, 0.4, 0.3])
 
 
 def live(worth: Worth, rng: np.random.Generator, skill: int, pays: float, steps: int = 150) -> None:
@@ -45,21 +46,21 @@ def test_an_episode_that_ends_ends_its_trials_and_environments_stay_apart():
 
 def test_a_skill_that_earns_less_than_primitive_actions_waits_and_one_that_earns_more_stays():
     slots, rng = Slots(2, NAMES, threshold=0.0), np.random.default_rng(0)
-    slots.fill(np.array([0.5, 0.4, 0.3]))
+    slots.fill(FIT)
     for use in range(60):
         live(slots.worth, rng, 0, pays=-0.2)
         live(slots.worth, rng, 1, pays=1.0)
         if use < MIN_TRIALS - 1:
-            assert slots.rest() == []
-    assert slots.rest() == ["a"] and slots.rest() == []
-    slots.fill(np.array([0.5, 0.4, 0.3]))
+            assert slots.rest(FIT) == []
+    assert slots.rest(FIT) == ["a"] and slots.rest(FIT) == []
+    slots.fill(FIT)
     assert slots.skill.tolist() == [2, 1]
     assert slots.release(np.array([9.0, 0.4, 0.3])) == []  # what waits takes no place
     assert slots.metrics()["options/waiting"] == 1.0
     slots.recall()
     assert slots.release(np.array([9.0, 0.4, 0.3])) == ["c"]
     slots.fill(np.array([9.0, 0.4, 0.3]))
-    assert slots.skill.tolist() == [0, 1] and slots.rest() == []  # judged afresh
+    assert slots.skill.tolist() == [0, 1] and slots.rest(FIT) == []  # judged afresh
 
 
 def test_with_a_slot_for_each_nobody_waits():
@@ -67,7 +68,7 @@ def test_with_a_slot_for_each_nobody_waits():
     slots.fill(np.ones(3))
     for _ in range(60):
         live(slots.worth, rng, 0, pays=-0.2)
-    assert slots.worth.behind(0) > DOUBT and slots.rest() == [] and slots.skill.tolist() == [0, 1, 2]
+    assert slots.worth.behind(0) > DOUBT and slots.rest(FIT) == [] and slots.skill.tolist() == [0, 1, 2]
 
 
 def test_skills_that_do_no_better_and_no_worse_than_primitive_actions_keep_their_slots():

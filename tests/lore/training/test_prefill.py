@@ -6,6 +6,7 @@ import pytest
 from lore.config import load_config
 from lore.evaluation.evaluate import evaluate
 from lore.evaluation.play import AdvisedChoice
+from lore.evaluation.recording import read_recording, recordings
 from lore.options.play import GoalPlayer
 from lore.training import checkpoint
 from lore.training.folder import CHECKPOINT
@@ -101,8 +102,12 @@ def test_a_run_that_is_stopped_in_the_middle_of_its_prefill_goes_on_to_the_bit(t
     for steps in (33, 77, 120):
         train(config(steps, advice, 80), tmp_path / "pieces", tensorboard=False)
     assert digest(tmp_path / "straight") == digest(tmp_path / "pieces")
-    out = evaluate(tmp_path / "pieces", 1)["final_policy"]
+    out = evaluate(tmp_path / "pieces", 1, record=1)["final_policy"]
     assert out["as_trained"] == out["agent_alone"] == out["primitives_only"]
+    (kept,) = recordings(tmp_path / "pieces")
+    assert set(read_recording(kept)["spoke"].tolist()) == {""}  # nobody advises the policy
+    with pytest.raises(ConfigError, match=r"another gate\.hold"):
+        train(config(130, advice, 80, **{"gate.hold": 5}), tmp_path / "pieces", tensorboard=False)
 
 
 def test_a_look_up_that_fails_in_the_prefill_is_a_random_action_that_is_counted(tmp_path, advice, caplog):

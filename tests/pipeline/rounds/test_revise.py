@@ -1,4 +1,4 @@
-"""A skill that a run gave up is asked about once, in checked words, and the answer is checked like any skill."""
+"""A skill that fails too often in a run is asked about once, in checked words; the answer is checked like any skill."""
 
 import json
 
