@@ -65,7 +65,7 @@ def read(name: str, root: Path = RUNS) -> Runs:
         if run and run["evaluations"]:
             found[run["cell"]].append(run)
     if not found:
-        raise NotFound(f"no figures of runs in {root / name}", hint=f"lore ablate --preset {name} makes them")
+        raise NotFound(f"no figures of runs in {root / name}", hint=f"lore ablate --preset {preset} makes them")
     return {cell.label: found[cell.label] for cell in cells(job) if cell.label in found}
 
 

@@ -9,7 +9,6 @@ skills, and the policy over primitive actions only; 95 % bootstrap interval over
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -18,8 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.kept import RUNS
 from flows.report.results import MODES
-from lore.evaluation.statistics import nested_bootstrap
+from lore.evaluation.statistics import mean_of_runs, nested_bootstrap
+from lore_datasets.errors import NotFound
 
 LAST, ENOUGH = 20, 18
 
@@ -35,21 +36,18 @@ def steps_to(run: dict[str, Any]) -> int | None:
 
 def share(won: Sequence[np.ndarray]) -> str:
     """Per cent of successes, bool[E] per run, with its interval."""
-    low, high = nested_bootstrap(mean, won)
-    return f"{100 * mean(won):.0f} ({100 * low:.0f} to {100 * high:.0f})"
+    low, high = nested_bootstrap(mean_of_runs, won)
+    return f"{100 * mean_of_runs(won):.0f} ({100 * low:.0f} to {100 * high:.0f})"
 
 
-def mean(won: Sequence[np.ndarray]) -> float:
-    """Mean over all episodes of all runs; NaN without any."""
-    return float(np.concatenate(won).mean()) if won else math.nan
-
-
-def table(name: str, root: Path = Path("docs/studies/runs")) -> str:
-    """One Markdown row per arm of a study."""
+def table(name: str, root: Path = RUNS) -> str:
+    """One Markdown row per arm of a study; NotFound where it has no run."""
     arms: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for path in sorted((root / name).glob("*.json")):
         run = json.loads(path.read_text())
         arms[run["cell"]].append(run)
+    if not arms:
+        raise NotFound(f"no figures of runs in {root / name}", hint="doorkey, keycorridor or doorkey-transfer")
     head = ("runs", "steps to 0.9 success", *(f"{mode.replace('_', ' ')}, %" for mode in MODES))
     lines = [f"| {name} | {' | '.join(head)} |", "|---" * (1 + len(head)) + "|"]
     for cell, runs in arms.items():

@@ -163,13 +163,13 @@ class DemoJob:
     states: int = 0
     """Game states to collect; 0 takes 3000 (quick: 600)."""
     rows: int = 0
-    """States to ask about; 0 takes 2000 (quick: 400)."""
+    """States to ask about; 0 takes 3000 (quick: 400)."""
     steps: int = 0
     """Environment steps per arm; 0 takes 3000 (quick: 1000)."""
     episodes: int = 0
     """Evaluation episodes per arm and mode; 0 takes 6 (quick: 1)."""
     epochs: int = 0
-    """Passes of the advice model over the rows; 0 takes 30 (quick: 8)."""
+    """Passes of the advice model over the rows; 0 takes 20 (quick: 8)."""
 
     def __post_init__(self) -> None:
         _at_least(self, seed=0, states=0, rows=0, steps=0, episodes=0, epochs=0)

@@ -40,7 +40,6 @@ SCHEMA = 2
 """Version of the on-disk format this program writes; it reads this and older ones."""
 CLIP = 5.0
 """Largest absolute advice logit."""
-MAX_ROUNDS = 1000
 STATE_SOURCES = ("random", "rules", "half_and_half", "agent")
 """Who may have played a state. What ``source`` indexes stands in the version's own provenance, ``sources``."""
 FREE_DTYPES = ("float32", "float64", "int64", "int32", "uint8")

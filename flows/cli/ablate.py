@@ -23,6 +23,7 @@ def ablate(job: Annotated[AblateJob, tyro.conf.arg(name="")]) -> int:
     """
     from flows.jobs.ablation import ablate as run
     from flows.jobs.presets import resolved
+    from flows.report.ablation import page_folder
     from flows.report.ablation_page import table
 
     job = resolved(job)
@@ -30,8 +31,8 @@ def ablate(job: Annotated[AblateJob, tyro.conf.arg(name="")]) -> int:
     terminal = current()
     terminal.say(table(found))
     terminal.say(f"report: {(Path(job.folder) / 'ablation.html').resolve()}")
-    if job.preset:
-        terminal.say(f"page:   {(Path(job.results).parents[1] / job.preset).resolve()}.md, from {job.results}")
+    if place := page_folder(job):
+        terminal.say(f"page:   {(place / job.preset).resolve()}.md, from {job.results}")
     else:
         terminal.say(f"next:   lore report {job.folder}/*/seed-0")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -125,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, _Terminated) as error:
         if argv is None:  # one more ends the process with no traceback, wherever it is
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-        command = " ".join(["lore", *arguments])
+        command = shlex.join(["lore", *arguments])
         print(f"\nlore: stopped; finished work is kept; next: go on with `{command}`", file=sys.stderr)
         return 143 if isinstance(error, _Terminated) else 130
     except BrokenPipeError:

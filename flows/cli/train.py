@@ -149,7 +149,9 @@ def _several(flags: SeedFlags) -> int:
     from flows.jobs.seeds import train_runs
 
     jobs = flags.jobs()
-    if flags.config().needs_advice:
+    from lore.training.policy import is_export
+
+    if flags.config().needs_advice and not is_export(flags.config().advice.dataset):
         from lore_datasets.exchange.shipped import ShippedStore
 
         # an unknown version or a wrong digest is named before any start

@@ -6,7 +6,6 @@ nothing. The process that asks owns the journal and alone sends requests of netw
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
@@ -42,7 +41,7 @@ class OnCluster:
     def answer(self, prompts: Sequence[Prompt], take: Take, stop: Stop) -> None:
         """:meth:`pipeline.llm.base.LLM.answer`, chunk by chunk; a chunk whose worker dies is begun anew elsewhere."""
         size = max(1, min(_CHUNK, self.capabilities.chunk, -(-len(prompts) // self._at_a_time)))
-        left, leaving = iter(range(0, len(prompts), size)), threading.Event()
+        left = iter(range(0, len(prompts), size))
         running: deque = deque()
         try:
             while True:
@@ -55,7 +54,7 @@ class OnCluster:
                 if not running:
                     return
                 begin, future = running.popleft()
-                take(list(enumerate(result_of(future, "a chunk of questions", leaving), begin)))
+                take(list(enumerate(result_of(future, "a chunk of questions"), begin)))
         finally:
             for _, future in running:
                 future.cancel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ from flows.jobs.phases import Phases, hold
 from flows.jobs.seeds import run_all
 from flows.jobs.training_process import evaluate_in_process, last_row, stop_processes, train_in_process
 from flows.terminal import current
-from lore.config import Config, to_dict
+from lore.config import Config
 from lore.config import replace as configured
-from lore_datasets.atomic import write_json
-from lore_datasets.errors import LoreError
+from lore_datasets.errors import ConfigError, CorruptArtifact, LoreError, NotFound
+from lore_datasets.json_text import parsed
 
-__all__ = ["ablate", "train_and_evaluate"]
+__all__ = ["ablate", "check_folder", "train_and_evaluate"]
 
 
 def ablate(job: AblateJob, make: Callable[[AblateJob], dict[str, str]] = make_advice) -> dict[str, Any]:
@@ -40,12 +40,20 @@ def ablate(job: AblateJob, make: Callable[[AblateJob], dict[str, str]] = make_ad
         shared = {"name": job.dataset, "states": job.states, "rows": job.rows, "epochs": job.epochs}
         phases, wanted = Phases(folder, shared), _advisers(job, todo)
         asked = replace(job, advisers=wanted)
-        advice = phases.run("advice", {"advisers": wanted}, lambda: make(asked)) if wanted else {}
+        advice = phases.run("advice", {"advisers": wanted}, lambda: make(asked), _are_stored) if wanted else {}
         for name, ref in advice.items():
             current().say(f"  adviser {name}: {ref}")
         _run_all(job, todo, advice, str(ShippedStore().root.resolve()))
-        write_json(folder / "study.json", {"job": asdict(job) | {"config": to_dict(job.config)}, "advice": advice})
         return write_ablation(job)
+
+
+def _are_stored(advice: dict[str, str]) -> bool:
+    from lore_datasets.exchange.shipped import ShippedStore
+
+    try:
+        return all(ShippedStore().resolve(ref) is not None for ref in advice.values())
+    except (NotFound, CorruptArtifact):
+        return False
 
 
 def _advisers(job: AblateJob, todo: Sequence[AblationRun]) -> str:
@@ -64,12 +72,13 @@ def _run_all(job: AblateJob, todo: list[AblationRun], advice: dict[str, str], ro
     missing = [t for t in todo if read_result(where_to[t], settings_of(configs[t], job.episodes)) is None]
     current().say(f"  {len(todo) - len(missing)} of {len(todo)} runs are finished; {len(missing)} to go")
     if stale := [where_to[t].name for t in missing if where_to[t].exists()]:
-        current().say(f"  {len(stale)} were made with other settings and are made anew: {', '.join(stale[:4])}")
+        current().say(f"  {len(stale)} have figures of other settings and are run anew: {', '.join(stale[:4])}")
     if not missing:
         return
 
     def one(run: AblationRun) -> None:
         config, folder = configs[run], str(run.folder.resolve())
+        check_folder(run.folder, config, job.episodes)
         evaluate = EvaluateJob(folder, max(1, job.episodes), 10_000 + run.seed) if job.episodes else None
         stops = tuple(evaluated_at(config)) if job.episodes else ()
         where.run(folder, train_and_evaluate, TrainJob(folder, config), evaluate, root, stops)
@@ -78,6 +87,30 @@ def _run_all(job: AblateJob, todo: list[AblationRun], advice: dict[str, str], ro
     with place(job.dask, job.workers, job.config.train.device, stop_processes) as where:
         work = {str(run.folder.resolve()): partial(one, run) for run in missing}
         run_all(work, dict.fromkeys(work, job.steps), where, job.workers)
+
+
+def check_folder(folder: Path, config: Config, episodes: int) -> None:
+    """ConfigError where the folder of a run holds one of other settings, which would pass for what is asked."""
+    from lore.training.folder import CONFIG, read_config
+    from lore.training.fork import differences
+
+    if not (folder / CONFIG).exists():
+        return
+    free = {"train.steps", "train.device", "train.threads", "train.save_interval_s", "train.log_interval"}
+    if not config.options.max_options:  # the run has the number that came of it
+        free.add("options.max_options")
+    other = [name for name in differences(read_config(folder), config) if name not in free]
+    done = (last_row(folder / "progress.jsonl") or {}).get("step", 0)
+    if done >= config.train.steps + config.env.num_envs:
+        other.append("train.steps")
+    earlier = [parsed(path.read_text())["final_policy"]["as_trained"] for path in folder.glob("evaluation-*.json")]
+    if any(len(found["returns"]) != episodes for found in earlier):
+        other.append("number of episodes")
+    if other:
+        raise ConfigError(
+            f"{folder} holds a run with another {', '.join(other[:4])}", kept="that run",
+            hint="move it away, or give another --folder",
+        )  # fmt: skip
 
 
 def train_and_evaluate(

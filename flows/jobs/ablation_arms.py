@@ -110,9 +110,17 @@ def cells(job: AblateJob) -> list[Cell]:
             hint="arms: none, prefill, A, B, B1, C and their unions in this order, as ABC; with B also BC+kick,"
             " BC+kick+budget, BC+kick+episodes, BC+kick+blocks, BC+kick+end; with C also C+all, with both BCD+kick",
         )
-    names = [text.partition("=")[0] for text in _words(job.advisers, "advisers")]
+    words = _words(job.advisers, "advisers")
+    names = [text.partition("=")[0] for text in words]
     if len(set(names)) < len(names):
         raise ConfigError("two advisers have one name", hint="give each NAME=DATASET another NAME")
+    for text in words:
+        name, given, _ = text.partition("=")
+        if given and (not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name in (*_OF_THE_FIRST, _PROGRAM)):
+            raise ConfigError(
+                f"{shown(name)!r} cannot be the name of a dataset among the advisers",
+                hint=f"letters, digits, - and _, none of {', '.join((*_OF_THE_FIRST, _PROGRAM))}",
+            )
     out = [Cell("none", "")] if "none" in arms else []
     return out + [Cell(arm, name) for name in names for arm in (arms if name == names[0] else few) if arm != "none"]
 
@@ -225,8 +233,9 @@ def _moved(dataset: str, name: str, seed: int | None) -> ArtifactRef:
 
     store = ShippedStore()
     data = load_advice(dataset)
-    if name in store.names() and store.versions(name) and str(data.ref) in store.manifest(name).parents:
-        return store.resolve(name)
+    for version in store.versions(name) if name in store.names() else ():
+        if str(data.ref) in store.manifest(f"{name}@v{version}").parents:
+            return store.resolve(f"{name}@v{version}")
     rows = data.rows
     order = np.arange(len(rows)) if seed is None else np.random.default_rng(seed).permutation(len(rows))
     what = "rows" if seed is None else "shuffled"

@@ -198,7 +198,6 @@ def store_draft(
 
 def ask_for(
     store: ShippedStore, subject: Subject, wish: str, ask: AskConfig, *, worlds: int, seed: int, accept: Accept | None,
-    journal: Path | None = None,
 ) -> ArtifactRef | None:  # fmt: skip
     """Ask an adviser for the change that a person wants, try and show the answer, commit it; None where it is refused.
 
@@ -222,7 +221,7 @@ def ask_for(
         )
     name, settings = subject.ref.name, PipelineConfig(ask=ask, advise=AdviseConfig(kinds="program"))
     nowhere = np.zeros((0, subject.environment.layout.size), np.uint8)
-    with asking(store, name), Journal(journal or store.beside / "journal.sqlite") as kept:
+    with asking(store, name), Journal(store.beside / "journal.sqlite") as kept:
         llm = backend_from(ask, subject.environment, seed, kept)
         if subject.kind not in llm.capabilities.kinds:
             raise UsageError(

@@ -49,7 +49,7 @@ class Phases:
                 raise ConfigError(
                     f"{folder} was begun with {was}",
                     kept="its finished phases",
-                    hint="the same settings go on; --fresh starts over; --folder takes another place",
+                    hint="the same settings go on; another --folder takes others; demo --fresh starts over",
                 )
 
     @classmethod

@@ -152,6 +152,8 @@ def _loaded(dataset: str) -> AdviceData:
 
     if dataset.endswith(".json"):
         body = parsed(Path(dataset).read_text())
+        if not isinstance(body, dict) or not {"environment", "skills", "program"} <= set(body):
+            raise BadInput(f"{dataset} holds no advice", hint="a dataset's name, or an export (.h5)")
         environment = get_environment(body["environment"])
         skills = [parse_skill(each, environment.vocab) for each in body["skills"]]
         program = parse_program(body["program"], environment.vocab, [skill.name for skill in skills])

@@ -49,7 +49,8 @@ def resolved(job: AblateJob) -> AblateJob:
     if not job.preset:
         return job
     made, plain = dict(PRESETS[job.preset]), AblateJob()
-    given = [f"--{n.replace('_', '-')}" for n in sorted(made) if getattr(job, n) != getattr(plain, n)]
+    fixed = sorted({*made, "control_arms", "dataset", "states", "rows", "epochs"})
+    given = [f"--{n.replace('_', '-')}" for n in fixed if getattr(job, n) != getattr(plain, n)]
     own = {name: _value(job.config, name) for name in _MACHINE}
     if configured(plain.config, **own) != job.config:
         given.append("a setting of the learner")

@@ -13,7 +13,7 @@ from flows.jobs.program_trials import ProgramTrials
 from flows.report.play import play_text
 from flows.terminal import current
 from lore_datasets.advice import advice_from
-from lore_datasets.errors import BadInput
+from lore_datasets.errors import BadInput, shown
 from lore_datasets.language.programs import parse_program
 from pipeline.config import PipelineConfig
 from pipeline.llm import backend_from
@@ -75,7 +75,8 @@ def _program_of(store: Store, name: str) -> tuple[AdviceData, Program]:
     data = advice_from(store.open(name))
     if not data.programs:
         raise BadInput(
-            f"{data.ref} holds no program to revise", hint=f"lore advise --kinds program --dataset {name} asks for one"
+            f"{data.ref} holds no program to revise",
+            hint=f"lore advise --kinds program --dataset {name} --environment {data.environment.name} asks for one",
         )
     return data, parse_program(data.programs[-1], data.environment.vocab, [skill.name for skill in data.skills])
 
@@ -99,9 +100,13 @@ def _revision(store: Store, name: str, program: Program, trials: ProgramTrials, 
 
 
 def _committed(job: AdviceJob, store: Store, now: Round, steps: int) -> ArtifactRef:
-    """The next version; the one before where the answer was the same program."""
+    """The next version; the one before where the answer was the same program, or of no use."""
     base, verdict, say = store.resolve(job.dataset), now.verdict, current().say
-    if verdict.get("same_rules"):
+    if not verdict:
+        why = now.first.rejects[0].text if now.first.rejects else "nothing was answered"
+        say(f"  no gain: no answer of {now.llm.name} could be used ({shown(why, 200)}); nothing is committed")
+        ref = base
+    elif verdict.get("same_rules"):
         say(f"  no gain: {now.llm.name} answered with the program of {base} itself; nothing is committed")
         ref = base
     else:

@@ -143,7 +143,7 @@ def _round(job: RefreshJob, number: int, steps: Steps) -> dict[str, Any]:
     run, store = Path(job.folder), _store()
     folder = run / "refresh" / f"round-{number:03d}"
     name, say = dataset_of(run), current().say
-    phases = Phases(folder, {"run": str(run), "round": number})
+    phases = Phases(folder, {"round": number})
     base = phases.run("base", {}, lambda: {"advice": str(store.resolve(name))}, _is_stored)["advice"]
     say(f"round {number}: {run} learns from {base}")
     found = phases.run("visit", {"base": base}, lambda: steps.visit(job, number, name), _is_stored)

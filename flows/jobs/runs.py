@@ -19,7 +19,7 @@ __all__ = ["compare_runs", "find_runs", "own_files", "remove_run", "summary"]
 _DEEP = 4
 _OWN = (
     "checkpoint.safetensors*", ".checkpoint.safetensors*", "config.json", "metrics.jsonl", "episodes.jsonl",
-    "progress.jsonl", "advice.jsonl", "revisions.jsonl", "evaluation*.json", "evaluation-log.txt", "episode*.npz",
+    "progress.jsonl", "advice.jsonl", "revisions.jsonl", "evaluation*.json*", "evaluation-log.txt", "episode*.npz",
     "report.html", "log.txt", "events.out.tfevents.*", "diverged_batch.npz", ".lock", ".holder", "segments/*",
     "replay/*", "recordings/episode-*.npz", "episode.gif", "wandb/**/*",
 )  # fmt: skip

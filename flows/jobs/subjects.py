@@ -314,7 +314,9 @@ def program_of(data: AdviceData) -> ProgramSubject:
     """The program that speaks in a version; NotFound where it holds none."""
     if not data.programs:
         raise NotFound(
-            f"{data.ref} holds no program", hint=f"lore advise --kinds program --dataset {data.ref.name} asks for one"
+            f"{data.ref} holds no program",
+            hint=f"lore advise --kinds program --dataset {data.ref.name} --environment {data.environment.name}"
+            " asks for one",
         )
     names = [skill.name for skill in data.skills]
     program = parse_program(data.programs[-1], data.environment.vocab, names)

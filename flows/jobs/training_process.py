@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -118,9 +119,9 @@ def stop_processes(folders: Collection[str] | None = None) -> None:
     """
     _stopping.set()
     try:
-        for folder, process in list(_running.values()):
-            if folders is None or str(folder) in folders:
-                stop(process, 15.0)
+        chosen = [p for folder, p in list(_running.values()) if folders is None or str(folder) in folders]
+        with ThreadPoolExecutor(max(1, len(chosen))) as pool:  # all save at once
+            list(pool.map(lambda process: stop(process, 15.0), chosen))
     finally:
         threading.Timer(1.0, _stopping.clear).start()
 
@@ -129,7 +130,6 @@ def side_by_side(
     work: Callable[[Any, str], dict[str, Any]], jobs: Sequence[Any], root: str, progress: str, totals: Sequence[int]
 ) -> list[dict[str, Any]]:
     """``work(job, root)`` for every job at once, in threads that wait for their children; results in order."""
-    from concurrent.futures import ThreadPoolExecutor
     from concurrent.futures import wait as wait_for
 
     names = [Path(job.folder).name for job in jobs]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from flows.jobs.ablation_arms import cells
 from flows.jobs.training_process import arguments
 from flows.report.ablation_page import after_guidance, markdown_page
 from flows.report.read import RunData, success_rates
-from flows.report.results import MODES, TAGS, read_result, run_of
+from flows.report.results import MODES, TAGS, read_result, run_of, settings_of
 from flows.report.study_page import study_page
 from flows.report.study_picture import bands
+from flows.terminal import current
 from lore.evaluation.statistics import (
     bootstrap,
     difference_of_means,
@@ -32,8 +34,9 @@ from lore_datasets.atomic import write_json, write_text
 from lore_datasets.environments import DEFAULT, get_environment
 from lore_datasets.errors import LoreError, NotFound
 
-__all__ = ["ablation_figures", "write_ablation"]
+__all__ = ["ablation_figures", "page_folder", "write_ablation"]
 
+_ALWAYS = ("arms", "advisers", "steps", "episodes", "folder")
 POINTS = 60
 """Points of a learning curve."""
 
@@ -62,7 +65,6 @@ def ablation_figures(
             body["improvement_interval"] = bootstrap(probability_of_improvement, ours, own)
             body["difference"] = float(ours.mean() - own.mean())
             body["difference_interval"] = nested_bootstrap(difference_of_means, _returns(group), _returns(base))
-            body["above_none"] = bool(body["return_interval"][0] > own.mean())
             body |= _final_difference(group, base)
         flat = runs.get(f"{label.partition(' ')[0]} uniform", [])
         if flat and flat is not group:  # the same arm and skills without preference: what the choices are worth
@@ -142,7 +144,6 @@ def _arm(group: Sequence[RunData], curves: np.ndarray, mean: np.ndarray) -> dict
         "seeds": len(group), "steps": steps, "episodes": [len(run.episodes) for run in group],
         "returns": returns, "return_mean": returns.mean(),
         "return_interval": nested_bootstrap(mean_of_runs, _returns(group)),
-        "stratified_interval": nested_bootstrap(mean_of_runs, _returns(group), strata=True),
         "return_iqm": _pooled_iqm(_returns(group)), "iqm_interval": nested_bootstrap(_pooled_iqm, _returns(group)),
         "scores": scores, "score_mean": scores.mean(), "score_interval": bootstrap(np.mean, scores),
         "achievements": {n: 100 * rates[:, k].mean() for k, n in enumerate(names)},
@@ -174,17 +175,20 @@ def _cost(advice: str) -> dict[str, Any]:
 
 
 def _results(job: AblateJob) -> dict[str, list[tuple[Path, dict[str, Any]]]]:
-    """Label of a cell -> files and figures of its finished runs, by seed: those that the job asks for, of a preset all
-    that are there; NotFound when there are none."""
+    """Label of a cell -> files and figures of its finished runs with the job's settings, by seed: those that the job
+    asks for, of a preset all that are there; NotFound when there are none."""
     root, found = Path(job.results or Path(job.folder, "results")), {}
     for cell in cells(job):
         named = {seed: root / f"{cell.folder}-s{seed}.json" for seed in job.seeds}
         if job.preset:
             files = root.glob(f"{cell.folder}-s*.json")
             named = {int(n): f for f in files if (n := f.stem.removeprefix(f"{cell.folder}-s")).isdecimal()}
-        read = [(path, read_result(path)) for _, path in sorted(named.items())]
-        if kept := [(path, value) for path, value in read if value is not None and value["steps"] >= job.steps]:
+        read = [(path, value) for _, path in sorted(named.items()) if (value := read_result(path)) is not None]
+        settings = lambda value: settings_of(cell.config(job, value["seed"], value["advice"]), job.episodes)  # noqa: E731, B023
+        if kept := [(path, value) for path, value in read if value["settings"] == settings(value)]:
             found[cell.label] = kept
+        if len(kept) < len(read):
+            current().say(f"  {cell.label}: {len(read) - len(kept)} of {len(read)} runs have other settings, left out")
     if not found:
         raise NotFound(f"no finished runs of this study in {root}", hint="the same command without --report runs them")
     return found
@@ -211,12 +215,17 @@ def write_ablation(job: AblateJob) -> dict[str, Any]:
     write_text(folder / "ablation.md", markdown_page(found, "curves.svg" if curves else ""))
     if curves:
         write_text(folder / "curves.svg", curves)
-    if job.preset:
-        place = Path(job.results).parents[1]
+    if place := page_folder(job):
         write_text(place / f"{job.preset}.md", markdown_page(found, f"{job.preset}.svg" if curves else "", job.preset))
         if curves:
             write_text(place / f"{job.preset}.svg", curves)
     return found
+
+
+def page_folder(job: AblateJob) -> Path | None:
+    """Where the page of a preset stands: docs/studies, unless its results go to a place of the caller's."""
+    results = Path(job.results)
+    return results.parents[1] if job.preset and results.parts[-2:] == ("runs", job.preset) else None
 
 
 def _run_row(path: Path, value: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -235,8 +244,8 @@ def _command(job: AblateJob) -> str:
     if job.preset:
         return f"lore ablate --preset {job.preset}"
     words = [f"--seeds {' '.join(map(str, job.seeds))}"]
-    words += [f"--{name} {getattr(job, name)}" for name in ("arms", "advisers", "steps", "episodes", "folder")]
-    for name in ("control_arms", "dataset", "states", "rows", "epochs"):
+    words += [f"--{name} {quote(str(getattr(job, name)))}" for name in _ALWAYS]
+    for name in ("control_arms", "dataset", "states", "rows", "epochs", "results"):
         if getattr(job, name) != getattr(AblateJob, name):
-            words.append(f"--{name.replace('_', '-')} {getattr(job, name)}")
+            words.append(f"--{name.replace('_', '-')} {quote(str(getattr(job, name)))}")
     return " ".join(["lore ablate", *words, *arguments(job.config, study_config())])

@@ -92,8 +92,9 @@ def markdown_page(found: dict[str, Any], picture: str = "", preset: str = "") ->
     if preset:
         parts.append(
             f"{found['steps']:,} environment steps a run, made from `docs/studies/runs/{preset}` by"
-            f" `{found['command']} --report`. Return and score: all training episodes, mean over seeds; IQM,"
-            " P(improvement) and intervals by rliable's definitions (bootstrap over seeds, then episodes). To uniform:"
+            f" `{found['command']} --report`. Return and score: all training episodes, mean over seeds; IQM over"
+            " the episodes of all seeds; P(improvement) by rliable's definition. Intervals of returns draw seeds, then"
+            " episodes; those of P(improvement) and of scores draw seeds. To uniform:"
             " the same arm less its control without preference. Steps to none's: until the trailing mean of 10 episodes"
             " reaches what no advice ends with. Few seeds make intervals narrow."
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +18,7 @@ from lore_datasets.errors import LoreError
 __all__ = ["Figure", "banners", "explanations", "figure_of", "verdict"]
 
 MODES = ("as_trained", "agent_alone", "primitives_only")
+_OF_A_RUN = ("seed", "steps", "threads", "device", "save_interval_s", "log_interval")
 LAST = 20
 """Training episodes that speak for a run that was not evaluated."""
 
@@ -80,6 +83,8 @@ def _follows(run: RunData, subject: Subject) -> str:
         return ""
     if not paths and not config.get("advice", {}).get("prefill_steps"):
         return ""
+    if config.get("advice", {}).get("prior") == "uniform":
+        return f"no preference among the skills of {run.advice or config['advice']['dataset']}"
     if subject.advice is None or not str(subject.advice.ref).startswith(run.advice.partition("#")[0] or "-"):
         return f"the advice of {run.advice or config['advice']['dataset']}"
     if subject.advice.programs:
@@ -87,12 +92,22 @@ def _follows(run: RunData, subject: Subject) -> str:
     return "the rule book's advice" if subject.adviser == "rules" else f"the advice of {subject.adviser}"
 
 
+def _settings(run: RunData) -> str:
+    """The settings of a run but its seed, its budget and what its machine asks for."""
+    train = {name: value for name, value in run.config.get("train", {}).items() if name not in _OF_A_RUN}
+    return json.dumps(run.config | {"train": train}, sort_keys=True, default=str)
+
+
 def _arms(runs: Sequence[RunData], subject: Subject) -> list[_Arm]:
     groups: dict[tuple[str, ...], list[RunData]] = {}
     for run in runs:
-        groups.setdefault((_follows(run, subject), run.paths, run.advice, str(run.step)), []).append(run)
+        key = (_follows(run, subject), run.paths, run.advice, str(run.step), _settings(run))
+        groups.setdefault(key, []).append(run)
+    named = Counter((follows, paths) for follows, paths, *_ in groups)
     arms = []
     for (follows, paths, *_), group in groups.items():
+        if follows and named[follows, paths] > 1:  # they differ by other settings
+            paths += f", {group[0].name}"
         figures = {mode: found for mode in MODES if (found := figure_of(group, mode)) is not None}
         if not figures and (late := _late(group)) is not None:
             figures["training"] = late

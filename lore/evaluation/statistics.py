@@ -66,14 +66,11 @@ def nested_bootstrap(
     n: int = 2000,
     seed: int = 0,
     level: float = 0.95,
-    strata: bool = False,
 ) -> tuple[float, float]:
     """Percentile interval of ``statistic(*groups)``: runs are drawn again, then episodes within each drawn run.
 
     Args:
         groups: per arm, one float[E] of episode scores for every run; the statistic gets them in this form.
-        strata: keep every run and draw episodes alone, each run a stratum as a task is in rliable. Narrower: it says
-            nothing about other seeds.
     """
     data = [[np.asarray(run, np.float64) for run in group] for group in groups]
     if any(not group or any(len(run) == 0 for run in group) for group in data):
@@ -81,7 +78,7 @@ def nested_bootstrap(
     rng = np.random.default_rng(seed)
 
     def again(group: list[np.ndarray]) -> list[np.ndarray]:
-        at = range(len(group)) if strata else rng.integers(0, len(group), len(group)).tolist()
+        at = rng.integers(0, len(group), len(group)).tolist()
         return [group[r][rng.integers(0, len(group[r]), len(group[r]))] for r in at]
 
     draws = [statistic(*(again(group) for group in data)) for _ in range(n)]

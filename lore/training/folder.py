@@ -56,7 +56,9 @@ def mark_saved(folder: Path | str) -> None:
 
 def lock_run(folder: Path) -> AbstractContextManager[None]:
     """Hold the run's folder; Busy when another trainer has it. The lock dies with the process."""
-    return held(folder / ".lock", f"another trainer holds {folder}", hint="wait for it, or choose another --folder")
+    return held(
+        folder / ".lock", f"another trainer holds {folder}", hint="wait for it, or choose another --folder", wait=1.0
+    )
 
 
 def set_generator(generator: torch.Generator, state: torch.Tensor, seed: int) -> None:

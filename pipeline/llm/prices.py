@@ -9,7 +9,7 @@ from importlib import resources
 from lore_datasets.errors import ConfigError, shown
 from pipeline.llm.base import Prompt
 
-__all__ = ["estimate_tokens", "price", "price_date"]
+__all__ = ["estimate_tokens", "price"]
 
 _CHARACTERS_PER_TOKEN = 3.5
 
@@ -17,11 +17,6 @@ _CHARACTERS_PER_TOKEN = 3.5
 @cache
 def _table() -> dict:
     return json.loads(resources.files("pipeline.llm").joinpath("prices.json").read_text(encoding="utf-8"))
-
-
-def price_date() -> str:
-    """The day the list was made (ISO date)."""
-    return _table()["as_of"]
 
 
 def price(model: str, tokens_in: int, tokens_out: int, *, cached: int = 0, batch: bool = False) -> float:

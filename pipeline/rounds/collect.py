@@ -16,12 +16,9 @@ from lore_datasets.environments import Environment
 from lore_datasets.errors import BadInput, LoreError, shown
 from lore_datasets.language.geometry import StateView
 from lore_datasets.store.store import Store
-from lore_datasets.types import ArtifactRef, SymbolicState
+from lore_datasets.types import ArtifactRef
 
-__all__ = ["SOURCES", "CollectedStates", "HalfAndHalf", "Policy", "RandomPolicy", "collect", "commit_states"]
-
-SOURCES = ("random", "rules", "half_and_half")
-"""Names of the players; the index is what ``source`` holds."""
+__all__ = ["CollectedStates", "HalfAndHalf", "Policy", "RandomPolicy", "collect", "commit_states"]
 
 
 class Policy(Protocol):
@@ -97,10 +94,6 @@ class CollectedStates:
 
     def __len__(self) -> int:
         return len(self.state)
-
-    def unpacked(self, environment: Environment) -> SymbolicState:
-        """The states as one batch."""
-        return SymbolicState.unpack(self.state, environment.layout)
 
 
 def collect(

@@ -158,6 +158,13 @@ def test_a_play_that_is_killed_goes_on_with_the_lives_that_are_missing(tmp_path,
     assert len(rows) == len(set(rows)) == 24 and json.loads(done.stdout)["players"]["advice"]["lives"] == 12
 
 
+@pytest.mark.parametrize("body", ["{}", "[]"])
+def test_a_json_file_that_holds_no_advice_is_named(tmp_path, own_datasets, body):
+    (tmp_path / "x.json").write_text(body)
+    with pytest.raises(BadInput, match=r"x\.json holds no advice"):
+        play(PlayJob(str(tmp_path / "x.json"), episodes=1))
+
+
 def test_programs_in_no_version_are_played_alone_and_their_lives_are_kept(own_datasets):
     skills = CRAFTER.skills[:2]
     names = [skill.name for skill in skills]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,13 @@ import tyro
 
 from flows.cli import main as cli
 from flows.config import AblateJob
-from flows.jobs.ablation import ablate
+from flows.jobs.ablation import ablate, check_folder
 from flows.jobs.ablation_arms import cells, planned_runs, rows_alone
 from flows.jobs.presets import PRESETS, resolved
+from flows.report.ablation import page_folder
 from flows.report.results import evaluated_at, read_result, run_of, settings_of, write_result
-from lore.config import Config, load_config, to_dict
+from flows.terminal import open_terminal, use
+from lore.config import Config, load_config, replace, to_dict
 from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, ConfigError, NotFound
@@ -65,7 +68,7 @@ def test_the_figures_in_the_docs_are_of_what_the_preset_runs_today(name):
 @pytest.mark.parametrize(
     "more",
     [{"steps": 99}, {"arms": "none"}, {"advisers": "random"}, {"episodes": 3},
-     {"config": load_config(**{"model.size": "1m"})}],
+     {"config": load_config(**{"model.size": "1m"})}, {"epochs": 3}, {"rows": 50}, {"control_arms": "none"}],
 )  # fmt: skip
 def test_what_a_preset_fixes_cannot_be_given_beside_it(more):
     with pytest.raises(ConfigError, match="beside --preset quick"):
@@ -109,7 +112,7 @@ def finished(folder: Path, config: Config, returns: list[float], step: int = 100
     """A run's folder whose episodes took ``step`` steps each, evaluated at its end and, with another figure, before."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(
-        json.dumps({"config": to_dict(config), "advice": "x@v1#00", "unused_advice": ""})
+        json.dumps({"config": to_dict(config), "advice": config.advice.dataset, "unused_advice": ""})
     )
     rows = [
         {"step": step * (i + 1), "return": r, "length": step, "achievements": dict.fromkeys(NAMES, 0) | {NAMES[2]: 2}}
@@ -171,6 +174,44 @@ def test_the_page_of_a_preset_is_made_from_the_files_alone(tmp_path):
     assert "| BC+kick claude | 2 | 100 | 8.00 |" in text
     assert "| prefill claude | 2 | 5,000 | 50 % | 3.00 (3.00 to 3.00) |" in text
     assert (tmp_path / "docs" / "quick.svg").is_file() and (tmp_path / "study" / "ablation.html").is_file()
+
+
+def test_a_page_leaves_out_runs_of_other_settings_and_says_so(tmp_path, capsys):
+    job = AblateJob(arms="none", seeds=(0, 1), steps=300, episodes=2, folder=str(tmp_path), report=True)
+    (none,) = cells(job)
+    for seed, steps in ((0, 300), (1, 200)):
+        config = none.config(dataclasses.replace(job, steps=steps), seed, "")
+        folder = finished(tmp_path / "none" / f"seed-{seed}", config, [1.0 + seed] * (steps // 100))
+        write_result(tmp_path / "results" / f"none-s{seed}.json", "none", seed, folder, config, 2)
+    with use(open_terminal()):
+        assert ablate(job)["arms"]["none"]["seeds"] == 1
+    assert "none: 1 of 2 runs have other settings, left out" in capsys.readouterr().out
+
+
+def test_results_beside_the_docs_get_no_page_there(tmp_path):
+    assert page_folder(resolved(AblateJob(preset="quick"))) == Path("docs/studies")
+    assert page_folder(resolved(AblateJob(preset="quick", results="mine"))) is None
+    assert page_folder(AblateJob(results=str(tmp_path))) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, ""),
+        ({"train.threads": 2}, ""),
+        ({"train.steps": 400}, ""),
+        ({"train.steps": 299}, r"another train\.steps"),
+        ({"advice.dataset": "x@v2"}, r"another advice\.dataset"),
+        ({"train.train_ratio": 8.0}, r"another train\.train_ratio"),
+    ],
+)
+def test_the_folder_of_a_run_with_other_settings_is_not_taken_for_the_one_that_is_asked(tmp_path, change, said):
+    config = load_config(**{"train.steps": 300, "dataset": "x@v1", "gate.enabled": True})
+    folder = finished(tmp_path / "run", config, [1.0] * 3)
+    with pytest.raises(ConfigError, match=said) if said else nullcontext():
+        check_folder(folder, replace(config, **change), 2)
+    with pytest.raises(ConfigError, match="another number of episodes"):
+        check_folder(folder, config, 3)  # the evaluation at step 150 cannot be made again
 
 
 def test_a_cell_that_the_preset_lacks_is_said_before_anything_runs(capsys):

@@ -94,6 +94,14 @@ def test_the_same_program_again_is_no_gain_and_commits_nothing(job, capsys):
     assert ref.version == 1 and "no gain" in capsys.readouterr().out
 
 
+def test_an_answer_of_no_use_is_no_gain_and_says_why_so_that_a_round_goes_on(job, server, capsys):
+    server.answer = "I would rather not."
+    with use(PlainTerminal(sys.stdout)):
+        assert advise_states(job).version == 1
+    out = capsys.readouterr().out
+    assert "no gain" in out and "could be used" in out and "rather not" in out
+
+
 def test_a_better_program_by_file_waits_and_is_read_back(job, tmp_path):
     folder = tmp_path / "asked"
     by_file = replace(job, ask=AskConfig(backend="file", folder=str(folder), allow_mixed_advisers=True))

@@ -58,6 +58,18 @@ def test_what_the_intervals_do_not_show_is_not_said(arm, words, never):
     assert words in text and never not in text.replace(words + ".", "")
 
 
+def test_the_control_and_runs_of_other_settings_are_arms_of_their_own():
+    modes = {"as_trained": (5.0, 4.0, 6.0)}
+    control = run("flat", advice="claude@v2#12ab", on=("gate",), modes=modes)
+    control.config["advice"]["prior"] = "uniform"
+    other = guided(trained=(7.0, 6.0, 8.0))
+    other.config["gate"]["kickstart"] = 0.0
+    text = said(PLAIN, guided(), guided(trained=(13.1, 12.0, 14.0)), other, control)
+    assert "no preference among the skills of claude@v2#12ab (paths B) 5.0 (4.0 to 6.0)" in text
+    assert "With the advice of claude@v2#12ab (paths B, with) the agent makes a return of 13.0" in text
+    assert "with the advice of claude@v2#12ab (paths B, with) 7.0 (6.0 to 8.0)" in text
+
+
 def test_one_episode_has_no_interval_and_compares_nothing():
     one = guided(trained=(5.1, 5.1, 5.1))
     for body in one.evaluation["final_policy"].values():

@@ -65,14 +65,13 @@ def test_steps_to_a_level_is_where_the_curve_first_gets_there():
     assert steps_to(9.0, grid, np.array([np.nan, 2.0, 1.0])) is None
 
 
-def test_the_nested_bootstrap_sees_the_spread_of_runs_and_of_episodes_and_strata_only_the_latter():
+def test_the_nested_bootstrap_sees_the_spread_of_runs_and_of_episodes():
     rng = np.random.default_rng(0)
     alike = [rng.normal(2.0, 1.0, 25) for _ in range(4)]
     low, high = nested_bootstrap(mean_of_runs, alike, n=800)
     assert low < mean_of_runs(alike) < high and high - low == pytest.approx(3.92 / 10, rel=0.6)
     apart = [np.full(10, 1.0), np.full(10, 3.0)]  # no spread within a run
     assert nested_bootstrap(mean_of_runs, apart) == (1.0, 3.0)
-    assert nested_bootstrap(mean_of_runs, apart, strata=True) == (2.0, 2.0)
     low, high = nested_bootstrap(difference_of_means, apart, [np.zeros(5)])
     assert (low, high) == (1.0, 3.0)
     assert np.isnan(nested_bootstrap(mean_of_runs, [np.array([])])).all()

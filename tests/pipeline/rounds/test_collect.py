@@ -7,9 +7,11 @@ import pytest
 
 from lore_datasets.errors import BadInput
 from lore_datasets.testing import random_states
-from pipeline.rounds.collect import SOURCES, CollectedStates, HalfAndHalf, RandomPolicy, collect, commit_states
+from pipeline.rounds.collect import CollectedStates, HalfAndHalf, RandomPolicy, collect, commit_states
 
 Step = namedtuple("Step", "state is_last")
+
+PLAYERS = ("random", "rules", "half_and_half")
 
 
 class Walk:
@@ -55,7 +57,7 @@ def gather(env, budget=90, seed=0, **options):
 
 def test_every_player_contributes_its_share_of_the_budget(env):
     found = gather(env, 91)
-    assert len(found) == 91 and found.complete and found.sources == SOURCES
+    assert len(found) == 91 and found.complete and found.sources == PLAYERS
     assert np.bincount(found.source).tolist() == [31, 30, 30]
     for episode in np.unique(found.episode):
         mine = found.episode == episode
@@ -97,7 +99,7 @@ def test_collected_states_become_a_version_of_a_states_dataset(env, store):
     found = store.open(ref)
     assert found.manifest.kind == "states" and found.arrays["round-000/state"].shape == (90, env.layout.size)
     assert found.manifest.counts["by_source"] == {"random": 30, "rules": 30, "half_and_half": 30}
-    assert found.manifest.provenance["sources"] == list(SOURCES)
+    assert found.manifest.provenance["sources"] == list(PLAYERS)
 
 
 def test_nothing_collected_or_other_players_are_refused(env, store):
@@ -107,7 +109,7 @@ def test_nothing_collected_or_other_players_are_refused(env, store):
     with pytest.raises(BadInput, match="begun with"):
         collect(lambda: Walk(env), {"random": RandomPolicy()}, 60, np.random.default_rng(0), start=part)
     empty = np.zeros(0, np.int32)
-    nothing = CollectedStates(np.zeros((0, 99), np.uint8), empty, empty, empty.astype(np.uint8), SOURCES, 0)
+    nothing = CollectedStates(np.zeros((0, 99), np.uint8), empty, empty, empty.astype(np.uint8), PLAYERS, 0)
     with pytest.raises(BadInput, match="no states"):
         commit_states(nothing, env, store, "states")
 
