@@ -33,7 +33,6 @@ class Choice(NamedTuple):
     row: int  # row of the advice table, -1 = none
     advice: np.ndarray | None = None  # float16[A+K] over feasible entries, where replay keeps it
     confidence: float = 0.0  # of that advice, 0 = none
-    log_prob: float = 0.0  # of the decision, under the distribution that was sampled; 0 between decisions
     advised: bool = False  # advice took the step: it was just drawn from what the advice added, or is held
     held: int = 0  # steps that the skill in charge had played before this one
     plan: int = -1  # number of the state's plan (path A), -1 = none

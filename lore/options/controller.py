@@ -85,7 +85,7 @@ class Controller:
         self.guidance = Guidance(config.gate, num_envs, rng) if scheduled else None
         self.charges = [Charge() for _ in range(num_envs)]
         self.decisions: list[Decision | None] = [None] * num_envs  # of the latest steps; None: none was due
-        self.log_prob, self.followed, self.ended = 0.0, False, 0
+        self.followed, self.ended = False, 0
 
     def act(
         self, env: int, state: np.ndarray, reward: float, logits: np.ndarray, signals: Tensor,
@@ -100,8 +100,8 @@ class Controller:
         """
         if self.source is None or self.guard is None:
             entry = self._alone(env, logits, softmax(logits), np.ones(len(logits), bool))
-            return Choice(entry, np.zeros(0, np.int8), -1, -1, log_prob=self.log_prob)
-        self.log_prob, self.followed, self.ended = 0.0, False, 0
+            return Choice(entry, np.zeros(0, np.int8), -1, -1)
+        self.followed, self.ended = False, 0
         self.decisions[env] = None
         view = StateView(SymbolicState.unpack(state, self.source.environment.layout), self.source.environment.vocab)
         proposals = self.guard.propose(view)
@@ -131,7 +131,7 @@ class Controller:
         said, sure = self._said(advice, proposals)
         advised = self.followed or charge.advised or charge.kind == PLAN
         held = charge.steps - 1 if charge.skill >= 0 else 0
-        return Choice(action, proposals, charge.skill, row, said, sure, self.log_prob, advised, held, plan, self.ended)
+        return Choice(action, proposals, charge.skill, row, said, sure, advised, held, plan, self.ended)
 
     def idle(self, state: np.ndarray) -> Choice:
         """The record of a terminal frame: action 0, but the proposals and the advice of its state are kept."""
@@ -235,8 +235,7 @@ class Controller:
         if self.gate is None or not covered or not self._is_guided(here.env):
             entry = self._alone(here.env, here.logits, here.policy, here.allowed)
             return self._obey(here, entry, self._skill_of(entry), False)
-        mixed, entry, followed = self._gated(here, hint)
-        self.log_prob = float(np.log(mixed[entry]))
+        entry, followed = self._gated(here, hint)
         skill = self._goal_behind(entry, extended, here.proposals) if followed else self._skill_of(entry)
         return self._obey(here, entry, skill, followed)
 
@@ -246,9 +245,7 @@ class Controller:
         hint, extended, covered = self._advice(here)
         if not covered or not self._is_guided(here.env):
             return action
-        mixed, entry, followed = self._gated(here, hint)
-        added = np.maximum(mixed - here.policy, 0.0)
-        self.log_prob = float(np.log(added[entry]) if followed else np.log1p(-added.sum()))
+        entry, followed = self._gated(here, hint)
         if not followed:
             return action
         skill = self._goal_behind(entry, extended, here.proposals)
@@ -260,7 +257,6 @@ class Controller:
     def _alone(self, env: int, logits: np.ndarray, policy: np.ndarray, allowed: np.ndarray) -> int:
         """An entry drawn from the policy alone."""
         entry = self._sample(policy)
-        self.log_prob = float(np.log(policy[entry]))
         self.decisions[env] = Decision(logits, np.zeros(len(policy)), allowed, policy, entry)
         return entry
 
@@ -274,8 +270,8 @@ class Controller:
         hint, extended = advice_distribution(said.logits[0], said.known[0], here.proposals, slots, self.num_actions)
         return hint, extended, bool(extended.sum() > 0) and bool(said.confidence[0] > 0)
 
-    def _gated(self, here: Situation, hint: np.ndarray) -> tuple[np.ndarray, int, bool]:
-        """(mixed policy over A+M, the entry drawn from it, whether the draw belongs to the advice)."""
+    def _gated(self, here: Situation, hint: np.ndarray) -> tuple[int, bool]:
+        """(entry drawn from the mixed policy over A+M, whether the draw belongs to the advice)."""
         assert self.gate is not None
         self.gate.observe_signals(here.signals)
         u, normal = self.gate.uncertainty(here.signals)
@@ -290,7 +286,7 @@ class Controller:
         self.accounts.decision(here.env, divergence, beta, normal.numpy(), followed)
         self.decisions[here.env] = Decision(here.logits, logits, here.allowed, mixed, entry, beta, divergence, float(u),
                                             followed)  # fmt: skip
-        return mixed, entry, followed
+        return entry, followed
 
     def _skill_of(self, entry: int) -> int:
         """The skill in the slot that ``entry`` calls, -1 for a primitive action."""

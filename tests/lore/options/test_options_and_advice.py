@@ -1,6 +1,7 @@
 """Paths B and C together: options take steps from the policy's own primitives, not from the advice."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from lore.advice.lookup import AdviceSource
 from lore.config import load_config
 from lore.envs.crafter.adapter import CrafterEnv
-from lore.gate.gate import Gate
+from lore.gate.gate import Gate, softmax
 from lore.options.charge import ADVICE, OPTION, POLICY
 from lore.options.controller import Controller
 from lore.options.slots import Slots
@@ -125,18 +126,20 @@ def test_a_checkpoint_of_before_says_by_its_kind_what_the_advice_holds(tmp_path,
     assert c.charges[0].kind == ADVICE and c.charges[0].advised
 
 
-def test_log_probabilities_of_going_on_and_of_every_way_to_end_sum_to_one(tmp_path, here):
+def test_an_option_goes_on_but_for_the_share_that_the_advice_adds(tmp_path, here):
     c, _ = both(said(tmp_path, here, A + SAPLING), beta=0.0)
     play(c, here, 1)
     c.gate.beta_max = 0.9
     saved = json.dumps(c.state_dict())
-    found: dict[tuple, list[float]] = {}
+    found, added = Counter(), np.zeros(0)
     for seed in range(1500):
         c.load_state_dict(json.loads(saved))
         c.rng = np.random.default_rng(seed)
         choice = c.act(0, here, 0.0, CALL, UNSURE)
-        found.setdefault((c.charges[0].kind, choice.skill, choice.log_prob), []).append(choice.log_prob)
-    assert {key[:2] for key in found} >= {(OPTION, EXPLORE), (ADVICE, SAPLING), (OPTION, SAPLING)}
-    for values in found.values():
-        assert np.exp(values[0]) == pytest.approx(len(values) / 1500, abs=0.04)
-    assert sum(np.exp(values[0]) for values in found.values()) == pytest.approx(1.0, abs=0.02)
+        found[c.charges[0].kind, choice.skill] += 1
+        drawn = c.decisions[0]
+        added = np.maximum(drawn.mixed - softmax(drawn.logits, drawn.allowed), 0.0)
+    assert set(found) == {(OPTION, EXPLORE), (ADVICE, SAPLING), (OPTION, SAPLING)}
+    assert found[OPTION, EXPLORE] / 1500 == pytest.approx(1 - added.sum(), abs=0.04)
+    assert found[ADVICE, SAPLING] / 1500 == pytest.approx(added[:A].sum(), abs=0.04)
+    assert found[OPTION, SAPLING] / 1500 == pytest.approx(added[A:].sum(), abs=0.04)
