@@ -4,8 +4,9 @@ Reads ``docs/studies/runs/NAME``, one JSON a run, as ``lore ablate --preset NAME
 their return, and the score by the benchmark's protocol. The others are figures of each run's last evaluation, in fresh
 worlds: as trained, the policy alone with its skills, and over primitive actions only. Scores are means of the runs'
 scores, in per cent; returns and their differences have 95 % bootstrap intervals over runs, then episodes. What a
-version makes by itself is the mean in ``benchmarks/results/worth.json``, taken as known. ``NAME-before``: runs of the
-same cells by an earlier form of the learner.
+version makes by itself is the mean in ``benchmarks/results/worth.json``, taken as known. Runs of the same cells by
+earlier forms of the learner: ``NAME-soft``, drawn to all that the advice prefers and not to its first choice alone, and
+``laptop-before``, from which skills lost their slots as well.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def read(name: str, root: Path = RUNS) -> Runs:
 
     NotFound where there are none; BadInput for a study of another game, or a word that names no study.
     """
-    preset = name.removesuffix("-before")
+    preset = name.partition("-")[0]
     if preset not in PRESETS:
         raise BadInput(f"{name} is no study", hint=f"one of {', '.join(PRESETS)}")
     job = resolved(AblateJob(preset=preset))  # pyright: ignore[reportArgumentType]  # it is one of them

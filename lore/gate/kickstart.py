@@ -1,10 +1,11 @@
 """Kickstarting: the actor is drawn towards the advice at replayed states, so that it keeps what the advice shows.
 
-The loss is the cross-entropy ``-sum_e p_advice(e) ln pi(e)`` at posterior states, as in Schmitt et al. 2018
-(Kickstarting, eq. 3) with stored advice as the teacher. Its gradient stops at the latents. The weight falls linearly
-from ``gate.kickstart`` to ``gate.kickstart_floor``, times the gate's trust: advice that harms is not imitated for long.
-Until trust is tested, and while anything speaks for harm, nothing is imitated: an actor that has copied its adviser
-decides as badly as it, so that no harm would show any more.
+The loss is the cross-entropy ``-sum_e p(e) ln pi(e)`` at posterior states, as in Schmitt et al. 2018 (Kickstarting,
+eq. 3); the teacher is the first choice of the stored advice, for that is what a version plays by itself: an actor that
+is drawn to the whole distribution also samples what comes second. The gradient stops at the latents. The weight falls
+linearly from ``gate.kickstart`` to ``gate.kickstart_floor``, times the gate's trust: advice that harms is not imitated
+for long. Until trust is tested, and while anything speaks for harm, nothing is imitated: an actor that has copied its
+adviser decides as badly as it, so that no harm would show any more.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from lore.dreamer.actor_critic import ActorCritic
     from lore.gate.gate import Gate
 
-__all__ = ["kickstart_loss", "kickstart_weight", "slot_targets"]
+__all__ = ["first_choices", "kickstart_loss", "kickstart_weight", "slot_targets"]
 
 
 def kickstart_weight(gate: Gate) -> float:
@@ -31,6 +32,11 @@ def kickstart_weight(gate: Gate) -> float:
     config = gate.config
     weight = scheduled(config.kickstart, config.kickstart_floor, config.kickstart_steps, gate.env_steps)
     return weight * gate.trust.value * gate.trust.is_earned
+
+
+def first_choices(advice: Tensor) -> Tensor:
+    """Advice [N, A+K] without all that it prefers less than something else; equal first choices keep their shares."""
+    return advice * (advice == advice.amax(-1, keepdim=True))
 
 
 def slot_targets(advice: Tensor, proposals: Tensor, slots: Tensor, num_actions: int) -> tuple[Tensor, Tensor]:
@@ -58,7 +64,7 @@ def slot_targets(advice: Tensor, proposals: Tensor, slots: Tensor, num_actions: 
 def kickstart_loss(
     actor_critic: ActorCritic, features: Tensor, batch: Mapping[str, Tensor], slots: Tensor, num_actions: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Cross-entropy [N] of the policy to the advice, weighted by its confidence; 0-d metrics.
+    """Cross-entropy [N] of the policy to the advice's first choices, weighted by its confidence; 0-d metrics.
 
     With slots the policy over all allowed entries is drawn to the slots, and the policy over primitive actions alone
     (its logits normalised without the slots) to the skills' next actions, so that it can play without skills too.
@@ -69,7 +75,8 @@ def kickstart_loss(
     """
     proposals = batch["proposals"].flatten(0, 1).long()
     confidence = batch["confidence"].flatten().float()
-    whole, primitive = slot_targets(batch["advice"].flatten(0, 1).float(), proposals, slots, num_actions)
+    advice = first_choices(batch["advice"].flatten(0, 1).float())
+    whole, primitive = slot_targets(advice, proposals, slots, num_actions)
     confidence = confidence * (whole.sum(-1) > 0.5)
     logits = actor_critic.actor(features)
     allowed = (slots >= 0) & (proposals[:, slots.clamp(min=0)] >= 0)

@@ -11,7 +11,7 @@ from lore.dreamer.returns import CONTINUE_SCALE, LAMBDA
 from lore.gate import trust
 from lore.gate.config import GateConfig
 from lore.gate.gate import Gate
-from lore.gate.kickstart import kickstart_loss, kickstart_weight, slot_targets
+from lore.gate.kickstart import first_choices, kickstart_loss, kickstart_weight, slot_targets
 from lore.sizes import SIZES
 from lore.training.loop import train
 from lore.training.records import read_jsonl
@@ -43,12 +43,19 @@ def test_a_skills_mass_goes_to_its_slot_alone_and_to_its_next_action_where_it_ha
     torch.testing.assert_close(plain, same)
 
 
+def test_what_the_advice_prefers_less_is_left_out_and_equal_choices_share():
+    said = torch.tensor([[0.1, 0.0, 0.0, 0.5, 0.3, 0.1], [0.0] * 6, [0.0, 0.25, 0.25, 0.25, 0.25, 0.0]])
+    found = first_choices(said)
+    torch.testing.assert_close(found[0], torch.tensor([0.0, 0.0, 0.0, 0.5, 0.0, 0.0]))
+    assert found[1].sum() == 0 and (found[2] == said[2]).all()  # of the control nothing changes
+
+
 def test_descending_the_loss_draws_all_entries_to_the_slots_and_the_primitives_alone_to_the_next_actions():
     generator = torch.Generator().manual_seed(0)
     critic = ActorCritic(F, A + 3, SIZES["tiny"], generator=generator)
     features = torch.randn(1, F, generator=generator).expand(2, F)
     optimiser = torch.optim.Adam(critic.actor.parameters(), 1e-2)
-    goals = batch() | {"advice": torch.tensor([[[0.0, 0.0, 0.0, 0.6, 0.3, 0.1], [0.0] * 6]])}
+    goals = batch() | {"advice": torch.tensor([[[0.0, 0.0, 0.0, 0.4, 0.4, 0.2], [0.0] * 6]])}
     slots = torch.tensor([1, 0, 2])  # the skill in the last one cannot start
     for _ in range(400):
         optimiser.zero_grad()
@@ -57,9 +64,9 @@ def test_descending_the_loss_draws_all_entries_to_the_slots_and_the_primitives_a
         loss.mean().backward()
         optimiser.step()
     logits = critic.actor(features)[0].detach()
-    torch.testing.assert_close(logits[A : A + 2].softmax(0), torch.tensor([1.0, 2.0]) / 3, atol=0.03, rtol=0.0)
+    torch.testing.assert_close(logits[A : A + 2].softmax(0), torch.tensor([1.0, 1.0]) / 2, atol=0.03, rtol=0.0)
     assert logits[: A + 2].softmax(0)[:A].sum() < 0.05
-    torch.testing.assert_close(logits[:A].softmax(0), torch.tensor([0.0, 1.0, 2.0]) / 3, atol=0.03, rtol=0.0)
+    torch.testing.assert_close(logits[:A].softmax(0), torch.tensor([0.0, 1.0, 1.0]) / 2, atol=0.03, rtol=0.0)
     assert metrics["kickstart/agreement"] == 1.0 and metrics["kickstart/advised"] == 0.5
 
 
