@@ -147,10 +147,9 @@ class LongRun:
 def _several(flags: SeedFlags) -> int:
     from flows.jobs.machine import datasets_root
     from flows.jobs.seeds import train_runs
-
-    jobs = flags.jobs()
     from lore.training.policy import is_export
 
+    jobs = flags.jobs()
     if flags.config().needs_advice and not is_export(flags.config().advice.dataset):
         from lore_datasets.exchange.shipped import ShippedStore
 

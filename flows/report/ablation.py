@@ -184,8 +184,9 @@ def _results(job: AblateJob) -> dict[str, list[tuple[Path, dict[str, Any]]]]:
             files = root.glob(f"{cell.folder}-s*.json")
             named = {int(n): f for f in files if (n := f.stem.removeprefix(f"{cell.folder}-s")).isdecimal()}
         read = [(path, value) for _, path in sorted(named.items()) if (value := read_result(path)) is not None]
-        settings = lambda value: settings_of(cell.config(job, value["seed"], value["advice"]), job.episodes)  # noqa: E731, B023
-        if kept := [(path, value) for path, value in read if value["settings"] == settings(value)]:
+        wanted = [settings_of(cell.config(job, value["seed"], value["advice"]), job.episodes) for _, value in read]
+        kept = [each for each, settings in zip(read, wanted, strict=True) if each[1]["settings"] == settings]
+        if kept:
             found[cell.label] = kept
         if len(kept) < len(read):
             current().say(f"  {cell.label}: {len(read) - len(kept)} of {len(read)} runs have other settings, left out")

@@ -167,9 +167,9 @@ def forest(
     title: str, dots: Sequence[Dot], *, note: str = "", chance: float | None = None, told: str = "chance"
 ) -> Markup:
     """Dots with their intervals on one scale that holds 0, each with its figures in text; a line at ``chance``."""
-    values: list[float] = [0.0] + [v for dot in dots for v in (dot.value, *(dot.ends or ()))]
+    values = [0.0, *(v for dot in dots for v in (dot.value, *(dot.ends or ())))]
     high = max(values if chance is None else [*values, chance])
-    low = min([0.0, *values]) * 1.05
+    low = min(values) * 1.05
     width = 1.05 * high - low or 1.0
     place = lambda v: round(100 * (v - low) / width, 2)  # noqa: E731
     rows = [

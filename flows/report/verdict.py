@@ -106,14 +106,14 @@ def _arms(runs: Sequence[RunData], subject: Subject) -> list[_Arm]:
     named = Counter((follows, paths) for follows, paths, *_ in groups)
     arms = []
     for (follows, paths, *_), group in groups.items():
-        if follows and named[follows, paths] > 1:  # they differ by other settings
+        if named[follows, paths] > 1:  # they differ by other settings
             paths += f", {group[0].name}"
+        if follows and (len(groups) > 2 or "," in paths):
+            follows += f" (paths {paths})"
         figures = {mode: found for mode in MODES if (found := figure_of(group, mode)) is not None}
         if not figures and (late := _late(group)) is not None:
             figures["training"] = late
-        arms.append(
-            _Arm(tuple(group), f"{follows} (paths {paths})" if follows and len(groups) > 2 else follows, figures)
-        )
+        arms.append(_Arm(tuple(group), follows, figures))
     return arms
 
 

@@ -67,10 +67,11 @@ def fork(source: Path | str, target: Path | str, config: Config) -> dict[str, tu
     BadInput when ``target`` holds anything; NotFound without a checkpoint. Segments are linked where the disk can.
     """
     source, target = Path(source), Path(target)
-    changed = differences(read_config(source), config)
+    before = read_config(source)
+    changed = differences(before, config)
     fixed = [name for name in changed if name.startswith(tuple(f"{s}." for s in _SHAPES)) or name in _SHAPES]
     fixed += [name for name in _ON_OR_OFF if name in changed and bool(changed[name][0]) != bool(changed[name][1])]
-    if needs_disagreement(read_config(source)) != needs_disagreement(config):
+    if needs_disagreement(before) != needs_disagreement(config):
         fixed += [name for name in changed if name.startswith("gate.weights")]
     if fixed:
         old, new = changed[fixed[0]]

@@ -70,6 +70,13 @@ def test_the_control_and_runs_of_other_settings_are_arms_of_their_own():
     assert "with the advice of claude@v2#12ab (paths B, with) 7.0 (6.0 to 8.0)" in text
 
 
+def test_two_arms_of_one_advice_are_told_apart_by_a_run_of_each():
+    other = guided(trained=(7.0, 6.0, 8.0))
+    other.config["gate"]["kickstart"] = 0.0
+    text = said(guided(), other)
+    assert text.count("(paths B, with)") == 2 and "12.9" in text and "7.0" in text
+
+
 def test_one_episode_has_no_interval_and_compares_nothing():
     one = guided(trained=(5.1, 5.1, 5.1))
     for body in one.evaluation["final_policy"].values():
