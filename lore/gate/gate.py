@@ -119,7 +119,7 @@ class Gate:
 
     RATE = 0.02
 
-    def __init__(self, config: GateConfig, num_envs: int = 1) -> None:
+    def __init__(self, config: GateConfig) -> None:
         self.config = config
         self.beta_max = config.beta_max
         self.delta_target = config.delta_target
@@ -128,7 +128,7 @@ class Gate:
         self.fixed = weights / weights.sum()
         self.learned = LearnedWeights(self.fixed) if config.learn_weights else None
         self.value_std, self.disagreement = RunningPercentile(), RunningPercentile()
-        self.trust = Trust(num_envs, max(5, self.hold_steps), self.learned)
+        self.trust = Trust(max(5, self.hold_steps), self.learned)
         self.env_steps = 0
         self.kappa = 1.0
         self.kl_mean = 0.0

@@ -301,7 +301,7 @@ class Controller:
         hold = self.gate.hold_steps if followed and self.gate is not None else 1
         self.followed = followed
         if self.slots is not None and not followed:
-            self.slots.worth.choose(here.env, skill)
+            self.slots.worth.start(here.env, skill)
         if skill < 0 or (kind == ADVICE and hold == 1):
             return entry
         assert self.guard is not None

@@ -102,7 +102,7 @@ class Policy:
             self.agent.clones.set_limits([skill.max_steps for skill in self.skills])
         accelerate(self.agent, self.device, config.train.threads, tf32=config.model.tf32)
         self.slots = self._make_slots()
-        self.gate = Gate(config.gate, config.env.num_envs) if config.gate.enabled and is_advised else None
+        self.gate = Gate(config.gate) if config.gate.enabled and is_advised else None
         self.plans = PlanBook(self.advice) if config.synthetic.enabled and self.advice is not None else None
         self.controller = Controller(
             config, None if config.advice.prefill_steps else self.source, self.slots, self.gate,

@@ -42,8 +42,8 @@ class Blind(Trust):
 
     is_earned = True
 
-    def _conclude(self, followed: float, left: float, reward: float, *signals: float) -> None:
-        self.means[bool(followed)].add(reward)
+    def _conclude(self, trial: list[float]) -> None:
+        self.means[int(trial[0])].add(trial[2])
 
 
 @dataclass
@@ -106,7 +106,7 @@ class Poisoned(Trainer):
             gate = Gate(config.gate)
             self.player.controller = Controller(config, source, None, gate, 1, actions, rng)  # type: ignore[arg-type]
             if self.blind:
-                gate.trust = Blind(1, gate.trust.horizon)
+                gate.trust = Blind(gate.trust.horizon)
             if config.gate.kickstart:
                 self.learner.gate = gate
                 fields |= {"advice": ((actions + 1,), np.float16), "confidence": ((), np.float32)}

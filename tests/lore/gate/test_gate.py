@@ -205,7 +205,7 @@ def play(trust: Trust, pays: dict[bool, float], steps: int, seed: int = 0) -> No
 
 
 def test_trust_falls_while_following_pays_less_and_comes_back_when_it_no_longer_does():
-    trust = Trust(1, 10)
+    trust = Trust(10)
     play(trust, {True: 0.02, False: 0.10}, 1500)
     low = trust.value
     assert low < 0.05
@@ -218,7 +218,7 @@ def test_trust_falls_while_following_pays_less_and_comes_back_when_it_no_longer_
 def test_advice_that_is_as_good_as_the_policy_keeps_its_trust(advised):
     values = []
     for seed in range(8):
-        trust = Trust(1, 10)
+        trust = Trust(10)
         play(trust, {True: advised, False: 0.10}, 1500, seed)
         values.append(trust.value)
     assert np.mean(values) > 0.8
@@ -233,4 +233,12 @@ def test_trust_is_a_factor_of_beta_and_its_state_round_trips():
     h.load_state_dict(g.state_dict())
     assert h.state_dict() == g.state_dict()
     h.trust.forget_open()
-    assert h.trust.open == [[]]
+    assert h.trust.open == []
+
+
+def test_trust_of_an_older_checkpoint_is_read():
+    trust, again = Trust(10), Trust(10)
+    play(trust, {True: 0.0, False: 0.5}, 300)
+    state = trust.state_dict()
+    again.load_state_dict(state | {"means": {"1": state["means"][1], "0": state["means"][0]}})
+    assert again.state_dict() == state and again.harm() == trust.harm() > 0.0

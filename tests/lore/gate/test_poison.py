@@ -43,8 +43,8 @@ class Blindly(Trust):
 
     is_earned = True
 
-    def _conclude(self, followed: float, left: float, reward: float) -> None:
-        super()._conclude(followed, left, reward)
+    def _conclude(self, trial: list[float]) -> None:
+        super()._conclude(trial)
         self.value = 1.0
 
 
@@ -64,7 +64,7 @@ def controller(source: AdviceSource | None, seed: int, trusting: bool = False, *
     gate = Gate(config.gate) if source else None
     c = Controller(config, source, None, gate, 1, A, np.random.default_rng(seed))
     if trusting and c.gate is not None:
-        c.gate.trust = Blindly(1, c.gate.trust.horizon)
+        c.gate.trust = Blindly(c.gate.trust.horizon)
     return c
 
 

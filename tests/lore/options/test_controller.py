@@ -56,7 +56,7 @@ def advise(root, rows: np.ndarray, entry: int, plans: list[int] | None = None) -
 
 def controller(source, *, slots=None, seed=0, envs=1, plans=None, **overrides) -> Controller:
     config = load_config(dataset="said", **{"gate.enabled": True}, **overrides)
-    gate, rng = Gate(config.gate, envs), np.random.default_rng(seed)
+    gate, rng = Gate(config.gate), np.random.default_rng(seed)
     return Controller(config, source, slots, gate, envs, A, rng, plans=plans)
 
 

@@ -84,7 +84,7 @@ def test_a_skill_whose_calls_are_worth_too_little_gives_its_slot_up_until_the_ne
     poor = int(run.policy.slots.skill[0])
     for skill, reward in ((poor, 0.0), (-1, 1.0)):
         for _ in range(200):
-            run.policy.slots.worth.choose(0, skill)
+            run.policy.slots.worth.start(0, skill)
             run.policy.slots.worth.step(0, reward)
             run.policy.slots.worth.end(0)
     run.episodes = 1

@@ -16,17 +16,17 @@ FIT = np.array([0.5, 0.4, 0.3])
 def live(worth: Worth, rng: np.random.Generator, skill: int, pays: float, steps: int = 150) -> None:
     """An episode: one call of a skill that pays ``pays`` in its fifth step, then primitive actions that pay .02 each
     on average."""
-    worth.choose(0, skill)
+    worth.start(0, skill)
     for step in range(steps):
         worth.step(0, (pays if step == 4 else 0.0) if step < 10 else float(rng.random() < 0.02))
         if step >= 10:
-            worth.choose(0, PRIMITIVE)
+            worth.start(0, PRIMITIVE)
     worth.end(0)
 
 
 def test_a_skill_is_judged_by_the_steps_after_the_call_as_much_as_by_its_own():
     worth = Worth(1)
-    worth.choose(0, 0)
+    worth.start(0, 0)
     for reward in [0.0] * (HORIZON - 1) + [1.0, 5.0]:  # the last comes too late
         worth.step(0, reward)
     assert (worth.means[0].weight, worth.means[0].mean) == (1.0, 1.0)
@@ -34,8 +34,8 @@ def test_a_skill_is_judged_by_the_steps_after_the_call_as_much_as_by_its_own():
 
 def test_an_episode_that_ends_ends_its_trials_and_environments_stay_apart():
     worth = Worth(2)
-    worth.choose(0, 0)
-    worth.choose(3, 1)
+    worth.start(0, 0)
+    worth.start(3, 1)
     worth.step(0, 0.5)
     worth.end(0)
     assert worth.means[0].mean == 0.5 and worth.means[1].weight == 0.0
@@ -77,10 +77,10 @@ def test_skills_that_do_no_better_and_no_worse_than_primitive_actions_keep_their
         worth, rng = Worth(1), np.random.default_rng(seed)
         kept += 1
         for _ in range(40):
-            worth.choose(0, 0)
+            worth.start(0, 0)
             for _ in range(40):
                 worth.step(0, float(rng.random() < 0.02))
-                worth.choose(0, PRIMITIVE)
+                worth.start(0, PRIMITIVE)
             worth.end(0)
             if worth.behind(0) > 3.0:  # asked after every episode
                 kept -= 1
@@ -91,7 +91,7 @@ def test_skills_that_do_no_better_and_no_worse_than_primitive_actions_keep_their
 def test_worth_is_saved_with_the_slots_and_a_checkpoint_of_before_has_none():
     slots, other = (Slots(2, NAMES, 0.5) for _ in range(2))
     live(slots.worth, np.random.default_rng(0), 1, 1.0)
-    slots.worth.choose(0, 2)
+    slots.worth.start(0, 2)
     slots.worth.step(0, 0.25)
     slots.statistics[0].waits = True
     state = json.loads(json.dumps(slots.state_dict()))
@@ -111,9 +111,9 @@ def test_worth_is_saved_with_the_slots_and_a_checkpoint_of_before_has_none():
 def test_nothing_is_concluded_from_a_few_calls(calls):
     worth = Worth(1)
     for _ in range(calls):
-        worth.choose(0, 0)
+        worth.start(0, 0)
         worth.end(0)
     for _ in range(500):
-        worth.choose(0, PRIMITIVE)
+        worth.start(0, PRIMITIVE)
         worth.step(0, 1.0)
     assert worth.behind(0) == 0.0
