@@ -149,7 +149,7 @@ class DemoJob:
     """The whole walk: collect, advise, train two arms side by side, evaluate, report. After a stop: run it again."""
 
     quick: bool = False
-    """A short walk (under 3 minutes) that shows every part working; its numbers mean nothing."""
+    """A short walk (one to three minutes) that shows every part working; its numbers mean nothing."""
     fresh: bool = False
     """Start over instead of going on: forget the runs of this demo. Dataset versions stay, new ones are added."""
     direct: bool = False

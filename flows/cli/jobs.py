@@ -260,5 +260,6 @@ def demo(job: Demo) -> int:
     terminal.say(f"next:   lore datasets show '{made['advice']}'")
     terminal.say(f"        lore datasets export '{made['advice']}' advice.h5")
     terminal.say(f"        tensorboard --logdir {folder}")
-    terminal.say(f"        lore train --preset smoke --folder runs/mine --gate.enabled --dataset '{made['advice']}'")
+    paths = "--gate.enabled --options.enabled --options.max-options 0"
+    terminal.say(f"        lore train --preset smoke --folder runs/mine {paths} --dataset '{made['advice']}'")
     return 0

@@ -31,7 +31,8 @@ def gymnasium_of(extra: str, package: str) -> Any:
         import gymnasium
     except ImportError:
         raise UsageError(
-            f"environments of the family {extra} need the package {package}", hint=f"pip install 'lore-rl[{extra}]'"
+            f"environments of the family {extra} need the package {package}",
+            hint=f"pip install -e '.[{extra}]' in LoRe's folder",
         ) from None
     return gymnasium
 

@@ -156,7 +156,9 @@ def _write_mp4(frames: Iterator[np.ndarray], path: Path, fps: int) -> None:
         import av
     except ImportError:
         raise UsageError(
-            "mp4 needs PyAV", kept="the recording", hint="pip install 'lore-rl[video]', or --out episode.gif"
+            "mp4 needs PyAV",
+            kept="the recording",
+            hint="pip install -e '.[video]' in LoRe's folder, or --out episode.gif",
         ) from None
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", format="mp4") as container:

@@ -250,7 +250,9 @@ def check_wandb() -> Any:
         import wandb
     except ImportError:
         raise UsageError(
-            "train.wandb needs wandb", kept="nothing was started", hint="pip install 'lore-rl[wandb]', or leave it away"
+            "train.wandb needs wandb",
+            kept="nothing was started",
+            hint="pip install -e '.[wandb]' in LoRe's folder, or leave it away",
         ) from None
     return wandb
 

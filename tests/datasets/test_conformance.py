@@ -91,7 +91,7 @@ def test_lore_env_checks_shows_and_lists(capsys):
 
 def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "minigrid", None)
-    with pytest.raises(UsageError, match=r"lore-rl\[minigrid\]"):
+    with pytest.raises(UsageError, match=r"-e '.\[minigrid\]"):
         game()
 
 

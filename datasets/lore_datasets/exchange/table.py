@@ -228,5 +228,7 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise UsageError("Parquet tables need pyarrow", hint="pip install 'lore-rl[data]', or export to .h5") from None
+        raise UsageError(
+            "Parquet tables need pyarrow", hint="pip install -e '.[data]' in LoRe's folder, or export to .h5"
+        ) from None
     return pyarrow, pyarrow.parquet

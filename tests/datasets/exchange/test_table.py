@@ -104,7 +104,7 @@ def test_a_file_of_an_unknown_schema_is_named_and_stays(made, table, tmp_path, m
 
 def test_without_pyarrow_the_extra_is_named(made, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UsageError, match=r"lore-rl\[data\]"):
+    with pytest.raises(UsageError, match=r"-e '.\[data\]"):
         export_parquet(Store(made), "small", tmp_path / "x.parquet")
 
 

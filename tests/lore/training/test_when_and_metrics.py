@@ -123,9 +123,7 @@ def test_weights_and_biases_without_its_package_is_named_before_anything_is_writ
     from lore.training.loop import train
 
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(
-        UsageError, match=r"needs wandb; kept: nothing was started; next: pip install 'lore-rl\[wandb\]'"
-    ):
+    with pytest.raises(UsageError, match=r"needs wandb; kept: nothing was started; next: pip install -e '.\[wandb\]'"):
         train(load_config(steps=10, wandb=True), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -89,7 +89,7 @@ real = [
 @pytest.fixture
 def offline(monkeypatch):
     """Connections of this process reach loopback alone."""
-    pytest.importorskip("xllamacpp", reason="the local backend needs xllamacpp: pip install 'lore-rl[local]'")
+    pytest.importorskip("xllamacpp", reason="the local backend needs xllamacpp: pip install -e '.[local]'")
     connect = socket.socket.connect
 
     def guarded(self, address):
