@@ -37,7 +37,7 @@ SETTINGS: dict[str, str] = {
 INVERTED = frozenset({"advice.only_informative"})
 """Old names whose True is the new one's False."""
 
-_GONE = {"gate.imagine": False}
+_GONE = {"gate.imagine": False, "gate.learn_weights": False, "gate.hard_cap": 0.0}
 """Settings that are no more, and the value with which a run goes on as it was."""
 
 _BARE = {old.partition(".")[2]: old for old in SETTINGS}
@@ -70,7 +70,7 @@ def renamed(values: dict[str, Any]) -> dict[str, Any]:
             if name in _GONE:
                 if value != _GONE[name]:
                     raise ConfigError(
-                        f"{name} = {value!r} is no more (ADR-0012)", kept="the run",
+                        f"{name} = {value!r} is no more", kept="the run",
                         hint="train it on with the version that it was made with, or begin a new one",
                     )  # fmt: skip
                 continue

@@ -144,7 +144,7 @@ class SyntheticConfig:
     ratio_max: float = 0.25
     """Highest share of synthetic rows among the actor-critic's starts."""
     execution_prob: float = 0.2
-    """Share of replayed states with a plan whose plan is rolled out in one update."""
+    """Share of replayed states with a plan whose plan is rolled out, every fourth update, 64 at most."""
     weight_decay: float = 0.95
     """Factor on the weight of stored synthetic trajectories per refresh of the world model."""
     warmup_updates: int = 200

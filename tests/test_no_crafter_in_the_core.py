@@ -11,7 +11,7 @@ from lore_datasets.environments.crafter import VOCAB, base_skills
 ROOT = Path(__file__).parents[1]
 OWN = (
     "lore/envs/crafter/", "lore/envs/gym.py", "datasets/lore_datasets/environments/", "lore/envs/minigrid/",
-    "lore/envs/ale/", "lore/envs/toy.py",
+    "lore/envs/ale/",
 )  # fmt: skip
 """The game's folders, its Gymnasium class, and those of the other games, whose words are their own."""
 WORDS = {

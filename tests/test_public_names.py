@@ -121,7 +121,7 @@ def test_the_settings_of_an_older_run_load():
     assert (config.options.enabled, config.options.max_options) == (True, 4)
     assert (config.advice.cache_size, config.advice.accept_uninformative) == (7, True)
     assert renamed(to_dict(config)) == to_dict(config)
-    gone = {"gate": {"imagine": False}}
+    gone = {"gate": {"imagine": False, "learn_weights": False, "hard_cap": 0.0}}
     assert from_dict(gone) == from_dict({})
     gone["gate"]["imagine"] = True
     with pytest.raises(ConfigError, match=r"gate\.imagine = True is no more"):

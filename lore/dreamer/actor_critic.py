@@ -73,10 +73,6 @@ class ActorCritic(nn.Module):
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.norm = PercentileNorm()
 
-    def trainable(self) -> list[tuple[str, nn.Parameter]]:
-        """Named parameters that the optimiser moves: all but the slow critic's."""
-        return [(name, p) for name, p in self.named_parameters() if not name.startswith("slow_critic.")]
-
     def log_probs(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """Log-probabilities float32 [..., A+M] of features [..., F]; mask False = not allowed."""
         return policy_log_probs(self.actor(features), mask, self.unimix)

@@ -17,7 +17,7 @@ def lambda_return(reward: Tensor, cont: Tensor, value: Tensor, lam: Tensor | flo
     """Lambda-returns [N, T-1] of reward, cont, value [N, T]; index 0 of reward, cont and lam is not read.
 
     ``R[i] = r[i+1] + c[i+1] * ((1 - lam[i+1]) * v[i+1] + lam[i+1] * R[i+1])`` with ``R[T-1] = v[T-1]``;
-    lam 1 at a step means no bootstrap there (inside an option), 0 cuts the trace there (a time limit).
+    lam 1 at a step means no bootstrap there, 0 cuts the trace there (a time limit).
     """
     assert reward.shape == cont.shape == value.shape, (reward.shape, cont.shape, value.shape)
     lam = lam.to(value.dtype).expand_as(value) if isinstance(lam, Tensor) else torch.full_like(value, lam)

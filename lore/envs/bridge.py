@@ -83,7 +83,7 @@ class GymnasiumBridge:
                 hint="an environment of another kind needs words, and perhaps an actor, of its own",
             )
         self._seed, self._episode, self._actions = int(seed), 0, []
-        self._total, self._last, self._observation = 0.0, None, None
+        self._total, self._last = 0.0, None
 
     @property
     def last(self) -> Step:
@@ -132,7 +132,6 @@ class GymnasiumBridge:
                 raise BadInput(
                     f"{self.spec.name}: its state has {len(packed)} bytes, its words say {self.spec.layout.size}"
                 )
-        self._observation = observation
         image = self.frame(self.game, observation) if self.frame is not None else None
         told = {"achievements": unlocked, "episode": self._episode, "length": len(self._actions)}
         self._last = Step(packed, image, reward, first, terminal or cut, terminal, told)

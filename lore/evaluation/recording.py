@@ -121,10 +121,14 @@ class Recorder:
     def _advice(self, found: dict[str, np.ndarray], proposals: np.ndarray) -> dict[str, np.ndarray]:
         """``spoke``, ``goals`` and ``confidence`` of an episode's states."""
         source, states = self.policy.controller.source, found["state"]
+        silent = {"spoke": np.full(len(states), "", np.str_), "goals": np.zeros((len(states), 0), np.float16),
+                  "confidence": np.zeros(len(states), np.float32)}  # fmt: skip
         if source is None:
-            return {"spoke": np.full(len(states), "", np.str_), "goals": np.zeros((len(states), 0), np.float16),
-                    "confidence": np.zeros(len(states), np.float32)}  # fmt: skip
-        said, told = source.lookup_batch(states), source.explain(states)
+            return silent
+        try:
+            said, told = source.lookup_batch(states), source.explain(states)
+        except Exception:  # while playing it was no advice, and counted (lore.options.guard)
+            return silent
         goals = [
             advice_distribution(logits, known, each, np.zeros(0, np.int64), source.num_actions)[1]
             for logits, known, each in zip(said.logits, said.known, proposals, strict=True)

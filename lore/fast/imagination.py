@@ -44,7 +44,7 @@ class SharedImagination(Imagination):
         plain = super().imagine_and_judge
         self.pieces = run_together([partial(plain, model, critic, policy, starts.cut(cut)) for cut in cuts])
         whole = self.pieces[0] if len(cuts) == 1 else Trajectories(*map(_joined, zip(*self.pieces, strict=True)))
-        self.trained = [parameter for _, parameter in critic.trainable() if parameter.requires_grad]
+        self.trained = [parameter for parameter in critic.parameters() if parameter.requires_grad]
         # The losses end at these copies; backward takes their gradients on, piece by piece.
         copies = {name: getattr(whole, name).detach().requires_grad_() for name in _TRAINED}
         self.whole = whole._replace(**copies)

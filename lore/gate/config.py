@@ -45,14 +45,10 @@ class GateConfig:
     """Softness of the threshold (tau)."""
     weights: tuple[float, float, float] = (1.0, 0.0, 0.0)
     """Weights of entropy, standard deviation of the value and disagreement; normalised to sum 1."""
-    learn_weights: bool = False
-    """Learn the weights from where following the advice pays; ``weights`` stand until something is known."""
     anneal_steps: int = 0
     """Steps over which beta falls linearly to 0; 0 keeps it."""
     clip: float = 5.0
     """Advice logits run from minus this (what the advice gives nothing) to this (its first choice)."""
-    hard_cap: float = 0.0
-    """Highest KL(pi_mix || pi_wm) of a single decision, in nats; 0 switches the cap off."""
     kickstart: float = 1.0
     """Weight at the start of the cross-entropy that draws the actor to the advice at replayed states; 0 = off."""
     kickstart_floor: float = 0.1
@@ -79,7 +75,6 @@ class GateConfig:
                 "uncertainty_threshold": (0.0, 1.0),
                 "anneal_steps": (0, _INF),
                 "clip": (0.0, 100.0),
-                "hard_cap": (0.0, 100.0),
                 "kickstart": (0.0, 100.0),
                 "kickstart_floor": (0.0, 100.0),
                 "kickstart_steps": (1, _INF),

@@ -16,12 +16,11 @@ import torch
 from torch import Tensor
 
 from lore.gate.config import GateConfig
-from lore.gate.learned_weights import LearnedWeights
 from lore.gate.schedule import scheduled
 from lore.gate.signals import RunningPercentile
 from lore.gate.trust import Trust
 
-__all__ = ["Gate", "advice_distribution", "advice_logits", "capped_beta", "kl", "softmax"]
+__all__ = ["Gate", "advice_distribution", "advice_logits", "kl", "softmax"]
 
 
 def softmax(logits: np.ndarray, allowed: np.ndarray | None = None) -> np.ndarray:
@@ -82,37 +81,11 @@ def advice_logits(distribution: np.ndarray, allowed: np.ndarray, clip: float) ->
     return np.where(allowed, clip * (2.0 * distribution / top - 1.0), 0.0)
 
 
-def capped_beta(
-    logits: np.ndarray, advice: np.ndarray, allowed: np.ndarray, beta: np.ndarray | float, cap: float
-) -> np.ndarray:
-    """Largest weight up to ``beta`` with KL(pi_mix || pi_wm) <= cap nats, float64[...]; by bisection.
-
-    The divergence grows with the weight: its derivative is beta * Var(advice) under pi_mix, so the boundary is one
-    point, and the lower end of the last bracket is returned.
-
-    Args:
-        logits, advice: float[..., N]. allowed: bool[..., N]. beta: float[...].
-    """
-    own = softmax(logits, allowed)
-    floor = np.log(np.maximum(own, 1e-300))
-
-    def within(weight: np.ndarray) -> np.ndarray:
-        mixed = softmax(logits + weight[..., None] * advice, allowed)
-        return (mixed * (np.log(np.maximum(mixed, 1e-300)) - floor)).sum(-1) <= cap
-
-    high = np.broadcast_to(np.asarray(beta, np.float64), logits.shape[:-1]).copy()
-    low = np.where(within(high), high, 0.0)
-    for _ in range(40):
-        middle = 0.5 * (low + high)
-        fits = within(middle)
-        low, high = np.where(fits, middle, low), np.where(fits, high, middle)
-    return low
-
-
 class Gate:
     """beta for each decision, and the controller that keeps the mean KL under the budget.
 
     Attributes:
+        weights: float64[3] of :data:`lore.gate.signals.SIGNALS`, sum 1.
         env_steps: environment steps so far, which the anneal reads; whoever acts moves it.
         kappa: factor in 1e-6..1 of the controller. kl_mean: running mean of the divergence per decision, in nats.
     """
@@ -125,10 +98,9 @@ class Gate:
         self.delta_target = config.delta_target
         self.threshold = config.uncertainty_threshold
         weights = np.array(config.weights, np.float64)
-        self.fixed = weights / weights.sum()
-        self.learned = LearnedWeights(self.fixed) if config.learn_weights else None
+        self.weights = weights / weights.sum()
         self.value_std, self.disagreement = RunningPercentile(), RunningPercentile()
-        self.trust = Trust(max(5, self.hold_steps), self.learned)
+        self.trust = Trust(max(5, self.hold_steps))
         self.env_steps = 0
         self.kappa = 1.0
         self.kl_mean = 0.0
@@ -138,11 +110,6 @@ class Gate:
     def hold_steps(self) -> int:
         """Steps for which a choice of the advice is held at most (ADR-0004)."""
         return self.config.hold
-
-    @property
-    def weights(self) -> np.ndarray:
-        """float64[3] of :data:`lore.gate.signals.SIGNALS`, sum 1: the fixed ones, or those learned so far."""
-        return self.fixed if self.learned is None else self.learned.value
 
     def observe_signals(self, raw: Tensor) -> None:
         """Take the raw signals float[3] of one decision in the game into the percentiles."""
@@ -169,12 +136,6 @@ class Gate:
         """A bound at the present environment step; ``end`` None keeps it."""
         return start if end is None else scheduled(start, end, self.config.budget_steps, self.env_steps)
 
-    def mix(self, logits: np.ndarray, advice: np.ndarray, allowed: np.ndarray, beta: float) -> tuple[np.ndarray, float]:
-        """(pi_mix float64[N], the weight it was made with: ``beta``, or less under ``hard_cap``)."""
-        if self.config.hard_cap and beta > 0:
-            beta = float(capped_beta(logits, advice, allowed, beta, self.config.hard_cap))
-        return softmax(logits + beta * advice, allowed), beta
-
     def observe(self, divergence: float) -> None:
         """Account one decision's KL(pi_mix || pi_wm) and move kappa; a mean over the budget shrinks it faster than it
         grew."""
@@ -189,7 +150,6 @@ class Gate:
         """JSON-able state."""
         own = {"kappa": self.kappa, "kl_mean": self.kl_mean, "decisions": self.decisions}
         own["trust"] = self.trust.state_dict()
-        own |= {"learned": self.learned.state_dict()} if self.learned is not None else {}
         return own | {"spread": self.value_std.state_dict(), "disagreement": self.disagreement.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -197,7 +157,5 @@ class Gate:
         self.kappa, self.kl_mean, self.decisions = state["kappa"], state["kl_mean"], state["decisions"]
         if "trust" in state:
             self.trust.load_state_dict(state["trust"])
-        if self.learned is not None and "learned" in state:
-            self.learned.load_state_dict(state["learned"])
         self.value_std.load_state_dict(state["spread"])
         self.disagreement.load_state_dict(state["disagreement"])

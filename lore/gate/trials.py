@@ -33,11 +33,11 @@ class Trials:
 
     def __init__(self, horizon: int, means: list[ForgettingMean]) -> None:
         self.horizon, self.means = horizon, means
-        self.open: list[list[list[float]]] = []  # per environment [choice, steps left, reward, *what was told]
+        self.open: list[list[list[float]]] = []  # per environment [choice, steps left, reward]
 
-    def start(self, env: int, choice: int, *told: float) -> None:
+    def start(self, env: int, choice: int) -> None:
         """A choice was made."""
-        self._of(env).append([float(choice), float(self.horizon), 0.0, *told])
+        self._of(env).append([float(choice), float(self.horizon), 0.0])
 
     def step(self, env: int, reward: float) -> None:
         """The reward that arrived after one more step."""

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from lore.gate.trials import ForgettingMean, Trials
-
-if TYPE_CHECKING:
-    from lore.gate.learned_weights import LearnedWeights
 
 __all__ = ["Trust"]
 
@@ -31,16 +25,14 @@ class Trust(Trials):
 
     Args:
         horizon: steps of a trial.
-        learned: also told of every trial with the signals at its decision, None = nobody.
 
     Attributes:
         value: factor on the weight of all advice, in [0.01, 1].
     """
 
-    def __init__(self, horizon: int, learned: LearnedWeights | None = None) -> None:
+    def __init__(self, horizon: int) -> None:
         super().__init__(horizon, [ForgettingMean(5000.0), ForgettingMean(500.0)])
         self.value = 1.0
-        self.learned = learned
 
     @property
     def is_tested(self) -> bool:
@@ -56,19 +48,12 @@ class Trust(Trials):
         """By how many standard errors the policy's own decisions earn more than followed ones, once both are known."""
         return self.less(1, own=0)
 
-    def decide(self, env: int, followed: bool, signals: Sequence[float] | np.ndarray = ()) -> None:
-        """A decision with advice at hand was made; ``signals``: the normalised signs of uncertainty there."""
-        self.start(env, followed, *(map(float, signals) if self.learned is not None else ()))
-
     def regret(self) -> float:
         """Reward per step of the policy's own decisions minus that of followed ones; 0 before both are known."""
         own, followed = self.means
         return (own.mean - followed.mean) / self.horizon if own.weight and followed.weight else 0.0
 
     def _conclude(self, trial: list[float]) -> None:
-        followed, _, reward, *signals = trial
-        if self.learned is not None and signals:
-            self.learned.add(bool(followed), reward, np.array(signals))
         super()._conclude(trial)
         if not self.is_tested:
             return

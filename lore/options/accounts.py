@@ -78,7 +78,7 @@ class Accounts:
             self.add(name, float(value))
         for name, value in (("kl", divergence), ("kl_step", divergence), ("beta", beta), ("decisions", 1.0)):
             self.add(name, value)
-        self.gate.trust.decide(env, followed, signals)
+        self.gate.trust.start(env, followed)
 
     def held_step(self, probability: float) -> None:
         """The advice's choice is held for one more step; it is one-hot, so its divergence is -ln pi_wm(a)."""
@@ -125,9 +125,6 @@ class Accounts:
                 "uncertainty_gate/advice_regret": self.gate.trust.regret(),
                 "uncertainty_gate/held_share": t.get("steps_advised", 0.0) / steps,
             }
-            if self.gate.learned is not None:
-                weights = zip(SIGNALS, self.gate.weights, strict=True)
-                out |= {f"uncertainty_gate/weight_{k}": float(w) for k, w in weights}
         if self.slots is not None:
             out |= self.slots.metrics() | {"options/step_share": t.get(f"steps_{OPTION}", 0.0) / steps}
         if self.tests_plans:

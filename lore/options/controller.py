@@ -277,7 +277,7 @@ class Controller:
         u, normal = self.gate.uncertainty(here.signals)
         beta = float(self.gate.beta(u, float(here.advice.confidence[0])))
         logits = advice_logits(hint, here.allowed, self.config.gate.clip)
-        mixed, beta = self.gate.mix(here.logits, logits, here.allowed, beta)
+        mixed = softmax(here.logits + beta * logits, here.allowed)
         divergence = kl(mixed, here.policy)
         self.gate.observe(divergence)
         entry = self._sample(mixed)

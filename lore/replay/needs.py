@@ -72,7 +72,8 @@ def measure(config: Config) -> Needs:
 
     train = config.train
     length = train.sequence_length + 1
-    small = replace(config, replay_capacity=max(4, config.env.num_envs) * (length + _STEPS))
+    capacity = train.batch_size + max(4, config.env.num_envs) * (length + _STEPS)  # updates begin with a batch
+    small = replace(config, replay_capacity=capacity)
     with tempfile.TemporaryDirectory() as folder:
         run = Training(small, Path(folder))
         run.steps = run.envs.reset()

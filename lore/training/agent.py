@@ -46,8 +46,7 @@ def resolve_device(name: str, *, is_small: bool = False) -> torch.device:
 
 def needs_disagreement(config: Config) -> bool:
     """True when somebody reads disagreement: the gate gives it a weight, or path A's stop rule is on."""
-    gated = config.gate.enabled and (config.gate.weights[2] > 0 or config.gate.learn_weights)
-    return gated or config.synthetic.enabled
+    return (config.gate.enabled and config.gate.weights[2] > 0) or config.synthetic.enabled
 
 
 class Agent(nn.Module):
@@ -107,7 +106,3 @@ class Agent(nn.Module):
     def clones(self) -> OptionHeads | None:
         """The heads that imitate skills: those of the options, or path A's own where options are off."""
         return self.goal_heads if self.heads is None else self.heads
-
-    def trainable(self) -> list[tuple[str, nn.Parameter]]:
-        """Named parameters that the optimiser moves: all but the slow critic's."""
-        return [(name, p) for name, p in self.named_parameters() if ".slow_critic." not in name]

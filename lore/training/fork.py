@@ -23,12 +23,10 @@ __all__ = ["check_steps", "differences", "fork"]
 
 _LOG = logging.getLogger("lore")
 _SHAPES = ("env", "model.size", "train.seed", "train.sequence_length", "train.replay_capacity", "options.enabled",
-           "options.max_options", "gate.enabled", "gate.learn_weights", "synthetic.enabled", "advice.prior",
+           "options.max_options", "gate.enabled", "synthetic.enabled", "synthetic.capacity", "advice.prior",
            "advice.prefill_steps", "advice.min_agreement", "advice.accept_uninformative")  # fmt: skip
 """Settings, or sections of them, that networks and replay were laid out for, or by which replay was filled with advice:
 a fork keeps them."""
-_ON_OR_OFF = ("gate.kickstart", "gate.goal_bonus", "gate.cut_traces")
-"""Settings for which replay keeps more while they are not 0: a fork may change their value, not whether they are on."""
 
 
 def differences(before: Config, now: Config) -> dict[str, tuple[object, object]]:
@@ -70,7 +68,8 @@ def fork(source: Path | str, target: Path | str, config: Config) -> dict[str, tu
     before = read_config(source)
     changed = differences(before, config)
     fixed = [name for name in changed if name.startswith(tuple(f"{s}." for s in _SHAPES)) or name in _SHAPES]
-    fixed += [name for name in _ON_OR_OFF if name in changed and bool(changed[name][0]) != bool(changed[name][1])]
+    if before.keeps_advice != config.keeps_advice:  # by which replay was filled
+        fixed += [name for name in changed if name in ("gate.kickstart", "gate.goal_bonus")]
     if needs_disagreement(before) != needs_disagreement(config):
         fixed += [name for name in changed if name.startswith("gate.weights")]
     if fixed:
@@ -105,11 +104,11 @@ def _whole_checkpoint(source: Path) -> tuple[Path, dict[str, Any]]:
     if not newest.exists() and not before.exists():
         raise NotFound(f"{source} has no checkpoint to fork from", kept="the run", hint="train it first")
     try:
-        return newest, checkpoint.load(newest)[1]
+        return newest, checkpoint.load(newest, has_replay=True)[1]
     except (CorruptArtifact, NotFound) as error:
         if not before.exists():
             raise
-        meta = checkpoint.load(before)[1]
+        meta = checkpoint.load(before, has_replay=True)[1]
         _LOG.warning("%s: forked from the one before it, of step %s", error.message, meta.get("frames", "?"))
         return before, meta
 

@@ -60,9 +60,10 @@ class Learner:
     ) -> None:  # fmt: skip
         self.agent, self.config, self.generator, self.device = agent, config, generator, device
         train = config.train
-        self.optimiser = LaProp(agent.trainable(), train.learning_rate, warmup=train.warmup)
+        self.optimiser = LaProp(agent.named_parameters(), train.learning_rate, warmup=train.warmup)
         self.synthetic = SyntheticPath(agent, config, plans, device) if plans is not None else None
-        self.slots = torch.full((config.options.max_options,), -1, dtype=torch.int64, device=device)
+        slots = config.options.max_options if agent.heads is not None else 0
+        self.slots = torch.full((slots,), -1, dtype=torch.int64, device=device)
         self.gate = gate
         self.updates = 0
         self._read = (0, 0)
@@ -99,7 +100,7 @@ class Learner:
         names += ["skill", "held", "ended"] * (agent.heads is not None)
         names += ["plan"] * (self.synthetic is not None)
         if gate is not None:
-            names += ["advised"] * gate.cut_traces + ["advice", "confidence"] * (gate.kickstart + gate.goal_bonus > 0)
+            names += ["advised"] * gate.cut_traces + ["advice", "confidence"] * self.config.keeps_advice
         return tuple(dict.fromkeys(names + ["proposals"] * (gate is not None and gate.kickstart > 0)))
 
     def inputs(self, records: Mapping[str, np.ndarray | Tensor]) -> Inputs:
@@ -206,15 +207,14 @@ class Learner:
             losses["options"], more = agent.clones.loss(features, proposals, use)
             metrics |= more
         if self.gate is not None and self.gate.config.kickstart:
-            slots = self.slots if agent.heads is not None else self.slots[:0]
-            losses["kickstart"], more = kickstart_loss(agent.actor_critic, features, batch, slots, agent.num_actions)
+            critic, actions = agent.actor_critic, agent.num_actions
+            losses["kickstart"], more = kickstart_loss(critic, features, batch, self.slots, actions)
             metrics |= more
         if agent.ensemble is not None:
             losses["ensemble"], more = agent.ensemble.loss(seen, batch["action"], batch["is_first"])
             metrics |= more
         if self.synthetic is not None:
-            slots = self.slots if agent.heads is not None else self.slots[:0]
-            clone = self.synthetic.clone_loss(agent.actor_critic, slots, returns[len(features) :, 0])
+            clone = self.synthetic.clone_loss(agent.actor_critic, self.slots, returns[len(features) :, 0])
             losses["clone"] = returns.new_zeros(1) if clone is None else clone
             metrics |= self.synthetic.metrics()
         return losses

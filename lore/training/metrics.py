@@ -11,7 +11,10 @@ __all__ = ["Means", "bootstrap_interval", "crafter_score"]
 
 
 def crafter_score(success_percent: np.ndarray) -> float:
-    """exp(mean ln(1 + s_k)) - 1 with s_k in percent (Hafner 2021, section 4); one seed's rates float[K]."""
+    """exp(mean ln(1 + s_k)) - 1 with s_k in percent (Hafner 2021, section 4); one seed's rates float[K]; nan without
+    achievements."""
+    if len(success_percent) == 0:
+        return math.nan
     return float(np.exp(np.mean(np.log1p(np.asarray(success_percent, np.float64)))) - 1.0)
 
 

@@ -81,6 +81,11 @@ class Training:
         if config.env.observation == "pixels":
             fields["image"] = ((64, 64, 3), np.uint8)
         if policy.controller.source is not None:
+            if policy.agent.num_actions > 128:
+                raise ConfigError(
+                    f"{policy.environment.name} has {policy.agent.num_actions} actions; next actions of skills are kept"
+                    " in a byte: at most 128", kept="nothing was started", hint="train it without advice",
+                )  # fmt: skip
             fields |= {"proposals": ((len(policy.skills),), np.int8), "skill": ((), np.int16), "row": ((), np.int32)}
         if config.options.enabled:
             fields |= {"held": ((), np.int16), "ended": ((), np.int8)}

@@ -45,7 +45,7 @@ LAYOUT: dict[str, dict[str, list[str]]] = {
     "what the advice does": {
         "weight and trust": ["uncertainty_gate/beta", "uncertainty_gate/trust", "uncertainty_gate/kappa"],
         "KL to the own policy, nats": ["uncertainty_gate/avg_kl", "uncertainty_gate/kl_running"],
-        "share of the steps that are not the policy's own": ["uncertainty_gate/held_share", "options/step_share"],
+        "share of the steps held by the advice, and in options": ["uncertainty_gate/held_share", "options/step_share"],
         "where the advice comes from": [
             f"llm_adapter/coverage_{s}" for s in ("row", "program", "goal", "model", "none")
         ],
@@ -143,15 +143,16 @@ class TensorBoard:
 
     Args:
         folder: the run. step: events after it are purged, all at 0; None purges nothing.
-        settings: of the run, for the page of hyperparameters; a fresh run's are told.
+        settings: of the run, for the page of hyperparameters; told where the folder holds no events yet, and at 0.
     """
 
     def __init__(self, folder: Path | str, step: int | None = 0, settings: Mapping[str, Any] | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         purge = None if step is None else step + 1 if step else 0
+        is_new = step == 0 or not any(Path(folder).glob("events.out.tfevents*"))  # as that of a fork
         self.writer = SummaryWriter(str(folder), purge_step=purge)
-        if step == 0 and settings:
+        if is_new and settings:
             self._describe(settings)
 
     def _describe(self, settings: Mapping[str, Any]) -> None:
@@ -169,7 +170,8 @@ class TensorBoard:
     def row(self, step: int, values: Mapping[str, float]) -> None:
         """A point per scalar."""
         for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
+            if math.isfinite(value):
+                self.writer.add_scalar(name, value, step)
 
     def episode(self, step: int, episode: Mapping[str, Any], tags: Mapping[str, float]) -> None:
         """A point per tag."""

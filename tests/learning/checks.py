@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 from harness import Trainer, continue_predictions
+from toy import CueMemory, Grid
 
 from lore.config import load_config
-from lore.envs.toy import CueMemory, Grid
 from lore.training.loop import train
 from lore.training.records import read_jsonl
 

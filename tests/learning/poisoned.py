@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from harness import Trainer
+from toy import Grid
 
 from lore.advice.types import AdviceBatch
 from lore.config import Config
 from lore.config import replace as configured
-from lore.envs.toy import Grid
 from lore.gate.gate import Gate
 from lore.gate.trust import Trust
 from lore.options.controller import Controller

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from toy import CueMemory, Grid
 
 from lore.envs.base import Env
-from lore.envs.toy import CueMemory, Grid
 from lore_datasets.errors import UsageError
 
 

@@ -1,6 +1,7 @@
 """Going on with runs, forking them, and ``lore runs``."""
 
 import json
+import shutil
 
 import pytest
 
@@ -8,7 +9,7 @@ from flows.cli import main as cli
 from lore.training import checkpoint
 from lore.training.folder import CHECKPOINT, lock_run
 from lore.training.records import read_jsonl
-from lore_datasets.errors import BadInput, Busy, ConfigError, NotFound, UsageError
+from lore_datasets.errors import BadInput, Busy, ConfigError, CorruptArtifact, NotFound, UsageError
 
 WORDS = [
     "train", "--size", "tiny", "--observation", "symbolic", "--batch-size", "32", "--sequence-length", "8",
@@ -48,6 +49,8 @@ def test_what_a_resume_cannot_do_is_named_and_the_run_stays(run, capsys, more, c
 def test_a_fork_goes_on_from_the_checkpoint_with_another_learning_rate_and_leaves_the_first_alone(
     run, tmp_path, capsys
 ):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     before, steps = (run / CHECKPOINT).read_bytes(), checkpoint.load(run / CHECKPOINT)[1]["frames"]
     words = ["train", "--fork", str(run), "--folder", str(tmp_path / "fork"), "--learning-rate", "1e-3"]
     assert cli.main(words) == ConfigError.exit_code  # its budget is used up: nothing would be left to do
@@ -57,6 +60,7 @@ def test_a_fork_goes_on_from_the_checkpoint_with_another_learning_rate_and_leave
     told = json.loads((tmp_path / "fork" / "config.json").read_text())
     assert told["forked_from"]["step"] == steps and told["config"]["train"]["learning_rate"] == 1e-3
     assert (run / CHECKPOINT).read_bytes() == before
+    assert "custom_scalars__config__" in EventAccumulator(str(tmp_path / "fork")).Reload().Tags()["tensors"]
     meta = checkpoint.load(tmp_path / "fork" / CHECKPOINT, has_replay=True)[1]
     assert meta["frames"] == steps + 20
     assert next(r["step"] for r in read_jsonl(tmp_path / "fork" / "metrics.jsonl")) == 20
@@ -67,15 +71,23 @@ def test_a_fork_goes_on_from_the_checkpoint_with_another_learning_rate_and_leave
 @pytest.mark.parametrize(("more", "error", "what"), [
     (["--size", "1m"], ConfigError, "model.size"),
     (["--env.area", "32", "32"], ConfigError, "env.area"),
-    (["--gate.cut-traces"], ConfigError, "gate.cut_traces"),
-    (["--gate.kickstart", "0"], ConfigError, "gate.kickstart"),
-    (["--gate.learn-weights"], ConfigError, "gate.learn_weights"),
+    (["--synthetic.capacity", "99"], ConfigError, "synthetic.capacity"),
     (["--advice.prior", "uniform"], ConfigError, "advice.prior"),
 ])  # fmt: skip
 def test_a_fork_keeps_what_networks_and_replay_were_laid_out_for(run, tmp_path, capsys, more, error, what):
     words = ["train", "--fork", str(run), "--folder", str(tmp_path / "fork"), *more]
     assert cli.main(words) == error.exit_code
     assert what in capsys.readouterr().err and not (tmp_path / "fork").exists()
+
+
+def test_a_fork_of_a_run_whose_replay_is_damaged_is_refused(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "bad")
+    (tmp_path / "bad" / f"{CHECKPOINT}.previous").unlink(missing_ok=True)
+    segment = next((tmp_path / "bad" / "segments").iterdir())
+    segment.write_bytes(segment.read_bytes()[:-1] + b"?")
+    words = ["train", "--fork", str(tmp_path / "bad"), "--folder", str(tmp_path / "fork"), "--steps", "900"]
+    assert cli.main(words) == CorruptArtifact.exit_code
+    assert segment.name in capsys.readouterr().err and not (tmp_path / "fork").exists()
 
 
 def test_a_fork_into_something_or_of_nothing_is_refused(run, tmp_path, capsys):

@@ -110,7 +110,7 @@ def test_a_dataset_that_is_no_advice_is_refused(tmp_path, own_datasets):
     ("name", "value"),
     [("ratio_max", 1.01), ("ratio_max", -0.1), ("execution_prob", 2.0),
      ("weight_decay", 1.5), ("confidence_threshold", 1.2), ("uncertainty_threshold", -0.2),
-     ("uncertainty_threshold", float("nan")), ("beta_max", float("inf")), ("delta_target", -1e-3), ("hard_cap", -1.0),
+     ("uncertainty_threshold", float("nan")), ("beta_max", float("inf")), ("delta_target", -1e-3),
      ("min_agreement", 1.1), ("max_open_loop_error", 1.5), ("options.max_options", 65), ("options.max_options", -1),
      ("generation_interval", 0), ("gate.weights", (1.0, -1.0, 1.0)), ("temperature", 0.0), ("hold", 0)],
 )  # fmt: skip

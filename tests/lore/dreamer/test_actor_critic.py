@@ -147,7 +147,7 @@ def test_replay_value_loss_trains_critic_rssm_and_encoder_but_not_the_slow_criti
 
 def test_the_slow_critic_is_no_trainable_parameter_and_follows_by_two_percent():
     _, agent = make()
-    assert not any("slow" in name for name, _ in agent.trainable())
+    assert not any("slow" in name for name in LaProp(agent.named_parameters()).names)
     with torch.no_grad():
         agent.critic.out.bias.fill_(1.0)
         agent.slow_critic.out.bias.fill_(0.0)
@@ -207,7 +207,7 @@ class Bandit:
 
 def test_reinforce_finds_the_rewarded_action_of_a_bandit_and_the_critic_its_value():
     agent = ActorCritic(SMALL.deter + 32, 4, SMALL, generator=seeded())
-    optim = LaProp(agent.trainable(), lr=3e-3, warmup=10)
+    optim = LaProp(agent.named_parameters(), lr=3e-3, warmup=10)
     features = torch.randn(64, SMALL.deter + 32, generator=seeded())
     generator = seeded(1)
     for _ in range(120):

@@ -170,7 +170,6 @@ def test_only_the_gates_third_weight_and_path_a_call_for_the_heads():
     assert not needs_disagreement(load_config(**{"gate.weights": (0.5, 0.0, 0.5)}))  # no gate without path B
     assert not needs_disagreement(load_config(**{"gate.enabled": True}, dataset="x"))
     assert needs_disagreement(load_config(**{"gate.enabled": True}, dataset="x", **{"gate.weights": (0.5, 0.0, 0.5)}))
-    assert needs_disagreement(load_config(**{"gate.enabled": True}, dataset="x", **{"gate.learn_weights": True}))
     assert needs_disagreement(load_config(**{"synthetic.enabled": True}, dataset="x"))
 
 

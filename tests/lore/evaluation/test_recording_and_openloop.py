@@ -77,6 +77,19 @@ def test_every_frame_of_a_recording_has_its_thoughts_and_its_decider(trained):
             assert (found["skill"][in_charge] >= 0).all()
 
 
+def test_advice_that_fails_while_an_episode_is_recorded_is_no_advice(trained, tmp_path, monkeypatch):
+    run, config, _ = trained
+    if not config.needs_advice:
+        pytest.skip("plays without advice")
+    policy = load_policy(run, 7)
+    monkeypatch.setattr(type(policy.controller.source), "lookup_batch", lambda self, states: 1 / 0)
+    recorded: list[bytes] = []
+    play_episodes(policy, 1, recorded=recorded)
+    (tmp_path / "one.npz").write_bytes(recorded[0])
+    found = read_recording(tmp_path / "one.npz")
+    assert set(found["spoke"]) == {""} and found["goals"].shape[1] == 0
+
+
 def test_what_a_recording_says_of_a_decision_adds_up_and_leads_to_what_was_done(trained):
     for found in trained[2]:
         decided = np.flatnonzero(found["entry"] >= 0)

@@ -73,7 +73,7 @@ def test_shared_rows_learn_what_one_imagination_of_all_trajectories_teaches(thre
     theirs = learn(plain, model, whole, expected)
     for name in theirs:
         torch.testing.assert_close(metrics[name], theirs[name], rtol=1e-4, atol=1e-5)
-    for (name, one), (_, other) in zip(agent.trainable(), whole.trainable(), strict=True):
+    for (name, one), (_, other) in zip(agent.named_parameters(), whole.named_parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lore.config import load_config
+from lore.config import load_config, replace
 from lore.options.carry_over import carry_over
 from lore.options.charge import PLAN, Charge
 from lore.options.interpreter import propose
@@ -142,8 +142,11 @@ def test_a_fork_cannot_begin_to_read_heads_that_its_run_has_not(tmp_path, own_da
     train(config(40, one), tmp_path / "run", tensorboard=False)
     with pytest.raises(ConfigError, match=r"cannot change gate\.weights"):
         fork(tmp_path / "run", tmp_path / "fork", config(80, one, **{"gate.weights": (0.5, 0.0, 0.5)}))
-    fork(tmp_path / "run", tmp_path / "fork", config(80, one, **{"gate.weights": (0.5, 0.5, 0.0)}))
-    assert train(config(80, one, **{"gate.weights": (0.5, 0.5, 0.0)}), tmp_path / "fork", tensorboard=False)
+    with pytest.raises(ConfigError, match=r"cannot change gate\.kickstart"):
+        fork(tmp_path / "run", tmp_path / "fork", replace(config(80, one), **{"gate.kickstart": 0.0}))
+    other = config(80, one, **{"gate.weights": (0.5, 0.5, 0.0), "gate.cut_traces": True})
+    fork(tmp_path / "run", tmp_path / "fork", other)
+    assert train(other, tmp_path / "fork", tensorboard=False)
 
 
 def test_a_plan_of_a_skill_that_left_the_library_ends_and_replay_names_plans_of_the_new_version(tmp_path, own_datasets):

@@ -137,11 +137,11 @@ def test_mean_divergence_per_decision_respects_the_budget(explore, seen):
 
 
 def test_actions_come_as_often_as_the_mixed_distribution_says(explore, seen):
-    c = controller(explore, beta_max=2.0, delta_target=100.0, hold=1, **{"gate.hard_cap": 0.2})
+    c = controller(explore, beta_max=2.0, delta_target=100.0, hold=1)
     counts = Counter(c.act(0, seen[0], 0.0, np.linspace(-1, 1, A), SURE).action for _ in range(1000))
     mixed = c.decisions[0].mixed
     np.testing.assert_allclose([counts[a] / 1000 for a in range(A)], mixed[:A], atol=0.03)
-    assert mixed.sum() == pytest.approx(1.0) and c.metrics()["uncertainty_gate/avg_kl"] <= 0.2
+    assert mixed.sum() == pytest.approx(1.0) and c.metrics()["uncertainty_gate/avg_kl"] > 0.0
     held = controller(explore, beta_max=1.0, delta_target=100.0, hold=5, uncertainty_threshold=0.0)
     for decides in (True, False):
         held.act(0, seen[0], 0.0, np.zeros(A), SURE)

@@ -21,6 +21,10 @@ def test_the_figures_are_those_of_the_run_that_would_start():
     assert found.hours == pytest.approx((1000 * found.step_s + 500 * found.update_s) / 3600)
 
 
+def test_a_batch_larger_than_the_steps_that_are_played_is_measured_too():
+    assert measure(load_config(**SMALL, batch_size=1024, sequence_length=16)).update_s > 0
+
+
 def test_the_time_of_a_whole_batch_follows_from_the_growth_of_its_parts():
     assert _extrapolate({1: 2.0}, 16) == 32.0
     assert _extrapolate({1: 2.0, 2: 3.0}, 16) == pytest.approx(17.0)

@@ -35,7 +35,8 @@ def imagined(options: bool) -> torch.Tensor:
             agent.heads.signs.bias.copy_(torch.tensor([[9.0, -50.0, -50.0]] * 2).flatten())
             actor.out.bias[agent.num_actions :] = np.log(agent.num_actions / 2)
     learner = Learner(agent, config, generator, torch.device("cpu"))
-    learner.set_slots(np.array([0, 1]))
+    if options:
+        learner.set_slots(np.array([0, 1]))
     size = model.size
     stoch = torch.nn.functional.one_hot(torch.zeros(64, size.stoch, dtype=torch.int64), size.classes).float()
     starts = Latent(torch.zeros(64, size.deter), stoch)

@@ -128,7 +128,7 @@ def plain_update(run: Training, records: dict) -> None:
 
 
 def test_with_every_path_off_the_learner_is_bit_equal_to_the_plain_learner(tmp_path, advice):
-    off = config(200, dataset=advice, **{"gate.weights": (0.2, 0.2, 0.6), "gate.hold": 3, "gate.hard_cap": 0.1})
+    off = config(200, dataset=advice, **{"gate.weights": (0.2, 0.2, 0.6), "gate.hold": 3})
     runs = [Training(off, tmp_path / "paths-off"), Training(config(200), tmp_path / "plain")]
     for run in runs:
         run.steps = run.envs.reset()
