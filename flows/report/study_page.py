@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flows.report.ablation_page import HEADER, cells_of, number
-from flows.report.charts import COLOURS, SCRIPTS, STYLES, Dot, Line, chart, colour, forest
+from flows.report.charts import COLOURS, DASHES, SCRIPTS, STYLES, Dot, Line, chart, colour, forest
 from flows.report.page import Section, filled, page
 from flows.report.results import TAGS
 from flows.report.verdict import Figure
@@ -113,7 +113,7 @@ def _curves(found: dict[str, Any]) -> Section:
     lines = []
     for i, (label, arm) in enumerate(found["arms"].items()):
         band = [low for low, _ in arm["band"]], [high for _, high in arm["band"]]
-        dash = (6, 4) if i >= COLOURS else None
+        dash = DASHES[i // COLOURS % len(DASHES)]
         if any(v is not None for v in arm["curve"]):
             lines.append(Line(label, found["grid"], arm["curve"], colour(i), band=band, dash=dash))
     note = (
