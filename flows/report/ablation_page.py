@@ -49,7 +49,8 @@ def cells_of(found: dict[str, Any]) -> list[list[str]]:
                 number(trained.get("mean")), _range(trained.get("interval")), number(alone.get("mean")),
                 _range(alone.get("interval")), number(bare.get("mean")), _range(bare.get("interval")),
                 number(arm["steps_to_baseline"], 0), number(arm["steps_ratio"]),
-                number(sum(arm["seconds"]) / 60 / max(1, arm["seeds"]), 1), number(arm["cost"].get("price_usd")),
+                number(sum(arm["seconds"]) / 60 / max(1, arm["seeds"]), 1),
+                number(arm["cost"].get("price_usd_total", arm["cost"].get("price_usd"))),
             ]
         )  # fmt: skip
     return rows

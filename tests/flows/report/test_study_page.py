@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.report.ablation import ablation_figures
+from flows.report.ablation_page import cells_of
 from flows.report.read import RunData
 from flows.report.study_page import study_page, study_verdict
 from flows.report.study_picture import bands
@@ -72,3 +73,10 @@ def test_every_curve_of_a_study_has_a_look_of_its_own():
     assert len(curves) == len(set(curves)) == 18
     lines = re.findall(r'"label":"arm \d+","colour":"(c\d)","kind":"line"(?:,"dash":(\[[^]]+\]))?', study_page(found))
     assert len(lines) == len(set(lines)) == 18
+
+
+def test_the_table_counts_what_all_versions_of_the_advice_cost():
+    found = figures(none=1.0, old=2.0, new=3.0)
+    found["arms"]["old"]["cost"] = {"price_usd": 0.5}
+    found["arms"]["new"]["cost"] = {"price_usd": 0.0, "price_usd_total": 12.5}
+    assert [row[-1] for row in cells_of(found)] == ["–", "0.50", "12.50"]
