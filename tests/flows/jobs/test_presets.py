@@ -140,6 +140,9 @@ def test_a_finished_run_leaves_a_small_file_that_says_all_its_page_needs(tmp_pat
     assert read_result(path, settings_of(config, 3)) is None and read_result(tmp_path / "none.json") is None
     assert path.stat().st_size < 4_000
     assert [(e["step"], e["after_guidance"]) for e in written["evaluations"]] == [(150, 0.0), (300, 0.5)]
+    several = load_config(**{"train.steps": 298, "dataset": "x@v1", "advice.prefill_steps": 148, "env.num_envs": 3})
+    reached = write_result(tmp_path / "several-s0.json", "prefill x", 0, folder, several, 2)["evaluations"]
+    assert [(e["step"], e["after_guidance"]) for e in reached] == [(150, 0.0), (300, None)]
     assert written["statistics"] == {"uncertainty_gate/avg_kl": 0.5} and written["minutes"] == 1.5
     run = run_of(written, path)
     assert [e["return"] for e in run.episodes] == [1.0, 2.0, 6.0] and run.mean("uncertainty_gate/avg_kl") == 0.5
