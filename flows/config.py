@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -31,6 +32,7 @@ __all__ = [
     "check_pinned",
     "check_seeds",
     "renamed_job",
+    "with_advice",
 ]
 
 
@@ -209,6 +211,11 @@ def asking(config: Config, backend: str) -> AskConfig:
     return replace(AskConfig(), backend=backend, model=model, timeout_s=config.advice.llm_timeout_s)  # type: ignore[arg-type]
 
 
+def with_advice(skills: Sequence[str]) -> str:
+    """Flags of ``lore train`` that follow a version in the agent's decisions and give its skills, if any, slots."""
+    return "--gate.enabled" + (" --options.enabled --options.max-options 0" if skills else "")
+
+
 def _at_least(job: object, **least: int) -> None:
     """ConfigError unless each named field is a whole number, as large as said or larger, below 2**31."""
     for name, low in least.items():
@@ -255,7 +262,7 @@ class AblateJob(_Job):
 
     preset: Literal["", "quick", "laptop", "paper", "doorkey", "keycorridor"] = ""
     """A study of the docs: fixes arms, advisers, steps, episodes and learner. ``quick``: 5,000 steps a run, one to
-    three minutes of one core; ``laptop``: 50,000 steps; ``paper``: pixels, size 1m, 30,000 steps;
+    four minutes of one core; ``laptop``: 50,000 steps; ``paper``: pixels, size 1m, 30,000 steps;
     ``doorkey``, ``keycorridor``: MiniGrid, the rule book's program, 50,000 steps."""
     only: str = ""
     """Cells to run now, comma-separated, as the table names them: ``none,BC+kick claude``; empty: all."""

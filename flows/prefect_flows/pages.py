@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flows.config import with_advice
 from flows.prefect_flows.artifacts import key, links, markdown, report_link, shares_table, table, told
 from lore_datasets.errors import LoreError
 
@@ -86,7 +87,8 @@ def advice_page(made: Mapping[str, str]) -> str:
         "parents": ", ".join(f"`{p}`" for p in manifest.parents),
     }  # fmt: skip
     about = coverage(ShippedStore().resolve(ref))
-    next_ = [f"lore datasets show '{ref}'", f"lore train --preset smoke --gate.enabled --dataset '{ref}'"]
+    learn = f"lore train --preset smoke {with_advice(manifest.skills)} --dataset '{ref}'"
+    next_ = [f"lore datasets show '{ref}'", learn]
     counts = manifest.provenance.get("round_counts", {})
     quality = [{"figure": k, "value": v} for k, v in counts.get("rates", {}).items()]
     quality += [{"figure": f"refused: {k}", "value": v} for k, v in counts.get("rejected", {}).items()]

@@ -27,7 +27,7 @@ _AT_WORK = {
 
 def number(value: float | None, digits: int = 2) -> str:
     """A figure, or a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "–" if value is None or not np.isfinite(value) else f"{value:.{digits}f}"
 
 
 def _range(value: Sequence[float | None] | None) -> str:

@@ -59,7 +59,6 @@ def chart(
     lines: Sequence[Line],
     *,
     ylabel: str,
-    xlabel: str = "environment steps",
     low: float | None = None,
     high: float | None = None,
     note: str = "",
@@ -68,7 +67,7 @@ def chart(
     drawn = [line for line in lines if line.kind != "reference" and len(line.steps)]
     if not drawn:
         return None
-    spec: dict[str, Any] = {"xlabel": xlabel, "ylabel": ylabel}
+    spec: dict[str, Any] = {"xlabel": "environment steps", "ylabel": ylabel}
     spec |= {name: value for name, value in (("low", low), ("high", high)) if value is not None}
     columns: list[tuple[dict[str, Any], np.ndarray, np.ndarray]] = []
     bands, shown = [], {}

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tyro
@@ -15,6 +16,7 @@ from flows.config import AblateJob
 from flows.jobs.ablation import ablate, check_folder
 from flows.jobs.ablation_arms import cells, planned_runs, rows_alone
 from flows.jobs.presets import PRESETS, resolved
+from flows.prefect_flows import ablate as flow_of_studies
 from flows.report.ablation import page_folder
 from flows.report.results import evaluated_at, read_result, run_of, settings_of, write_result
 from flows.terminal import open_terminal, use
@@ -98,6 +100,13 @@ def test_the_policy_is_evaluated_when_its_guidance_has_ended_and_a_tenth_and_a_h
     assert found["prefill claude"] == {5_000: 0.0, 10_000: 0.1, 30_000: 0.5}
     assert found["BC+kick+end claude"] == {25_000: 0.0, 30_000: 0.1, 50_000: 0.5}
     assert not any(v for label, v in found.items() if label not in ("prefill claude", "BC+kick+end claude"))
+
+
+def test_the_run_of_a_study_in_prefect_is_named_after_what_its_preset_sets(monkeypatch):
+    for given in (AblateJob(preset="quick"), {"preset": "quick", "config": {"train": {"log_interval": 100}}}):
+        monkeypatch.setattr(flow_of_studies, "flow_run", SimpleNamespace(parameters={"job": given}))
+        name = flow_of_studies.ablate.flow_run_name()
+        assert name.startswith("ablate runs/ablate-quick: none,prefill") and "rules x" not in name
 
 
 def test_rows_alone_are_a_version_without_the_program(own_datasets):

@@ -95,7 +95,9 @@ def test_two_rounds_make_a_child_each_and_training_goes_on(lab, monkeypatch):
     page = training_page([(str(run), {"step": 72, "total": 72, "episodes": 1})], third)
     assert f"[report](http://127.0.0.1:6007/{run.name}/report.html)" in page
     assert third in (run / "report.html").read_text()
-    assert f"| rows | {len(whole)} |" in advice_page({"advice": third})
+    page = advice_page({"advice": third})
+    flags = "--gate.enabled --options.enabled --options.max-options 0"
+    assert f"| rows | {len(whole)} |" in page and f"{flags} --dataset '{third}'" in page
 
 
 def test_a_stop_inside_a_round_repeats_nothing_that_was_done(lab):
