@@ -78,7 +78,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--saves", type=int, default=5)
     options = parser.parse_args(words)
     found = measure(options.size, options.steps, options.records, options.updates, options.saves)
-    path = write("saving", found, "python -m benchmarks.saving")
+    path = write("saving", found)
     print(path.read_text())
     return 0
 

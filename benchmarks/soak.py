@@ -209,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result[name] = measure(name, max(1, int(PARTS[name][1] * args.share)))
         print(f"{name}: {json.dumps(result[name])}", flush=True)
     if args.share == 1.0:
-        print(write("soak", {"command": "python -m benchmarks.soak", **result}))
+        print(write("soak", result))
     return 0
 
 

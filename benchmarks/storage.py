@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     result = measure(args.commit, args.open, args.repeats)
     for name, each in result.items():
         print(f"{name}: {each['rows']:,} rows, {each['wall_s']['median']:.2f} s, cpu {each['cpu_s']['median']:.2f} s")
-    print(write("storage", {"command": "python -m benchmarks.storage", **result}))
+    print(write("storage", result))
     return 0
 
 

@@ -228,9 +228,10 @@ def evaluate(
 ) -> Evaluation:
     """Fresh episodes with the agent of a run: with its advice, without it, and without its skills too.
 
-    Of a folder of seeds all runs are played, and the figures are those over them: the mean of the runs' means, with an
-    interval over runs and episodes. ``episodes``: per mode and run. ``seed``: of the worlds, which no training saw.
-    ``record``: keep so many episodes per run frame by frame, from the worst to the best; :func:`report` plays them.
+    Of a folder of seeds all runs are played, and the figures are those over them: means of the runs' means and scores,
+    with an interval of the return over runs and episodes. ``episodes``: per mode and run. ``seed``: of the worlds,
+    which no training saw. ``record``: keep so many episodes per run frame by frame, from the worst to the best;
+    :func:`report` plays them.
     ConfigError where the runs differ in more than their seeds. An interrupt keeps the evaluations of finished runs.
     """
     from flows.jobs.evaluations import are_seeds, evaluate_runs, over_seeds, runs_of

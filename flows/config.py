@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -31,6 +32,7 @@ __all__ = [
     "check_pinned",
     "check_seeds",
     "renamed_job",
+    "with_advice",
 ]
 
 
@@ -51,10 +53,28 @@ def renamed_job(kind: type, values: dict[str, Any]) -> dict[str, Any]:
             found["config"] = renamed(value)
         else:
             found[new if new in known and name not in known else name] = value
-    if "seeds" in known and type(found.get("seeds")) is int:  # a number of seeds, from the first on
-        first = found.pop("first_seed", 0)
+    first = found.get("first_seed", 0)
+    if "seeds" in known and type(found.get("seeds")) is type(first) is int:  # a number of seeds, from the first on
+        found.pop("first_seed", 0)
         found["seeds"] = list(range(first, first + found["seeds"]))
     return found
+
+
+def _laid(default: Any, given: Any) -> Any:
+    """``given``, its tables laid over ``default``: what they leave out stays as there."""
+    if not (isinstance(given, dict) and is_dataclass(default)):
+        return given
+    return vars(default) | {name: _laid(getattr(default, name, None), value) for name, value in given.items()}
+
+
+class _Job:
+    """A job from a file or a form of Prefect: a table in it changes single settings of what the job has by itself."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        from pydantic_core.core_schema import no_info_before_validator_function
+
+        return no_info_before_validator_function(lambda given: _laid(cls(), given), handler(source))
 
 
 @dataclass(frozen=True)
@@ -191,6 +211,11 @@ def asking(config: Config, backend: str) -> AskConfig:
     return replace(AskConfig(), backend=backend, model=model, timeout_s=config.advice.llm_timeout_s)  # type: ignore[arg-type]
 
 
+def with_advice(skills: Sequence[str]) -> str:
+    """Flags of ``lore train`` that follow a version in the agent's decisions and give its skills, if any, slots."""
+    return "--gate.enabled" + (" --options.enabled --options.max-options 0" if skills else "")
+
+
 def _at_least(job: object, **least: int) -> None:
     """ConfigError unless each named field is a whole number, as large as said or larger, below 2**31."""
     for name, low in least.items():
@@ -232,12 +257,12 @@ def study_config() -> Config:
 
 
 @dataclass(frozen=True)
-class AblateJob:
+class AblateJob(_Job):
     """Arms x advisers x seeds with equal budgets in environment steps, and one table. After a stop: run it again."""
 
     preset: Literal["", "quick", "laptop", "paper", "doorkey", "keycorridor"] = ""
     """A study of the docs: fixes arms, advisers, steps, episodes and learner. ``quick``: 5,000 steps a run, one to
-    three minutes of one core; ``laptop``: 50,000 steps; ``paper``: pixels, size 1m, 30,000 steps;
+    four minutes of one core; ``laptop``: 50,000 steps; ``paper``: pixels, size 1m, 30,000 steps;
     ``doorkey``, ``keycorridor``: MiniGrid, the rule book's program, 50,000 steps."""
     only: str = ""
     """Cells to run now, comma-separated, as the table names them: ``none,BC+kick claude``; empty: all."""
@@ -298,7 +323,7 @@ def _refresh_selection() -> SelectConfig:
 
 
 @dataclass(frozen=True)
-class RefreshJob:
+class RefreshJob(_Job):
     """Ask about the states that a trained agent meets without advice or unsure, then train on with the next version."""
 
     folder: str = "runs/train"
@@ -340,7 +365,7 @@ def check_pinned(dataset: str) -> None:
 
 
 @dataclass(frozen=True)
-class SeedsJob:
+class SeedsJob(_Job):
     """Several seeds of one arm from one advice version; each goes on from its checkpoint."""
 
     dataset: str = ""

@@ -6,14 +6,14 @@ import html
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol, TextIO
 
 __all__ = [
-    "Bar", "NotebookTerminal", "Pace", "PlainTerminal", "RichTerminal", "Terminal", "clock", "current", "open_terminal",
-    "said", "use",
+    "Bar", "NotebookTerminal", "Pace", "PlainTerminal", "RichTerminal", "Terminal", "aligned", "clock", "current",
+    "open_terminal", "said", "use",
 ]  # fmt: skip
 
 _NOTEBOOK_SECONDS = 0.25
@@ -34,6 +34,14 @@ def clock(seconds: float) -> str:
 def said(seconds: float) -> str:
     """``25 s``, from two minutes on ``m:ss``."""
     return f"{round(seconds)} s" if seconds < 120 else clock(seconds)
+
+
+def aligned(rows: Sequence[Sequence[str]], sides: str = "<") -> list[str]:
+    """A table's lines; ``sides``: ``<`` or ``>`` for each column, the last one for all that follow."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = sides.ljust(len(widths), sides[-1])
+    cells = [[f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)] for row in rows]
+    return ["  ".join(row).rstrip() for row in cells]
 
 
 class Bar(Protocol):

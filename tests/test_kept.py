@@ -24,7 +24,7 @@ def put(root, cell, seed, returns, score):
     first = {mode: {"returns": [99.0], "score": 99.0} for mode in MODES}
     episodes = {"return": returns, "unlocked": [[0, 1], [1]][: len(returns)]}
     run = {
-        "schema": 1, "cell": cell, "seed": seed, "steps": 9, "digest": "", "minutes": 2.0, "episodes": episodes,
+        "schema": 1, "cell": cell, "seed": seed, "steps": 9, "settings": "", "minutes": 2.0, "episodes": episodes,
         "evaluations": [first, last], "environment": "crafter",
     }  # fmt: skip
     (root / "quick").mkdir(exist_ok=True)

@@ -298,8 +298,11 @@ def export(ref: Name, path: File, root: Path | None = None) -> int:
         return 0
     export_hdf5(store, full, path)
     print(f"{full} -> {path} ({path.stat().st_size / 1e6:.1f} MB)")
-    after = f"lore train --preset smoke --dataset {path} --gate.enabled"
-    print(f"next: {after if store.manifest(full).kind == 'advice' else f'lore datasets import {path}'}")
+    from flows.config import with_advice
+
+    manifest = store.manifest(full)
+    after = f"lore train --preset smoke {with_advice(manifest.skills)} --dataset {path}"
+    print(f"next: {after if manifest.kind == 'advice' else f'lore datasets import {path}'}")
     return 0
 
 

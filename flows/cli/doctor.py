@@ -7,9 +7,11 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from itertools import chain
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from flows.terminal import current
 from lore.main import Flags
@@ -17,37 +19,23 @@ from lore_datasets.cores import available_cores
 
 __all__ = ["checks", "doctor", "needs"]
 
-_PINS = {
-    "torch": "2.11", "numpy": "2.0", "crafter": "1.8.3", "numba": "0.60", "zarr": "3.1.6", "icechunk": "1.1.21",
-    "h5py": "3.10", "prefect": "3.8.8", "fastapi": "0.139", "sqlalchemy": "2.0", "safetensors": "0.5",
-    "tensorboard": "2.17", "tyro": "0.9", "rich": "13", "jinja2": "3.1", "matplotlib": "3.9",
-}  # fmt: skip
-_BELOW = {"fastapi": "0.151", "sqlalchemy": "2.1", "prefect": "3.9"}
 Line = tuple[str, str, str]
 """(``ok`` | ``note`` | ``FAIL``, what was looked at, what was found)."""
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    out = []
-    for part in text.split("+")[0].split("."):
-        digits = "".join(c for c in part if c.isdigit())
-        out.append(int(digits) if digits else 0)
-    return tuple(out)
-
-
 def _packages() -> Iterator[Line]:
-    for name, least in _PINS.items():
-        try:
-            found = version(name)
-        except PackageNotFoundError:
-            yield "FAIL", name, "not installed; next: make setup"
+    for needed in map(Requirement, requires("lore-rl") or ()):
+        if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
             continue
-        if _numbers(found) < _numbers(least):
-            yield "FAIL", name, f"{found} is older than {least}; next: make setup"
-        elif name in _BELOW and _numbers(found) >= _numbers(_BELOW[name]):
-            yield "FAIL", name, f"{found}: Prefect breaks from {_BELOW[name]} on; next: make setup"
+        try:
+            found = version(needed.name)
+        except PackageNotFoundError:
+            yield "FAIL", needed.name, "not installed; next: make setup"
+            continue
+        if found in needed.specifier:
+            yield "ok", needed.name, found
         else:
-            yield "ok", name, found
+            yield "FAIL", needed.name, f"{found} is not {needed.specifier}; next: make setup"
 
 
 def _machine() -> Iterator[Line]:

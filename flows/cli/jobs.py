@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from flows.config import AdviceJob, CollectJob, DemoJob
+from flows.config import AdviceJob, CollectJob, DemoJob, with_advice
 from flows.terminal import clock, current
 from lore_datasets.errors import NotFound, UsageError
 
@@ -65,6 +65,7 @@ def advise(job: Advice, dry_run: bool = False, cancel: bool = False, prefect: bo
     """
     from flows.jobs.advise import cancel_batches, estimate
     from flows.jobs.distil import advise_and_distil
+    from lore_datasets.exchange.shipped import ShippedStore
 
     if cancel:
         jobs, questions = cancel_batches(job)
@@ -89,7 +90,8 @@ def advise(job: Advice, dry_run: bool = False, cancel: bool = False, prefect: bo
     for kind, ref in made.items():
         print(f"{kind:<8}{ref}")
     ref = made["advice"]
-    print(f"next: lore datasets show '{ref}', or lore train --preset smoke --gate.enabled --dataset '{ref}'")
+    flags = with_advice(ShippedStore().manifest(ref).skills)
+    print(f"next: lore datasets show '{ref}', or lore train --preset smoke {flags} --dataset '{ref}'")
     return 0
 
 
@@ -260,6 +262,6 @@ def demo(job: Demo) -> int:
     terminal.say(f"next:   lore datasets show '{made['advice']}'")
     terminal.say(f"        lore datasets export '{made['advice']}' advice.h5")
     terminal.say(f"        tensorboard --logdir {folder}")
-    paths = "--gate.enabled --options.enabled --options.max-options 0"
-    terminal.say(f"        lore train --preset smoke --folder runs/mine {paths} --dataset '{made['advice']}'")
+    flags = with_advice(("all of them",))
+    terminal.say(f"        lore train --preset smoke --folder runs/mine {flags} --dataset '{made['advice']}'")
     return 0

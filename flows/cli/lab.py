@@ -38,9 +38,9 @@ def refresh(job: Annotated[RefreshJob, tyro.conf.arg(name="")], prefect: bool = 
     else:
         made = run(job)
     for record in made:
-        before, after = (100 * (record[when]["row"] + record[when]["goal"]) for when in ("before", "after"))
+        before, after = (100 * (1 - record[when]["none"]) for when in ("before", "after"))
         current().say(
-            f"round {record['round']}: {record['rows']:,} new rows, visited states with a row or goal key "
+            f"round {record['round']}: {record['rows']:,} new rows, visited states with advice "
             f"{before:.1f} -> {after:.1f} %, trained from step {record['from']:,} to {record['to']:,}\n"
             f"  {record['advice']}"
         )

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from flows.terminal import aligned
 from lore_datasets.errors import UsageError
 
 __all__ = ["compare", "list_runs", "remove"]
@@ -42,7 +43,7 @@ def list_runs(folder: Folder = "runs", json: bool = False) -> int:
         learner = f"{row['size']} {row['observation']}"
         table.append((row["run"], row["state"], f"{row['steps']:,}/{row['total']:,}", mean, learner,
                       f"{row['bytes'] / 1e6:,.1f}", row["advice"] or "-"))  # fmt: skip
-    _print(table)
+    print("\n".join(aligned(table)))
     return 0
 
 
@@ -61,7 +62,8 @@ def compare(folders: Folders, json: bool = False) -> int:
     if json:
         print(_json.dumps({"runs": list(folders), "settings": settings, "figures": figures}, indent=2))
         return 0
-    _print([("", *folders), *((name, *map(_text, values)) for name, values in (settings | figures).items())])
+    rows = [(name, *map(_text, values)) for name, values in (settings | figures).items()]
+    print("\n".join(aligned([("", *folders), *rows])))
     return 0
 
 
@@ -91,9 +93,3 @@ def _text(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def _print(table: list[tuple[str, ...]]) -> None:
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    for row in table:
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())

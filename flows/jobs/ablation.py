@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,12 +23,12 @@ from lore_datasets.json_text import parsed
 __all__ = ["ablate", "check_folder", "train_and_evaluate"]
 
 
-def ablate(job: AblateJob, make: Callable[[AblateJob], dict[str, str]] = make_advice) -> dict[str, Any]:
+def ablate(job: AblateJob) -> dict[str, Any]:
     """Run what is missing, then write ``ablation.json``, ``ablation.md`` and ``ablation.html``; returns the first.
 
-    ``make`` gives the advice version of every adviser. A run that fails does not stop the others; its error comes at
-    the end, and the same command runs it again. ``job.report``: run nothing, write the page of what is there. A job
-    with a preset comes here resolved (:func:`flows.jobs.presets.resolved`).
+    A run that fails does not stop the others; its error comes at the end, and the same command runs it again.
+    ``job.report``: run nothing, write the page of what is there. A job with a preset comes here resolved
+    (:func:`flows.jobs.presets.resolved`).
     """
     from flows.report.ablation import write_ablation
     from lore_datasets.exchange.shipped import ShippedStore
@@ -40,7 +40,7 @@ def ablate(job: AblateJob, make: Callable[[AblateJob], dict[str, str]] = make_ad
         shared = {"name": job.dataset, "states": job.states, "rows": job.rows, "epochs": job.epochs}
         phases, wanted = Phases(folder, shared), _advisers(job, todo)
         asked = replace(job, advisers=wanted)
-        advice = phases.run("advice", {"advisers": wanted}, lambda: make(asked), _are_stored) if wanted else {}
+        advice = phases.run("advice", {"advisers": wanted}, lambda: make_advice(asked), _are_stored) if wanted else {}
         for name, ref in advice.items():
             current().say(f"  adviser {name}: {ref}")
         _run_all(job, todo, advice, str(ShippedStore().root.resolve()))

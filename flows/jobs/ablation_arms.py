@@ -161,6 +161,11 @@ def check_advisers(job: AblateJob) -> None:
     made: dict[str, str] = {}
     for number, text in enumerate(_words(job.advisers, "advisers")):
         name, _, dataset = text.partition("=")
+        if dataset.endswith((".h5", ".hdf5")):
+            raise ConfigError(
+                f"{shown(dataset)} is a file, which may change between two runs",
+                hint=f"lore datasets import {shown(dataset)}, and give the name of that dataset",
+            )
         if dataset:
             load_advice(dataset, texts=False)
         elif name in _OF_THE_FIRST:

@@ -6,9 +6,11 @@ Workers read the chunks themselves, from the disk or bucket of the datasets; onl
 from __future__ import annotations
 
 from contextlib import nullcontext
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from flows.terminal import aligned
 from lore_datasets.errors import BadInput, ServiceError, shown
 
 __all__ = ["BINS", "array_statistics", "statistics_text"]
@@ -117,7 +119,8 @@ def _named(found: dict[str, Any], options: list[str], sources: list[str]) -> dic
     for key in ("confidence", "uncertainty"):
         if key in found:
             histogram = [int(n) for n in found[key]["histogram"]]
-            out[key] = {"mean": round(float(found[key]["mean"]), 6), "histogram": histogram}
+            mean = round(float(found[key]["mean"]), 6)
+            out[key] = {"mean": mean if isfinite(mean) else None, "histogram": histogram}
     if "sources" in found:
         names = [*sources, *(f"source {i}" for i in range(len(sources), len(found["sources"])))]
         out["sources"] = {name: int(n) for name, n in zip(names, found["sources"], strict=False)}
@@ -147,7 +150,8 @@ def statistics_text(found: dict[str, Any]) -> str:
         if name in found:
             histogram = found[name]["histogram"]
             bars = "  ".join(f"{i / BINS:.1f}: {n:,}" for i, n in enumerate(histogram) if n)
-            lines.append(f"{name} mean {found[name]['mean']:.3f}; rows from  {bars}")
+            mean = "-" if found[name]["mean"] is None else f"{found[name]['mean']:.3f}"
+            lines.append(f"{name} mean {mean}; rows from  {bars}")
     if "sources" in found:
         lines += ["", *_table(("visited by", "rows", "share"), [(n, c, c) for n, c in found["sources"].items()], rows)]
     if "options" in found:
@@ -164,9 +168,4 @@ def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]], whole: int) -> li
         tuple(f"{100 * cell / max(1, whole):.1f} %" if i == share else f"{cell:,}" if isinstance(cell, int) else cell
               for i, cell in enumerate(row)) for row in rows
     ]  # fmt: skip
-    widths = [max(len(row[i]) for row in told) for i in range(len(head))]
-    lines = []
-    for first, *others in told:
-        cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join([f"{first:<{widths[0]}}", *cells]))
-    return lines
+    return aligned(told, "<>")

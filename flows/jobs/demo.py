@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -170,16 +172,23 @@ def _commands(job: DemoJob, folder: Path, states: str, advice: str) -> list[str]
     """The demo's phases as single commands."""
     from flows.jobs.training_process import arguments
 
-    lines = [
-        f"lore demo{' --quick' if job.quick else ''} --seed {job.seed}",
-        "",
-        "# the same, phase by phase",
-        f"lore collect --dataset {job.dataset}-states --budget {job.states} --seed {job.seed}",
-        f"lore advise --states '{states}' --dataset {job.dataset} --ask.backend rules"
-        f" --select.budget {job.rows} --select.seed {job.seed} --advise.seed {job.seed}",
-    ]
+    plain = DemoJob(quick=job.quick).resolved()
+    given = [(f.name, getattr(job, f.name)) for f in fields(job) if f.name not in ("quick", "fresh", "direct")]
+    own = [word for name, value in given if value != getattr(plain, name) for word in (f"--{name}", str(value))]
+    commands = [
+        ["lore", "collect", "--dataset", f"{job.dataset}-states", "--budget", job.states, "--seed", job.seed],
+        ["lore", "advise", "--states", states, "--dataset", job.dataset, "--ask.backend", "rules", "--select.budget",
+         job.rows, "--select.seed", job.seed, "--advise.seed", job.seed],
+    ]  # fmt: skip
     for arm in ARMS:
-        words = " ".join(f"'{w}'" if "#" in w else w for w in arguments(arm_config(job, arm, advice)))
-        lines.append(f"lore train --folder {folder / arm} {words}")
-        lines.append(f"lore eval {folder / arm} --episodes {job.episodes} --seed {10_000 + job.seed} --record 3")
-    return [*lines, f"lore report {' '.join(str(folder / arm) for arm in ARMS)}"]
+        run = folder / arm
+        commands.append(["lore", "train", "--folder", run, *arguments(arm_config(job, arm, advice))])
+        commands.append(
+            ["lore", "eval", run, "--episodes", job.episodes, "--seed", 10_000 + job.seed, "--record", 3]
+        )  # fmt: skip
+    commands.append(["lore", "report", *(folder / arm for arm in ARMS)])
+    return [
+        shlex.join(["lore", "demo", *(["--quick"] if job.quick else []), *own]), "",
+        f"# phase by phase; lore advise passes over the rows as often as it always does, not {job.epochs} times",
+        *(shlex.join(map(str, command)) for command in commands),
+    ]  # fmt: skip

@@ -64,11 +64,10 @@ def over_seeds(found: Mapping[Path, Mapping[str, Any]]) -> dict[str, dict[str, A
     """``final_policy`` over the runs of :func:`evaluate_runs`, in the form of one run's; None unless they are the same
     but for their seeds.
 
-    The return is the mean of the runs' means; its 95 % interval draws runs, then episodes within them, again. The score
-    is that of the mean success rates.
+    Return and score are means of the runs'; the 95 % interval of the return draws runs, then episodes within them,
+    again.
     """
     from lore.evaluation.statistics import mean_of_runs, nested_bootstrap
-    from lore.training.metrics import crafter_score
 
     if not are_seeds(found):
         return None
@@ -82,7 +81,7 @@ def over_seeds(found: Mapping[Path, Mapping[str, Any]]) -> dict[str, dict[str, A
             "episodes": sum(run["episodes"] for run in each),
             "return_mean": float(np.mean([run["return_mean"] for run in each])),
             "return_interval": interval if len(each) > 1 else tuple(each[0]["return_interval"]),
-            "score": crafter_score(np.array(list(rates.values()))),
+            "score": float(np.mean([run["score"] for run in each])),
             "achievements": {name: {"rate": rate} for name, rate in rates.items()},
         }
     return out

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from lore_datasets.atomic import held
 
-__all__ = ["datasets_root", "keep_loopback_direct", "trainer_slot"]
+__all__ = ["LOOPBACK", "datasets_root", "keep_loopback_direct", "trainer_slot"]
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def datasets_root() -> str:
@@ -26,7 +26,7 @@ def datasets_root() -> str:
 def keep_loopback_direct() -> None:
     """Send no request to loopback through a proxy that the environment names, here and in children (``NO_PROXY``)."""
     known = [name for variable in ("no_proxy", "NO_PROXY") for name in os.environ.get(variable, "").split(",")]
-    names = dict.fromkeys(name.strip() for name in [*known, *_LOOPBACK] if name.strip())
+    names = dict.fromkeys(name.strip() for name in [*known, *LOOPBACK] if name.strip())
     os.environ |= dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(names))
 
 

@@ -74,18 +74,23 @@ def play(job: PlayJob) -> dict[str, Any]:
 
     The report: ``ref``, ``against``, ``settings``, ``steps`` (environment steps of all lives), ``players`` (``advice``
     and, by its name, the control: :func:`lore.evaluation.play.figures`), ``difference`` (paired, by world). BadInput
-    when the version has no skills, or none of them could start in any life; finished lives are kept.
+    when the version has no skills, none of them could start in any life, or the control is advice on another game;
+    finished lives are kept.
     """
     from lore_datasets.exchange.shipped import ShippedStore
 
     store, advice = ShippedStore(), _loaded(job.dataset)
     check_skills(advice)
-    players = {"advice": str(advice.ref)}
+    players, where = {"advice": str(advice.ref)}, {"advice": _where(job.dataset, advice)}
     if job.against == UNIFORM:
-        players[UNIFORM] = str(advice.ref)
+        players[UNIFORM], where[UNIFORM] = players["advice"], where["advice"]
     elif job.against:
-        players["against"] = str(_loaded(job.against).ref)
-    what = {"players": players, "settings": asdict(job.settings), "where": {k: _where(job, k) for k in players}}
+        other = _loaded(job.against)
+        if other.environment.name != advice.environment.name:
+            raise BadInput(f"{other.ref} is advice on {other.environment.name}, {advice.ref} on"
+                           f" {advice.environment.name}", hint="compare two versions of one game")  # fmt: skip
+        players["against"], where["against"] = str(other.ref), _where(job.against, other)
+    what = {"players": players, "settings": asdict(job.settings), "where": where}
     folder = store.beside / "plays" / f"{advice.ref.name}-{_key(what)}"
     with hold(folder):
         lives = _played(folder, what, job.episodes, job.workers)
@@ -106,8 +111,8 @@ def play(job: PlayJob) -> dict[str, Any]:
         "players": {name: figures(group, names) for name, group in lives.items()},
     }
     if len(lives) > 1:
-        other = next(name for name in lives if name != "advice")
-        report["difference"] = difference(lives["advice"], lives[other], names)
+        control = next(name for name in lives if name != "advice")
+        report["difference"] = difference(lives["advice"], lives[control], names)
     return report | {"artifact": str(_kept(store, advice, report, lives))}
 
 
@@ -161,10 +166,9 @@ def _loaded(dataset: str) -> AdviceData:
     return load_advice(dataset, texts=False)
 
 
-def _where(job: PlayJob, player: str) -> str:
-    """What a process has to load: the name as it was given, with its file's whole path."""
-    name = job.against if player == "against" else job.dataset
-    return str(Path(name).resolve()) if name.endswith((".h5", ".hdf5")) else name
+def _where(name: str, data: AdviceData) -> str:
+    """What a process has to load: the version as it was resolved, or a file's whole path."""
+    return str(Path(name).resolve()) if name.endswith((".h5", ".hdf5", ".json")) else str(data.ref)
 
 
 def _key(what: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ Everything a round has done lies in ``<run>/refresh/round-NNN``; a stop at any m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -155,7 +155,7 @@ def _round(job: RefreshJob, number: int, steps: Steps) -> dict[str, Any]:
         visits, name, select=job.select, ask=job.ask, advise=job.advise, journal=job.journal, rows_only=True,
         revisions=str(run), dask=job.dask,
     )  # fmt: skip
-    ref = phases.run("advise", {"at": visits}, lambda: {"advice": steps.advise(ask)}, _is_stored)["advice"]
+    ref = advised = phases.run("advise", {"at": visits}, lambda: {"advice": steps.advise(ask)}, _is_stored)["advice"]
     if base not in (goes_on_from := _history(store, ref, base)):  # somebody rolled the dataset back meanwhile
         base = goes_on_from[0]
         say(f"  {name} was rolled back: this round goes on from {base}")
@@ -178,7 +178,7 @@ def _round(job: RefreshJob, number: int, steps: Steps) -> dict[str, Any]:
     record = {
         "round": number, "run": str(run), "base": base, "visits": visits, "advice": ref, "model": made["model"],
         "before": before, "after": after, "from": begun, "to": int(trained["step"]),
-        "rows": _new_rows(base, ref), "cost": dict(store.manifest(ref).cost) if ref != base else {},
+        "rows": _new_rows(base, ref), "cost": _cost(store, [v for v in dict.fromkeys((advised, ref)) if v != base]),
     }  # fmt: skip
     steps.finished(record)
     write_json(folder / "round.json", record)
@@ -214,6 +214,20 @@ def _new_rows(base: str, ref: str) -> int:
         return 0
     store = _store()
     return int(store.manifest(ref).counts.get("rows", 0)) - int(store.manifest(base).counts.get("rows", 0))
+
+
+_SPENT = ("requests", "asked_now", "from_journal", "tokens_in", "tokens_out", "price_usd", "latency_s", "seconds")
+
+
+def _cost(store: Any, refs: Sequence[str]) -> dict[str, Any]:
+    """What the versions of a round cost together, and what the journal had paid before the first, after the last."""
+    costs = [store.manifest(ref).cost for ref in refs]
+    if not costs:
+        return {}
+    paid = {"before": costs[0], "after": costs[-1]}
+    return {name: sum(cost.get(name, 0) for cost in costs) for name in _SPENT} | {
+        f"journal_usd_{when}": cost.get(f"journal_usd_{when}", 0.0) for when, cost in paid.items()
+    }
 
 
 def _shares(found: dict[str, Any]) -> str:

@@ -49,39 +49,16 @@ class Api:
             raise ServiceError(f"{method} {self.url}{path}: {answer.status_code} {shown(answer.text, 200)}")
         return answer.json() if answer.content else None
 
-    def runs(
-        self, types: Sequence[str] = BEGUN, limit: int = 200, deployment: str = "", before: str = ""
-    ) -> list[dict[str, Any]]:
-        """Flow runs in states of these ``types``, latest expected first; ``before``: ISO time that they were due."""
-        chosen: dict[str, Any] = {"state": {"type": {"any_": list(types)}}}
-        if before:
-            chosen["expected_start_time"] = {"before_": before}
-        if deployment:
-            chosen["deployment_id"] = {"any_": [deployment]}
-        body = {"flow_runs": chosen, "sort": "EXPECTED_START_TIME_DESC", "limit": limit}
+    def runs(self, types: Sequence[str] = BEGUN, **chosen: Any) -> list[dict[str, Any]]:
+        """Flow runs in states of these ``types``, latest expected first; ``chosen``: more of Prefect's filter."""
+        chosen["state"] = {"type": {"any_": list(types)}}
+        body = {"flow_runs": chosen, "sort": "EXPECTED_START_TIME_DESC", "limit": 200}
         return self.call("POST", "/flow_runs/filter", body)
 
-    def set_state(self, run: str, kind: str, message: str, *, force: bool = True) -> None:
-        """Put a run into a state (CRASHED, CANCELLED, CANCELLING)."""
+    def set_state(self, run: str, kind: str, message: str) -> None:
+        """Put a run into a state (CRASHED, CANCELLED), whatever it was in."""
         state = {"type": kind, "name": kind.capitalize(), "message": message}
-        self.call("POST", f"/flow_runs/{run}/set_state", {"state": state, "force": force})
-
-    def cancel(self, run: str) -> None:
-        """Ask whoever runs it to stop a run."""
-        self.set_state(run, "CANCELLING", "cancelled by request", force=False)
-
-    def deployments(self) -> list[dict[str, Any]]:
-        """All deployments."""
-        return self.call("POST", "/deployments/filter", {"limit": 200})
-
-    def delete_deployment(self, deployment: str) -> None:
-        """Remove a deployment; its runs stay."""
-        self.call("DELETE", f"/deployments/{deployment}")
-
-    def artifacts(self, run: str = "") -> list[dict[str, Any]]:
-        """Artifacts, latest first; of one flow run, or all."""
-        chosen = {"artifacts": {"flow_run_id": {"any_": [run]}}} if run else {}
-        return self.call("POST", "/artifacts/filter", {**chosen, "sort": "CREATED_DESC", "limit": 200})
+        self.call("POST", f"/flow_runs/{run}/set_state", {"state": state, "force": True})
 
     def settle(self) -> tuple[int, int]:
         """After a stop: live runs become Crashed, runs that were due meanwhile Cancelled; how many of each.
@@ -91,7 +68,7 @@ class Api:
         live = self.runs(_LIVE)
         for run in live:
             self.set_state(run["id"], "CRASHED", "its process ended with the last lore up; the next run goes on")
-        due = self.runs(("SCHEDULED",), before=datetime.now(UTC).isoformat())
+        due = self.runs(("SCHEDULED",), expected_start_time={"before_": datetime.now(UTC).isoformat()})
         for run in due:
             self.set_state(run["id"], "CANCELLED", "was due while lore up did not run")
         for limit in self.call("POST", "/v2/concurrency_limits/filter", {"limit": 200}):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from flows.jobs.machine import keep_loopback_direct
+from flows.jobs.machine import LOOPBACK, keep_loopback_direct
 from lore_datasets.errors import ConfigError, shown
 
 __all__ = ["FAILED", "Notify"]
@@ -17,7 +17,6 @@ __all__ = ["FAILED", "Notify"]
 FAILED = ("FAILED", "CRASHED")
 """Types of the states that somebody is told of; a cancelled run is none of them."""
 _SECONDS = 20.0
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,6 @@ class Notify:
 def _is_loopback(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and parts.hostname in _LOOPBACK and (parts.port or 80) > 0
+        return parts.scheme in ("http", "https") and parts.hostname in LOOPBACK and (parts.port or 80) > 0
     except ValueError:
         return False

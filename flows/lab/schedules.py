@@ -138,7 +138,7 @@ def _schedule(name: str, body: Any, source: _Source) -> Schedule:
         if key not in _KEYS:
             raise source.error(f"unknown setting {shown(key, 40)!r}", name, key, hint=f"one of: {', '.join(_KEYS)}")
     flow = body.get("flow", "")
-    if flow not in FLOWS:
+    if flow not in tuple(FLOWS):
         raise source.error(f"flow = {shown(flow, 40)!r} is no flow", name, "flow", hint=f"one of: {', '.join(FLOWS)}")
     if "cron" in body and "interval" in body:
         raise source.error("cron and interval exclude each other", name, "interval", hint="keep one of them")
@@ -247,19 +247,25 @@ def _leaves(values: Mapping[str, Any]) -> set[str]:
 
 
 def check_datasets(schedules: Sequence[Schedule], path: Path) -> None:
-    """NotFound with the line when a deployment names a run or a dataset that neither exists nor is made by another."""
+    """NotFound with the line when a deployment reads a run or a dataset that neither exists nor is made by another."""
     from flows.jobs.rounds import dataset_of
+    from lore.training.folder import read_config
     from lore_datasets.exchange.shipped import ShippedStore
     from lore_datasets.types import ArtifactRef
 
     store = ShippedStore()
     made = {s.job.dataset for s in schedules if isinstance(s.job, (CollectJob, AdviceJob))}
+    runs = [s.job.folder for s in schedules if isinstance(s.job, (SeedsJob, AblateJob))]
     for each in schedules:
         job = each.job
-        asked = [job.states] if isinstance(job, AdviceJob) else [job.dataset] if isinstance(job, SeedsJob) else []
+        asked = [job.dataset] if isinstance(job, SeedsJob) else []
+        if isinstance(job, AdviceJob) and not job.revise and job.advise.wanted != {"program"}:
+            asked = [job.states]
         try:
             if isinstance(job, RefreshJob):
                 dataset_of(Path(job.folder))
+            if isinstance(job, EvaluateJob) and not any(Path(job.folder).is_relative_to(folder) for folder in runs):
+                read_config(job.folder)
             for text in filter(None, asked):
                 if "@" in text or "#" in text or ArtifactRef.parse(text)[0] not in made:
                     store.resolve(text)

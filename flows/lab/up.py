@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.jobs.child_process import spawn, stop
-from flows.jobs.machine import datasets_root, keep_loopback_direct
+from flows.jobs.machine import LOOPBACK, datasets_root, keep_loopback_direct
 from flows.jobs.phases import hold
 from flows.lab.lab_api import Api
 from flows.lab.notify import FAILED, Notify
@@ -36,7 +36,6 @@ __all__ = ["Lab", "UpJob", "read_auth", "up"]
 
 _READY_S = 600.0
 """A machine under load may need minutes; a child that ends is noticed at once."""
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def read_auth(job: UpJob, environment: Any = None) -> str:
     user, colon, password = text.partition(":")
     if text and (not user or not colon or len(password) < 12 or any(c.isspace() for c in text)):
         raise UsageError("the auth string is not user:password", hint="a password of 12 characters or more, no spaces")
-    if job.host not in _LOOPBACK and not text:
+    if job.host not in LOOPBACK and not text:
         raise UsageError(
             f"--host {job.host} would let everybody on that network start jobs here",
             hint="give --auth-file FILE (user:password), or leave --host away and use an ssh tunnel",

@@ -7,7 +7,9 @@ from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 from prefect.states import Cancelled
+from pydantic import TypeAdapter
 
 from flows.config import AblateJob
 from flows.jobs.ablation import ablate as run_ablation
@@ -28,11 +30,13 @@ def _run(job: AblateJob) -> str:
     return str(Path(job.folder) / "ablation.html")
 
 
-@flow(
-    name="ablate",
-    flow_run_name="ablate {job.folder}: {job.arms} x {job.advisers} x seeds {job.seeds}",
-    persist_result=False,
-)
+def _name() -> str:
+    given = flow_run.parameters["job"]
+    job = resolved(given if isinstance(given, AblateJob) else TypeAdapter(AblateJob).validate_python(given))
+    return f"ablate {job.folder}: {job.arms} x {job.advisers} x seeds {job.seeds}"
+
+
+@flow(name="ablate", flow_run_name=_name, persist_result=False)
 def ablate(job: AblateJob) -> Any:
     """Compare arms, advisers and seeds; returns the page. Cancelled when another trainer holds this machine."""
     job = resolved(job)

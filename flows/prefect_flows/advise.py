@@ -10,23 +10,24 @@ from prefect.states import Cancelled
 
 from flows.config import AdviceJob
 from flows.jobs.advise import advise_states
-from flows.jobs.distil import distil_model, needs_model
+from flows.jobs.distil import needs_model
+from flows.jobs.rounds import plain_steps
 from flows.prefect_flows.artifacts import on_the_board
 from flows.prefect_flows.pages import advice_page
 from lore_datasets.errors import Busy
 from lore_datasets.types import ArtifactRef
 
-__all__ = ["advise"]
+__all__ = ["advise", "ask_task", "distil_task"]
 
 
 @task(name="ask about a shard", task_run_name="ask about states {first} to {last}", cache_policy=NO_CACHE)
-def _ask(ask: Callable[[], Any], first: int, last: int) -> Any:
+def ask_task(ask: Callable[[], Any], first: int, last: int) -> Any:
     return ask()
 
 
 @task(name="distil the advice model", task_run_name="distil {ref}", cache_policy=NO_CACHE)
-def _distil(ref: ArtifactRef, epochs: int, seed: int) -> str:
-    return str(distil_model(ref, epochs, seed))
+def distil_task(ref: ArtifactRef | str, epochs: int, seed: int) -> str:
+    return plain_steps().distil(str(ref), epochs, seed)
 
 
 @flow(
@@ -39,13 +40,13 @@ def advise(job: AdviceJob, epochs: int = 30) -> Any:
     """
     with on_the_board():
         try:
-            ref = advise_states(job, lambda ask, shard: _ask(ask, shard[0], shard[-1]))
+            ref = advise_states(job, lambda ask, shard: ask_task(ask, shard[0], shard[-1]))
         except Busy as error:
             if not deployment.id:
                 raise
             return Cancelled(message=f"{error.kind}: {error}")
         made = {"advice": str(ref)}
         if not job.rows_only and needs_model(ref):
-            made["model"] = _distil(ref, epochs, job.advise.seed)
+            made["model"] = distil_task(ref, epochs, job.advise.seed)
     advice_page(made)
     return made

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flows.config import with_advice
 from flows.prefect_flows.artifacts import key, links, markdown, report_link, shares_table, table, told
 from lore_datasets.errors import LoreError
 
@@ -86,7 +87,8 @@ def advice_page(made: Mapping[str, str]) -> str:
         "parents": ", ".join(f"`{p}`" for p in manifest.parents),
     }  # fmt: skip
     about = coverage(ShippedStore().resolve(ref))
-    next_ = [f"lore datasets show '{ref}'", f"lore train --preset smoke --gate.enabled --dataset '{ref}'"]
+    learn = f"lore train --preset smoke {with_advice(manifest.skills)} --dataset '{ref}'"
+    next_ = [f"lore datasets show '{ref}'", learn]
     counts = manifest.provenance.get("round_counts", {})
     quality = [{"figure": k, "value": v} for k, v in counts.get("rates", {}).items()]
     quality += [{"figure": f"refused: {k}", "value": v} for k, v in counts.get("rejected", {}).items()]
@@ -103,7 +105,7 @@ def round_page(record: Mapping[str, Any]) -> str:
         "run": f"`{run}`", "round": record["round"], "from": f"`{record['base']}`", "to": f"`{ref}`",
         "new rows": f"{record['rows']:,}", "visited states": f"{before['states']:,} (`{record['visits']}`)",
         "cost": _cost(record["cost"]),
-        "states with a row or goal key": f"{_known(before):.1f} % before, {_known(after):.1f} % after",
+        "states with advice": f"{100 * (1 - before['none']):.1f} % before, {100 * (1 - after['none']):.1f} % after",
         "mean confidence": f"{before['confidence']:.3f} before, {after['confidence']:.3f} after",
         "training": f"step {record['from']:,} to {record['to']:,}",
     }  # fmt: skip
@@ -119,10 +121,6 @@ def round_page(record: Mapping[str, Any]) -> str:
     table(f"coverage {run}", shares_table(shares), "Share of the visited states by where their advice comes from, in %")
     text = _lines(f"Refresh round {record['round']} of {run}", rows, commands, _report([run]))
     return markdown(f"refresh {run}", text, f"{name}: {ref}")
-
-
-def _known(found: Mapping[str, float]) -> float:
-    return 100 * (found["row"] + found["goal"])
 
 
 def training_page(runs: Sequence[tuple[str, Mapping[str, Any]]], dataset: str) -> str:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled
 
 from flows.config import AdviceJob, RefreshJob, TrainJob
 from flows.jobs.machine import trainer_slot
 from flows.jobs.rounds import Steps, measure_coverage, plain_steps, refresh, round_names, visit_states
+from flows.prefect_flows.advise import ask_task, distil_task
 from flows.prefect_flows.artifacts import on_the_board
 from flows.prefect_flows.pages import round_page
 from lore_datasets.errors import Busy
@@ -31,20 +31,10 @@ def _coverage(visits: str, advice: str, when: str) -> dict[str, Any]:
     return measure_coverage(visits, advice, when)
 
 
-@task(name="ask about a shard", task_run_name="ask about states {first} to {last}", cache_policy=NO_CACHE)
-def _ask(ask: Callable[[], Any], first: int, last: int) -> Any:
-    return ask()
-
-
 def _advise(job: AdviceJob) -> str:
     from flows.jobs.advise import advise_states
 
-    return str(advise_states(job, lambda ask, shard: _ask(ask, shard[0], shard[-1])))
-
-
-@task(name="distil the advice model", task_run_name="distil {ref}", cache_policy=NO_CACHE)
-def _distil(ref: str, epochs: int, seed: int) -> str:
-    return plain_steps().distil(ref, epochs, seed)
+    return str(advise_states(job, lambda ask, shard: ask_task(ask, shard[0], shard[-1])))
 
 
 @task(
@@ -65,11 +55,14 @@ def _name() -> str:
 
 @flow(name="refresh-round", flow_run_name=_name, persist_result=False)
 def refresh_round(job: RefreshJob) -> Any:
-    """Add refresh rounds to a run; returns their records. Cancelled when another trainer holds this machine."""
-    steps = Steps(_visit, _coverage, _advise, _distil, _train, round_page)
+    """Add refresh rounds to a run; returns their records. A deployment's is Cancelled when another trainer holds this
+    machine or another refresh the run."""
+    steps = Steps(_visit, _coverage, _advise, distil_task, _train, round_page)
     with on_the_board():
         try:
             with trainer_slot(f"refresh {job.folder}"):
                 return refresh(job, steps)
         except Busy as error:
+            if not deployment.id:
+                raise
             return Cancelled(message=f"{error.kind}: {error}")

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flows.jobs.machine import keep_loopback_direct
+from flows.jobs.machine import LOOPBACK, keep_loopback_direct
 from flows.terminal import current
 from lore_datasets.errors import BadInput, ServiceError, shown
 from lore_datasets.json_text import parsed
@@ -127,7 +127,7 @@ def embedded_server(home: Path) -> Iterator[str]:
     home, else a server that ends with the block.
 
     A use inside another one takes its server. ServiceError when none comes up in 180 s, or when
-    nobody answers at PREFECT_API_URL.
+    PREFECT_API_URL is an address of this machine and nobody answers there; another machine's is not tried.
     """
     given = os.environ.get("PREFECT_API_URL")
     if given:
@@ -242,9 +242,11 @@ def start_server(
 def _check_reachable(url: str) -> None:
     from urllib.parse import urlsplit
 
-    parts = urlsplit(url)
-    local = parts.hostname in ("127.0.0.1", "localhost", "::1")
-    if local and not _healthy(parts.hostname or "", parts.port or 80):
+    try:
+        host, port = urlsplit(url).hostname or "", urlsplit(url).port or 80
+    except ValueError:
+        raise BadInput(f"PREFECT_API_URL = {shown(url)} is no address", hint="http://HOST:PORT/api") from None
+    if host in LOOPBACK and not _healthy(host, port):
         raise ServiceError(
             f"no Prefect server answers at PREFECT_API_URL = {url}",
             hint="start one with lore up, or unset the variable",

@@ -75,7 +75,7 @@ def ablation_figures(
         body["steps_ratio"] = needed / reached if needed and reached else None
         body["cost"] = (costs or {}).get(label, {})
         arms[label] = body
-    return _plain({"steps": steps, "grid": grid, "baseline": level, "order": list(arms), "arms": arms})
+    return _plain({"steps": steps, "grid": grid, "baseline": level, "arms": arms})
 
 
 def _plain(value: Any) -> Any:

@@ -27,7 +27,7 @@ _AT_WORK = {
 
 def number(value: float | None, digits: int = 2) -> str:
     """A figure, or a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "–" if value is None or not np.isfinite(value) else f"{value:.{digits}f}"
 
 
 def _range(value: Sequence[float | None] | None) -> str:
@@ -49,7 +49,8 @@ def cells_of(found: dict[str, Any]) -> list[list[str]]:
                 number(trained.get("mean")), _range(trained.get("interval")), number(alone.get("mean")),
                 _range(alone.get("interval")), number(bare.get("mean")), _range(bare.get("interval")),
                 number(arm["steps_to_baseline"], 0), number(arm["steps_ratio"]),
-                number(sum(arm["seconds"]) / 60 / max(1, arm["seeds"]), 1), number(arm["cost"].get("price_usd")),
+                number(sum(arm["seconds"]) / 60 / max(1, arm["seeds"]), 1),
+                number(arm["cost"].get("price_usd_total", arm["cost"].get("price_usd"))),
             ]
         )  # fmt: skip
     return rows

@@ -48,7 +48,7 @@
     const [ink, grid] = [colour("soft"), colour("line")];
     const axis = { stroke: ink, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 }, font: "12px system-ui", labelFont: "12px system-ui", labelSize: 20 };
     const plot = new uPlot({
-      width: place.clientWidth, height: spec.height ?? 280, padding: [10, 34, 0, 0],
+      width: place.clientWidth, height: 280, padding: [10, 34, 0, 0],
       scales: { x: { time: false }, y: { range: (_, low, high) => {
         const [from, to] = [Math.min(spec.low ?? low, low), Math.max(spec.high ?? high, high)];
         const room = (to - from || 1) * 0.05;

@@ -17,10 +17,12 @@ from flows.report.page import data_block, filled
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-__all__ = ["COLOURS", "SCRIPTS", "STYLES", "Dot", "Line", "chart", "colour", "forest", "played_dots"]
+__all__ = ["COLOURS", "DASHES", "SCRIPTS", "STYLES", "Dot", "Line", "chart", "colour", "forest", "played_dots"]
 
 COLOURS = 8
 """Colours that style.css has for runs, named ``c0`` onwards."""
+DASHES = (None, (6, 4), (2, 3), (10, 3, 2, 3))
+"""Dashes of the first lines, one of a colour, and of those that use the colours again, once and more often."""
 SCRIPTS = ("uplot.js", "charts.js")
 STYLES = ("uplot.css",)
 MOST_POINTS = 300
@@ -49,7 +51,7 @@ class Line:
     colour: str
     kind: Literal["line", "points", "area", "reference"] = "line"
     band: tuple[Sequence[float | None], Sequence[float | None]] | None = None
-    dash: tuple[int, int] | None = None
+    dash: tuple[int, ...] | None = None
 
 
 def chart(
@@ -57,7 +59,6 @@ def chart(
     lines: Sequence[Line],
     *,
     ylabel: str,
-    xlabel: str = "environment steps",
     low: float | None = None,
     high: float | None = None,
     note: str = "",
@@ -66,7 +67,7 @@ def chart(
     drawn = [line for line in lines if line.kind != "reference" and len(line.steps)]
     if not drawn:
         return None
-    spec: dict[str, Any] = {"xlabel": xlabel, "ylabel": ylabel}
+    spec: dict[str, Any] = {"xlabel": "environment steps", "ylabel": ylabel}
     spec |= {name: value for name, value in (("low", low), ("high", high)) if value is not None}
     columns: list[tuple[dict[str, Any], np.ndarray, np.ndarray]] = []
     bands, shown = [], {}

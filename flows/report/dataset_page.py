@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flows.config import with_advice
 from flows.report.advice_text import program_rules, skills_with_films
 from flows.report.charts import forest, played_dots
 from flows.report.page import Section, filled, page
@@ -82,7 +83,10 @@ def _head(subject: Subject) -> Any:
             name = "uniform choice among the same skills" if who == "uniform" else who
             worth += f"; {name} makes {figure}: the intervals {apart}"
         worth += "."
-    return filled("dataset_head.html", said=said, worth=worth, notes=subject.notes, ref=advice.ref, about=manifest)
+    return filled(
+        "dataset_head.html", said=said, worth=worth, notes=subject.notes, ref=advice.ref, about=manifest,
+        flags=with_advice(manifest.skills),
+    )  # fmt: skip
 
 
 def _worth(subject: Subject) -> Section | None:

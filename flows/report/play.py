@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flows.terminal import aligned
 from lore.config import EnvConfig
 
 __all__ = ["play_text"]
@@ -34,7 +35,7 @@ def play_text(report: Mapping[str, Any]) -> str:
         paired = {"return": _range(found["return"], 2), "length": _range(found["length"], 0),
                   "score, %": _range(found["score"], 1)}  # fmt: skip
         rows = [(*row, paired.get(row[0], "")) for row in rows]
-    lines += _table(("", *titles), rows)
+    lines += aligned([("", *titles), *rows])
     for name in names:
         lines += ["", f"{name}: how lives ended, in % of the lives"]
         lines += [f"  {what}: {_range(share, 0)}" for what, share in _largest(report["players"][name]["ended"])]
@@ -62,8 +63,3 @@ def _range(value: Sequence[float], digits: int) -> str:
 
 def _largest(shares: Mapping[str, Sequence[float]]) -> list[tuple[str, Sequence[float]]]:
     return sorted(shares.items(), key=lambda item: (-item[1][0], item[0]))
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    return ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in (header, *rows)]

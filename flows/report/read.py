@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lore_datasets.advice import AdviceData
     from lore_datasets.types import Manifest
 
-__all__ = ["RunData", "Subject", "is_number", "json_lines", "read_run", "report_advice", "success_rates"]
+__all__ = ["RunData", "Subject", "is_number", "read_run", "report_advice", "success_rates"]
 
 T = TypeVar("T")
 
@@ -137,22 +137,6 @@ class Subject:
         return found.manifest, ""
 
 
-def json_lines(path: Path) -> list[dict[str, Any]]:
-    """Objects of a JSON-lines file, [] when there is none; a torn last line (a killed writer) is left out.
-
-    A run that resumed from a checkpoint wrote some steps twice: of rows with a ``step``, the later writing wins.
-    """
-    rows: list[dict[str, Any]] = []
-    for row in read_jsonl(path):
-        step = row.get("step")
-        if isinstance(step, int) and rows and rows[-1].get("step", -1) > step:
-            while rows and rows[-1].get("step", -1) >= step:
-                rows.pop()
-        if not rows or rows[-1] != row:
-            rows.append(row)
-    return rows
-
-
 def is_number(value: Any) -> bool:
     """Whether a value read from a file is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
@@ -179,7 +163,7 @@ def read_run(path: Path, name: str = "") -> RunData:
     told = told if isinstance(told, dict) else {}
     config = {section: body for section, body in told.items() if isinstance(body, dict)}
     series: dict[str, tuple[list[int], list[float]]] = {}
-    rows = tried(lambda: json_lines(path / "metrics.jsonl"), [])
+    rows = tried(lambda: read_jsonl(path / "metrics.jsonl"), [])
     for row in _whole(rows, "metrics.jsonl", ("step",), damage):
         for tag, value in row.items():
             if tag == "step" or not is_number(value):
@@ -190,8 +174,8 @@ def read_run(path: Path, name: str = "") -> RunData:
             else:
                 steps.append(int(row["step"]))
                 values.append(float(value))
-    episodes = tried(lambda: json_lines(path / "episodes.jsonl"), [])
-    progress = tried(lambda: json_lines(path / "progress.jsonl"), [])
+    episodes = tried(lambda: read_jsonl(path / "episodes.jsonl"), [])
+    progress = tried(lambda: read_jsonl(path / "progress.jsonl"), [])
     return RunData(
         name=name or path.name,
         path=path,
@@ -207,25 +191,39 @@ def read_run(path: Path, name: str = "") -> RunData:
 
 
 def _whole(rows: Sequence[dict[str, Any]], file: str, needed: Sequence[str], damage: list[str]) -> list[dict[str, Any]]:
-    kept = [row for row in rows if all(is_number(row.get(name)) for name in needed)]
+    kept = [
+        row for row in rows
+        if all(is_number(row.get(n)) for n in needed) and isinstance(row.get("achievements") or {}, (dict, list))
+    ]  # fmt: skip
     if len(kept) < len(rows):
-        damage.append(f"{len(rows) - len(kept)} rows of {file} without {' and '.join(needed)}")
+        damage.append(f"{len(rows) - len(kept)} rows of {file} without {' and '.join(needed)} or of another form")
     return kept
 
 
 def _evaluation(found: dict[str, Any] | None, damage: list[str]) -> dict[str, Any] | None:
-    """An evaluation without the modes that lack a mean return, as those of another schema may."""
+    """An evaluation without the modes that lack a mean return or have figures of another form."""
     if found is None:
         return None
     modes = found.get("final_policy")
     kept = {
         str(mode): body for mode, body in (modes.items() if isinstance(modes, dict) else ())
-        if isinstance(body, dict) and all(is_number(body.get(n)) for n in ("episodes", "return_mean"))
+        if _is_mode(body)
     }  # fmt: skip
     if not isinstance(modes, dict) or len(kept) < len(modes):
         lost = [shown(mode, 40) for mode in modes if mode not in kept] if isinstance(modes, dict) else ["every mode"]
         damage.append(f"evaluation.json is of another form: {', '.join(lost)} left out")
     return found | {"final_policy": kept}
+
+
+def _is_mode(body: Any) -> bool:
+    """Whether a mode of an evaluation has its mean return, and numbers or nothing in the other figures."""
+    try:
+        ends = [tuple(body.get(name) or (None, None)) for name in ("return_interval", "score_interval")]
+        others = [body.get("score"), body.get("length_mean"), *(body.get("returns") or ()), *ends[0], *ends[1]]
+    except (AttributeError, TypeError):
+        return False
+    whole = all(is_number(body.get(name)) for name in ("episodes", "return_mean"))
+    return whole and all(x is None or is_number(x) for x in others) and len(ends[0]) == len(ends[1]) == 2
 
 
 def success_rates(episodes: Sequence[dict[str, Any]], achievements: Sequence[str]) -> dict[str, float]:

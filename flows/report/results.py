@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -39,10 +38,6 @@ def settings_of(config: Config, episodes: int) -> str:
     return " ".join([*words, "--episodes", str(episodes)])
 
 
-def _digest(settings: str) -> str:
-    return hashlib.sha256(settings.encode()).hexdigest()[:12]
-
-
 def guidance_end(config: Config) -> int | None:
     """Step at which the guidance ends: with a prefill, or when both kickstarting and the gate have fallen to 0; None
     where it never does.
@@ -68,10 +63,10 @@ def write_result(path: Path, cell: str, seed: int, folder: Path, config: Config,
     run, after = read_run(folder), evaluated_at(config)
     names = get_environment(config.env.name).vocab.achievements
     settings, progress = settings_of(config, episodes), run.progress or {}
-    evaluations = [_evaluation(e, after.get(e["frames"])) for e in _evaluations(folder, run.evaluation)]
+    evaluations = [_evaluation(e, after, config.env.num_envs) for e in _evaluations(folder, run.evaluation)]
     value = {
         "schema": SCHEMA, "cell": cell, "seed": seed, "steps": progress.get("step", 0), "settings": settings,
-        "digest": _digest(settings), "advice": run.advice, "unused_advice": run.unused_advice,
+        "advice": run.advice, "unused_advice": run.unused_advice,
         "environment": config.env.name, "minutes": round(progress.get("seconds", 0.0) / 60.0, 2),
         "episodes": {
             "step": [e["step"] for e in run.episodes], "return": [e["return"] for e in run.episodes],
@@ -91,8 +86,11 @@ def _evaluations(folder: Path, last: dict[str, Any] | None) -> list[dict[str, An
     return [found[step] for step in sorted(found)]
 
 
-def _evaluation(found: dict[str, Any], after: float | None) -> dict[str, Any]:
-    out: dict[str, Any] = {"step": found["frames"], "after_guidance": after}
+def _evaluation(found: dict[str, Any], after: dict[int, float], games: int) -> dict[str, Any]:
+    """``after``: :func:`evaluated_at`; a run of several games stops at the first multiple of them from there on."""
+    at = found["frames"]
+    share = next((share for step, share in after.items() if step <= at < step + games), None)
+    out: dict[str, Any] = {"step": at, "after_guidance": share}
     for mode, body in found["final_policy"].items():
         rates = {name: round(rate["rate"], 2) for name, rate in body["achievements"].items() if rate["rate"]}
         out[mode] = {"returns": body["returns"], "score": round(body["score"], 3), "achievements": rates}
@@ -108,14 +106,14 @@ def read_result(path: Path, settings: str | None = None) -> dict[str, Any] | Non
         return None
     try:
         value = parsed(path.read_text(encoding="utf-8"))
-        whole = value["schema"] == SCHEMA and {"cell", "seed", "steps", "digest", "episodes", "evaluations"} <= set(
+        whole = value["schema"] == SCHEMA and {"cell", "seed", "steps", "settings", "episodes", "evaluations"} <= set(
             value
         )
     except (ValueError, KeyError, TypeError):
         whole = False
     if not whole:
         raise BadInput(f"{path} does not hold the figures of a run", hint="remove it; the same command makes it anew")
-    return value if settings is None or value["digest"] == _digest(settings) else None
+    return value if settings is None or value["settings"] == settings else None
 
 
 def run_of(value: dict[str, Any], path: Path) -> RunData:

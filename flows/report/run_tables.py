@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flows.report.ablation_page import number
 from flows.report.charts import colour
 from flows.report.page import Section, filled
 from flows.report.read import RunData, Subject, success_rates
@@ -23,18 +24,12 @@ __all__ = [
     "evaluation_table",
     "flat",
     "how_it_was_made",
-    "number",
     "option_table",
     "training_score",
 ]
 
 MODES = {"as_trained": "as trained", "agent_alone": "alone", "primitives_only": "primitives only"}
 _SHORT_RUN = 100_000
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A figure, or a dash where there is none."""
-    return "–" if value is None or not np.isfinite(value) else f"{value:.{digits}f}"
 
 
 def training_score(subject: Subject) -> Section:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from flows.report.ablation_page import HEADER, cells_of, number
-from flows.report.charts import COLOURS, SCRIPTS, STYLES, Dot, Line, chart, colour, forest
+from flows.report.charts import COLOURS, DASHES, SCRIPTS, STYLES, Dot, Line, chart, colour, forest
 from flows.report.page import Section, filled, page
-from flows.report.results import TAGS
+from flows.report.results import MODES, TAGS
 from flows.report.verdict import Figure
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import LoreError
@@ -113,7 +113,7 @@ def _curves(found: dict[str, Any]) -> Section:
     lines = []
     for i, (label, arm) in enumerate(found["arms"].items()):
         band = [low for low, _ in arm["band"]], [high for _, high in arm["band"]]
-        dash = (6, 4) if i >= COLOURS else None
+        dash = DASHES[i // COLOURS % len(DASHES)]
         if any(v is not None for v in arm["curve"]):
             lines.append(Line(label, found["grid"], arm["curve"], colour(i), band=band, dash=dash))
     note = (
@@ -142,10 +142,9 @@ def _table(found: dict[str, Any], colours: dict[str, str]) -> Section:
 
 def _after(found: dict[str, Any]) -> Section | None:
     """What is left at each share of the budget after the guidance ended."""
-    modes = ("as_trained", "agent_alone", "primitives_only")
     rows = [
         [label, str(row["seeds"]), f"{row['step']:,}", f"{100 * row['share']:.0f} %"]
-        + [str(Figure(row[mode], *row[f"{mode}_interval"])) for mode in modes]
+        + [str(Figure(row[mode], *row[f"{mode}_interval"])) for mode in MODES]
         for label, each in found.get("after_guidance", {}).items() for row in each
     ]  # fmt: skip
     header = ("arm", "seeds", "step", "after the guidance", "as trained", "alone, with skills", "primitives only")

@@ -11,6 +11,8 @@ import numpy as np
 __all__ = ["bands"]
 
 _COLOURS = ("#4c566a", "#d08770", "#5e81ac", "#a3be8c", "#b48ead", "#bf616a", "#88c0d0", "#ebcb8b")
+_DASHES = ("-", "--", ":", "-.")
+"""Of arms that use the colours for the first time, again, and so on."""
 _STYLE = {
     "svg.hashsalt": "lore", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "grid.color": "#eceff4", "axes.edgecolor": "#9aa3b2", "legend.frameon": False,
@@ -32,7 +34,7 @@ def bands(grid: Sequence[float], arms: dict[str, Any]) -> str:
             if all(v is None for v in arm["curve"]):
                 continue
             colour, (low, high) = _COLOURS[index % len(_COLOURS)], np.array(arm["band"], float).T
-            dashes = "--" if index >= len(_COLOURS) else "-"  # more arms than colours
+            dashes = _DASHES[index // len(_COLOURS) % len(_DASHES)]
             axes.fill_between(grid, low, high, color=colour, alpha=0.18, linewidth=0)
             axes.plot(grid, np.array(arm["curve"], float), dashes, color=colour, label=label, linewidth=2)
         axes.set_xlabel("environment steps")

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from flows.report.read import RunData, Subject, is_number
-from flows.report.results import guidance_end
+from flows.report.results import MODES, guidance_end
 from lore.config import from_dict
 from lore.evaluation.statistics import mean_of_runs, nested_bootstrap
 from lore_datasets.errors import LoreError
 
 __all__ = ["Figure", "banners", "explanations", "figure_of", "verdict"]
 
-MODES = ("as_trained", "agent_alone", "primitives_only")
 _OF_A_RUN = ("seed", "steps", "threads", "device", "save_interval_s", "log_interval")
 LAST = 20
 """Training episodes that speak for a run that was not evaluated."""
@@ -61,8 +60,8 @@ def figure_of(runs: Sequence[RunData], mode: str) -> Figure | None:
         return None
     if len(found) == 1:
         known = found[0].get("return_interval") if found[0]["episodes"] > 1 else None  # one episode has no spread
-        low, high = known or (np.nan, np.nan)
-        return Figure(float(found[0]["return_mean"]), float(low), float(high))
+        low, high = (np.nan if end is None else float(end) for end in known or (None, None))
+        return Figure(float(found[0]["return_mean"]), low, high)
     returns = [np.array(body.get("returns", [body["return_mean"]]), np.float64) for body in found]
     return Figure(mean_of_runs(returns), *nested_bootstrap(mean_of_runs, returns))
 
@@ -85,7 +84,7 @@ def _follows(run: RunData, subject: Subject) -> str:
         return ""
     if config.get("advice", {}).get("prior") == "uniform":
         return f"no preference among the skills of {run.advice or config['advice']['dataset']}"
-    if subject.advice is None or not str(subject.advice.ref).startswith(run.advice.partition("#")[0] or "-"):
+    if subject.advice is None or str(subject.advice.ref) != run.advice:
         return f"the advice of {run.advice or config['advice']['dataset']}"
     if subject.advice.programs:
         return "the program's advice"

@@ -165,6 +165,8 @@ def test_a_folder_of_seeds_is_evaluated_and_reported_as_one(seeds, capsys):
     one, two = (found[run]["final_policy"]["as_trained"] for run in runs)
     whole = over_seeds(found)["as_trained"]
     assert whole["return_mean"] == pytest.approx((one["return_mean"] + two["return_mean"]) / 2)
+    two["score"] = one["score"] + 3.0  # the mean of the runs' scores, not the score of their mean rates
+    assert over_seeds(found)["as_trained"]["score"] == pytest.approx(one["score"] + 1.5)
     low, high = whole["return_interval"]
     assert low <= whole["return_mean"] <= high and whole["episodes"] == 4
     assert any(f"all 2 seeds: as trained      return {whole['return_mean']:6.2f}" in line for line in lines)

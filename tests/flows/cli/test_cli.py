@@ -129,6 +129,15 @@ def test_the_doctor_finds_this_installation_sound(capsys):
     assert "FAIL" not in out and "ok    fastapi" in out and "lore demo" in out
 
 
+def test_the_doctor_names_what_is_missing_too_old_or_too_new(monkeypatch, capsys):
+    wanted = ["numpy>=99", "torch>=2", "h5py>=3,<3.1", "no-such-package>=1", "no-such-either; extra == 'dev'"]
+    monkeypatch.setattr("flows.cli.doctor.requires", lambda name: wanted)
+    assert cli.main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "is not >=99; next: make setup" in out and "is not <3.1,>=3" in out and "ok    torch" in out
+    assert "no-such-package not installed" in out and "no-such-either" not in out and "3 to mend" in out
+
+
 def test_the_doctor_tells_what_a_run_with_these_flags_will_need(capsys):
     flags = "--size tiny --observation symbolic --device cpu --steps 1000 --batch_size 64 --sequence_length 16"
     assert cli.main(["doctor", *flags.split(), "--env.area", "24", "24"]) == 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flows.cli import main as cli
-from flows.jobs.array_statistics import BINS, array_statistics
+from flows.jobs.array_statistics import BINS, _named, array_statistics, statistics_text
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, ConfigError, CorruptArtifact, NotFound
 from lore_datasets.store.store import Store
@@ -75,6 +75,12 @@ def test_the_statistics_are_those_of_all_rows_of_all_rounds(two_rounds, capsys):
     best = max(shown["options"], key=lambda option: option["first"])
     assert table[5].split()[:3] == [best["name"], str(best["first"]), f"{100 * best['first'] / 140:.1f}"]
     assert shown["ref"] == str(two_rounds) and [each["name"] for each in shown["options"]] == names
+
+
+def test_a_mean_over_no_rows_is_no_number_in_json():
+    nothing = _named({"rows": 0, "confidence": {"mean": float("nan"), "histogram": [0] * BINS}}, [], [])
+    assert json.loads(json.dumps(nothing, allow_nan=False))["confidence"]["mean"] is None
+    assert "confidence mean -;" in statistics_text(nothing | {"ref": "a@v1"})
 
 
 @pytest.mark.slow

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import tyro
 
 from flows.cli import main as cli
+from flows.config import DemoJob
+from flows.jobs.demo import _commands
 from flows.jobs.phases import Phases, hold
 from flows.terminal import PlainTerminal, clock, use
 from lore_datasets.errors import Busy, ConfigError, UsageError
@@ -143,3 +148,13 @@ def test_without_a_terminal_a_bar_ends_in_one_line():
         for n in range(11):
             bar.update(n, note="fine")
     assert out.getvalue().strip() == "ask                 100 %  10/10  fine"
+
+
+def test_the_commands_of_a_demo_are_those_that_it_was_called_with_and_a_shell_takes_them():
+    job = DemoJob(quick=True, dataset="foo", epochs=3, folder="my runs/x").resolved()
+    told, _, heading, *phases = _commands(job, Path(job.folder), "foo-states@v1#ab", "foo@v1#cd")
+    assert shlex.split(told) == [
+        "lore", "demo", "--quick", "--folder", "my runs/x", "--dataset", "foo", "--epochs", "3"
+    ]  # fmt: skip
+    assert tyro.cli(DemoJob, args=shlex.split(told)[2:]).resolved() == job and "the same" not in heading
+    assert shlex.split(phases[-1]) == ["lore", "report", "my runs/x/none", "my runs/x/abc"]

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from flows.cli import main as cli
+from flows.jobs import play as jobs_play
 from flows.jobs.play import PlayJob, play, play_programs
 from lore.advice.lookup import AdviceSource
 from lore.evaluation.play import Life, PlaySettings, play_life
@@ -139,6 +140,26 @@ def test_a_version_without_skills_and_one_whose_skills_never_start_are_named(own
             PlayJob("idle", **wrong)
     with pytest.raises(ConfigError, match="hold"):
         PlaySettings(hold=0)
+
+
+def test_a_version_committed_meanwhile_is_not_played_under_the_name_of_the_one_before(own_datasets, monkeypatch):
+    ref, real = small_advice(own_datasets, CRAFTER, n=20, name="moving"), jobs_play.hold
+
+    def commits_meanwhile(folder):
+        small_advice(own_datasets, CRAFTER, n=20, name="moving", seed=1)
+        return real(folder)
+
+    monkeypatch.setattr(jobs_play, "hold", commits_meanwhile)
+    assert play(PlayJob("moving", 1, settings=replace(SHORT, length=20), workers=1))["ref"] == str(ref)
+    (todo,) = own_datasets.glob("plays/*/todo.json")
+    assert json.loads(todo.read_text())["where"] == {"advice": str(ref), "uniform": str(ref)}
+
+
+def test_versions_of_two_games_are_not_compared(own_datasets):
+    small_advice(own_datasets, CRAFTER, n=20, name="one")
+    small_advice(own_datasets, get_environment("minigrid:MiniGrid-DoorKey-5x5-v0", named=True), n=20, name="two")
+    with pytest.raises(BadInput, match=r"two@v1.* is advice on minigrid:MiniGrid-DoorKey-5x5-v0, one@v1.* on crafter"):
+        play(PlayJob("one", 1, "two", SHORT, 1))
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tyro
@@ -15,6 +16,7 @@ from flows.config import AblateJob
 from flows.jobs.ablation import ablate, check_folder
 from flows.jobs.ablation_arms import cells, planned_runs, rows_alone
 from flows.jobs.presets import PRESETS, resolved
+from flows.prefect_flows import ablate as flow_of_studies
 from flows.report.ablation import page_folder
 from flows.report.results import evaluated_at, read_result, run_of, settings_of, write_result
 from flows.terminal import open_terminal, use
@@ -100,6 +102,13 @@ def test_the_policy_is_evaluated_when_its_guidance_has_ended_and_a_tenth_and_a_h
     assert not any(v for label, v in found.items() if label not in ("prefill claude", "BC+kick+end claude"))
 
 
+def test_the_run_of_a_study_in_prefect_is_named_after_what_its_preset_sets(monkeypatch):
+    for given in (AblateJob(preset="quick"), {"preset": "quick", "config": {"train": {"log_interval": 100}}}):
+        monkeypatch.setattr(flow_of_studies, "flow_run", SimpleNamespace(parameters={"job": given}))
+        name = flow_of_studies.ablate.flow_run_name()
+        assert name.startswith("ablate runs/ablate-quick: none,prefill") and "rules x" not in name
+
+
 def test_rows_alone_are_a_version_without_the_program(own_datasets):
     ref = rows_alone("crafter-claude@v1", "alone")
     old, new = load_advice("crafter-claude@v1"), load_advice(ref)
@@ -140,6 +149,9 @@ def test_a_finished_run_leaves_a_small_file_that_says_all_its_page_needs(tmp_pat
     assert read_result(path, settings_of(config, 3)) is None and read_result(tmp_path / "none.json") is None
     assert path.stat().st_size < 4_000
     assert [(e["step"], e["after_guidance"]) for e in written["evaluations"]] == [(150, 0.0), (300, 0.5)]
+    several = load_config(**{"train.steps": 298, "dataset": "x@v1", "advice.prefill_steps": 148, "env.num_envs": 3})
+    reached = write_result(tmp_path / "several-s0.json", "prefill x", 0, folder, several, 2)["evaluations"]
+    assert [(e["step"], e["after_guidance"]) for e in reached] == [(150, 0.0), (300, None)]
     assert written["statistics"] == {"uncertainty_gate/avg_kl": 0.5} and written["minutes"] == 1.5
     run = run_of(written, path)
     assert [e["return"] for e in run.episodes] == [1.0, 2.0, 6.0] and run.mean("uncertainty_gate/avg_kl") == 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from flows.jobs.advise import advise_states
 from flows.jobs.collect import play_states
 from flows.jobs.distil import distil_model
 from flows.jobs.rounds import Steps, finished_rounds, plain_steps, refresh, round_names
+from flows.prefect_flows import refresh as flow_of_rounds
 from flows.prefect_flows.artifacts import key, shares_table
 from flows.prefect_flows.pages import advice_page, round_page, training_page
 from lore.config import load_config
@@ -82,6 +84,10 @@ def test_two_rounds_make_a_child_each_and_training_goes_on(lab, monkeypatch):
         assert record["cost"]["requests"] > 0
         page = round_page(record)
         assert all(f"`{record[key]}`" in page for key in ("base", "advice", "visits"))
+        with_advice = 100 * (1 - record["after"]["none"])
+        assert (
+            f"| states with advice | {100 * (1 - record['before']['none']):.1f} % before, {with_advice:.1f} %" in page
+        )
         assert f"lore refresh --folder {run}" in page and "rollback 'talk@v" in page and "answers (" in page
     assert training_page([(str(run), {"step": 72, "total": 72, "episodes": 1})], third).count(third) == 1
     monkeypatch.setenv("LORE_REPORTS_URL", "http://127.0.0.1:6007/")
@@ -89,7 +95,9 @@ def test_two_rounds_make_a_child_each_and_training_goes_on(lab, monkeypatch):
     page = training_page([(str(run), {"step": 72, "total": 72, "episodes": 1})], third)
     assert f"[report](http://127.0.0.1:6007/{run.name}/report.html)" in page
     assert third in (run / "report.html").read_text()
-    assert f"| rows | {len(whole)} |" in advice_page({"advice": third})
+    page = advice_page({"advice": third})
+    flags = "--gate.enabled --options.enabled --options.max-options 0"
+    assert f"| rows | {len(whole)} |" in page and f"{flags} --dataset '{third}'" in page
 
 
 def test_a_stop_inside_a_round_repeats_nothing_that_was_done(lab):
@@ -213,6 +221,17 @@ def test_a_full_disk_in_the_middle_of_a_round_leaves_no_half_version(lab, monkey
     assert getattr(caught.value, "kind", "") == "no_space"
     assert Store().versions("talk") == [1] and versions(run)[-1]["advice"] == first
     assert len(refresh(job(run), in_process())) == 1 and Store().versions("talk") == [1, 2]
+
+
+def test_a_refresh_of_a_busy_run_is_an_error_by_hand_and_cancelled_where_it_is_scheduled(monkeypatch):
+    def busy(job, steps):
+        raise Busy("another refresh holds the run")
+
+    monkeypatch.setattr(flow_of_rounds, "refresh", busy)
+    with pytest.raises(Busy):
+        flow_of_rounds.refresh_round.fn(RefreshJob())
+    monkeypatch.setattr(flow_of_rounds, "deployment", SimpleNamespace(id="scheduled"))
+    assert flow_of_rounds.refresh_round.fn(RefreshJob()).type.value == "CANCELLED"
 
 
 def test_keys_of_pages_are_what_prefect_takes():

@@ -110,6 +110,9 @@ def test_a_round_adds_rows_and_takes_the_better_program_without_distilling(lab, 
     assert first in store.manifest(second).parents and record["visits"] in store.manifest(second).parents
     assert [json.loads(text)["rules"][0]["goal"] for text in data.programs] == ["noop", "collect_wood"]
     assert data.manifest.provenance["program_revisions"][-1]["kept"]
+    costs = [store.manifest(second).cost, data.manifest.cost]
+    assert record["cost"]["requests"] == sum(cost["requests"] for cost in costs) > costs[1]["requests"] > 0
+    assert record["cost"]["journal_usd_before"] == costs[0]["journal_usd_before"]
     assert len(talker.reports) == 1 and '"goal": "noop"' in talker.reports[-1] and "return" in talker.reports[-1]
     assert record["before"]["program"] > 0 and record["before"]["none"] == record["after"]["none"] == 0
     assert record["after"]["row"] > record["before"]["row"]

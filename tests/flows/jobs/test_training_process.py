@@ -16,7 +16,7 @@ from flows.prefect_flows import runtime
 from flows.terminal import PlainTerminal, use
 from lore.config import load_config
 from lore.main import parse
-from lore_datasets.errors import LoreError, ServiceError
+from lore_datasets.errors import BadInput, LoreError, ServiceError
 
 CONFIGS = {
     "defaults": load_config(),
@@ -110,6 +110,12 @@ def test_a_server_that_the_user_names_is_used_and_none_is_started(tmp_path, monk
     with runtime.embedded_server(tmp_path / "home") as url:
         assert url == "https://prefect.example/api"
     assert not (tmp_path / "home").exists()
+
+
+def test_an_address_with_a_port_that_is_none_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", "http://localhost:abc/api")
+    with pytest.raises(BadInput, match="localhost:abc/api is no address"), runtime.embedded_server(tmp_path):
+        raise AssertionError("no server is there")
 
 
 def test_a_local_server_that_does_not_answer_is_named(tmp_path, monkeypatch):

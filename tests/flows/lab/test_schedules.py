@@ -6,14 +6,16 @@ import json
 import os
 import stat
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from flows.config import RefreshJob
+from flows.config import AblateJob, RefreshJob
 from flows.lab.notify import Notify
 from flows.lab.schedules import FLOWS, check_datasets, read_notify, read_schedules
 from flows.lab.up import UpJob, read_auth
+from lore.config import replace as configured
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import Busy, ConfigError, LoreError, NotFound, ServiceError, UsageError
 from lore_datasets.testing import small_states
@@ -58,6 +60,7 @@ def test_a_schedule_says_when_what_and_with_which_settings(tmp_path):
         ('[a]\nflow = "collect"\ncron = "0 3 * * *"\ninterval = "1h"\n', 4, "exclude each other"),
         ('[a]\nflow = "refresh"\n', 2, "is no flow"),
         ('[a]\ninterval = "1h"\n', 1, "is no flow"),
+        ('[a]\nflow = ["collect"]\n', 2, "is no flow"),
         ('[a]\nflow = "collect"\nevery = "1h"\n', 3, "unknown setting 'every'"),
         ('[a]\nflow = "collect"\ntimezone = "Mars/Base"\n', 3, "unknown"),
         ('[a]\nflow = "collect"\nactive = "no"\n', 3, "active"),
@@ -68,6 +71,7 @@ def test_a_schedule_says_when_what_and_with_which_settings(tmp_path):
         ('[a]\nflow = "collect"\n[a.job]\ndataset = 5\n', 4, "job.dataset"),
         ('[a]\nflow = "refresh-round"\n[a.job]\nvisits = 3\nrounds = 0\n', 5, "rounds = 0 is out of range"),
         ('[a]\nflow = "train"\n[a.job]\ndataset = "talk"\n', 4, "names no version exactly"),
+        ('[a]\nflow = "train"\n[a.job]\nseeds = 3\nfirst_seed = "x"\n', 5, "unknown setting 'job.first_seed'"),
         ('[a]\nflow = "collect"\njob = 3\n', 3, "job is not a table"),
         ('a = 3\n', 1, "is not a table"),
         ('[b]\nflow = "collect"\n[by-hand]\nflow = "collect"\n', 3, "[by-hand] is taken"),
@@ -82,6 +86,18 @@ def test_every_mistake_is_named_with_its_line(tmp_path, text, line, said):
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, text)
     assert f"schedules.toml, line {line}: " in str(caught.value) and said in str(caught.value)
+
+
+def test_a_table_changes_single_settings_of_what_its_job_has_by_itself(tmp_path):
+    from flows.lab.deployments import flow_of
+
+    text = """[r]\nflow = "refresh-round"\n[r.job]\nselect = {budget = 300}
+[s]\nflow = "ablate"\n[s.job.config.train]\ntrain_ratio = 32.0\n"""
+    refresh, study = read(tmp_path, text)
+    assert refresh.job.select == replace(RefreshJob().select, budget=300)
+    assert study.job.config == configured(AblateJob().config, **{"train.train_ratio": 32.0})
+    for each in (refresh, study):  # what Prefect makes of it, and of a form that is filled in by hand
+        assert flow_of(each.flow).validate_parameters({"job": each.parameters})["job"] == each.job
 
 
 def test_brackets_in_brackets_are_an_error_of_ours(tmp_path):
@@ -109,6 +125,12 @@ def test_deployments_of_unknown_runs_and_datasets_are_refused_before_anything_st
     wrong = ref.split("#")[0] + "#0123456789ab"
     with pytest.raises(NotFound, match="has digest"):
         check_datasets(read(tmp_path, advice.format(wrong)), path)
+    for no_states in ('advise = {kinds = "program"}\n', "revise = true\n"):
+        check_datasets(read(tmp_path, advice.format("nobody") + no_states), path)
+    evaluate = '[look]\nflow = "evaluate"\n[look.job]\nfolder = "runs/seeds/seed-0"\n'
+    with pytest.raises(NotFound, match="line 1: look: no run in runs/seeds/seed-0"):
+        check_datasets(read(tmp_path, evaluate), path)
+    check_datasets(read(tmp_path, evaluate + '[make]\nflow = "train"\n'), path)
 
 
 def test_the_file_that_ships_is_valid():

@@ -82,8 +82,11 @@ class Up:
     def family(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
+    def deployments(self) -> list[dict]:
+        return self.api.call("POST", "/deployments/filter", {"limit": 200})
+
     def deployment(self, name: str) -> str:
-        return next(d["id"] for d in self.api.deployments() if d["name"] == name and "refresh" in d["entrypoint"])
+        return next(d["id"] for d in self.deployments() if d["name"] == name and "refresh" in d["entrypoint"])
 
 
 def wait_for(condition, seconds):
@@ -161,15 +164,15 @@ def test_a_lab_that_an_older_release_started_goes_on(tmp_path, monkeypatch):
     (tmp_path / "schedules.toml").write_text(OF_BEFORE)
     up = Up(tmp_path, "--server-only")
     try:
-        deployments = {(d["name"], d["entrypoint"].split("/")[-1]) for d in up.api.deployments()}
+        deployments = {(d["name"], d["entrypoint"].split("/")[-1]) for d in up.deployments()}
         assert ("states", "collect.py:collect") in deployments and len(deployments) == 1 + len(FLOWS)
-        assert all("prefect_flows" in d["entrypoint"] for d in up.api.deployments()), "none of the older release"
-        (states,) = [d for d in up.api.deployments() if d["name"] == "states"]
+        assert all("prefect_flows" in d["entrypoint"] for d in up.deployments()), "none of the older release"
+        (states,) = [d for d in up.deployments() if d["name"] == "states"]
         assert states["schedules"][0]["schedule"]["anchor_date"].startswith("2024-01-01")
         job = {"dataset": "by-hand", "collect": {"budget": 6}}
-        hand = next(d["id"] for d in up.api.deployments() if d["name"] == "by-hand" and "collect" in d["entrypoint"])
+        hand = next(d["id"] for d in up.deployments() if d["name"] == "by-hand" and "collect" in d["entrypoint"])
         up.api.call("POST", f"/deployments/{hand}/create_flow_run", {"parameters": {"job": job}})
-        assert wait_for(lambda: up.api.runs(["COMPLETED"], deployment=hand), 300), up.said()
+        assert wait_for(lambda: up.api.runs(["COMPLETED"], deployment_id={"any_": [hand]}), 300), up.said()
     finally:
         up.process.send_signal(signal.SIGINT)
         assert up.process.wait(120) == 0
@@ -212,7 +215,8 @@ def two_rounds_by_themselves(run: Path, first: str) -> None:
 
 
 def the_page_shows(up: Up, finished: dict) -> None:
-    kinds = {a["type"] for a in up.api.artifacts(finished["id"])}
+    mine = {"artifacts": {"flow_run_id": {"any_": [finished["id"]]}}, "limit": 200}
+    kinds = {a["type"] for a in up.api.call("POST", "/artifacts/filter", mine)}
     assert {"markdown", "table", "progress", "link"} <= kinds
     assert "round" in finished["name"] and "talk@v" in finished["name"] and "seed 0" in finished["name"]
     if CHROMIUM is None:
@@ -238,10 +242,10 @@ def cancelled_while_training(up: Up, run: Path) -> None:
     deployment = up.deployment("by-hand")
 
     def training() -> str:
-        mine = up.api.runs(["RUNNING"], deployment=deployment)
+        mine = up.api.runs(["RUNNING"], deployment_id={"any_": [deployment]})
         if not mine and not up.api.runs(["RUNNING", "PENDING"]):
             up.api.call("POST", f"/deployments/{deployment}/create_flow_run", {"parameters": {"job": job}})
-            wait_for(lambda: not up.api.runs(["SCHEDULED", "PENDING"], deployment=deployment), 60)
+            wait_for(lambda: not up.api.runs(["SCHEDULED", "PENDING"], deployment_id={"any_": [deployment]}), 60)
         row = last_row(run / "progress.jsonl") or {}
         return mine[0]["id"] if mine and row["total"] > 200_000 and row["phase"] == "training" else ""
 
@@ -250,7 +254,8 @@ def cancelled_while_training(up: Up, run: Path) -> None:
     trainers = [p for p in up.family() if "lore.main" in " ".join(p.cmdline())]
     assert trainers
     began = time.monotonic()
-    up.api.cancel(mine)
+    cancelling = {"type": "CANCELLING", "name": "Cancelling", "message": "cancelled by request"}
+    up.api.call("POST", f"/flow_runs/{mine}/set_state", {"state": cancelling, "force": False})
     state = wait_for(lambda: up.api.call("GET", f"/flow_runs/{mine}")["state_type"] == "CANCELLED", 120)
     took = time.monotonic() - began
     print(f"cancelled after {took:.1f} s at load {os.getloadavg()[0]:.1f}")

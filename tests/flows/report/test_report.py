@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 import flows.report
-from flows.report.read import json_lines, read_run, report_advice, success_rates
+from flows.report.read import read_run, report_advice, success_rates
 from flows.report.sections import build_report, render
 from lore.config import load_config, to_dict
 from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment
-from lore_datasets.errors import CorruptArtifact, NotFound
+from lore_datasets.errors import NotFound
 from lore_datasets.testing import small_advice
 
 FOLDER = Path(flows.report.__file__).parent
@@ -130,22 +130,6 @@ def test_a_run_without_a_finished_episode_still_makes_a_page(tmp_path):
     assert "No episode has finished yet" in text and "<h2>Final policy" not in text
 
 
-def test_a_torn_last_line_is_left_out_and_a_torn_middle_is_refused(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
-    assert [row["step"] for row in json_lines(path)] == [1, 2]
-    path.write_text('{"step": 1}\n{"st\n{"step": 2}\n')
-    with pytest.raises(CorruptArtifact, match="line 2"):
-        json_lines(path)
-
-
-def test_steps_written_again_after_a_resume_replace_the_first_writing(tmp_path):
-    path = tmp_path / "episodes.jsonl"
-    rows = [{"step": s, "return": 0} for s in (10, 20, 30)] + [{"step": s, "return": 1} for s in (20, 30, 40)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert [(row["step"], row["return"]) for row in json_lines(path)] == [(10, 0), (20, 1), (30, 1), (40, 1)]
-
-
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(NotFound, match=r"no config\.json"):
         read_run(tmp_path)
@@ -188,6 +172,21 @@ def test_a_run_that_crashed_in_its_files_shows_what_reads_and_names_the_rest(tmp
                  "cut stands at step 1,400 of 2,000"):  # fmt: skip
         assert said in text
     assert '<figure class="chart"' in text and "last 20 training episodes" in text
+
+
+def test_figures_of_another_form_are_left_out_and_named(tmp_path):
+    run = write_run(tmp_path / "cut", load_config(observation="symbolic"))
+    with (run / "episodes.jsonl").open("a") as file:
+        file.write('{"step": 2100, "return": 1.0, "achievements": 3}\n')
+    (run / "metrics.jsonl").write_text('{"step": "a", "x": 1}\n{"step": 5, "x": 2}\n')
+    whole = {"episodes": 3, "return_mean": 1.0, "return_interval": [None, None], "score": None, "returns": [1.0] * 3}
+    strange = [{"return_interval": [1]}, {"return_interval": "ab"}, {"score": "x"}, {"returns": 3}]
+    modes = {"as_trained": whole} | {f"mode {i}": whole | part for i, part in enumerate(strange)}
+    (run / "evaluation.json").write_text(json.dumps({"final_policy": modes}))
+    text = render([read_run(run)], title="cut")
+    for said in ("1 rows of episodes.jsonl without step and return or of another form", "1 rows of metrics.jsonl",
+                 "evaluation.json is of another form: mode 0, mode 1, mode 2, mode 3 left out"):  # fmt: skip
+        assert said in text
 
 
 def test_settings_of_another_form_or_environment_are_shown_as_they_are(tmp_path):

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from flows.report.ablation import ablation_figures
+from flows.report.ablation_page import cells_of
 from flows.report.read import RunData
 from flows.report.study_page import study_page, study_verdict
+from flows.report.study_picture import bands
 
 
 def figures(**arms):
@@ -61,3 +63,20 @@ def test_foreign_names_and_unused_advice_are_shown_and_never_markup(study):
     row = study["runs"]["none"][0] | {"unused_advice": bad, "file": f"{bad}.json"}
     page = study_page(study | {"command": bad, "runs": {"none": [row]}, "advice": {bad: bad}, "trial_steps": {bad: 5}})
     assert "<script>alert" not in page and "none, seed 4: &lt;script&gt;" in page
+
+
+def test_every_curve_of_a_study_has_a_look_of_its_own():
+    found = figures(**{f"arm {i}": 1.0 + i for i in range(18)})
+    look = r'style="fill: none;(?: (stroke-dasharray: [^;]+);)?(?: stroke-dashoffset: [^;]+;)? stroke: (#\w+);'
+    drawn = re.findall(rf"{look} stroke-width: 2(?=[;\"])", bands(found["grid"], found["arms"]))
+    curves = drawn[: len(drawn) // 2] if len(drawn) > 18 else drawn  # the legend repeats them
+    assert len(curves) == len(set(curves)) == 18
+    lines = re.findall(r'"label":"arm \d+","colour":"(c\d)","kind":"line"(?:,"dash":(\[[^]]+\]))?', study_page(found))
+    assert len(lines) == len(set(lines)) == 18
+
+
+def test_the_table_counts_what_all_versions_of_the_advice_cost():
+    found = figures(none=1.0, old=2.0, new=3.0)
+    found["arms"]["old"]["cost"] = {"price_usd": 0.5}
+    found["arms"]["new"]["cost"] = {"price_usd": 0.0, "price_usd_total": 12.5}
+    assert [row[-1] for row in cells_of(found)] == ["–", "0.50", "12.50"]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from flows.report.read import RunData, Subject
 from flows.report.verdict import banners, explanations, verdict
+from lore_datasets.advice import load_advice
+from lore_datasets.environments import get_environment
+from lore_datasets.testing import small_advice
 
 
 def run(
@@ -29,6 +33,13 @@ def guided(trained=(12.9, 11.5, 14.0), alone=(8.7, 7.5, 9.8), **more):
 
 
 PLAIN = run("without", modes={"as_trained": (1.4, 1.1, 1.7), "agent_alone": (1.4, 1.1, 1.7)})
+
+
+def test_a_version_whose_name_begins_alike_is_not_the_one_that_the_run_followed(tmp_path):
+    ref = small_advice(tmp_path, get_environment("crafter"), n=20, name="claude")
+    shown = replace(load_advice(str(ref), tmp_path), ref=replace(ref, version=20))
+    text = " ".join(verdict(Subject((guided(),), shown)))
+    assert text.startswith("With the advice of claude@v2#12ab the agent")
 
 
 def said(*runs):
