@@ -120,7 +120,7 @@ def _answer_arrays(answers: Sequence[tuple[str, Prompt, Response]]) -> dict[str,
     return {
         "kind": [prompt.kind for _, prompt, _ in answers],
         "prompt_hash": [key for key, _, _ in answers],
-        "prompt": [response.asked or prompt.user for _, prompt, response in answers],
+        "prompt": [prompt.user for _, prompt, _ in answers],
         "response": [storable(r.text) for r in responses],
         "model": [storable(r.model) for r in responses],
         "tokens_in": np.array([r.tokens_in for r in responses], np.int32),

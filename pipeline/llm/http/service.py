@@ -275,12 +275,18 @@ class Service(ABC):
         )
 
     async def _turn(self, limit: asyncio.Timeout, expected: int, stop: Stop) -> float:
-        """Wait until the limits per minute let one more request out; its deadline moves by that. Seconds waited."""
-        seconds = 0.0 if stop() else self.pace.reserve(expected)
-        due = limit.when()
-        if seconds > 0 and due is not None:
+        """Wait until the limits per minute let one more request out; its deadline moves by that. Seconds waited.
+
+        Where a server asks meanwhile to be left alone, its turn comes after that.
+        """
+        seconds, due = 0.0, limit.when()
+        while not stop() and (more := self.pace.reserve(expected)) > 0 and due is not None:
+            seconds += more
             limit.reschedule(due + seconds)
-            await _sleep(seconds, stop)
+            await _sleep(more, stop)
+            if not self.pace.is_held:
+                break
+            self.pace.settle(expected, 0)
         return seconds
 
 
