@@ -68,9 +68,9 @@ def ask(
 
     A question whose answer could not be used is asked again in other words, one that failed in the same words: so a
     later run finds the answer of the second attempt under the same key. An answer that was cut at its length limit,
-    refused by model or service, or held a key, is not asked for again: it would end the same way. ``names`` are all goals and actions that
-    an answer may name, ``check`` judges what each says. Answers, rejects and counts are added to ``result``. Stopped as
-    soon as ``stop()`` is True.
+    refused by model or service, or held a key, is not asked for again: it would end the same way. ``names`` are all
+    goals and actions that an answer may name, ``check`` judges what each says. Answers, rejects and counts are added to
+    ``result``. Stopped as soon as ``stop()`` is True.
     """
     out: list[Asked | None] = [_waiting(llm, prompt, result) for prompt in prompts]
     read: dict[str, Advice | AnswerError] = {}

@@ -30,7 +30,7 @@ from lore_datasets.errors import (
     shown,
 )  # fmt: skip
 from lore_datasets.json_text import parsed
-from pipeline.llm.base import LLM, Prompt, Response, Stop, never, request_hash, response_from
+from pipeline.llm.base import KINDS, LLM, Prompt, Response, Stop, never, request_hash, response_from
 from pipeline.llm.journal.budget import MAX_FAILURES, Budget, JournalStats, why_failed
 from pipeline.llm.keys import without_key
 
@@ -122,6 +122,12 @@ class Journal:
         """(name, parameters as JSON, reads the state) of every adviser with an answer here, sorted."""
         rows = self._query("SELECT DISTINCT adviser, parameters, reads_state FROM answer")
         return sorted((name, parameters, bool(reads)) for name, parameters, reads in rows)
+
+    def kinds(self, adviser: str, parameters: str) -> tuple[str, ...]:
+        """The kinds of questions that an adviser of :meth:`advisers` has answered here."""
+        sql = "SELECT DISTINCT kind FROM answer WHERE adviser = ? AND parameters = ?"
+        found = {kind for (kind,) in self._query(sql, (adviser, parameters))}
+        return tuple(kind for kind in KINDS if kind in found)
 
     def failures(self) -> list[tuple[str, Response]]:
         """(request hash, response) of everything that failed, oldest first."""

@@ -103,6 +103,15 @@ def test_results_of_each_form_are_read_in_any_order(states, env, store, tmp_path
     assert not list(tmp_path.glob("openai-*")) and not list(tmp_path.glob("pack-*"))
 
 
+def test_counts_of_tokens_that_are_none_count_as_nothing():
+    _, response = file_formats.answer_of(by_openai("k", GOOD))
+    assert (response.tokens_in, response.tokens_out) == (7, 3)
+    row = by_openai("k", GOOD)
+    row["response"]["body"]["usage"] = {"prompt_tokens": 3 * 10**9, "completion_tokens": -5}
+    _, response = file_formats.answer_of(row)
+    assert (response.tokens_in, response.tokens_out) == (0, 0)
+
+
 def test_partial_results_over_several_files_leave_the_others_waiting(states, env, store, tmp_path):
     keys = written(states, env, store, tmp_path)
     failed = {"custom_id": keys[5], "result": {"type": "errored", "error": {"error": {"message": "overloaded"}}}}
