@@ -80,7 +80,7 @@ class Response:
         price_usd: price of this call; 0 for what runs here.
         probabilities: one number per option of the prompt (sums to 1), where the backend exposes letter probabilities.
         confidence: 0..1 beside ``probabilities``, where the backend gives one; else their entropy decides.
-        finish: ``stop``, ``length``, ``blocked``, ``error``, ``leaked`` (held a key, was dropped), ``left`` (over by batch
+        finish: ``stop``, ``length``, ``blocked``, ``error``, ``leaked`` (held a key) or ``left`` (over by batch
             jobs).
         error: None, or what went wrong in one line without secrets.
         status: HTTP status of a failure, where a server gave one; 401 for a key that is refused.

@@ -19,7 +19,7 @@ from pipeline.llm.base import LLM, Prompt, Stop, never
 from pipeline.llm.journal.budget import Budget
 from pipeline.llm.journal.journal import Journal
 from pipeline.questions.check import Trial
-from pipeline.questions.feasible import Feasible
+from pipeline.questions.feasible import GoalCheck
 from pipeline.questions.prompts import Renderer
 from pipeline.rounds.ask import Asked, Check, ShardResult, ask
 
@@ -71,7 +71,7 @@ class Round:
     budget: Budget
     skills: tuple[Skill, ...]
     renderer: Renderer
-    feasible: Feasible
+    feasible: GoalCheck
     new_skills: list[tuple[Skill, str]] = field(default_factory=list)
     trials: dict[str, Trial] = field(default_factory=dict)
     revisions: Sequence[Revision] = ()

@@ -203,6 +203,11 @@ def wide(env, monkeypatch):
     return get_environment("wide")
 
 
+def test_a_registered_maker_is_called_once(env, monkeypatch):
+    monkeypatch.setitem(ENVIRONMENTS, "made", lambda name: replace(env, name=name))
+    assert get_environment("made") is get_environment("made") is not get_environment("made:other")
+
+
 def rows(env, n, rng):
     state = random_states(env, n, rng).pack()
     return {"state": state, "episode": np.zeros(n, int), "step": np.arange(n), "source": np.zeros(n, int)}

@@ -13,7 +13,7 @@ from lore_datasets.environments import Environment, get_environment
 from lore_datasets.errors import BadInput, shown
 from lore_datasets.language.skills import Skill
 from lore_datasets.schema import FREE_DTYPES, KINDS, SCHEMA, array_path, check_group, check_links, fill_keys, split_path
-from lore_datasets.store.commit import check_programs, check_skills, commit_version
+from lore_datasets.store.commit import LIBRARY, check_programs, check_skills, commit_version
 from lore_datasets.store.manifest import canonical_json
 from lore_datasets.store.repository import Root, check_name, repository_path
 from lore_datasets.types import ArtifactRef, Manifest
@@ -45,8 +45,8 @@ class Draft(TypedDict, total=False):
 class Writer:
     """Collects the arrays of one new version; nothing reaches the disk before :meth:`commit`.
 
-    In a dataset of kind ``advice`` the version keeps all rounds of the version before it and adds one; ``states`` and
-    ``advice_model`` versions stand alone. Made by :meth:`lore_datasets.store.store.Store.writer`.
+    In a dataset of kind ``advice`` the version keeps all rounds of the version before it and adds one; ``states``,
+    ``advice_model`` and ``play`` versions stand alone. Made by :meth:`lore_datasets.store.store.Store.writer`.
     """
 
     def __init__(self, root: Root, name: str, kind: str, *, wait: float, **draft: Unpack[Draft]) -> None:
@@ -96,6 +96,12 @@ class Writer:
         Repeated calls are concatenated along the first axis. BadInput on an unknown name, another dtype, a value that
         does not fit, or arrays of different length. ``key_fine`` and ``key_goal`` may be left out.
         """
+        try:
+            self._append(group, arrays)
+        except (ValueError, TypeError, IndexError, OverflowError) as error:
+            raise BadInput(f"group {shown(group)}: {shown(error, 160)}", hint="see lore_datasets.schema") from None
+
+    def _append(self, group: str, arrays: Mapping[str, Any]) -> None:
         kind = self._base.kind
         if group not in KINDS[kind]:
             raise BadInput(f"unknown group {shown(group)!r}", hint=f"{kind} has: {', '.join(KINDS[kind])}")
@@ -171,7 +177,7 @@ class Writer:
         missing = [n for n in self._base.skills if n not in names and n in self._known]
         if missing:
             texts = [self._known[n].to_json() for n in missing]
-            self.append("skills", name=missing, json=texts, origin=["library"] * len(missing))
+            self.append("skills", name=missing, json=texts, origin=[LIBRARY] * len(missing))
 
 
 def _join(chunks: list[np.ndarray]) -> np.ndarray:
