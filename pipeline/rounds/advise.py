@@ -67,7 +67,7 @@ def advise(
     """
     now = ask_first(prepare(states, environment, llm, store, name, config, journal), trial, judge)
     results, done = [], 0
-    for shard in now.shards:
+    for shard in now.shards():
         results.append(advise_shard(now, shard))
         done += len(shard)
         if on_progress:

@@ -85,10 +85,9 @@ class Round:
     first: ShardResult = field(default_factory=ShardResult)
     started: float = field(default_factory=time.monotonic)
 
-    @property
-    def shards(self) -> list[range]:
-        """Ranges of state indices, one per shard."""
-        size = max(1, len(self.packed)) if self.llm.capabilities.one_shard else self.config.ask.shard
+    def shards(self, least: int = 1) -> list[range]:
+        """Ranges of state indices, one per shard of ``least`` states or more; one where the adviser wants all."""
+        size = max(1, len(self.packed)) if self.llm.capabilities.one_shard else max(least, self.config.ask.shard)
         return [range(i, min(i + size, len(self.packed))) for i in range(0, len(self.packed), size)]
 
     @property

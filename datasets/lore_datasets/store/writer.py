@@ -27,17 +27,13 @@ class Draft(TypedDict, total=False):
     Attributes:
         environment: the environment or its name (needed).
         parents: references of the versions that it was made from; the dataset's own last version is added.
-        actions: primitive actions (default: the environment's).
         skills: names, or skills with their text, in the order of the extended action space.
-        programs: canonical JSON of priority programs over these skills; in a dataset the last one speaks.
         config, provenance: plain JSON: the settings, and who advised how.
     """
 
     environment: Required[Environment | str]
     parents: Sequence[ArtifactRef | str]
-    actions: Sequence[str]
     skills: Sequence[str | Skill]
-    programs: Sequence[str]
     config: Mapping[str, Any] | None
     provenance: Mapping[str, Any] | None
 
@@ -57,7 +53,7 @@ class Writer:
             raise BadInput(f"unknown kind {shown(kind)!r}", hint=f"one of: {', '.join(KINDS)}")
         given = draft["environment"]
         self.environment = get_environment(given) if isinstance(given, str) else given
-        skills, actions = draft.get("skills", ()), tuple(draft.get("actions", ()))
+        skills = draft.get("skills", ())
         self._root, self._wait = root, wait
         self._groups: dict[str, dict[str, list[np.ndarray]]] = {}
         self._known = {s.name: s for s in (*self.environment.skills, *(s for s in skills if isinstance(s, Skill)))}
@@ -69,13 +65,11 @@ class Writer:
             parents=tuple(str(p) for p in draft.get("parents", ())),
             environment=self.environment.name,
             key_scheme=self.environment.key_scheme,
-            actions=actions or (self.environment.vocab.actions if kind != "states" else ()),
+            actions=self.environment.vocab.actions if kind != "states" else (),
             skills=tuple(s.name if isinstance(s, Skill) else s for s in skills),
             config=_plain(draft.get("config") or {}),
             provenance=_plain(draft.get("provenance") or {}),
         )
-        self._programs = tuple(draft.get("programs", ()))
-        check_programs(self._programs, self._base)
         for parent in self._base.parents:
             ArtifactRef.parse(parent)
         if len(set(self._base.skills)) != len(self._base.skills):
@@ -152,8 +146,6 @@ class Writer:
         if self._done:
             raise BadInput("this writer has committed already", hint="take a new writer for the next version")
         self._supply_skills()
-        if self._programs:
-            self.append("programs", json=self._programs, origin=["given"] * len(self._programs))
         if not self._groups:
             raise BadInput(f"nothing to commit to {self._base.name}", hint="append rows first")
         arrays = {

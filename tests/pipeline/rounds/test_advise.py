@@ -230,8 +230,8 @@ def test_shards_run_apart_and_in_any_order_commit_to_the_same_rows(env, states, 
     llm, results = get_backend("rules"), {}
     whole = advise(states, env, llm, Store(tmp_path / "one"), "a", config())
     now = ask_first(prepare(states, env, llm, Store(tmp_path / "two"), "a", config()))
-    for i in reversed(range(len(now.shards))):
-        results[i] = advise_shard(now, now.shards[i])
+    for i in reversed(range(len(now.shards()))):
+        results[i] = advise_shard(now, now.shards()[i])
     ref = commit_round(now, [results[i] for i in sorted(results)], Store(tmp_path / "two"), "a")
     assert ref.digest == whole.digest
 
