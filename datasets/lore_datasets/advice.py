@@ -20,10 +20,11 @@ from lore_datasets.language.skills import Skill, parse_skill
 from lore_datasets.schema import KINDS, SCHEMA, split_path
 from lore_datasets.store.lineage import newest_model
 from lore_datasets.store.manifest import Artifact
+from lore_datasets.store.reader import skill_texts
 from lore_datasets.store.store import Store
 from lore_datasets.types import ArtifactRef, Manifest
 
-__all__ = ["AdviceData", "AdviceRows", "advice_from", "load_advice", "program_alone", "shared_advice"]
+__all__ = ["AdviceData", "AdviceRows", "advice_from", "load_advice", "program_alone", "shared_advice", "skills_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,14 +139,11 @@ def advice_from(artifact: Artifact, model: Artifact | None = None) -> AdviceData
     environment = get_environment(manifest.environment)
     check_scheme(manifest.key_scheme, environment)
     rounds: dict[int, dict[str, np.ndarray]] = {}
-    texts: dict[str, str] = {}
     programs: list[str] = []
     for path, array in sorted(artifact.arrays.items()):
         index, group, name = split_path("advice", path)
         if group == "rows":
             rounds.setdefault(index, {"reason": np.zeros(0, object)})[name] = array
-        elif group == "skills" and name == "name":
-            texts.update(zip(array, artifact.arrays[path.removesuffix("name") + "json"], strict=True))
         elif group == "programs" and name == "json":
             programs += array.tolist()
     for each in rounds.values():
@@ -156,11 +154,17 @@ def advice_from(artifact: Artifact, model: Artifact | None = None) -> AdviceData
         manifest=manifest,
         environment=environment,
         actions=manifest.actions,
-        skills=tuple(_skill(name, texts, environment) for name in manifest.skills),
+        skills=skills_of(artifact, environment),
         rows=_side_by_side(list(rounds.values()), manifest, environment),
         model=model.arrays if model else None,
         programs=tuple(programs),
     )
+
+
+def skills_of(artifact: Artifact, environment: Environment) -> tuple[Skill, ...]:
+    """The skills that an opened version names, in its order, as it holds them or else as they come with LoRe."""
+    texts = skill_texts(artifact.arrays)
+    return tuple(_skill(name, texts, environment) for name in artifact.manifest.skills)
 
 
 def _skill(name: str, texts: dict[str, str], environment: Environment) -> Skill:

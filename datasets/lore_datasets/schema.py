@@ -23,6 +23,7 @@ __all__ = [
     "CLIP",
     "FREE_DTYPES",
     "KINDS",
+    "MAX_ROUNDS",
     "SCHEMA",
     "STATE_SOURCES",
     "ArrayField",
@@ -45,6 +46,8 @@ STATE_SOURCES = ("random", "rules", "half_and_half", "agent")
 FREE_DTYPES = ("float32", "float64", "int64", "int32", "uint8")
 """Dtypes allowed in an ``advice_model``."""
 _FREE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}(/[A-Za-z0-9][A-Za-z0-9_.-]{0,99}){0,3}")
+MAX_ROUNDS = 1000
+"""Rounds of one dataset; their number has three digits."""
 _ROUND = re.compile(r"round-([0-9]{3})")
 
 

@@ -67,7 +67,7 @@ class Manifest:
 
     Attributes:
         schema: version of the on-disk format (an integer that only grows).
-        kind: ``states``, ``advice`` or ``advice_model``.
+        kind: ``states``, ``advice``, ``advice_model`` or ``play``.
         name, version: identity inside a store.
         parents: references this version was made from (``name@vN#digest``).
         environment, key_scheme: which vocabulary and which hash of states the arrays speak of.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.rounds.ask import ShardResult
     from pipeline.rounds.round import Round
 
-__all__ = ["LEAST", "Wrap", "answer_shards", "cut"]
+__all__ = ["LEAST", "Wrap", "answer_shards"]
 
 LEAST = 64
 """States of the smallest shard, whatever ``ask.shard`` says: a task of its own is worth no less."""
@@ -32,13 +32,6 @@ _THREADS = 2
 
 Wrap = Callable[[Callable[[], Any], Sequence[int]], Any]
 """``wrap(ask, shard)`` calls ``ask()`` where it likes, such as inside a task of an orchestrator."""
-
-
-def cut(now: Round) -> list[range]:
-    """The round's shards, :data:`LEAST` states or more each but the last; one where the adviser wants all at once."""
-    n = len(now.packed)
-    size = max(1, n) if now.llm.capabilities.one_shard else max(LEAST, now.config.ask.shard)
-    return [range(i, min(i + size, n)) for i in range(0, n, size)]
 
 
 def answer_shards(
@@ -55,7 +48,7 @@ def answer_shards(
     """
     from pipeline.rounds.advise import advise_shard
 
-    shards, stopping = cut(now), threading.Event()
+    shards, stopping = now.shards(LEAST), threading.Event()
     if client is not None:
         now = replace(now, llm=_on(client, now, job))
 

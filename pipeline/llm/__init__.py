@@ -80,6 +80,7 @@ def backend_from(
         options = {"seed": seed}
     if ask.backend == "degraded":
         options |= {"dropped": ask.dropped, "wrong": ask.wrong}
+        options |= {} if environment is None else {"inner": get_backend("rules", environment=environment)}
     if ask.backend == "file":
         options = {"folder": ask.folder, "model": ask.model}
     if ask.backend == "replay":

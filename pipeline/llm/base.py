@@ -80,9 +80,9 @@ class Response:
         price_usd: price of this call; 0 for what runs here.
         probabilities: one number per option of the prompt (sums to 1), where the backend exposes letter probabilities.
         confidence: 0..1 beside ``probabilities``, where the backend gives one; else their entropy decides.
-        finish: ``stop``, ``length``, ``blocked``, ``error``, or ``leaked`` for one that held a key and was dropped.
+        finish: ``stop``, ``length``, ``blocked``, ``error``, ``leaked`` (held a key) or ``left`` (over by batch
+            jobs).
         error: None, or what went wrong in one line without secrets.
-        asked: the user part that was answered, where it is an older wording of the question.
         status: HTTP status of a failure, where a server gave one; 401 for a key that is refused.
         tokens_cached: those of ``tokens_in`` that the service had read before and charges less for.
     """
@@ -97,7 +97,6 @@ class Response:
     finish: str = "stop"
     error: str | None = None
     confidence: float | None = None
-    asked: str = ""
     status: int = 0
     tokens_cached: int = 0
 
@@ -105,7 +104,8 @@ class Response:
 def response_from(body: Mapping[str, Any]) -> Response:
     """The Response whose fields as JSON are ``body``; TypeError when they are not."""
     probabilities = body.get("probabilities")
-    return Response(**{**body, "probabilities": None if probabilities is None else tuple(probabilities)})
+    known = {name: value for name, value in body.items() if name != "asked"}  # stands in older journals
+    return Response(**{**known, "probabilities": None if probabilities is None else tuple(probabilities)})
 
 
 Take = Callable[[Sequence[tuple[int, Response]]], None]
@@ -144,6 +144,7 @@ class Capabilities:
         parameters: JSON-able dict of all else that answers depend on; part of the journal's key.
         reads_state: answers depend on ``Prompt.state``, which then is part of the key too.
         answers_once: asking again is pointless (deterministic advisers).
+        rereads: its answers lie in files that people correct: they are read anew, whatever the journal has of them.
         speaks_of: ``goals``, or ``actions`` when it is asked about primitive actions alone; goals then stay unknown.
         letters: it is small: goals are asked for as one letter, answered with ``Response.probabilities``, a program in
             few words.
@@ -164,6 +165,7 @@ class Capabilities:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     reads_state: bool = False
     answers_once: bool = False
+    rereads: bool = False
     speaks_of: str = "goals"
     letters: bool = False
     chunk: int = 16

@@ -22,7 +22,7 @@ def without_key(response: Response) -> Response:
         return response
     texts = [response.text, response.model]
     if "\\" in response.text:
-        texts.append(_unescaped(response.text))
+        texts.append(_unescaped(response.text).replace("\\/", "/"))
     if not any(key in text for key in keys for text in texts):
         return response
     about = "the answer holds an API key of this machine and was dropped"

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 
 from lore_datasets.language.conditions import compile_condition
 from lore_datasets.language.geometry import StateView
 from lore_datasets.language.skills import Skill
 from lore_datasets.vocab import Vocab
 
-__all__ = ["Feasible", "GoalCheck", "feasible_actions", "feasible_goals"]
-
-Feasible = Callable[[StateView], Sequence[str]]
-"""Names of the goals that can start in a state and are not done there."""
+__all__ = ["GoalCheck", "feasible_actions", "feasible_goals"]
 
 
 class GoalCheck:

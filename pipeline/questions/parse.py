@@ -24,7 +24,7 @@ MAX_ANSWER = 65_536
 MAX_REASON = 200
 MAX_PLANS, MAX_STEPS, MAX_SKILLS = 3, 12, 8
 
-_FENCE = re.compile(r"```[a-zA-Z]{0,10}[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
+_FENCE = re.compile(r"```[a-zA-Z]{0,10}[ \t]*\n(.*?)```", re.DOTALL)
 _THOUGHT = re.compile(r"^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 """What a model thought before its answer; some write no opening tag."""
 _LETTER = re.compile(r"\(?([A-Za-z])\)?[.:]?")

@@ -25,7 +25,7 @@ from pipeline.llm.journal.journal import Journal
 from pipeline.llm.prices import estimate_tokens
 from pipeline.questions.check import TrialRun, check_plans, check_prior
 from pipeline.questions.describe import describe
-from pipeline.questions.feasible import Feasible, feasible_actions
+from pipeline.questions.feasible import feasible_actions
 from pipeline.questions.parse import Advice
 from pipeline.questions.prompts import LETTERS
 from pipeline.rounds.ask import ShardResult
@@ -52,7 +52,6 @@ def advise(
     journal: Journal | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     *,
-    feasible: Feasible | None = None,
     parents: Sequence[ArtifactRef | str] = (),
     provenance: Mapping[str, Any] | None = None,
     message: str = "",
@@ -62,15 +61,13 @@ def advise(
     """Ask ``llm`` about every state and commit the answers as the next version of dataset ``name``.
 
     ``states``: a batch or uint8[N, S]. ``llm``: an :class:`pipeline.llm.base.LLM`, or what has ``complete(prompts)``
-    and a name. ``feasible`` gives the goals that can start in a state (default: the start
-    conditions of the skills), ``trial`` plays a new skill in real worlds before it may enter, ``judge`` drafts of a
-    program. Interrupts and
-    ServiceErrors lose nothing that was answered: the same call goes on from ``journal``. ``on_progress(states done,
-    states)`` is called after each shard.
+    and a name. ``trial`` plays a new skill in real worlds before it may enter, ``judge`` drafts of a program.
+    Interrupts and ServiceErrors lose nothing that was answered: the same call goes on from ``journal``.
+    ``on_progress(states done, states)`` is called after each shard.
     """
-    now = ask_first(prepare(states, environment, llm, store, name, config, journal, feasible=feasible), trial, judge)
+    now = ask_first(prepare(states, environment, llm, store, name, config, journal), trial, judge)
     results, done = [], 0
-    for shard in now.shards:
+    for shard in now.shards():
         results.append(advise_shard(now, shard))
         done += len(shard)
         if on_progress:

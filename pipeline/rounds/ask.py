@@ -10,7 +10,7 @@ from itertools import compress
 from lore_datasets.errors import AnswerError, BadInput, shown
 from lore_datasets.language.programs import MAX_PROGRAM_BYTES
 from pipeline.llm.base import LLM, Prompt, Response, Stop, never
-from pipeline.llm.journal.budget import Budget, JournalStats
+from pipeline.llm.journal.budget import Budget, JournalStats, is_final
 from pipeline.llm.journal.journal import Journal
 from pipeline.questions.check import Rejected
 from pipeline.questions.parse import Advice, clean_text, parse
@@ -68,9 +68,9 @@ def ask(
 
     A question whose answer could not be used is asked again in other words, one that failed in the same words: so a
     later run finds the answer of the second attempt under the same key. An answer that was cut at its length limit,
-    refused, or held a key, is not asked for again: it would end the same way. ``names`` are all goals and actions that
-    an answer may name, ``check`` judges what each says. Answers, rejects and counts are added to ``result``. Stopped as
-    soon as ``stop()`` is True.
+    refused by model or service, or held a key, is not asked for again: it would end the same way. ``names`` are all
+    goals and actions that an answer may name, ``check`` judges what each says. Answers, rejects and counts are added to
+    ``result``. Stopped as soon as ``stop()`` is True.
     """
     out: list[Asked | None] = [_waiting(llm, prompt, result) for prompt in prompts]
     read: dict[str, Advice | AnswerError] = {}
@@ -87,6 +87,8 @@ def ask(
 
     unusable = [0] * len(prompts)
     todo = [i for i, waiting in enumerate(out) if waiting is None]
+    if llm.capabilities.rereads:
+        journal.forget(journal.keys(llm, [prompts[i] for i in todo]))
     for attempt in range(0 if not todo else 1 if llm.capabilities.answers_once else retries + 1):
         asked = [_again(prompts[i], unusable[i]) for i in todo]
         if attempt:
@@ -94,14 +96,16 @@ def ask(
             asked, todo = list(compress(asked, can)), list(compress(todo, can))
         keys = journal.keys(llm, asked)
         read.clear()  # what failed is asked again under the same key
-        responses = journal.ask(llm, asked, budget=budget, stats=result.stats, keys=keys, stop=stop, judge=judge)
+        result.stats.retrying = attempt > 0
+        first = None if attempt else judge  # one that is asked again counts in no row of unusable ones
+        responses = journal.ask(llm, asked, budget=budget, stats=result.stats, keys=keys, stop=stop, judge=first)
         for kind, n in Counter([prompt.kind for prompt in asked]).items():
             result.counts[f"questions.{kind}"] += n
         left = []
         for i, key, prompt, response in zip(todo, keys, asked, responses, strict=True):
             result.answers.append((key, prompt, response))
             where = f"{prompt.kind} {key[:12]}"
-            if key not in read:  # from the journal
+            if key not in read:  # from the journal, or asked again
                 judge(key, prompt, response)
             advice = read[key]
             out[i] = Asked(where, prompt, advice if isinstance(advice, Advice) else None)
@@ -128,7 +132,7 @@ def _refuse(result: ShardResult, response: Response, prompt: Prompt, where: str,
     reason = reason or ("failed" if response.error else "malformed")
     result.counts[f"{reason}.{prompt.kind}"] += 1
     result.rejects.append(Rejected(reason, where, clean_text(shown(error, 160))))
-    return reason not in ("cut", "leaked", "blocked")
+    return reason not in ("cut", "leaked", "blocked") and not is_final(response.status)
 
 
 def _again(prompt: Prompt, unusable: int) -> Prompt:

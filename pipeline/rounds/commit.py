@@ -28,23 +28,20 @@ __all__ = ["commit_round", "edits", "program_revisions", "steps_played"]
 
 def program_revisions(store: Store, name: str) -> list[dict[str, Any]]:
     """What came of each question for a better program, oldest first, as the dataset's current version tells it."""
-    if name not in store.names() or not store.versions(name):
-        return []
-    return list(store.manifest(name).provenance.get("program_revisions", []))
+    newest = store.newest_manifest(name)
+    return list(newest.provenance.get("program_revisions", [])) if newest else []
 
 
 def edits(store: Store, name: str) -> list[dict[str, Any]]:
     """The changes of single skills and programs by persons, oldest first, as the dataset's current version tells it."""
-    if name not in store.names() or not store.versions(name):
-        return []
-    return list(store.manifest(name).provenance.get("edits", []))
+    newest = store.newest_manifest(name)
+    return list(newest.provenance.get("edits", [])) if newest else []
 
 
 def steps_played(store: Store, name: str) -> int:
     """Environment steps that trials of programs took for the dataset's current version and those before it."""
-    if name not in store.names() or not store.versions(name):
-        return 0
-    return int(store.manifest(name).cost.get("environment_steps_total", 0))
+    newest = store.newest_manifest(name)
+    return int(newest.cost.get("environment_steps_total", 0)) if newest else 0
 
 
 def commit_round(
@@ -120,7 +117,7 @@ def _answer_arrays(answers: Sequence[tuple[str, Prompt, Response]]) -> dict[str,
     return {
         "kind": [prompt.kind for _, prompt, _ in answers],
         "prompt_hash": [key for key, _, _ in answers],
-        "prompt": [response.asked or prompt.user for _, prompt, response in answers],
+        "prompt": [prompt.user for _, prompt, _ in answers],
         "response": [storable(r.text) for r in responses],
         "model": [storable(r.model) for r in responses],
         "tokens_in": np.array([r.tokens_in for r in responses], np.int32),

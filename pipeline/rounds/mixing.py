@@ -12,9 +12,10 @@ __all__ = ["advised_rounds", "refuse_mixed"]
 
 def advised_rounds(store: Store, name: str) -> list[AdvisedRound]:
     """The rounds that the next version of ``name`` goes on from, oldest first; none where there is no version yet."""
-    if name not in store.names() or not store.versions(name):
+    newest = store.newest_manifest(name)
+    if newest is None:
         return []
-    chain = [store.manifest(store.current(name))]
+    chain = [newest]
     while not isinstance(chain[-1].provenance.get("rounds"), list):
         own = [ref for ref in chain[-1].parents if ArtifactRef.parse(ref)[0] == name]
         if not own:

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from lore_datasets.advice import skills_of
 from lore_datasets.environments import Environment
 from lore_datasets.errors import BadInput, ConfigError
 from lore_datasets.exchange.revisions import Revision
 from lore_datasets.language.geometry import StateView
-from lore_datasets.language.skills import Skill, parse_skill
+from lore_datasets.language.skills import Skill
+from lore_datasets.schema import MAX_ROUNDS
 from lore_datasets.store.store import Store
 from lore_datasets.types import SymbolicState
 from pipeline.config import PipelineConfig
@@ -20,7 +22,7 @@ from pipeline.llm.base import LLM, Prompt, as_llm
 from pipeline.llm.journal.budget import Budget
 from pipeline.llm.journal.journal import Journal
 from pipeline.questions.check import TrialRun, check_skills
-from pipeline.questions.feasible import Feasible, GoalCheck
+from pipeline.questions.feasible import GoalCheck
 from pipeline.questions.prompts import Renderer
 from pipeline.rounds.mixing import refuse_mixed
 from pipeline.rounds.program import Judge, add_program
@@ -41,14 +43,12 @@ def prepare(
     config: PipelineConfig | None = None,
     journal: Journal | None = None,
     *,
-    feasible: Feasible | None = None,
     revisions: Sequence[Revision] = (),
     revision: ProgramRevision | None = None,
 ) -> Round:
     """A round that has asked nothing yet: the skills of the version before, the limits, the question renderer. Without
     states only a program can be asked for.
 
-    ``feasible`` gives the environment's goals that can start in a state (default: by their start conditions).
     ``revisions``: skills that fail too often in a training run; each is asked about once per dataset. ``revision``: a
     program to be revised, where otherwise a first one is asked for.
     """
@@ -62,7 +62,13 @@ def prepare(
         raise ConfigError(
             f"ask.max_cost is set, but no price is known for {llm.name}", hint="set ask.max_requests instead"
         )
-    skills = _known_skills(store, name, environment)
+    before, skills = store.newest_manifest(name), environment.skills
+    if before is not None:
+        skills = skills_of(store.open(name, wanted=lambda path: "/skills/" in path), environment)
+        if before.counts.get("rounds", 0) >= MAX_ROUNDS:
+            raise BadInput(
+                f"{name} has {MAX_ROUNDS} rounds, the most that a dataset holds", hint="give a new --dataset"
+            )
     return Round(
         packed=packed,
         environment=environment,
@@ -72,9 +78,9 @@ def prepare(
         budget=_budget(llm, config, journal),
         skills=skills,
         renderer=Renderer(environment, skills, seed=config.advise.seed),
-        feasible=_goals(feasible, skills, environment),
+        feasible=GoalCheck(skills, environment.vocab),
         revisions=revisions,
-        revised=_revised_before(store, name),
+        revised=dict(before.provenance.get("revisions", {})) if before else {},
         revision=revision,
     )
 
@@ -106,53 +112,20 @@ def _budget(llm: LLM, config: PipelineConfig, journal: Journal) -> Budget:
     )
 
 
-def _revised_before(store: Store, name: str) -> dict[str, str]:
-    """What became of the skills that earlier rounds were asked to replace."""
-    if name not in store.names() or not store.versions(name):
-        return {}
-    return dict(store.manifest(name).provenance.get("revisions", {}))
-
-
 def _enter(now: Round, skills: Sequence[tuple[Skill, str]]) -> None:
     """Extend the round by new skills."""
     if not skills:
         return
-    entering = [skill for skill, _ in skills]
     now.new_skills += skills
-    now.skills = (*now.skills, *entering)
+    now.skills = (*now.skills, *(skill for skill, _ in skills))
     now.renderer = Renderer(now.environment, now.skills, seed=now.config.advise.seed)
-    now.feasible = _both(now.feasible, GoalCheck(entering, now.environment.vocab))
+    now.feasible = GoalCheck(now.skills, now.environment.vocab)
 
 
 def asks_for_skills(llm: LLM, config: PipelineConfig) -> bool:
     """Whether a round asks this adviser for new skills."""
     wanted = config.advise.skill_questions and config.advise.max_new_skills and "skills" in config.advise.wanted
     return bool(wanted) and "skills" in llm.capabilities.kinds
-
-
-def _known_skills(store: Store, name: str, environment: Environment) -> tuple[Skill, ...]:
-    """Skills of the newest version of ``name``, in its order; the environment's where there is none yet."""
-    if name not in store.names() or not store.versions(name):
-        return environment.skills
-    found = store.open(name, wanted=lambda path: "/skills/" in path)
-    texts: dict[str, str] = {}
-    for path, names in sorted(found.arrays.items()):  # a later round may hold a skill anew
-        if path.endswith("/skills/name"):
-            texts.update(zip(names, found.arrays[path.removesuffix("name") + "json"], strict=True))
-    shipped = {skill.name: skill for skill in environment.skills}
-    return tuple(parse_skill(texts[n], environment.vocab) if n in texts else shipped[n] for n in found.manifest.skills)
-
-
-def _goals(feasible: Feasible | None, skills: Sequence[Skill], environment: Environment) -> Feasible:
-    """``feasible`` for the shipped skills (default: their conditions), conditions for all later ones."""
-    if feasible is None:
-        return GoalCheck(skills, environment.vocab)
-    shipped = {skill.name for skill in environment.skills}
-    return _both(feasible, GoalCheck([s for s in skills if s.name not in shipped], environment.vocab))
-
-
-def _both(first: Feasible, second: Feasible) -> Feasible:
-    return lambda view: [*first(view), *second(view)]
 
 
 def skill_prompts(now: Round, sample: Sequence[StateView]) -> list[Prompt]:

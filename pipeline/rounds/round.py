@@ -19,7 +19,7 @@ from pipeline.llm.base import LLM, Prompt, Stop, never
 from pipeline.llm.journal.budget import Budget
 from pipeline.llm.journal.journal import Journal
 from pipeline.questions.check import Trial
-from pipeline.questions.feasible import Feasible
+from pipeline.questions.feasible import GoalCheck
 from pipeline.questions.prompts import Renderer
 from pipeline.rounds.ask import Asked, Check, ShardResult, ask
 
@@ -71,7 +71,7 @@ class Round:
     budget: Budget
     skills: tuple[Skill, ...]
     renderer: Renderer
-    feasible: Feasible
+    feasible: GoalCheck
     new_skills: list[tuple[Skill, str]] = field(default_factory=list)
     trials: dict[str, Trial] = field(default_factory=dict)
     revisions: Sequence[Revision] = ()
@@ -85,10 +85,9 @@ class Round:
     first: ShardResult = field(default_factory=ShardResult)
     started: float = field(default_factory=time.monotonic)
 
-    @property
-    def shards(self) -> list[range]:
-        """Ranges of state indices, one per shard."""
-        size = max(1, len(self.packed)) if self.llm.capabilities.one_shard else self.config.ask.shard
+    def shards(self, least: int = 1) -> list[range]:
+        """Ranges of state indices, one per shard of ``least`` states or more; one where the adviser wants all."""
+        size = max(1, len(self.packed)) if self.llm.capabilities.one_shard else max(least, self.config.ask.shard)
         return [range(i, min(i + size, len(self.packed))) for i in range(0, len(self.packed), size)]
 
     @property

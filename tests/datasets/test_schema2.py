@@ -55,7 +55,8 @@ def test_a_store_of_schema_1_is_read_with_the_digests_it_had(old):
 def test_a_dataset_of_schema_1_goes_on_with_a_program_and_travels(old, env, tmp_path):
     store = Store(old)
     text = program(env, "explore")
-    with store.writer("small", "advice", environment=env, skills=env.skills, programs=[text]) as writer:
+    with store.writer("small", "advice", environment=env, skills=env.skills) as writer:
+        writer.append("programs", json=[text], origin=["me"])
         ref = writer.commit("a program alone")
     data = load_advice(ref, old)
     assert data.programs == (text,) and len(data.rows) == 10 and ref.version == 3
@@ -83,7 +84,8 @@ def test_programs_of_all_rounds_stand_oldest_first(tmp_path, env):
     texts = [program(env, "explore"), program(env, "sleep"), program(env, "explore", "sleep")]
     store = Store(tmp_path)
     for part in (texts[:1], texts[1:]):
-        writer = store.writer("talk", "advice", environment=env, skills=env.skills, programs=part)
+        writer = store.writer("talk", "advice", environment=env, skills=env.skills)
+        writer.append("programs", json=part, origin=["me"] * len(part))
         ref = writer.commit("asked")
     assert load_advice("talk", tmp_path).programs == tuple(texts)
     assert store.manifest(ref).counts["programs"] == 3
@@ -94,7 +96,8 @@ def test_programs_of_all_rounds_stand_oldest_first(tmp_path, env):
 
 def test_a_program_alone_is_a_version(tmp_path, env):
     text = program(env, "explore")
-    writer = Store(tmp_path).writer("p", "advice", environment=env, skills=env.skills, programs=[text])
+    writer = Store(tmp_path).writer("p", "advice", environment=env, skills=env.skills)
+    writer.append("programs", json=[text], origin=["me"])
     data = load_advice(writer.commit("alone"), tmp_path)
     assert len(data.rows) == 0 and data.rows.logits.shape == (0, len(data.actions) + len(data.skills))
 
@@ -114,8 +117,6 @@ BAD_PROGRAMS = {
 def test_a_bad_program_is_refused_before_anything_is_written(tmp_path, env, case):
     text, error, message = BAD_PROGRAMS[case]
     store = Store(tmp_path)
-    with pytest.raises(error, match=message):
-        store.writer("p", "advice", environment=env, skills=env.skills, programs=[text])
     writer = store.writer("p", "advice", environment=env, skills=env.skills)
     with pytest.raises(error, match=message):
         writer.append("programs", json=[text], origin=["answer"])
@@ -126,7 +127,8 @@ def test_an_imported_program_is_held_to_the_same_rules(tmp_path, env, monkeypatc
     store = Store(tmp_path / "a")
     with monkeypatch.context() as patch:
         patch.setattr("lore_datasets.store.writer.check_programs", lambda texts, manifest: None)
-        writer = store.writer("p", "advice", environment=env, skills=env.skills, programs=[json.dumps(RULES)])
+        writer = store.writer("p", "advice", environment=env, skills=env.skills)
+        writer.append("programs", json=[json.dumps(RULES)], origin=["me"])
         ref = writer.commit("past the checks")
     export_hdf5(store, ref, tmp_path / "x.h5")
     with pytest.raises(BadInput, match="canonical form"):
@@ -201,6 +203,11 @@ def wide(env, monkeypatch):
     vocab = replace(env.vocab, environment="wide", scalars=("speed", "height"), has_mission=True)
     monkeypatch.setitem(ENVIRONMENTS, "wide", Environment("wide", vocab, "wide/1"))
     return get_environment("wide")
+
+
+def test_a_registered_maker_is_called_once(env, monkeypatch):
+    monkeypatch.setitem(ENVIRONMENTS, "made", lambda name: replace(env, name=name))
+    assert get_environment("made") is get_environment("made") is not get_environment("made:other")
 
 
 def rows(env, n, rng):

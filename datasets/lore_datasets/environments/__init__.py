@@ -147,7 +147,15 @@ def get_environment(name: str, *, named: bool = False) -> Environment:
         if is_module and not named:
             hint = f"a module that a file names is not imported by itself: set {TRUSTED}={shown(name)} if you trust it"
         raise NotFound(f"unknown environment {shown(name)!r}", hint=hint)
-    return _from_module(name, given) if isinstance(given, str) else _checked(name, given)
+    if isinstance(given, str):
+        return _from_module(name, given)
+    if name not in _made or _made[name][0] is not given:
+        _made[name] = given, _checked(name, given)
+    return _made[name][1]
+
+
+_made: dict[str, tuple[Any, Environment]] = {}
+"""Name -> what is registered in this process, and the environment that it is or made."""
 
 
 def _trusted() -> list[str]:

@@ -43,8 +43,15 @@ def summary(manifest: Manifest) -> str:
     return "\n".join(lines)
 
 
-def _pairs(values: dict[str, Any]) -> str:
+def _object(value: Any) -> dict[str, Any]:
+    """``value`` where it is a JSON object: provenance may hold anything under any name."""
+    return value if isinstance(value, dict) else {}
+
+
+def _pairs(values: Any) -> str:
     parts = []
+    if not isinstance(values, dict):
+        return _short(values)
     for name, value in values.items():
         if isinstance(value, dict):
             parts += [f"{name}.{inner} {_short(v)}" for inner, v in value.items()]
@@ -91,16 +98,15 @@ def markdown(
     lines += _table("Counts", _flat(manifest.counts)) + _table("Cost", _flat(manifest.cost))
     for parent in parents:
         if parent.kind == "states":
-            lines += _table(f"States by source ({ref_of(parent)})", _flat(parent.counts.get("by_source", {})))
+            lines += _table(f"States by source ({ref_of(parent)})", _flat(_object(parent.counts.get("by_source"))))
     if play is not None:
         lines += play_section(play)
     if model is not None:
         lines += _reach(model)
-    templates = manifest.provenance.get("templates", {})
+    templates = _object(manifest.provenance.get("templates"))
     hashes = {k: f"v{t.get('version')} {t.get('sha256')}" for k, t in templates.items() if isinstance(t, dict)}
     lines += _table("Prompts", hashes)
-    trials = manifest.provenance.get("skill_trials", {})
-    lines += _table("New skills, tried in real worlds", _flat(trials) if isinstance(trials, dict) else {})
+    lines += _table("New skills, tried in real worlds", _flat(_object(manifest.provenance.get("skill_trials"))))
     lines += ["## Arrays", "| path | dtype | shape |", "|---|---|---|"]
     lines += [f"| `{safe(p)}` | {s.dtype} | {list(s.shape)} |" for p, s in sorted(manifest.arrays.items())]
     return "\n".join([*lines, "", *_loading(manifest), *_page(manifest)])
@@ -135,9 +141,9 @@ def _facts(manifest: Manifest, license: str) -> dict[str, str]:
         "environment": f"{manifest.environment}, keys {manifest.key_scheme}, schema {manifest.schema}",
         "made": f"{manifest.created} {manifest.message}".strip(),
         "adviser": advisers_of(manifest),
-        "models": ", ".join(map(str, about.get("models", []))),
-        "model": _pairs(about.get("model", {})),
-        "parameters": _pairs(about.get("parameters", {})),
+        "models": _short(about.get("models", "")),
+        "model": _pairs(about.get("model", "")),
+        "parameters": _pairs(about.get("parameters", "")),
         "parents": ", ".join(manifest.parents),
         "words": f"{len(manifest.actions)} actions, {len(manifest.skills)} skills",
         "rows": f"{_rows(manifest):,} in {len(round_groups(manifest))} round(s)",
@@ -151,7 +157,7 @@ def _reach(model: Manifest) -> list[str]:
     about = model.provenance
     figures = {k: v for k, v in about.items() if type(v) in (int, float)}
     lines = _table(f"Coverage and agreement on held-out rows ({ref_of(model)})", figures)
-    found = {k: v for k, v in about.get("by_source", {}).items() if isinstance(v, dict)}
+    found = {k: v for k, v in _object(about.get("by_source")).items() if isinstance(v, dict)}
     if not found:
         return lines
     lines += [

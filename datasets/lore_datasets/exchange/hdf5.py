@@ -12,7 +12,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,12 +23,11 @@ import numpy as np
 from lore_datasets.atomic import clear_drafts, write_bytes
 from lore_datasets.attributes import array_attributes, version_attributes
 from lore_datasets.environments import get_environment
-from lore_datasets.errors import CorruptArtifact, LoreError, NotFound, shown
+from lore_datasets.errors import CorruptArtifact, LoreError, NewerSchema, NotFound, shown
 from lore_datasets.schema import check_layout, dimension_names
 from lore_datasets.store.commit import check_copy, commit_version
 from lore_datasets.store.lineage import model_name, newest_model
 from lore_datasets.store.manifest import Artifact, canonical_json, check_arrays, sealed, unsealed
-from lore_datasets.store.migrate import migrated
 from lore_datasets.store.repository import check_space, guarded
 from lore_datasets.store.store import Store
 from lore_datasets.types import ArtifactRef, Manifest
@@ -119,11 +118,8 @@ def read_hdf5(path: Path | str, verify: bool = True, wanted: Callable[[str], boo
 
 def _commit_copy(store: Store, artifact: Artifact, name: str, parents: tuple[str, ...]) -> ArtifactRef:
     manifest = artifact.manifest
-    if name in store.names():
-        for version in store.versions(name):
-            held = store.resolve(f"{name}@v{version}")
-            if held.digest == artifact.ref.digest:
-                return held
+    with suppress(NotFound, CorruptArtifact, NewerSchema):
+        return store.resolve(f"{name}#{artifact.ref.digest}")
     provenance = {**manifest.provenance, "imported": str(artifact.ref)}
     draft = replace(manifest, name=name, parents=parents or manifest.parents, provenance=provenance)
     return commit_version(store.root, draft, artifact.arrays, wait=store.wait, version=manifest.version)
@@ -208,7 +204,7 @@ def _read_manifest(group: Any, where: str) -> Manifest:
         body = json.loads(bytes(stored[...]))
     except (ValueError, RecursionError):
         raise CorruptArtifact(f"the manifest of {where} is not JSON") from None
-    return unsealed(migrated(body, where), where)
+    return unsealed(body, where)
 
 
 def _check_members(group: Any, manifest: Manifest, where: str) -> None:

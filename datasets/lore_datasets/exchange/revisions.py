@@ -68,10 +68,10 @@ def read_revisions(where: Path | str) -> list[Revision]:
         return []
     if path.stat().st_size > _MAX_BYTES:
         raise BadInput(f"{path} is larger than {_MAX_BYTES} bytes", hint="a run writes a few kB")
-    return [_parse(line, f"{path} line {i}") for i, line in enumerate(path.read_text().splitlines(), 1)]
+    return [_parse(line, f"{path} line {i}") for i, line in enumerate(path.read_bytes().splitlines(), 1)]
 
 
-def _parse(line: str, where: str) -> Revision:
+def _parse(line: bytes, where: str) -> Revision:
     try:
         body: Any = parsed(line)
     except ValueError:

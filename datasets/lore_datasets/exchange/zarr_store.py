@@ -18,7 +18,7 @@ __all__ = ["open_zarr_store"]
 
 
 def open_zarr_store(where: str | ArtifactRef, root: Path | str | None = None) -> ZarrStore:
-    """The read-only Zarr store of ``name[@vN|@label][#digest]``, every array with named axes and attributes.
+    """The read-only Zarr store of ``name[@vN][#digest]`` or ``name@label``, every array with named axes and attributes.
 
     ``xarray.open_datatree(store, engine="zarr", consolidated=False)`` gives all groups of the version,
     ``xarray.open_zarr(store, group="round-000", consolidated=False)`` the rows of a round: one entry per state along

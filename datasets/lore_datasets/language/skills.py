@@ -251,7 +251,11 @@ def bound(skill: Skill) -> int:
 
 
 def from_option_spec(spec: OptionSpec, vocab: Vocab) -> Skill:
-    """The original's fixed action list as a skill: always startable, done when the list has been played."""
+    """The original's fixed action list as a skill: always startable, done when the list has been played.
+
+    SkillError for a list that takes more than :data:`MAX_NODES` steps, runs of one action and the groups of eight that
+    hold them counted: a version could not hold its skill.
+    """
     name = spec.option_id
     actions = list(spec.primitive_actions)
     if not 1 <= len(actions) <= 500 or any(type(a) is not int or not 0 <= a < len(vocab.actions) for a in actions):

@@ -19,7 +19,7 @@ import numpy as np
 from lore_datasets.atomic import sync
 from lore_datasets.attributes import array_attributes
 from lore_datasets.environments import get_environment
-from lore_datasets.errors import BadInput, Busy, SchemeMismatch, shown
+from lore_datasets.errors import BadInput, Busy, CorruptArtifact, SchemeMismatch, shown
 from lore_datasets.keys import check_scheme
 from lore_datasets.language.programs import parse_program
 from lore_datasets.language.skills import parse_skill
@@ -35,7 +35,7 @@ from lore_datasets.schema import (
 )
 from lore_datasets.store.bucket import ATTEMPTS, Bucket
 from lore_datasets.store.manifest import array_spec, ref_of, sealed
-from lore_datasets.store.reader import read_manifest
+from lore_datasets.store.reader import open_version, read_arrays, read_manifest, skill_texts
 from lore_datasets.store.refs import current_version, make_tag, move_branch, read_refs
 from lore_datasets.store.repository import (
     MAIN,
@@ -48,9 +48,11 @@ from lore_datasets.store.repository import (
 )
 from lore_datasets.types import ArtifactRef, Manifest, layout_table, vocabulary_of
 
-__all__ = ["check_copy", "check_programs", "check_skills", "commit_version"]
+__all__ = ["LIBRARY", "check_copy", "check_programs", "check_skills", "commit_version"]
 
 _log = logging.getLogger(__name__)
+LIBRARY = "library"
+"""Origin of skills that nobody appended to a round: written down from the program's library."""
 _CHUNK_BYTES = 4 * 2**20
 _TEXT_CHUNK = 8192
 _SYNC_THREADS = 16
@@ -134,7 +136,7 @@ def _commit_once(
         raise BadInput(f"{draft.name} is a dataset of kind {last.kind}, not {draft.kind}", hint="take another name")
     copy = version is not None
     keep = last if draft.kind == "advice" and not copy else None
-    paths, draft = _placed(arrays, draft, keep)
+    paths, draft = _placed(_fresh(arrays, repository, keep) if keep else arrays, draft, keep)
     taken = {*refs.versions, *refs.damaged}
     number = version if version is not None and version not in taken else refs.newest + 1
     manifest = _finished(replace(draft, version=number), paths, keep)
@@ -143,6 +145,21 @@ def _commit_once(
         _await_clock(repository, manifest, start, wait)
         _write(repository, root, manifest, paths, start, clear=keep is None, is_first=last is None)
     return ref_of(manifest)
+
+
+def _fresh(arrays: Mapping, repository: Any, keep: Manifest) -> Mapping:
+    """``arrays`` without the library's skills that ``keep`` holds word for word, whoever wrote them there."""
+    if ("skills", "name") not in arrays:
+        return arrays
+    try:
+        group, _ = open_version(repository, keep.name, keep.version)
+        held = skill_texts(read_arrays(group, keep, wanted=lambda path: "/skills/" in path).arrays)
+    except CorruptArtifact:  # its own readers name it; the new round holds all that it needs
+        held = {}
+    rows = zip(*(arrays["skills", name] for name in ("name", "json", "origin")), strict=True)
+    new = [held.get(name) != text or origin != LIBRARY for name, text, origin in rows]
+    out = {key: array[new] if key[0] == "skills" else array for key, array in arrays.items()}
+    return out if any(new) else {key: array for key, array in out.items() if key[0] != "skills"}
 
 
 def _placed(arrays: Mapping, draft: Manifest, keep: Manifest | None) -> tuple[dict[str, np.ndarray], Manifest]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from lore_datasets.errors import BadInput, CorruptArtifact, LoreError, NewerSchema, shown
 from lore_datasets.schema import SCHEMA
+from lore_datasets.store.migrate import migrated
 from lore_datasets.types import ArraySpec, ArtifactRef, Manifest
 
 __all__ = [
@@ -154,7 +155,8 @@ def sealed(manifest: Manifest) -> dict[str, Any]:
 
 
 def unsealed(stored: Any, where: str) -> Manifest:
-    """Check and read what :func:`sealed` made; CorruptArtifact or NewerSchema names ``where``."""
+    """Check and read what :func:`sealed` made, in this or an older schema; CorruptArtifact or NewerSchema names
+    ``where``."""
     try:
         body, seal = stored["manifest"], stored["manifest_sha256"]
         schema = body["schema"]
@@ -163,7 +165,7 @@ def unsealed(stored: Any, where: str) -> Manifest:
     intact = hashlib.sha256(canonical_json(body).encode()).hexdigest() == seal
     try:
         if intact or (type(schema) is int and schema > SCHEMA):
-            return from_dict(body)
+            return from_dict(migrated(body) if type(schema) is int else body)
     except LoreError as error:
         raise type(error)(f"{where}: {error.message}", hint=error.hint) from None
     raise CorruptArtifact(f"the manifest of {where} does not have its digest")

@@ -1,4 +1,4 @@
-"""Read what older releases wrote: each migration lifts a sealed manifest by one schema version.
+"""Read what older releases wrote: each migration lifts a manifest by one schema version.
 
 A later schema adds ``m002_...`` here (2 -> 3) and artifacts written with the old one to ``tests/datasets/data``; arrays
 are never rewritten on disk, only on their way in.
@@ -6,7 +6,6 @@ are never rewritten on disk, only on their way in.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import CorruptArtifact, NotFound
 from lore_datasets.schema import SCHEMA
-from lore_datasets.store.manifest import canonical_json
 from lore_datasets.types import layout_table, vocabulary_of
 
 __all__ = ["MIGRATIONS", "m001_words_and_layout", "migrated"]
@@ -36,23 +34,14 @@ MIGRATIONS: dict[int, Migration] = {1: m001_words_and_layout}
 """Schema version -> function that turns its manifest (plain JSON) into one of the next version."""
 
 
-def migrated(stored: Any, where: str, migrations: Mapping[int, Migration] = MIGRATIONS, target: int = SCHEMA) -> Any:
-    """``stored`` (a sealed manifest) lifted to ``target``; the seal is checked before and renewed after each step."""
-    if not isinstance(stored, dict) or not isinstance(stored.get("manifest"), dict):
-        return stored
-    body = stored["manifest"]
-    schema = body.get("schema")
-    if type(schema) is not int or schema >= target:
-        return stored
-    if _seal(body) != stored.get("manifest_sha256"):
-        raise CorruptArtifact(f"the manifest of {where} does not have its digest")
+def migrated(
+    body: dict[str, Any], migrations: Mapping[int, Migration] = MIGRATIONS, target: int = SCHEMA
+) -> dict[str, Any]:
+    """A manifest as plain JSON, lifted to ``target``; one of a later schema stays as it is."""
+    schema = body["schema"]
     while schema < target:
         if schema not in migrations:
-            raise CorruptArtifact(f"{where} was written with schema {schema}, which no release can read")
+            raise CorruptArtifact(f"written with schema {schema}, which no release can read")
         body = {**migrations[schema](body), "schema": schema + 1}
         schema += 1
-    return {"manifest": body, "manifest_sha256": _seal(body)}
-
-
-def _seal(body: dict[str, Any]) -> str:
-    return hashlib.sha256(canonical_json(body).encode()).hexdigest()
+    return body

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,11 +13,10 @@ from lore_datasets.environments import get_environment
 from lore_datasets.errors import CorruptArtifact
 from lore_datasets.schema import check_layout
 from lore_datasets.store.manifest import Artifact, check_array, unsealed
-from lore_datasets.store.migrate import migrated
 from lore_datasets.store.repository import guarded
 from lore_datasets.types import Manifest
 
-__all__ = ["open_version", "read_arrays", "read_manifest", "stored_arrays"]
+__all__ = ["open_version", "read_arrays", "read_manifest", "skill_texts", "stored_arrays"]
 
 _MAX_CHUNK_BYTES = 2**30
 _MAX_CHUNKS = 2**17
@@ -33,7 +32,7 @@ def open_version(repository: Any, name: str, version: int) -> tuple[Any, Manifes
         session = repository.readonly_session(tag=f"v{version}")
         group = zarr.open_group(session.store, mode="r")
         stored = dict(group.attrs)
-    manifest = unsealed(migrated(stored, where), where)
+    manifest = unsealed(stored, where)
     if (manifest.name, manifest.version) != (name, version):
         raise CorruptArtifact(
             f"{where} calls itself {manifest.name}@v{manifest.version}",
@@ -74,6 +73,15 @@ def read_arrays(
     with ThreadPoolExecutor(2) as pool:
         futures = {path: pool.submit(read, path) for path in heavy_first}
         return Artifact(manifest, {path: futures[path].result() for path in paths})
+
+
+def skill_texts(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Name -> JSON of the skills among the arrays of an advice version; a later round may hold one anew."""
+    texts: dict[str, str] = {}
+    for path in sorted(arrays):
+        if path.endswith("/skills/name"):
+            texts.update(zip(arrays[path], arrays[path.removesuffix("name") + "json"], strict=True))
+    return texts
 
 
 def stored_arrays(group: Any, manifest: Manifest, wanted: Callable[[str], bool]) -> dict[str, Any]:

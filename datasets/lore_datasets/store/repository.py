@@ -198,11 +198,11 @@ def _open_remote(root: Bucket, name: str, create: bool) -> Any:
     with guarded(f"opening {name} in {root}", "everything"):
         storage = root.storage(name, SUFFIX)
         exists = icechunk.Repository.exists(storage)
-        if exists:
-            return icechunk.Repository.open(storage)
-        if create:
-            root.enter(name, SUFFIX)
-            return icechunk.Repository.create(storage)
+        if exists or create:
+            repository = icechunk.Repository.open(storage) if exists else icechunk.Repository.create(storage)
+            if create:  # a writer that died between the two left it out of the catalogue
+                root.enter(name, SUFFIX)
+            return repository
     raise _not_there(root, name)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -104,7 +104,8 @@ class Store:
         return Survey(manifests, damage, current)
 
     def resolve(self, text: str | ArtifactRef) -> ArtifactRef:
-        """The reference of ``name[@vN|@label][#digest]`` (default: the current version); NotFound lists what is."""
+        """The reference of ``name[@vN][#digest]`` or ``name@label`` (default: the current version); NotFound lists what
+        is."""
         return ref_of(self._find(text)[1])
 
     def current(self, name: str) -> ArtifactRef:
@@ -128,6 +129,12 @@ class Store:
     def manifest(self, ref: str | ArtifactRef) -> Manifest:
         """The checked manifest of a version."""
         return self._find(ref)[1]
+
+    def newest_manifest(self, name: str) -> Manifest | None:
+        """The manifest of a dataset's current version, None where there is no version yet."""
+        with suppress(NotFound):
+            return self.manifest(name)
+        return None
 
     def open(
         self, ref: str | ArtifactRef, verify: bool = True, wanted: Callable[[str], bool] | None = None
@@ -234,8 +241,7 @@ class Store:
         if label is not None:
             version = _labelled(repository, refs, label)
         elif version is None and digest:
-            candidates = [n for n in versions if ref_of(read_manifest(repository, name, n)).digest.startswith(digest)]
-            version = candidates[-1] if candidates else 0
+            version = _with_digest(repository, name, versions, digest)
         if version in refs.damaged:
             raise refs.error(version)
         if not refs.newest or (version is not None and version not in versions):
@@ -250,6 +256,20 @@ class Store:
                 hint=f"another dataset of the same name? versions here: {known}",
             )
         return group, manifest
+
+
+def _with_digest(repository: Any, name: str, versions: Sequence[int], digest: str) -> int:
+    """The newest version of that digest, 0 where none has it; the error of one that does not read, and may."""
+    damage = None
+    for number in reversed(versions):
+        try:
+            if ref_of(read_manifest(repository, name, number)).digest.startswith(digest):
+                return number
+        except LoreError as error:
+            damage = damage or error
+    if damage is not None:
+        raise damage
+    return 0
 
 
 def _labelled(repository: Any, refs: Refs, label: str) -> int:

@@ -13,7 +13,7 @@ from lore_datasets.environments import Environment, get_environment
 from lore_datasets.errors import BadInput, shown
 from lore_datasets.language.skills import Skill
 from lore_datasets.schema import FREE_DTYPES, KINDS, SCHEMA, array_path, check_group, check_links, fill_keys, split_path
-from lore_datasets.store.commit import check_programs, check_skills, commit_version
+from lore_datasets.store.commit import LIBRARY, check_programs, check_skills, commit_version
 from lore_datasets.store.manifest import canonical_json
 from lore_datasets.store.repository import Root, check_name, repository_path
 from lore_datasets.types import ArtifactRef, Manifest
@@ -27,17 +27,13 @@ class Draft(TypedDict, total=False):
     Attributes:
         environment: the environment or its name (needed).
         parents: references of the versions that it was made from; the dataset's own last version is added.
-        actions: primitive actions (default: the environment's).
         skills: names, or skills with their text, in the order of the extended action space.
-        programs: canonical JSON of priority programs over these skills; in a dataset the last one speaks.
         config, provenance: plain JSON: the settings, and who advised how.
     """
 
     environment: Required[Environment | str]
     parents: Sequence[ArtifactRef | str]
-    actions: Sequence[str]
     skills: Sequence[str | Skill]
-    programs: Sequence[str]
     config: Mapping[str, Any] | None
     provenance: Mapping[str, Any] | None
 
@@ -45,8 +41,8 @@ class Draft(TypedDict, total=False):
 class Writer:
     """Collects the arrays of one new version; nothing reaches the disk before :meth:`commit`.
 
-    In a dataset of kind ``advice`` the version keeps all rounds of the version before it and adds one; ``states`` and
-    ``advice_model`` versions stand alone. Made by :meth:`lore_datasets.store.store.Store.writer`.
+    In a dataset of kind ``advice`` the version keeps all rounds of the version before it and adds one; ``states``,
+    ``advice_model`` and ``play`` versions stand alone. Made by :meth:`lore_datasets.store.store.Store.writer`.
     """
 
     def __init__(self, root: Root, name: str, kind: str, *, wait: float, **draft: Unpack[Draft]) -> None:
@@ -57,7 +53,7 @@ class Writer:
             raise BadInput(f"unknown kind {shown(kind)!r}", hint=f"one of: {', '.join(KINDS)}")
         given = draft["environment"]
         self.environment = get_environment(given) if isinstance(given, str) else given
-        skills, actions = draft.get("skills", ()), tuple(draft.get("actions", ()))
+        skills = draft.get("skills", ())
         self._root, self._wait = root, wait
         self._groups: dict[str, dict[str, list[np.ndarray]]] = {}
         self._known = {s.name: s for s in (*self.environment.skills, *(s for s in skills if isinstance(s, Skill)))}
@@ -69,13 +65,11 @@ class Writer:
             parents=tuple(str(p) for p in draft.get("parents", ())),
             environment=self.environment.name,
             key_scheme=self.environment.key_scheme,
-            actions=actions or (self.environment.vocab.actions if kind != "states" else ()),
+            actions=self.environment.vocab.actions if kind != "states" else (),
             skills=tuple(s.name if isinstance(s, Skill) else s for s in skills),
             config=_plain(draft.get("config") or {}),
             provenance=_plain(draft.get("provenance") or {}),
         )
-        self._programs = tuple(draft.get("programs", ()))
-        check_programs(self._programs, self._base)
         for parent in self._base.parents:
             ArtifactRef.parse(parent)
         if len(set(self._base.skills)) != len(self._base.skills):
@@ -96,6 +90,12 @@ class Writer:
         Repeated calls are concatenated along the first axis. BadInput on an unknown name, another dtype, a value that
         does not fit, or arrays of different length. ``key_fine`` and ``key_goal`` may be left out.
         """
+        try:
+            self._append(group, arrays)
+        except (ValueError, TypeError, IndexError, OverflowError) as error:
+            raise BadInput(f"group {shown(group)}: {shown(error, 160)}", hint="see lore_datasets.schema") from None
+
+    def _append(self, group: str, arrays: Mapping[str, Any]) -> None:
         kind = self._base.kind
         if group not in KINDS[kind]:
             raise BadInput(f"unknown group {shown(group)!r}", hint=f"{kind} has: {', '.join(KINDS[kind])}")
@@ -146,8 +146,6 @@ class Writer:
         if self._done:
             raise BadInput("this writer has committed already", hint="take a new writer for the next version")
         self._supply_skills()
-        if self._programs:
-            self.append("programs", json=self._programs, origin=["given"] * len(self._programs))
         if not self._groups:
             raise BadInput(f"nothing to commit to {self._base.name}", hint="append rows first")
         arrays = {
@@ -171,7 +169,7 @@ class Writer:
         missing = [n for n in self._base.skills if n not in names and n in self._known]
         if missing:
             texts = [self._known[n].to_json() for n in missing]
-            self.append("skills", name=missing, json=texts, origin=["library"] * len(missing))
+            self.append("skills", name=missing, json=texts, origin=[LIBRARY] * len(missing))
 
 
 def _join(chunks: list[np.ndarray]) -> np.ndarray:

@@ -155,8 +155,13 @@ def load_adapter(where: str, environment: Environment | None, **options: Any) ->
     if isinstance(found, type):
         if not any(callable(getattr(found, name, None)) for name in ("infer", "complete", "answer")):
             raise ConfigError(f"{found.__name__} has no infer method", hint="subclass LLMAdapter")  # and is not made
-        known = inspect.signature(found).parameters
-        found = found(**{key: value for key, value in options.items() if key in known})
+        known = inspect.signature(found)
+        options = {key: value for key, value in options.items() if key in known.parameters}
+        try:
+            known.bind(**options)
+        except TypeError as error:
+            raise ConfigError(f"{shown(where)} cannot be made: {shown(error)}", hint="give it defaults") from None
+        found = found(**options)
     if isinstance(found, LLM) or callable(getattr(found, "complete", None)):
         return as_llm(found)
     if environment is None:

@@ -19,7 +19,7 @@ from typing import Any
 from lore_datasets.errors import ServiceError, shown
 from pipeline.llm.base import Prompt, Response, Stop, Take
 from pipeline.llm.http.service import Failed, Service
-from pipeline.llm.journal.budget import why_failed
+from pipeline.llm.journal.budget import LEFT, why_failed
 from pipeline.llm.journal.journal import Journal
 
 __all__ = ["BatchJobs"]
@@ -100,7 +100,8 @@ class BatchJobs(ABC):
             why = f": {self.refused}" if self.refused else ""
             nothing = Response("", self.service.model, finish="error", error=f"no answer in any batch job{why}")
             if left and not stop():
-                take([(i, failed.get(key, nothing)) for key, i in left.items()])
+                finish = LEFT if len(left) < len(keys) else "error"  # a service that answers none may be asked no more
+                take([(i, replace(failed.get(key, nothing), finish=finish)) for key, i in left.items()])
 
     def cancel(self) -> tuple[int, int]:
         """Cancel the open jobs of this adviser; (jobs, questions in them). What they answered is collected later."""

@@ -23,7 +23,8 @@ _RANKED, _STEPS = 6, 6
 
 
 def _rng(seed: int, prompt: Prompt, salt: str) -> random.Random:
-    text = f"{salt}/{seed}/{prompt.kind}/{prompt.user}".encode()
+    draft = f"/{prompt.draft}" if prompt.draft else ""
+    text = f"{salt}/{seed}/{prompt.kind}/{prompt.user}{draft}".encode()
     return random.Random(hashlib.sha256(text + prompt.state).digest())
 
 
@@ -151,9 +152,16 @@ class Replay(Completing):
                 f"journal {self._journal.path} holds answers of {len(matching)} matching advisers",
                 hint=f"name one of: {listed}",
             )
-        self.name, parameters, reads_state = matching[0]
+        self.name, text, reads_state = matching[0]
+        parameters = json.loads(text)
         self.capabilities = Capabilities(
-            parameters=json.loads(parameters), reads_state=reads_state, chunk=256, has_answer=self.has_answer
+            kinds=self._journal.kinds(self.name, text),
+            parameters=parameters,
+            reads_state=reads_state,
+            speaks_of="actions" if self.name.startswith("adapter:") else "goals",
+            letters=parameters.get("letters") is True,
+            chunk=256,
+            has_answer=self.has_answer,
         )
 
     def complete(self, prompts: Sequence[Prompt]) -> list[Response]:

@@ -3,8 +3,7 @@
 In the folder: ``questions.jsonl`` (every question ever asked, with its system part beside it), for those without an
 answer ``openai-NNN.jsonl`` (OpenAI Batch, vLLM run-batch), ``gemini-NNN.jsonl`` (Gemini batch), ``anthropic-NNN.json``
 (Message Batches) and ``pack-NNN.md`` (for a chat window or people). Results are put into ``answers/``, in any number of
-files, order and form; a question is known by its id alone, the question's SHA-256. An answer to an older wording of
-a question about the same state is used for today's, and stored with the wording that was answered.
+files, order and form; a question is known by its id alone, the question's SHA-256.
 """
 
 from __future__ import annotations
@@ -50,11 +49,10 @@ class FileAdviser(Completing):
         self.notes: list[str] = []
         self._asked = {record["key"]: record for record in self._records()}
         self._answers = self._read()
-        self._older = {_about(record): record for key, record in self._asked.items() if key in self._answers}
         self.used: set[str] = set()
         self.capabilities = Capabilities(
-            answers_once=True, one_shard=True, chunk=256, where=f"files in {self.folder}", waits=self._waits,
-            about=self._told(),
+            answers_once=True, rereads=True, one_shard=True, chunk=256, where=f"files in {self.folder}",
+            waits=self._waits, about=self._told(),
         )  # fmt: skip
 
     def _told(self) -> dict[str, Any]:
@@ -70,25 +68,15 @@ class FileAdviser(Completing):
 
     def complete(self, prompts: Sequence[Prompt]) -> list[Response]:
         """The stored answer per prompt; one that waits is an error."""
-        return [self._found(prompt) or Response("", finish="error", error="no answer yet") for prompt in prompts]
+        missing = Response("", finish="error", error="no answer yet")
+        return [self._answers.get(prompt.question, missing) for prompt in prompts]
 
     def _waits(self, prompt: Prompt) -> bool:
-        if self._found(prompt) is not None:
+        if prompt.question in self._answers:
             self.used.add(prompt.question)
             return False
         self.waiting[prompt.question] = prompt
         return True
-
-    def _found(self, prompt: Prompt) -> Response | None:
-        """The answer to this question, else to an older wording of it about the same state."""
-        found = self._answers.get(prompt.question)
-        if found is not None:
-            return found
-        older = self._older.get(_same(prompt.kind, prompt.state.hex(), prompt.draft, prompt.options))
-        if older is None:
-            return None
-        found = self._answers[older["key"]]
-        return Response(**{**vars(found), "asked": older["user"]})
 
     @property
     def said(self) -> str:
@@ -178,15 +166,6 @@ class FileAdviser(Completing):
     def unknown(self) -> list[str]:
         """Ids that are answered and belong to no question of this folder or this round."""
         return sorted(self._answers.keys() - self._asked.keys() - self.waiting.keys() - self.used)
-
-
-def _about(record: dict[str, Any]) -> tuple[str, str, int]:
-    return _same(record["kind"], record.get("state", ""), int(record.get("draft", 0)), record.get("options", ()))
-
-
-def _same(kind: str, state: str, draft: int, options: Sequence[str]) -> tuple:
-    """What wordings of one question share: kind, draft and state, or what a question without a state is about."""
-    return kind, state, draft, () if state else tuple(options)
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, Any]]:

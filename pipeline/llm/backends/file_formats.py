@@ -1,4 +1,4 @@
-"""The request and result forms of batch services, as JSON values; documented by each service, November 2026."""
+"""The request and result forms of services, as JSON values; documented by each service, November 2026."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.llm.base import Prompt, Response
 
-__all__ = ["LIMITS", "REQUESTS", "answer_of", "pack", "said"]
+__all__ = ["LIMITS", "REQUESTS", "answer_of", "pack", "read_gemini", "read_openai"]
 
 LIMITS = {
     "openai": (50_000, 200 * 10**6, "jsonl"),
@@ -86,10 +86,15 @@ def answer_of(row: dict[str, Any], model: str = "") -> tuple[str, Response]:
         if not isinstance(row["text"], str):
             raise ValueError("text is not text")
         return str(key), Response(row["text"], model=str(row.get("model") or model))
-    return str(key), _from_gemini(row, model)
+    return str(key), _failed(row["error"], model) if row.get("error") else read_gemini(row["response"], model)
 
 
-def said(choice: dict[str, Any]) -> tuple[str, str]:
+def _count(value: Any) -> int:
+    """A number of tokens as a service gave it; 0 for anything but a count."""
+    return value if type(value) is int and 0 <= value < 2**31 else 0
+
+
+def _said(choice: dict[str, Any]) -> tuple[str, str]:
     """(text, finish) of a choice: its content may be a text or a list of parts; a refusal counts as blocked."""
     message = choice["message"]
     content, refused = message.get("content") or "", bool(message.get("refusal"))
@@ -112,11 +117,20 @@ def _from_openai(row: dict[str, Any], model: str) -> Response:
     body = response.get("body") or {}
     if row.get("error") or response.get("status_code", 200) != 200:
         return _failed(row.get("error") or body.get("error") or f"status {response.get('status_code')}", model)
-    (text, finish), usage = said(body["choices"][0]), body.get("usage") or {}
+    return read_openai(body, model)
+
+
+def read_openai(reply: dict[str, Any], model: str = "") -> Response:
+    """The Response in a chat completion, without time and price; ValueError or a kin when it is none."""
+    (text, finish), usage = _said(reply["choices"][0]), reply.get("usage") or {}
     return Response(
-        text, model=str(body.get("model") or model), tokens_in=int(usage.get("prompt_tokens") or 0),
-        tokens_out=int(usage.get("completion_tokens") or 0), finish=finish,
-    )  # fmt: skip
+        text,
+        model=str(reply.get("model") or model)[:200],
+        tokens_in=_count(usage.get("prompt_tokens")),
+        tokens_cached=_count((usage.get("prompt_tokens_details") or {}).get("cached_tokens")),
+        tokens_out=_count(usage.get("completion_tokens")),
+        finish=finish,
+    )
 
 
 def _from_anthropic(result: dict[str, Any], model: str) -> Response:
@@ -128,24 +142,22 @@ def _from_anthropic(result: dict[str, Any], model: str) -> Response:
     text = "".join(part["text"] for part in message["content"] if part.get("type") == "text")
     ends = {"max_tokens": "length", "refusal": "blocked"}
     return Response(
-        text, model=str(message.get("model") or model), tokens_in=int(usage.get("input_tokens") or 0),
-        tokens_out=int(usage.get("output_tokens") or 0), finish=ends.get(str(message.get("stop_reason")), "stop"),
+        text, model=str(message.get("model") or model), tokens_in=_count(usage.get("input_tokens")),
+        tokens_out=_count(usage.get("output_tokens")), finish=ends.get(str(message.get("stop_reason")), "stop"),
     )  # fmt: skip
 
 
-def _from_gemini(row: dict[str, Any], model: str) -> Response:
-    if row.get("error"):
-        return _failed(row["error"], model)
-    response = row["response"]
-    name, usage = str(response.get("modelVersion") or model), response.get("usageMetadata") or {}
-    counts: dict[str, Any] = {
-        "tokens_in": int(usage.get("promptTokenCount") or 0), "tokens_out": int(usage.get("candidatesTokenCount") or 0),
-    }  # fmt: skip
-    candidates = response.get("candidates") or []
-    if not candidates:
-        return Response("", model=name, finish="blocked", **counts)
-    parts = (candidates[0].get("content") or {}).get("parts") or []
-    text = "".join(part.get("text", "") for part in parts if not part.get("thought"))
-    reason = candidates[0].get("finishReason", "STOP")
-    finish = {"STOP": "stop", "MAX_TOKENS": "length"}.get(reason, "blocked")
-    return Response(text, model=name, finish=finish, **counts)
+def read_gemini(reply: dict[str, Any], model: str = "") -> Response:
+    """The Response in a REST reply, without time and price; ValueError or a kin when it is none."""
+    usage, candidates = reply.get("usageMetadata") or {}, reply.get("candidates") or []
+    candidate: dict[str, Any] = candidates[0] if candidates else {"finishReason": "BLOCKED"}
+    finish = {"STOP": "stop", "MAX_TOKENS": "length"}.get(candidate.get("finishReason", "STOP"), "blocked")
+    parts = (candidate.get("content") or {}).get("parts") or []
+    return Response(
+        "".join(part["text"] for part in parts if part.get("text") and not part.get("thought")),
+        model=str(reply.get("modelVersion") or model)[:200],
+        tokens_in=_count(usage.get("promptTokenCount")),
+        tokens_cached=_count(usage.get("cachedContentTokenCount")),
+        tokens_out=_count(usage.get("candidatesTokenCount")) + _count(usage.get("thoughtsTokenCount")),
+        finish=finish,
+    )

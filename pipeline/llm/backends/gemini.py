@@ -13,9 +13,10 @@ from collections.abc import AsyncIterator
 from typing import Any, Unpack
 
 from lore_datasets.errors import UsageError, shown
+from pipeline.llm.backends.file_formats import read_gemini
 from pipeline.llm.base import DRAFT_TEMPERATURE, Prompt, Response
 from pipeline.llm.http.pace import retry_after
-from pipeline.llm.http.service import RETRIED, THINKING_ROOM, Failed, Limits, Service, count, unanswered
+from pipeline.llm.http.service import RETRIED, THINKING_ROOM, Failed, Limits, Service, unanswered
 from pipeline.llm.http.transport import TooLarge, connections, trust
 
 __all__ = ["Gemini"]
@@ -91,7 +92,7 @@ class Gemini(Service):
         try:
             request = client._build_request("post", f"{self.path}:generateContent", self.request(prompt), None)
             reply = await client._async_request_once(request, implicit_retry=False)
-            return self.read(json.loads(reply.response_stream[0]))
+            return read_gemini(json.loads(reply.response_stream[0]), self.model)
         except Exception as error:
             failed = self.failure(error)
             if failed is None:
@@ -134,21 +135,6 @@ class Gemini(Service):
             "systemInstruction": {"parts": [{"text": prompt.system}]},
             "generationConfig": settings,
         }
-
-    def read(self, reply: dict[str, Any]) -> Response:
-        """The Response in a REST reply, without time and price; ValueError or a kin when it is none."""
-        usage, candidates = reply.get("usageMetadata") or {}, reply.get("candidates") or []
-        candidate: dict[str, Any] = candidates[0] if candidates else {"finishReason": "BLOCKED"}
-        finish = {"STOP": "stop", "MAX_TOKENS": "length"}.get(candidate.get("finishReason", "STOP"), "blocked")
-        parts = (candidate.get("content") or {}).get("parts") or []
-        return Response(
-            "".join(part["text"] for part in parts if part.get("text") and not part.get("thought")),
-            model=str(reply.get("modelVersion") or self.model)[:200],
-            tokens_in=count(usage.get("promptTokenCount")),
-            tokens_cached=count(usage.get("cachedContentTokenCount")),
-            tokens_out=count(usage.get("candidatesTokenCount")) + count(usage.get("thoughtsTokenCount")),
-            finish=finish,
-        )
 
 
 def _key() -> str:

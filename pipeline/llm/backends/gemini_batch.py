@@ -11,6 +11,7 @@ from typing import Any
 
 from lore_datasets.errors import ConfigError
 from pipeline.llm.backends.batch import BatchJobs
+from pipeline.llm.backends.file_formats import read_gemini
 from pipeline.llm.backends.gemini import Gemini
 from pipeline.llm.base import Prompt, Response
 from pipeline.llm.http.service import Failed
@@ -94,7 +95,7 @@ class GeminiBatch(BatchJobs):
             code = error.get("code") if isinstance(error, dict) else getattr(error, "code", None)
             text = f"batch request failed{f' (code {code})' if isinstance(code, int) else ''}"
             return Response("", self.gemini.model, finish="error", error=text)
-        return self.gemini.read(reply)
+        return read_gemini(reply, self.gemini.model)
 
     def stop_job(self, client: Any, name: str) -> None:
         client.batches.cancel(name=name)

@@ -12,14 +12,15 @@ import os
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any, Unpack
 from urllib.parse import urlsplit
 
 from lore_datasets.errors import ConfigError, UsageError
-from pipeline.llm.backends.file_formats import said
+from pipeline.llm.backends.file_formats import read_openai
 from pipeline.llm.base import DRAFT_TEMPERATURE, Prompt, Response, request_hash
 from pipeline.llm.http.pace import retry_after
-from pipeline.llm.http.service import RETRIED, THINKING_ROOM, Failed, Limits, Service, count, unanswered
+from pipeline.llm.http.service import RETRIED, THINKING_ROOM, Failed, Limits, Service, unanswered
 from pipeline.llm.http.transport import TooLarge, connections
 from pipeline.questions.prompts import LETTERS
 
@@ -89,7 +90,7 @@ class OpenAI(Service):
             raise unanswered(error) from None
         if reply.status != 200:
             self._refused[question] += reply.status != 409
-            if reply.status == 400 and self._adapts(content, sent):
+            if reply.status == 400 and self.adapts(content, sent):
                 return await self.attempt(client, prompt)
             wait_s = retry_after(reply.headers)
             raise Failed(f"HTTP {reply.status}", reply.status in RETRIED, wait_s, reply.status)
@@ -116,8 +117,9 @@ class OpenAI(Service):
             body |= {"logprobs": True, "top_logprobs": _TOP}
         return body
 
-    def _adapts(self, content: bytes, sent: set[str]) -> bool:
-        """Whether a 400 names a parameter that can be left out, such as ``max_tokens`` of a model that thinks."""
+    def adapts(self, content: bytes | str, sent: set[str]) -> bool:
+        """Whether a 400 names a parameter that can be left out, such as ``max_tokens`` of a model that thinks; it
+        is, from the next request on. ``sent``: what the request lacked already."""
         try:
             name = json.loads(content)["error"]["param"]
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -136,23 +138,13 @@ class OpenAI(Service):
         super().check()
 
     def _read(self, reply: dict[str, Any], prompt: Prompt) -> Response:
-        choice, usage = reply["choices"][0], reply.get("usage") or {}
-        text, finish = said(choice)
-        probabilities = None
-        if self.letters and prompt.kind == "prior":
-            tops = (choice.get("logprobs") or {}).get("content") or []
-            pairs = [(t["token"], t["logprob"]) for t in tops[0]["top_logprobs"]] if tops else []
-            probabilities = letter_probabilities(pairs, len(prompt.options))
-            finish = "stop" if finish == "length" else finish  # one token is all that was asked for
-        return Response(
-            text,
-            model=str(reply.get("model") or self.model)[:200],
-            tokens_in=count(usage.get("prompt_tokens")),
-            tokens_cached=count((usage.get("prompt_tokens_details") or {}).get("cached_tokens")),
-            tokens_out=count(usage.get("completion_tokens")),
-            probabilities=probabilities,
-            finish=finish,
-        )
+        response = read_openai(reply, self.model)
+        if not self.letters or prompt.kind != "prior":
+            return response
+        tops = (reply["choices"][0].get("logprobs") or {}).get("content") or []
+        pairs = [(t["token"], t["logprob"]) for t in tops[0]["top_logprobs"]] if tops else []
+        finish = "stop" if response.finish == "length" else response.finish  # one token is all that was asked for
+        return replace(response, probabilities=letter_probabilities(pairs, len(prompt.options)), finish=finish)
 
 
 def letter_probabilities(tokens: Sequence[tuple[str, float]], options: int) -> tuple[float, ...] | None:

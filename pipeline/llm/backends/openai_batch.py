@@ -83,6 +83,8 @@ class OpenAIBatch(BatchJobs):
                 try:
                     row = json.loads(line or "")
                     key, response = answer_of({"custom_id": "", **row}, self.openai.model)
+                    if (row.get("response") or {}).get("status_code") == 400:
+                        self.openai.adapts(json.dumps(row["response"].get("body")), set())
                 except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
                     continue  # a line that does not read answers nothing; its question is asked again
                 yield key, response

@@ -68,6 +68,11 @@ class Pace:
             if self._tokens is not None:
                 self._tokens.level += expected - used
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a server has asked to be left alone for longer than now."""
+        return self._held_until > self._clock()
+
     def hold(self, seconds: float) -> None:
         """Let no further request begin for so long: a server has asked to be left alone."""
         with self._lock:

@@ -29,7 +29,7 @@ from pipeline.llm.http.pace import Pace
 from pipeline.llm.http.transport import TooLarge
 from pipeline.llm.prices import estimate_tokens, price
 
-__all__ = ["RETRIED", "THINKING_ROOM", "Failed", "Limits", "Service", "check_url", "count", "is_loopback", "unanswered"]
+__all__ = ["RETRIED", "THINKING_ROOM", "Failed", "Limits", "Service", "check_url", "is_loopback", "unanswered"]
 
 _LOG = logging.getLogger("lore")
 _CONNECT_S = 5.0
@@ -53,11 +53,6 @@ def unanswered(error: Exception) -> Failed:
     if isinstance(error, TooLarge):
         return Failed(str(error), again=False)
     return Failed(type(error).__name__, again=True)
-
-
-def count(value: Any) -> int:
-    """A number of tokens as a server gave it; 0 for anything but a count."""
-    return value if type(value) is int and 0 <= value < 2**31 else 0
 
 
 def is_loopback(url: str) -> bool:
@@ -275,12 +270,18 @@ class Service(ABC):
         )
 
     async def _turn(self, limit: asyncio.Timeout, expected: int, stop: Stop) -> float:
-        """Wait until the limits per minute let one more request out; its deadline moves by that. Seconds waited."""
-        seconds = 0.0 if stop() else self.pace.reserve(expected)
-        due = limit.when()
-        if seconds > 0 and due is not None:
+        """Wait until the limits per minute let one more request out; its deadline moves by that. Seconds waited.
+
+        Where a server asks meanwhile to be left alone, its turn comes after that.
+        """
+        seconds, due = 0.0, limit.when()
+        while not stop() and (more := self.pace.reserve(expected)) > 0 and due is not None:
+            seconds += more
             limit.reschedule(due + seconds)
-            await _sleep(seconds, stop)
+            await _sleep(more, stop)
+            if not self.pace.is_held:
+                break
+            self.pace.settle(expected, 0)
         return seconds
 
 

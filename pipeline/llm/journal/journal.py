@@ -12,7 +12,8 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from lore_datasets.errors import (
     shown,
 )  # fmt: skip
 from lore_datasets.json_text import parsed
-from pipeline.llm.base import LLM, Prompt, Response, Stop, never, request_hash, response_from
+from pipeline.llm.base import KINDS, LLM, Prompt, Response, Stop, never, request_hash, response_from
 from pipeline.llm.journal.budget import MAX_FAILURES, Budget, JournalStats, why_failed
 from pipeline.llm.keys import without_key
 
@@ -122,6 +123,12 @@ class Journal:
         rows = self._query("SELECT DISTINCT adviser, parameters, reads_state FROM answer")
         return sorted((name, parameters, bool(reads)) for name, parameters, reads in rows)
 
+    def kinds(self, adviser: str, parameters: str) -> tuple[str, ...]:
+        """The kinds of questions that an adviser of :meth:`advisers` has answered here."""
+        sql = "SELECT DISTINCT kind FROM answer WHERE adviser = ? AND parameters = ?"
+        found = {kind for (kind,) in self._query(sql, (adviser, parameters))}
+        return tuple(kind for kind in KINDS if kind in found)
+
     def failures(self) -> list[tuple[str, Response]]:
         """(request hash, response) of everything that failed, oldest first."""
         return [(h, _loaded(r, self.path)) for h, r in self._query("SELECT hash, response FROM failure ORDER BY rowid")]
@@ -149,20 +156,16 @@ class Journal:
                 prefixes[prefix] = prompt.system
             row = (key, prompt.kind, llm.name, parameters, reads, prefix, prompt.user, text, now)
             answers.append((*row, _seal(row)))
-        with self._lock:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                self._db.executemany("INSERT OR IGNORE INTO prefix VALUES (?, ?)", prefixes.items())
-                self._db.executemany("INSERT OR IGNORE INTO answer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", answers)
-                self._db.executemany("INSERT INTO failure VALUES (?, ?, ?, ?, ?)", failures)
-                self._db.execute("COMMIT")
-            except BaseException as error:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                if isinstance(error, _FAILURES):
-                    raise self._named(error) from None
-                raise
-            self._prefixes.update(prefixes)
+        with self._writing():
+            self._db.executemany("INSERT OR IGNORE INTO prefix VALUES (?, ?)", prefixes.items())
+            self._db.executemany("INSERT OR IGNORE INTO answer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", answers)
+            self._db.executemany("INSERT INTO failure VALUES (?, ?, ?, ?, ?)", failures)
+        self._prefixes.update(prefixes)
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Drop the answers to ``keys``, which are about to be read anew."""
+        with self._writing():
+            self._db.executemany("DELETE FROM answer WHERE hash = ?", [(key,) for key in keys])
 
     def ask(
         self,
@@ -201,8 +204,7 @@ class Journal:
 
     def put_batch(self, name: str, adviser: str, keys: Sequence[str], instead_of: str = "") -> None:
         """Remember an open batch job and the requests in it, in place of ``instead_of``; on disk when this returns."""
-        with self._lock, self._db:
-            self._db.execute("BEGIN IMMEDIATE")
+        with self._writing():
             self._db.execute("DELETE FROM batch WHERE name = ?", (instead_of,))
             row = (name, adviser, _dump(list(keys)), "open", time.time())
             self._db.execute("INSERT OR REPLACE INTO batch VALUES (?, ?, ?, ?, ?)", row)
@@ -250,7 +252,10 @@ class Journal:
                         kept=self._kept(),
                         hint="run the same command with a higher limit; nothing is asked twice",
                     )
-                found.update(self._answers(llm, fresh[:allowed], budget, stats, stop, judge))
+                try:
+                    found.update(self._answers(llm, fresh[:allowed], budget, stats, stop, judge))
+                finally:
+                    budget.done()
                 fresh = fresh[allowed:]
         finally:
             with self._done:
@@ -321,6 +326,17 @@ class Journal:
                 self._db.execute(f"UPDATE answer SET digest = seal({columns})")
             self._db.execute(f"PRAGMA user_version={VERSION}")
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction, on disk when it ends; none of it after an error."""
+        with self._lock:
+            try:
+                with self._db:
+                    self._db.execute("BEGIN IMMEDIATE")
+                    yield
+            except _FAILURES as error:
+                raise self._named(error) from None
+
     def _kept(self) -> str:
         return f"{len(self)} answers in {self.path}"
 
@@ -332,13 +348,15 @@ class Journal:
                 raise self._named(error) from None
 
     def _named(self, error: Exception) -> Exception:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # errors of the module itself have none
+        whole = getattr(error, "sqlite_errorcode", 0)  # errors of the module itself have none
+        code = whole & 0xFF
         where, kept = f"journal {self.path}: {shown(error)}", "every answer written before"
         if code in (sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_BUSY):
             return Busy(where, kept=kept, hint="another run is writing; try again when it is done")
         if code == sqlite3.SQLITE_FULL:
             return NoSpace(where, kept=kept, hint="free some space and run again")
         unread = any(word in str(error) for word in ("decode", "malformed"))  # of the module, or of JSON in a row
+        unread |= whole == sqlite3.SQLITE_IOERR_SHORT_READ
         if unread or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT):
             return CorruptArtifact(where, hint="move the file away, or restore it from a copy")
         return BadInput(where, kept=kept)

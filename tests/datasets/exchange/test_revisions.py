@@ -38,6 +38,9 @@ def test_a_line_that_is_no_request_is_refused_with_its_number(tmp_path, line):
         file.write(line + "\n")
     with pytest.raises(BadInput, match="line 2"):
         read_revisions(tmp_path)
+    (tmp_path / REVISIONS).write_bytes(b'{"skill": "\xff"}\n')
+    with pytest.raises(BadInput, match="line 1 is not JSON"):
+        read_revisions(tmp_path)
 
 
 def test_a_huge_file_is_refused_unread(tmp_path):

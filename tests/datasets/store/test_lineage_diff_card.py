@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from lore_datasets.errors import CorruptArtifact
-from lore_datasets.exchange.card import summary
+from lore_datasets.exchange.card import markdown, summary
 from lore_datasets.exchange.hdf5 import export_hdf5, import_hdf5
 from lore_datasets.store.lineage import lineage, mermaid
-from lore_datasets.store.manifest import sealed, to_dict, unsealed
-from lore_datasets.store.migrate import MIGRATIONS, _seal, migrated
+from lore_datasets.store.manifest import from_dict, to_dict
+from lore_datasets.store.migrate import MIGRATIONS, migrated
 from lore_datasets.store.store import Store
 from lore_datasets.testing import random_states
 
@@ -73,23 +73,32 @@ def test_a_card_shows_foreign_text_escaped(store, env):
     assert text.isascii() and "\x1b" not in text and "\\x1b[31mred" in text
 
 
-def test_an_older_manifest_is_lifted_step_by_step_and_sealed_anew(store):
+def test_an_older_manifest_is_lifted_step_by_step(store):
     body = {**to_dict(store.manifest("small")), "schema": -1}
     colour = body.pop("message")
-    old = {"manifest": {**body, "note": colour}, "manifest_sha256": ""}
+    old = {**body, "note": colour}
     steps = {
         -1: lambda b: {**{k: v for k, v in b.items() if k != "note"}, "remark": b["note"]},
         0: lambda b: {**{k: v for k, v in b.items() if k != "remark"}, "message": b["remark"]},
         **MIGRATIONS,
     }
-    with pytest.raises(CorruptArtifact, match="does not have its digest"):
-        migrated(old, "x", steps)
-    old["manifest_sha256"] = _seal(old["manifest"])
-    assert unsealed(migrated(old, "x", steps), "x") == store.manifest("small")
+    assert from_dict(migrated(old, steps)) == store.manifest("small")
     with pytest.raises(CorruptArtifact, match="schema -1, which no release can read"):
-        migrated(old, "x", {})
+        migrated(old, {})
 
 
 def test_a_manifest_of_today_is_left_alone(store):
-    stored = sealed(store.manifest("small"))
-    assert migrated(stored, "x") is stored
+    body = to_dict(store.manifest("small"))
+    assert migrated(body) is body
+
+
+@pytest.mark.parametrize(
+    "told", [{"model": "gpt-x"}, {"parameters": "t=0"}, {"models": "gpt"}, {"models": 3}, {"templates": ["a"]},
+             {"skill_trials": "none"}],
+)  # fmt: skip
+def test_a_card_of_provenance_in_other_forms_tells_it_as_it_is(store, env, told):
+    writer = store.writer("odd", "states", environment=env, provenance={"adviser": "me", **told})
+    state = random_states(env, 1, np.random.default_rng(0)).pack()
+    writer.append("rows", state=state, episode=[0], step=[0], source=[0])
+    text = markdown(store.manifest(writer.commit("one")))
+    assert all(str(value) in text for key, value in told.items() if key in ("model", "parameters", "models"))

@@ -1,13 +1,18 @@
 import contextlib
 
+import icechunk
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lore_datasets.advice import load_advice
 from lore_datasets.errors import BadInput, CorruptArtifact, NoSpace, NotFound, SchemeMismatch, SkillError
+from lore_datasets.exchange.hdf5 import export_hdf5, import_hdf5
 from lore_datasets.language.skills import parse_skill
+from lore_datasets.store.bucket import Bucket
 from lore_datasets.store.manifest import version_digest
+from lore_datasets.store.repository import SUFFIX
 from lore_datasets.store.store import Store, default_root
 from lore_datasets.testing import random_advice, random_states, small_advice, small_states
 
@@ -228,10 +233,6 @@ def test_later_rounds_may_add_skills_at_the_end_and_nothing_else(root, env, rng)
     writer.append("rows", **random_advice(env, 4, rng))
     with pytest.raises(SchemeMismatch, match="skills of small@v3"):
         writer.commit("forgot one")
-    writer = advice_writer(store, env, "small", actions=("noop",), skills=())
-    writer.append("rejects", reason=["x"], where=["y"], text=["z"])
-    with pytest.raises(SchemeMismatch, match="other actions"):
-        writer.commit("other actions")
     assert store.versions("small") == [1, 2, 3]
 
 
@@ -338,3 +339,59 @@ def test_garbage_is_collected_on_a_full_disk(root, store, env, monkeypatch):
     assert store.gc("small")["small"] > 0
     monkeypatch.undo()
     assert store.verify("small").version == 2
+
+
+def test_a_skill_is_stored_once_with_who_wrote_it(tmp_path, env, rng):
+    store, mine = Store(tmp_path), fresh_skill(env, "mine")
+    for origins in (["skills abc"], [], ["a person"]):
+        writer = advice_writer(store, env, skills=(*env.skills, mine))
+        writer.append("rows", **random_advice(env, 4, rng, len(env.skills) + 1))
+        if origins:
+            writer.append("skills", name=["mine"], json=[mine.to_json()], origin=origins)
+        writer.commit("one more round")
+    arrays = store.open("fresh").arrays
+    assert len(arrays["round-000/skills/name"]) == len(env.skills) + 1 and "round-001/skills/name" not in arrays
+    assert arrays["round-000/skills/origin"].tolist().count("skills abc") == 1
+    assert arrays["round-002/skills/origin"].tolist() == ["a person"]
+    assert load_advice("fresh", tmp_path).skills == (*env.skills, mine)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [("mask", lambda a: a[:, :-1]), ("plan_lengths", lambda a: np.zeros((4, 5), np.int16)),
+     ("confidence", lambda a: [[1], [1, 2], 3, 4]), ("logits", lambda a: [[1.0], [1.0, 2.0], [1.0], [2.0]])],
+)  # fmt: skip
+def test_arrays_whose_shapes_do_not_go_together_are_bad_input(tmp_path, env, rng, name, spoil):
+    rows = random_advice(env, 4, rng)
+    with pytest.raises(BadInput, match="group rows"):
+        advice_writer(Store(tmp_path), env).append("rows", **{**rows, name: spoil(rows[name])})
+
+
+def test_a_damaged_older_version_hides_no_version_of_another_digest(tmp_path, env):
+    old, new = (small_advice(tmp_path, env, 4, seed=i) for i in range(2))
+    repository = icechunk.Repository.open(icechunk.local_filesystem_storage(str(tmp_path / "small.icechunk")))
+    path = tmp_path / "small.icechunk" / "snapshots" / repository.lookup_tag("v1")
+    path.write_bytes(path.read_bytes()[:-40])
+    store = Store(tmp_path)
+    assert store.resolve(f"small#{new.digest}") == new and store.newest_manifest("small").version == 2
+    with pytest.raises(CorruptArtifact, match="small@v1"):
+        store.resolve(f"small#{old.digest}")
+    small_advice(tmp_path / "other", env, 4, seed=9)
+    export_hdf5(Store(tmp_path / "other"), "small", tmp_path / "small.h5")
+    assert import_hdf5(tmp_path / "small.h5", store).version == 3
+
+
+def test_a_name_that_a_killed_writer_entered_in_a_bucket_is_no_dataset_and_can_be_made(tmp_path, env, monkeypatch):
+    monkeypatch.setattr(Bucket, "storage", lambda self, name, suffix: icechunk.local_filesystem_storage(
+        str(tmp_path / (name + suffix))))  # fmt: skip
+    store = Store(Bucket("b", "p"))
+    store.root.enter("small", SUFFIX)  # as writers of earlier releases did first
+    assert store.names() == ["small"] and store.newest_manifest("small") is None
+    enter = Bucket.enter
+    monkeypatch.setattr(Bucket, "enter", lambda *of: 1 / 0)  # killed after the repository was made
+    with pytest.raises(CorruptArtifact):
+        small_states(store.root, env, 4, name="other")
+    monkeypatch.setattr(Bucket, "enter", enter)
+    for name in ("small", "other"):
+        small_states(store.root, env, 4, name=name)
+    assert store.names() == ["other", "small"]

@@ -32,9 +32,8 @@ JOB = AblateJob(
 def version(tmp_path_factory) -> tuple[str, str]:
     """(folder of datasets, reference of a version with the rule book as its program and a few rows)."""
     root = tmp_path_factory.mktemp("advice") / "datasets"
-    writer = Store(root).writer(
-        "mine", "advice", environment=CRAFTER, skills=CRAFTER.skills, programs=[CRAFTER.rules.text]
-    )
+    writer = Store(root).writer("mine", "advice", environment=CRAFTER, skills=CRAFTER.skills)
+    writer.append("programs", json=[CRAFTER.rules.text], origin=["me"])
     writer.append("rows", **random_advice(CRAFTER, 20, np.random.default_rng(0), len(CRAFTER.skills)))
     return str(root), str(writer.commit("a program"))
 

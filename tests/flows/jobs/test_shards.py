@@ -14,7 +14,7 @@ import pytest
 
 from flows.config import AdviceJob
 from flows.jobs.advise import advise_states
-from flows.jobs.shards import cut
+from flows.jobs.shards import LEAST
 from lore.config import load_config
 from lore.training.loop import train
 from lore_datasets.advice import shared_advice
@@ -25,6 +25,7 @@ from lore_datasets.testing import small_states
 from pipeline.config import AdviseConfig, AskConfig, SelectConfig
 from pipeline.llm import backend_from
 from pipeline.llm.journal.journal import Journal
+from pipeline.rounds.round import Round
 from tests.llm_server import running
 
 STATES = 150
@@ -146,14 +147,14 @@ def test_an_address_where_no_scheduler_is_ends_in_a_named_error(job, server, mon
         replace(job, dask="somewhere")
 
 
-def test_a_shard_has_sixty_four_states_or_more_whatever_the_settings_say(job):
-    class Round:
+def test_a_shard_has_sixty_four_states_or_more_whatever_the_settings_say():
+    class Fake:
         packed, llm = np.zeros((200, 3), np.uint8), backend_from(AskConfig())
 
         class config:
             ask = AskConfig(shard=5)
 
-    assert [len(shard) for shard in cut(Round)] == [64, 64, 64, 8]
+    assert [len(shard) for shard in Round.shards(Fake, LEAST)] == [64, 64, 64, 8]
 
 
 @pytest.mark.slow

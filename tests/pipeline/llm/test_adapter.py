@@ -31,6 +31,11 @@ class Whole:
     def complete(self, prompts):
         return []
 
+class Needs(Whole):
+    def __init__(self, weights):
+        pass
+
+
 number = 3
 """
 
@@ -118,6 +123,8 @@ def test_the_command_line_form_loads_a_class_from_the_working_folder(env, states
         get_backend("own_adviser:number", environment=env)
     with pytest.raises(ConfigError, match="Popen has no infer method"):
         get_backend("subprocess:Popen", environment=env)
+    with pytest.raises(ConfigError, match="missing a required argument"):
+        get_backend("own_adviser:Needs", environment=env)
     with pytest.raises(UsageError, match="environment"):
         get_backend("own_adviser:Mine")
     for bad in ("own adviser:Mine", "a:b:c", "../x:Y", "x:", ":Y"):

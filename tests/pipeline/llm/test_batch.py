@@ -216,9 +216,9 @@ def test_partial_results_are_used_and_the_rest_is_asked_again(mode, state, serve
 def test_what_no_job_answers_is_a_failure_that_the_next_run_asks_again(server, tmp_path):
     server.answers = lambda text, job: "error" if text < "state 2" else answer(text)
     with Journal(tmp_path / "j.sqlite") as journal:
-        with pytest.raises(ServiceError, match=r"batch request failed \(code 13\)"):
-            journal.ask(batch(server, journal), questions())
-        assert len(journal) == 9 - 1 and len(journal.failures()) >= 5
+        left = [r for r in journal.ask(batch(server, journal), questions()) if r.error is not None]
+        assert {r.error for r in left} == {"batch request failed (code 13)"} and len(left) == 12  # the round goes on
+        assert len(journal) == 9 - 1 and len(journal.failures()) == 12
         server.answers = lambda text, job: answer(text)
         assert all(r.error is None for r in journal.ask(batch(server, journal), questions()))
     assert [len(job["asked"]) for job in server.jobs.values()] == [20, 12, 12]

@@ -1,13 +1,19 @@
 """Controls and replay: deterministic, usable, and each really what its name says."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, ConfigError, NotFound, UsageError
+from lore_datasets.store.store import Store
 from pipeline.config import AskConfig
 from pipeline.llm import BACKENDS, backend_from, get_backend
-from pipeline.llm.base import LLM, complete
+from pipeline.llm.backends.adapter import AdapterBackend, LLMAdapter
+from pipeline.llm.backends.controls import Replay
+from pipeline.llm.base import LLM, Response, complete
 from pipeline.llm.journal.journal import Journal
 from pipeline.questions.parse import parse
 from pipeline.questions.prompts import Renderer
@@ -108,3 +114,35 @@ def test_controls_cover_every_state_as_the_rule_book_does_except_for_what_is_dro
 
 def test_the_configuration_chooses_the_backend():
     assert backend_from(AskConfig(backend="random"), seed=3).capabilities.parameters["seed"] == 3
+
+
+def test_a_degraded_rule_book_is_that_of_its_environment():
+    ask = AskConfig(backend="degraded", dropped=0.0, wrong=0.0)
+    llm = backend_from(ask, get_environment("minigrid:MiniGrid-DoorKey-5x5-v0"))
+    assert (
+        json.loads(complete(llm, [Renderer(llm.inner.environment).program()])[0].text)["rules"][0]["goal"]
+        == "reach_goal"
+    )
+
+
+def test_replay_is_asked_in_the_form_that_was_answered(env, states, store, scripted):
+    class Logits(LLMAdapter):
+        def infer(self, obs_np, num_actions):
+            return {"prior_logits": np.arange(num_actions), "confidence": 0.5}
+
+    def letter(prompt):
+        return Response("A", probabilities=(1.0, *[0.0] * (len(prompt.options) - 1)))
+
+    small = scripted(letter, name="local:x", letters=True, parameters={"letters": True}, kinds=("prior",))
+    for llm in (small, AdapterBackend(Logits(), env)):
+        journal = Journal()
+        answered = advise(states[:6], env, llm, store, "a", journal=journal)
+        assert advise(states[:6], env, Replay(journal), store, "b", journal=journal).digest == answered.digest
+        store = Store(store.root / "other")
+
+
+def test_drafts_of_random_programs_differ(env):
+    drafts = [
+        r.text for r in complete(get_backend("random"), [replace(Renderer(env).program(), draft=i) for i in range(3)])
+    ]
+    assert len(set(drafts)) == 3

@@ -12,6 +12,7 @@ from pipeline.config import AdviseConfig, AskConfig, PipelineConfig, to_dict
 from pipeline.llm import backend_from
 from pipeline.llm.backends import file_formats
 from pipeline.llm.backends.file import FileAdviser
+from pipeline.llm.journal.journal import Journal
 from pipeline.questions.prompts import Renderer
 from pipeline.rounds.advise import advise
 from pipeline.rounds.prepare import ask_first, prepare
@@ -102,6 +103,15 @@ def test_results_of_each_form_are_read_in_any_order(states, env, store, tmp_path
     assert not list(tmp_path.glob("openai-*")) and not list(tmp_path.glob("pack-*"))
 
 
+def test_counts_of_tokens_that_are_none_count_as_nothing():
+    _, response = file_formats.answer_of(by_openai("k", GOOD))
+    assert (response.tokens_in, response.tokens_out) == (7, 3)
+    row = by_openai("k", GOOD)
+    row["response"]["body"]["usage"] = {"prompt_tokens": 3 * 10**9, "completion_tokens": -5}
+    _, response = file_formats.answer_of(row)
+    assert (response.tokens_in, response.tokens_out) == (0, 0)
+
+
 def test_partial_results_over_several_files_leave_the_others_waiting(states, env, store, tmp_path):
     keys = written(states, env, store, tmp_path)
     failed = {"custom_id": keys[5], "result": {"type": "errored", "error": {"error": {"message": "overloaded"}}}}
@@ -121,15 +131,14 @@ def test_partial_results_over_several_files_leave_the_others_waiting(states, env
     assert sorted(ids(tmp_path)) == sorted(set(keys) - {keys[0], keys[3]})
 
 
-def test_an_answer_to_an_older_wording_serves_and_is_stored_with_it(states, env, store, tmp_path):
-    prompt = Renderer(env).prior(states[0], ["explore"])
-    old = {"key": "a" * 64, "kind": "prior", "user": "the older wording", "state": prompt.state.hex(), "draft": 0}
-    (tmp_path / "questions.jsonl").write_text(json.dumps(old) + "\n")
-    answers(tmp_path, [plainly("a" * 64, GOOD)])
-    llm = FileAdviser(tmp_path)
-    ref = advise(states[:1], env, llm, store, "old", CONFIG)
-    assert store.open(ref).arrays["round-000/answers/prompt"].tolist() == ["the older wording"]
-    assert llm.unknown() == []
+def test_a_corrected_answer_is_read_in_place_of_the_one_that_could_not_be_used(states, env, store, tmp_path):
+    keys, journal = written(states, env, store, tmp_path), Journal(tmp_path / "j.sqlite")
+    answers(tmp_path, [plainly(key, "I think: explore") for key in keys])
+    with pytest.raises(BadInput, match="no usable advice in 10 answers"):
+        advise(states[:10], env, FileAdviser(tmp_path), store, "odd", CONFIG, journal)
+    answers(tmp_path, [plainly(key, GOOD) for key in keys])
+    ref = advise(states[:10], env, FileAdviser(tmp_path), store, "odd", CONFIG, journal)
+    assert store.manifest(ref).counts["rows"] == 10 == len(journal)
 
 
 def test_a_program_by_file_is_the_version(env, store, tmp_path):
@@ -141,16 +150,14 @@ def test_a_program_by_file_is_the_version(env, store, tmp_path):
     assert load_advice("p", store.root).programs == (env.rules.text,) and llm.name == "file:people"
 
 
-def test_the_answer_to_one_program_question_is_no_older_wording_of_another(env, tmp_path):
-    first, again = Renderer(env).program(), Renderer(env).revised_program("a" * 64, "0: {}")
+def test_an_answer_serves_its_own_question_and_no_other_about_the_same_thing(env, tmp_path):
+    first, again = (Renderer(env).asked_skill("eat_cow", wish) for wish in ("faster", "only by day"))
     llm = FileAdviser(tmp_path)
     assert llm.capabilities.waits(first)
     llm.write()
-    answers(tmp_path, [plainly(first.question, env.rules.text)])
+    answers(tmp_path, [plainly(first.question, '{"skills": []}')])
     llm = FileAdviser(tmp_path)
     assert not llm.capabilities.waits(first) and llm.capabilities.waits(again)
-    other = replace(first, user=first.user + " Mind the night.")
-    assert not llm.capabilities.waits(other)
 
 
 def test_files_are_split_at_a_services_limits(states, env, store, tmp_path, monkeypatch):

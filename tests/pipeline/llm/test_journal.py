@@ -3,6 +3,8 @@
 import random
 import sqlite3
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -215,3 +217,23 @@ def test_a_journal_of_before_digests_is_given_them_and_serves_what_it_had(writte
         assert db.execute("PRAGMA user_version").fetchone() == (2,)
         assert db.execute("SELECT COUNT(*) FROM answer WHERE length(digest) = 64").fetchone() == (30,)
     db.close()
+
+
+def test_estimates_of_other_threads_are_waited_for_before_money_counts_as_spent(scripted):
+    def slowly(prompt):
+        time.sleep(0.005)
+        return echo(prompt)
+
+    journal, budget = Journal(), Budget(max_cost=1.0, estimate=lambda p: 0.2)
+    kinds = ("prior", "plan", "skills")
+    with ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(journal.ask, scripted(slowly, chunk=1), questions(10, k), budget=budget) for k in kinds]
+        assert [len(each.result(20)) for each in asked] == [10, 10, 10]
+    assert budget.cost == pytest.approx(0.3)
+
+
+def test_a_batch_that_cannot_be_written_down_is_named(tmp_path):
+    with Journal(tmp_path / "j.sqlite") as journal:
+        journal._db.execute("DROP TABLE batch")
+        with pytest.raises(LoreError, match="no such table"):
+            journal.put_batch("batches/1", "gemini:m", ["a"])

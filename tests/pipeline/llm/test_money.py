@@ -9,6 +9,7 @@ from pipeline.config import AdviseConfig, AskConfig, PipelineConfig
 from pipeline.llm import backend_from, get_backend
 from pipeline.llm.base import Capabilities, Prompt, Response, complete
 from pipeline.llm.journal.journal import Journal
+from pipeline.llm.keys import without_key
 from pipeline.llm.prices import price
 from pipeline.rounds.advise import advise, dry_run, prepare
 
@@ -119,6 +120,18 @@ def test_usable_answers_between_unusable_ones_let_the_asking_go_on(env, states, 
     assert store.manifest(ref).counts["no_advice"] > 20
 
 
+def test_what_is_asked_again_counts_in_no_row_and_a_refused_question_is_asked_once(env, states, store, scripted):
+    make, ids = scripted().make, {states[i].pack().tobytes(): i for i in range(60)}
+    refused = Response("", finish="error", error="HTTP 400", status=400)
+    llm = scripted(
+        lambda p: refused if ids[p.state] % 10 == 0 else "no" if ids[p.state] % 10 == 5 else make(p), chunk=1
+    )
+    asking = PipelineConfig(ask=AskConfig(retries=2, max_unusable=7), advise=AdviseConfig(kinds="prior", orders=1))
+    counts = store.manifest(advise(states[:60], env, llm, store, "a", asking)).counts
+    assert (counts["rows"], counts["failed"], counts["malformed"]) == (48, {"prior": 6}, {"prior": 18})
+    assert len(llm.asked) == 60 + 2 * 6
+
+
 @BOTH
 @pytest.mark.parametrize(("mode", "said"), [("400", "refuses the request"), ("404", "refuses the request"),
                                             ("401", "refuses the key"), ("badkey", "refuses the key")])  # fmt: skip
@@ -160,6 +173,11 @@ def test_an_answer_that_holds_a_key_is_refused_counted_and_stored_nowhere(
     written = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
     assert KEY.encode() not in written and KEY not in str(manifest)
     assert "".join(f"\\u{ord(c):04x}" for c in KEY).encode() not in written
+
+
+def test_a_key_with_escaped_strokes_is_found(monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "abc/def/12345678")
+    assert without_key(Response('{"reason": "abc\\/def\\/12345678"}')).finish == "leaked"
 
 
 @pytest.mark.parametrize("url", ["https://model.invalid/v1?key=SECRETSECRET", "https://model.invalid/v1#SECRETSECRET"])

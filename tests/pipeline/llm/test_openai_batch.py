@@ -117,6 +117,9 @@ class Batches(BaseHTTPRequestHandler):
             made, key = self.server.answers(text, name), line["custom_id"] if self.server.keyed else None
             if made == "error":
                 yield {"custom_id": key, "response": None, "error": {"code": "batch_expired", "message": "too late"}}
+            elif made == 400:
+                body = {"error": {"message": "use another", "param": "max_tokens"}}
+                yield {"custom_id": key, "response": {"status_code": 400, "body": body}, "error": None}
             elif made is not None:
                 yield {"custom_id": key, "response": {"status_code": 200, "body": made}, "error": None}
 
@@ -124,7 +127,8 @@ class Batches(BaseHTTPRequestHandler):
 def completion(text):
     content = json.dumps({"ranked": ["explore"], "confidence": 0.5, "reason": text})
     return {"model": "served-1", "choices": [{"message": {"role": "assistant", "content": content},
-            "finish_reason": "stop"}], "usage": {"prompt_tokens": 100, "completion_tokens": 10}}  # fmt: skip
+            "finish_reason": "stop"}], "usage": {"prompt_tokens": 100, "completion_tokens": 10,
+            "prompt_tokens_details": {"cached_tokens": 90}}}  # fmt: skip
 
 
 @pytest.fixture
@@ -156,6 +160,7 @@ def test_all_questions_go_out_in_one_file_and_come_back_to_their_places(server, 
     with Journal(tmp_path / "j.sqlite") as journal:
         responses = journal.ask(batch(server, journal), questions())
         assert reasons(responses) == ALL and (responses[0].model, responses[0].tokens_in) == ("served-1", 100)
+        assert responses[0].tokens_cached == 90
         assert len(server.jobs) == 1 and not server.interactive and not journal.batches(NAME)
         alone = get_backend("openai", model="m", base_url=f"{server.url}/v1")
         assert journal.ask(alone, questions()) == responses and not server.interactive  # the same key as interactively
@@ -199,6 +204,14 @@ def test_what_stays_unanswered_fails_with_the_service_s_reason(server):
     with pytest.raises(ServiceError, match="batch_3 failed: no model m"):
         journal = Journal()
         journal.ask(batch(server, journal), questions())
+
+
+def test_a_model_that_refuses_max_tokens_is_ordered_again_without_it(server):
+    server.answers = lambda text, job: 400 if job == "batch_0" else completion(text)
+    journal = Journal()
+    assert reasons(journal.ask(batch(server, journal), questions())) == ALL
+    first, again = (job["asked"][0]["body"] for job in server.jobs.values())
+    assert "max_tokens" in first and "max_tokens" not in again and again["max_completion_tokens"] > 1024
 
 
 def test_answers_without_ids_are_used_for_nothing_and_not_ordered_again(server):

@@ -81,6 +81,16 @@ def test_a_server_that_asks_to_wait_is_left_alone_for_that_long_by_all_questions
 
 
 @BOTH
+def test_questions_that_wait_for_their_turn_leave_a_server_alone_too_that_asks_for_it(name, server):
+    server.mode, server.after = lambda question, n: "429" if n == 1 else "ok", "3"
+    started, ended = time.monotonic(), []
+    llm = backend(name, server, requests_per_minute=60, concurrency=8)
+    questions = [Prompt("prior", "system", f"state {i}", options=("a", "b")) for i in range(8)]
+    llm.answer(questions, lambda part: ended.extend(time.monotonic() - started for _ in part), lambda: False)
+    assert sorted(ended)[4] < 1.5 and sorted(ended)[5] > 3.0  # five of the burst, then who was refused and who waited
+
+
+@BOTH
 def test_a_wait_beyond_the_deadline_fails_at_once(name, server):
     server.mode, server.after = "429", "3000"
     started = time.monotonic()

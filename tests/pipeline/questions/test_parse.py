@@ -55,6 +55,14 @@ def test_the_object_may_be_fenced_or_stand_in_prose(wrap):
     assert ask(wrap.replace("{}", body)).choices[0][0] == "collect_wood"
 
 
+def test_a_fence_of_blanks_that_does_not_end_is_refused_in_time_that_grows_with_its_length():
+    started = time.process_time()
+    for body in ("```json\n" + " " * 60_000, "```json\n{" + " \n" * 30_000):
+        with pytest.raises(AnswerError):
+            extract_json(body)
+    assert time.process_time() - started < 2.0
+
+
 @pytest.mark.parametrize("tag", ["think", "thinking", "THINK"])
 def test_a_draft_in_a_thought_is_no_second_answer(tag):
     body, draft = json.dumps(GOOD["prior"]), json.dumps({"ranked": ["flee"], "confidence": 1})

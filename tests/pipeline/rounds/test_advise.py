@@ -1,12 +1,13 @@
 """The walk: states to a committed, checked, priced version that replays to the same digest and never pays twice."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from lore_datasets.advice import load_advice
-from lore_datasets.errors import BadInput, ServiceError
+from lore_datasets.errors import BadInput, CorruptArtifact, ServiceError
 from lore_datasets.language.geometry import StateView
 from lore_datasets.store.store import Store
 from pipeline.config import AdviseConfig, AskConfig, PipelineConfig
@@ -229,8 +230,8 @@ def test_shards_run_apart_and_in_any_order_commit_to_the_same_rows(env, states, 
     llm, results = get_backend("rules"), {}
     whole = advise(states, env, llm, Store(tmp_path / "one"), "a", config())
     now = ask_first(prepare(states, env, llm, Store(tmp_path / "two"), "a", config()))
-    for i in reversed(range(len(now.shards))):
-        results[i] = advise_shard(now, now.shards[i])
+    for i in reversed(range(len(now.shards()))):
+        results[i] = advise_shard(now, now.shards()[i])
     ref = commit_round(now, [results[i] for i in sorted(results)], Store(tmp_path / "two"), "a")
     assert ref.digest == whole.digest
 
@@ -248,18 +249,27 @@ def test_letters_with_probabilities_and_several_orders_make_one_row(env, states,
     assert (data.rows.logits.argmax(1) == explore).all()
 
 
-def test_an_injected_feasibility_decides_what_is_offered(env, states, store, scripted):
-    llm = scripted()
-    advise(states[:4], env, llm, store, "a", config({"skill_questions": 0}), feasible=lambda view: ["explore", "flee"])
-    assert all(set(p.options) == {"explore", "flee"} for p in llm.asked if p.kind == "prior")
-
-
 def test_answers_of_two_model_versions_are_not_mixed_unless_allowed(env, states, store, scripted):
     llm = scripted(lambda p: Response(scripted().make(p), model=f"m-{sum(p.state) % 2}"))
     with pytest.raises(BadInput, match="2 models"):
         advise(states, env, llm, store, "a", config({"skill_questions": 0}))
     ref = advise(states, env, llm, store, "a", config({"skill_questions": 0}, allow_mixed_models=True))
     assert store.manifest(ref).provenance["models"] == ["m-0", "m-1"]
+
+
+def test_what_stands_against_a_next_round_is_named_before_a_question_is_asked(
+    env, states, store, scripted, monkeypatch
+):
+    llm = scripted()
+    advise(states[:4], env, llm, store, "a", config({"skill_questions": 0}))
+    monkeypatch.setattr("pipeline.rounds.prepare.MAX_ROUNDS", 1)
+    with pytest.raises(BadInput, match="a has 1 rounds, the most"):
+        prepare(states[:4], env, llm, store, "a")
+    monkeypatch.undo()
+    lost = replace(env, skills=env.skills[1:])
+    monkeypatch.setattr("lore_datasets.advice.skill_texts", lambda arrays: {})
+    with pytest.raises(CorruptArtifact, match=f"names skill {env.skills[0].name} but does not hold it"):
+        prepare(states[:4], lost, llm, store, "a")
 
 
 def test_a_round_without_one_usable_answer_commits_nothing(env, states, store, scripted):

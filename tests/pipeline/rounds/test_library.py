@@ -25,7 +25,8 @@ def older(env, store):
     kept = [shelter if skill.name == "shelter" else skill for skill in env.skills[:-2]]
     ref = small_advice(store.root, env, n=12, name="old", skills=(*kept[:5], mine, *kept[5:]))
     writer = store.writer("old", "advice", environment=env, skills=load_advice(ref, store.root).skills,
-                          programs=[env.rules.text], provenance={"adviser": "me"})  # fmt: skip
+                          provenance={"adviser": "me"})  # fmt: skip
+    writer.append("programs", json=[env.rules.text], origin=["me"])
     writer.spent(environment_steps_total=70)
     return writer.commit("with a program")
 

@@ -43,7 +43,7 @@ def config(**advise):
 
 def one_round(states, env, llm, store, journal, *asked, **advise):
     now = ask_first(prepare(states[:8], env, llm, store, "a", config(**advise), journal, revisions=asked))
-    return now, commit_round(now, [advise_shard(now, s) for s in now.shards], store, "a")
+    return now, commit_round(now, [advise_shard(now, s) for s in now.shards()], store, "a")
 
 
 def asked_for_skills(llm):
