@@ -118,8 +118,9 @@ def read_hdf5(path: Path | str, verify: bool = True, wanted: Callable[[str], boo
 
 def _commit_copy(store: Store, artifact: Artifact, name: str, parents: tuple[str, ...]) -> ArtifactRef:
     manifest = artifact.manifest
-    with suppress(NotFound, CorruptArtifact, NewerSchema):
-        return store.resolve(f"{name}#{artifact.ref.digest}")
+    if name in store.names():
+        with suppress(NotFound, CorruptArtifact, NewerSchema):
+            return store.resolve(f"{name}#{artifact.ref.digest}")
     provenance = {**manifest.provenance, "imported": str(artifact.ref)}
     draft = replace(manifest, name=name, parents=parents or manifest.parents, provenance=provenance)
     return commit_version(store.root, draft, artifact.arrays, wait=store.wait, version=manifest.version)

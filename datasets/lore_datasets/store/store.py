@@ -133,7 +133,7 @@ class Store:
     def newest_manifest(self, name: str) -> Manifest | None:
         """The manifest of a dataset's current version, None where there is no version yet."""
         with suppress(NotFound):
-            return self.manifest(name)
+            return self.manifest(name) if name in self.names() else None
         return None
 
     def open(
