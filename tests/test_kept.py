@@ -73,7 +73,7 @@ def test_what_is_no_study_of_crafter_or_has_no_runs_is_named(tmp_path):
         kept.read("slow")
 
 
-@pytest.mark.parametrize("name", ["quick", "quick-soft", "laptop", "laptop-soft", "laptop-before"])
+@pytest.mark.parametrize("name", ["quick", "quick-soft", "laptop", "laptop-soft", "laptop-before", "paper"])
 def test_the_page_shows_the_tables_of_the_committed_runs(name):
     text = (ROOT / "docs" / "results.md").read_text()
     cells, *others = kept.page_part(name).split("\n\n")
