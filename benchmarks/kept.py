@@ -135,6 +135,18 @@ def own_advice_table(found: Runs) -> str:
     )
 
 
+def form_table(name: str, found: Runs) -> str:
+    """One Markdown row per cell of an earlier form: today's runs of the same seeds less these."""
+    today, rows = read(name.partition("-")[0]), []
+    for cell, runs in found.items():
+        seeds = [run["seed"] for run in runs]
+        same = [run for run in today.get(cell, []) if run["seed"] in seeds]
+        if len(same) == len(runs):
+            pairs = [(returns(same, mode), returns(runs, mode)) for mode in MODES]
+            rows.append([cell, *(estimate(difference_of_means, *pair) for pair in pairs)])
+    return markdown_table(("today's less these", *map(_words, MODES)), rows)
+
+
 def _words(mode: str) -> str:
     return mode.replace("_", " ")
 
@@ -142,7 +154,8 @@ def _words(mode: str) -> str:
 def page_part(name: str) -> str:
     """The tables of a study, as docs/results.md holds them."""
     found = read(name)
-    return "\n\n".join(make(found) for make in (cell_table, difference_table, own_advice_table))
+    tables = [make(found) for make in (cell_table, difference_table, own_advice_table)]
+    return "\n\n".join(tables + [form_table(name, found)] * ("-" in name))
 
 
 if __name__ == "__main__":

@@ -64,6 +64,12 @@ def test_an_agent_stands_beside_what_its_version_plays(study, monkeypatch):
     assert row == "| BC+kick claude | 15.0 | -6.0 (-7.0 to -5.0) | -10.5 (-11.0 to -10.0) |"
 
 
+def test_an_earlier_form_is_compared_with_today_s_runs_of_its_seeds(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(kept, "read", lambda name: {"quick": study}[name])
+    (row,) = kept.form_table("quick-soft", {kept.KICK: study[kept.KICK][:1], "gone": study["none"]}).splitlines()[2:]
+    assert row == "| BC+kick claude | 0.0 (0.0 to 0.0) | 0.0 (0.0 to 0.0) | 0.0 (0.0 to 0.0) |"
+
+
 def test_what_is_no_study_of_crafter_or_has_no_runs_is_named(tmp_path):
     with pytest.raises(NotFound, match="no figures of runs"):
         kept.read("quick", tmp_path)

@@ -229,6 +229,7 @@ def demo(job: Demo) -> int:
     from flows.jobs.demo import forget_demo
     from flows.jobs.phases import hold
     from flows.prefect_flows.runtime import close_stale_runs, embedded_server, prepare
+    from lore_datasets.exchange.shipped import ShippedStore
 
     job = job.resolved()
     folder = Path(job.folder)
@@ -262,6 +263,6 @@ def demo(job: Demo) -> int:
     terminal.say(f"next:   lore datasets show '{made['advice']}'")
     terminal.say(f"        lore datasets export '{made['advice']}' advice.h5")
     terminal.say(f"        tensorboard --logdir {folder}")
-    flags = with_advice(("all of them",))
+    flags = with_advice(ShippedStore().manifest(made["advice"]).skills)
     terminal.say(f"        lore train --preset smoke --folder runs/mine {flags} --dataset '{made['advice']}'")
     return 0

@@ -138,7 +138,7 @@ def _schedule(name: str, body: Any, source: _Source) -> Schedule:
         if key not in _KEYS:
             raise source.error(f"unknown setting {shown(key, 40)!r}", name, key, hint=f"one of: {', '.join(_KEYS)}")
     flow = body.get("flow", "")
-    if flow not in tuple(FLOWS):
+    if not isinstance(flow, str) or flow not in FLOWS:
         raise source.error(f"flow = {shown(flow, 40)!r} is no flow", name, "flow", hint=f"one of: {', '.join(FLOWS)}")
     if "cron" in body and "interval" in body:
         raise source.error("cron and interval exclude each other", name, "interval", hint="keep one of them")

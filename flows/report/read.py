@@ -223,7 +223,9 @@ def _is_mode(body: Any) -> bool:
     except (AttributeError, TypeError):
         return False
     whole = all(is_number(body.get(name)) for name in ("episodes", "return_mean"))
-    return whole and all(x is None or is_number(x) for x in others) and len(ends[0]) == len(ends[1]) == 2
+    # A world without achievements has no score: nan.
+    plain = all(x is None or (isinstance(x, (int, float)) and not isinstance(x, bool)) for x in others)
+    return whole and plain and len(ends[0]) == len(ends[1]) == 2
 
 
 def success_rates(episodes: Sequence[dict[str, Any]], achievements: Sequence[str]) -> dict[str, float]:

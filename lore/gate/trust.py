@@ -31,7 +31,7 @@ class Trust(Trials):
     """
 
     def __init__(self, horizon: int) -> None:
-        super().__init__(horizon, [ForgettingMean(5000.0), ForgettingMean(500.0)])
+        super().__init__(horizon, [ForgettingMean(5000.0), ForgettingMean(500.0)])  # own decisions, followed ones
         self.value = 1.0
 
     @property

@@ -23,7 +23,8 @@ class Worth(Trials):
     """
 
     def __init__(self, skills: int) -> None:
-        super().__init__(HORIZON, [ForgettingMean(200.0) for _ in range(skills)] + [ForgettingMean(5000.0)])
+        primitives = ForgettingMean(5000.0)
+        super().__init__(HORIZON, [*(ForgettingMean(200.0) for _ in range(skills)), primitives])
 
     def forget(self, skill: int) -> None:
         """Judge a skill afresh."""

@@ -180,8 +180,11 @@ def test_figures_of_another_form_are_left_out_and_named(tmp_path):
         file.write('{"step": 2100, "return": 1.0, "achievements": 3}\n')
     (run / "metrics.jsonl").write_text('{"step": "a", "x": 1}\n{"step": 5, "x": 2}\n')
     whole = {"episodes": 3, "return_mean": 1.0, "return_interval": [None, None], "score": None, "returns": [1.0] * 3}
+    unscored = whole | {"score": float("nan")}  # of a world without achievements
     strange = [{"return_interval": [1]}, {"return_interval": "ab"}, {"score": "x"}, {"returns": 3}]
-    modes = {"as_trained": whole} | {f"mode {i}": whole | part for i, part in enumerate(strange)}
+    modes = {"as_trained": whole, "agent_alone": unscored} | {
+        f"mode {i}": whole | part for i, part in enumerate(strange)
+    }
     (run / "evaluation.json").write_text(json.dumps({"final_policy": modes}))
     text = render([read_run(run)], title="cut")
     for said in ("1 rows of episodes.jsonl without step and return or of another form", "1 rows of metrics.jsonl",

@@ -90,6 +90,13 @@ def test_advice_of_another_key_scheme_is_refused_by_both_names(ref, monkeypatch)
         load_advice(ref)
 
 
+def test_more_actions_than_replay_has_room_for_are_refused(tmp_path, ref):
+    run = Training(config(20, ref), tmp_path / "run")
+    run.policy.agent.num_actions = 129
+    with pytest.raises(ConfigError, match="129 actions"):
+        run._make_replay(0)
+
+
 def test_a_dataset_that_is_no_advice_is_refused(tmp_path, own_datasets):
     states = small_states(own_datasets, CRAFTER)
     with pytest.raises(LoreError, match="not advice"):

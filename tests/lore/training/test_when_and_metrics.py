@@ -34,6 +34,16 @@ def test_crafter_score_of_the_two_worked_examples():
     assert crafter_score(np.full(22, 50.0)) == pytest.approx(50.0)
 
 
+def test_a_world_without_achievements_has_no_score_and_tensorboard_no_point(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert np.isnan(crafter_score(np.zeros(0)))
+    board = TensorBoard(tmp_path)
+    board.row(1, {"score": float("nan"), "return": 1.0})
+    board.close()
+    assert EventAccumulator(str(tmp_path)).Reload().Tags()["scalars"] == ["return"]
+
+
 def test_score_of_mean_rates_differs_from_the_mean_of_scores():
     a, b = np.array([100.0, 0.0]), np.array([0.0, 100.0])
     assert crafter_score((a + b) / 2) != pytest.approx((crafter_score(a) + crafter_score(b)) / 2)
