@@ -100,7 +100,7 @@ class Learner:
         names += ["skill", "held", "ended"] * (agent.heads is not None)
         names += ["plan"] * (self.synthetic is not None)
         if gate is not None:
-            names += ["advised"] * gate.cut_traces + ["advice", "confidence"] * self.config.keeps_advice
+            names += ["advised"] * gate.cut_traces + ["advice", "confidence"] * (gate.kickstart + gate.goal_bonus > 0)
         return tuple(dict.fromkeys(names + ["proposals"] * (gate is not None and gate.kickstart > 0)))
 
     def inputs(self, records: Mapping[str, np.ndarray | Tensor]) -> Inputs:
