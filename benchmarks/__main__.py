@@ -1,4 +1,4 @@
-"""``python -m benchmarks`` (``make bench``): every CPU row in a process of its own, then the table of docs/results.md.
+"""``python -m benchmarks`` (``make bench``): every CPU row in a process of its own, then the table of docs/speed.md.
 
 A row that fails or takes too long is named at the end, the others run, and the exit status is 1. ``--only`` and
 ``--skip`` choose rows, ``--list`` names them; ``--table`` measures nothing and brings the page up to date with the JSON

@@ -1,4 +1,4 @@
-"""The table of speeds in docs/results.md, made from the JSON under benchmarks/results alone.
+"""The table of speeds in docs/speed.md, made from the JSON under benchmarks/results alone.
 
 ``python -m benchmarks --table`` writes it between two marks of the page, so that the page cannot say anything else than
 the files; what is left of a missed target is the one column that is written by hand, here.
@@ -16,7 +16,7 @@ from benchmarks.record import RESULTS
 
 __all__ = ["PAGE", "ROWS", "Row", "markdown", "put_between", "update_page"]
 
-PAGE = Path(__file__).parents[1] / "docs" / "results.md"
+PAGE = Path(__file__).parents[1] / "docs" / "speed.md"
 BEGIN, END = "<!-- speeds: made by `python -m benchmarks --table` -->", "<!-- end of speeds -->"
 
 

@@ -22,16 +22,17 @@ from typing import Any
 import torch
 
 from benchmarks.record import RESULTS, write
-from benchmarks.table import PAGE, put_between
+from benchmarks.table import put_between
 from lore.advice.distil import train_arrays
 from lore.advice.lookup import AdviceSource
 from lore.advice.uniform import UniformSource
 from lore.evaluation.play import Life, PlaySettings, figures, play_life
 from lore_datasets.advice import load_advice
 
-__all__ = ["BEGIN", "CHOOSERS", "END", "Chooser", "main", "measure", "page_part"]
+__all__ = ["BEGIN", "CHOOSERS", "END", "PAGE", "Chooser", "main", "measure", "page_part"]
 
 BEGIN, END = "<!-- worth: made by `python -m benchmarks.worth --table` -->", "<!-- end of worth -->"
+PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 KEPT = Path("runs", "worth.jsonl")
 FIGURES = ("lives", "steps", "return", "score", "length", "achievements", "ended")
 LEAST = 2.0

@@ -6,11 +6,10 @@ import pytest
 
 from benchmarks import worth
 from benchmarks.record import RESULTS
-from benchmarks.table import PAGE
 
 
 def test_the_table_of_choosers_on_the_page_is_that_of_the_committed_json():
-    _, _, rest = PAGE.read_text().partition(worth.BEGIN)
+    _, _, rest = worth.PAGE.read_text().partition(worth.BEGIN)
     shown, _, after = rest.partition(worth.END)
     made = worth.page_part(json.loads((RESULTS / "worth.json").read_text()))
     assert after and shown.strip() == made.strip(), "run `python -m benchmarks.worth --table`"

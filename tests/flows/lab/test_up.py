@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -187,8 +188,6 @@ def listens_on_loopback_only(up: Up) -> None:
 
 def nobody_else_starts_anything(up: Up) -> None:
     """Without the auth string no deployment is posted, whose pull steps could run any shell command."""
-    import httpx
-
     assert up.secret.stat().st_mode & 0o777 == 0o600 and up.secret.read_text() not in up.said()
     evil = {"Origin": "http://evil.example"}
     url = up.about["url"]
@@ -216,8 +215,10 @@ def two_rounds_by_themselves(run: Path, first: str) -> None:
 
 def the_page_shows(up: Up, finished: dict) -> None:
     mine = {"artifacts": {"flow_run_id": {"any_": [finished["id"]]}}, "limit": 200}
-    kinds = {a["type"] for a in up.api.call("POST", "/artifacts/filter", mine)}
-    assert {"markdown", "table", "progress", "link"} <= kinds
+    made = {a["key"]: a for a in up.api.call("POST", "/artifacts/filter", mine)}
+    assert {"markdown", "table", "progress"} <= {a["type"] for a in made.values()}
+    url = f"{up.about['links']['reports']}seed-0/report.html"
+    assert url in made["report-seed-0"]["data"] and httpx.get(url, trust_env=False).status_code == 200
     assert "round" in finished["name"] and "talk@v" in finished["name"] and "seed 0" in finished["name"]
     if CHROMIUM is None:
         return
