@@ -256,7 +256,7 @@ def test_a_round_that_asks_on_a_cluster_makes_the_rows_that_it_makes_here(lab, t
         shutil.copytree(tmp_path / name, tmp_path / "here" / name)
     with started_cluster(1) as client, get_task_stream(client) as stream:
         [there] = refresh(job(run, dask=client.scheduler.address), in_process())
-    assert any("lore-shard" in task["key"] for task in stream.data)
+    assert any("_answers" in task["key"] for task in stream.data)
     monkeypatch.setenv("LORE_DATASETS", str(tmp_path / "here" / "datasets"))
     [here] = refresh(job(tmp_path / "here" / "run"), in_process())
     assert here["rows"] == there["rows"] > 0 and here["after"] == there["after"]
