@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import threading
@@ -88,6 +89,7 @@ def _local(workers: int, gpus: int) -> Any:
         dashboard_address="127.0.0.1:0",
         worker_dashboard_address="127.0.0.1:0",
         memory_limit=0,
+        silence_logs=logging.CRITICAL,  # an error of the work is raised by its caller; a worker's log repeats it
     )
     made.scale(workers)
     return made
