@@ -152,7 +152,7 @@ def _words(mode: str) -> str:
 
 
 def page_part(name: str) -> str:
-    """The tables of a study, as docs/results.md holds them; of an earlier form it holds the first and the last."""
+    """The tables of a study for docs/results.md; of an earlier form with the differences to today's runs."""
     found = read(name)
     tables = [make(found) for make in (cell_table, difference_table, own_advice_table)]
     return "\n\n".join(tables + [form_table(name, found)] * ("-" in name))
