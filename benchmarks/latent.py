@@ -2,8 +2,10 @@
 
 RUN was kickstarted on symbolic observations. Two networks of the same form learn the first choice of the stored advice
 from the records of its replay, once among slots and actions and once as the next primitive action alone: from the
-latent that the actor sees, and from the symbolic view. Every fifth episode is held out. Beside them stands the run's
-own actor, which learned from all episodes. One thread, about two minutes.
+latent that the actor sees, from the latent beside what each skill can do there (it can start, its goal is reached),
+from these beside all that the view holds besides its cells (what is carried, vitals), and from the symbolic view.
+Every fifth episode is held out. Beside them stands the run's own actor, which learned from all episodes. One thread,
+about five minutes.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lore.gate.kickstart import slot_targets
+from lore.gate.kickstart import first_choices, slot_targets
+from lore.options.interpreter import DONE
 from lore.training.folder import lock_run, read_config
 from lore.training.run import Training
 
@@ -64,16 +67,22 @@ def main(folder: Path) -> None:
     slots = np.arange(max(0, last - min(RECORDS, run.replay.slots)), last) % run.replay.slots
     records = {name: torch.as_tensor(value) for name, value in run.replay.records(0, slots, names).items()}
     proposals, of_slot = records["proposals"].long(), run.learner.slots.cpu()
-    advised, primitive = slot_targets(records["advice"].float(), proposals, of_slot, agent.num_actions)
+    first = first_choices(records["advice"].float())
+    advised, primitive = slot_targets(first, proposals, of_slot, agent.num_actions)
     allowed = (of_slot >= 0) & (proposals[:, of_slot.clamp(min=0)] >= 0)
     mask = torch.cat([allowed.new_ones(len(allowed), agent.num_actions), allowed], 1)
     usable = (records["confidence"] > 0) & (advised.sum(-1) > 0.5)
     is_action = (torch.arange(mask.shape[1]) < agent.num_actions).expand_as(mask)
     asked = {"slots and actions": (advised.argmax(-1), mask), "the next action": (primitive.argmax(-1), is_action)}
     stoch = F.one_hot(records["stoch"].long(), agent.world_model.size.classes).flatten(1)
+    view = F.one_hot(records["state"].long().clamp(max=23), 24).to(torch.uint8)
+    latent, cells = torch.cat([records["deter"].half(), stoch], 1), run.policy.environment.layout.offsets()["view"].stop
+    can = torch.cat([latent, proposals >= 0, proposals == DONE], 1)
     views = {
-        "latent": torch.cat([records["deter"].float(), stoch], 1),
-        "view": F.one_hot(records["state"].long().clamp(max=23), 24).flatten(1).to(torch.uint8),
+        "latent": latent,
+        "latent and what skills can do": can,
+        "latent, what skills can do, what is carried": torch.cat([can, view[:, cells:].flatten(1)], 1),
+        "view": view.flatten(1),
     }
     episode = records["is_first"].long().cumsum(0)
     held_out = torch.nonzero(usable & (episode % 5 == 0))[:, 0]
