@@ -3,7 +3,7 @@
 RUN was kickstarted on symbolic observations. Two networks of the same form learn the first choice of the stored advice
 from the records of its replay, once among slots and actions and once as the next primitive action alone: from the
 latent that the actor sees, from the latent beside what each skill can do there (it can start, its goal is reached),
-from these beside all that the view holds besides its cells (what is carried, vitals), and from the symbolic view.
+from these beside the view's numbers (what is carried, vitals, daylight, unlocked), and from the symbolic view.
 Every fifth episode is held out. Beside them stands the run's own actor, which learned from all episodes. One thread,
 about five minutes.
 """
@@ -81,7 +81,7 @@ def main(folder: Path) -> None:
     views = {
         "latent": latent,
         "latent and what skills can do": can,
-        "latent, what skills can do, what is carried": torch.cat([can, view[:, cells:].flatten(1)], 1),
+        "latent, what skills can do, numbers": torch.cat([can, view[:, cells:].flatten(1)], 1),
         "view": view.flatten(1),
     }
     episode = records["is_first"].long().cumsum(0)
