@@ -1,9 +1,9 @@
 """Where an agent alone decides otherwise than its advice, and what that costs: ``python -m benchmarks.alone RUN``.
 
-RUN learned with path B and option slots. Its agent plays the same fresh worlds without the gate in five forms
-(:data:`FORMS`), among them one in which the first choice of the advice makes every decision. Printed: return with its
-95 % interval, Crafter score and length of each; of the agent as it is also what the advice would have called, and how
-its episodes ended. One thread, about four minutes.
+RUN learned with advice. Its agent plays the same fresh worlds, the first of them those of its evaluation, without the
+gate in five forms (:data:`FORMS`), among them one in which the first choice of the advice makes every decision.
+Printed: return with its 95 % interval, Crafter score and length of each; of the agent as it is also what the advice
+would have called, and how its episodes ended. One thread, about four minutes.
 """
 
 from __future__ import annotations
@@ -95,6 +95,8 @@ class Watched(Controller):
 def play(folder: str, form: Form) -> tuple[dict[str, Any], Watched]:
     """What a run's agent alone does in one form."""
     policy = load_policy(folder, SEED, is_advised=False)
+    if policy.source is None:
+        raise SystemExit(f"{folder} learned without advice: there is nothing to compare its agent with")
     controller = policy.controller
     controller.__class__ = Watched
     assert isinstance(controller, Watched)
@@ -126,8 +128,8 @@ def main(folder: str) -> None:
         print(f"| {wanted} | {asked[wanted]} | {count} | {', '.join(name for name, _ in others.most_common(2))} |")
     dark = sum(view.daylight < DARK for view in own.ends)
     names = own.ends[0].vocab.vitals[1:]
-    empty = ", ".join(f"{sum(view.vital(name) == 0 for view in own.ends)} without {name}" for name in names)
-    print(f"\n{len(own.ends)} episodes of it, of which {dark} ended in the dark; {empty}.")
+    empty = [f", {sum(view.vital(name) == 0 for view in own.ends)} without {name}" for name in names]
+    print(f"\n{len(own.ends)} episodes of it, of which {dark} ended in the dark{''.join(empty)}.")
 
 
 if __name__ == "__main__":
