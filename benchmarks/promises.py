@@ -1,9 +1,9 @@
 """What a run's world model promises of each primitive action, and what it pays: ``python -m benchmarks.promises RUN``.
 
-From :data:`STATES` states spread over the run's replay each action is imagined once, whether it can do anything there
-or not. Beside the mean of the promised rewards stands the mean reward that came after the action where it was played.
-Of symbolic observations also: how much of what is unlocked, on which Crafter's rewards depend, the reconstruction
-tells wrong at these states, and what always naming the commoner value would. One thread, half a minute.
+From :data:`STATES` states spread over the replay of the run's first game each action is imagined once, whether it can
+do anything there or not. Beside the mean of the promised rewards stands the mean reward that came after the action where
+it was played. Of symbolic observations also: how much of what is unlocked, on which Crafter's rewards depend, the
+reconstruction tells wrong at these states, and what always naming the commoner value would. One thread, half a minute.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def main(folder: Path) -> None:
     last = int(run.replay.written[0])
     kept = np.arange(max(0, last - run.replay.slots), last)
     spread = kept[np.linspace(0, len(kept) - 1, min(STATES, len(kept))).astype(int)]
-    played = run.replay.records(0, kept % run.replay.slots, ("action", "reward", "is_last"))
-    seen = run.replay.records(0, spread % run.replay.slots, ("state", "deter", "stoch"))
+    played = run.replay.records(0, kept % run.replay.slots, ("action", "reward", "is_first"))
+    seen = run.replay.records(0, spread % run.replay.slots, ("deter", "stoch"))
     stoch = F.one_hot(torch.as_tensor(seen["stoch"]).long(), model.size.classes).float()
     latent = Latent(torch.as_tensor(seen["deter"]).float(), stoch)
-    goes_on = ~played["is_last"][:-1].astype(bool)
+    goes_on = ~played["is_first"][1:].astype(bool)
     print(f"{folder}: {len(spread):,} states; {len(kept):,} steps of replay")
     for action, name in enumerate(environment.vocab.actions):
         imagined = model.rssm.imagine_step(latent, torch.full((len(spread),), action), torch.rand(stoch.shape[:-1]))
@@ -52,7 +52,8 @@ def main(folder: Path) -> None:
     if run.config.env.observation == "symbolic":
         numbers = model.decoder(latent.features())[2]
         told = numbers[:, -len(environment.vocab.achievements) :] > np.log1p(1.0) / 2
-        true = torch.as_tensor(seen["state"])[:, -told.shape[1] :] > 0
+        state = run.replay.records(0, spread % run.replay.slots, ("state",))["state"]
+        true = torch.as_tensor(state)[:, -told.shape[1] :] > 0
         common = torch.minimum(true.float().mean(0), 1.0 - true.float().mean(0)).mean()
         wrong = (told != true).float().mean()
         print(f"unlocked achievements told wrong: {wrong:.3f}; by always naming the commoner value: {common:.3f}")
