@@ -1,9 +1,10 @@
 """What a run's world model promises of each primitive action, and what it pays: ``python -m benchmarks.promises RUN``.
 
 From :data:`STATES` states spread over the replay of the run's first game each action is imagined once, whether it can
-do anything there or not. Beside the mean of the promised rewards stands the mean reward that came after the action where
-it was played. Of symbolic observations also: how much of what is unlocked, on which Crafter's rewards depend, the
-reconstruction tells wrong at these states, and what always naming the commoner value would. One thread, half a minute.
+do anything there or not. Beside the mean of the promised rewards stands the mean reward that came after the action
+where it was played. Of symbolic observations also: how much of what is unlocked, on which Crafter's rewards depend,
+the reconstruction tells wrong at these states, and what always naming the commoner value would. One thread, half a
+minute.
 """
 
 from __future__ import annotations
