@@ -29,7 +29,7 @@ from flows.report.results import MODES, read_result
 from lore.evaluation.statistics import difference_of_means, mean_of_runs, nested_bootstrap
 from lore.training.metrics import crafter_score
 from lore_datasets.environments import get_environment
-from lore_datasets.errors import BadInput, NotFound
+from lore_datasets.errors import BadInput, LoreError, NotFound
 
 RUNS = Path(__file__).parents[1] / "docs" / "studies" / "runs"
 KICK, UNIFORM = "BC+kick claude", "BC+kick uniform"
@@ -159,5 +159,8 @@ def page_part(name: str) -> str:
 
 
 if __name__ == "__main__":
-    for word in sys.argv[1:] or ("quick",):
-        print(f"{word}\n\n{page_part(word)}\n")
+    try:
+        for word in sys.argv[1:] or ("quick",):
+            print(f"{word}\n\n{page_part(word)}\n")
+    except LoreError as error:
+        sys.exit(str(error))

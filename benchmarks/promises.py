@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from lore.dreamer.types import Latent
 from lore.training.folder import lock_run, read_config
 from lore.training.run import Training
+from lore_datasets.errors import LoreError
 
 STATES, CERTAIN = 2_000, 0.5
 
@@ -61,4 +62,7 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    try:
+        main(Path(sys.argv[1] if len(sys.argv) > 1 else "."))
+    except LoreError as error:
+        sys.exit(str(error))

@@ -158,6 +158,8 @@ class EvaluateJob:
             raise ConfigError.out_of_range("episodes", self.episodes, "1 or more")
         if self.record < 0:
             raise ConfigError.out_of_range("record", self.record, "0 or more")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError.out_of_range("seed", self.seed, "0 or more")
 
 
 _FULL = {"states": 3000, "rows": 3000, "steps": 3000, "episodes": 6, "epochs": 20}

@@ -165,7 +165,8 @@ class PlainTerminal(Terminal):
         def look() -> None:  # whoever waits hears something although nothing is reported
             while not over.wait(1.0):
                 for bar in list(made):
-                    bar.tick()
+                    if not bar.pace.total or bar.pace.done < bar.pace.total:
+                        bar.tick()
 
         clockwork = threading.Thread(target=look, daemon=True)
         clockwork.start()

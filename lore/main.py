@@ -118,12 +118,13 @@ def _defaults(kind: type[Flags], words: Sequence[str]) -> Flags:
 
 
 def _value_of(words: Sequence[str], option: str) -> str:
-    """What the option is given, after it or after its equals sign; "" where it is not there."""
+    """What the option is given last, after it or after its equals sign; "" where it is not there."""
+    given = ""
     for word, following in pairwise([*words, ""]):
         flag, equals, value = word.partition("=")
         if flag == f"--{option}":
-            return value if equals else following
-    return ""
+            given = value if equals else following
+    return given
 
 
 def prepare(flags: Flags, say: Callable[[str], None]) -> Config:

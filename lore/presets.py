@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["DURATIONS", "PRESETS", "STUDY"]
+__all__ = ["DURATIONS", "MACHINE", "PRESETS", "STUDY"]
 
 STUDY: dict[str, Any] = {
     "env.observation": "symbolic", "model.size": "tiny", "train.batch_size": 256, "train.sequence_length": 32,
@@ -27,3 +27,5 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Name -> settings: ``smoke`` about a minute, ``laptop`` under an hour on one core, the others need a GPU."""
 DURATIONS = {"smoke": "about a minute on one core", "laptop": "under an hour on one core"}
 """Preset -> how long it takes, where that was measured on a laptop."""
+MACHINE = ("train.device", "train.threads", "train.save_interval_s", "train.log_interval", "train.wandb")
+"""Settings that change minutes and logs alone: runs that differ in them are the same run."""

@@ -18,14 +18,16 @@ FIGURE = re.compile(r"-?\d+\.\d \(-?\d+\.\d to -?\d+\.\d\)")
 def put(root, cell, seed, returns, score):
     """A run whose last evaluation made ``returns`` as trained, half of it alone, a tenth over primitive actions."""
     last = {
-        mode: {"returns": [r / part for r in returns], "score": score / part}
+        mode: {"returns": [r / part for r in returns], "score": score / part, "achievements": {}}
         for mode, part in zip(MODES, (1, 2, 10), strict=True)
     }
-    first = {mode: {"returns": [99.0], "score": 99.0} for mode in MODES}
-    episodes = {"return": returns, "unlocked": [[0, 1], [1]][: len(returns)]}
+    first = {mode: {"returns": [99.0], "score": 99.0, "achievements": {}} for mode in MODES}
+    first, last = ({"step": step, "after_guidance": None} | body for step, body in ((5, first), (9, last)))
+    n = len(returns)
+    episodes = {"step": [9] * n, "return": returns, "length": [9] * n, "unlocked": [[0, 1], [1]][:n]}
     run = {
         "schema": 1, "cell": cell, "seed": seed, "steps": 9, "settings": "", "minutes": 2.0, "episodes": episodes,
-        "evaluations": [first, last], "environment": "crafter",
+        "evaluations": [first, last], "environment": "crafter", "advice": "", "unused_advice": "", "statistics": {},
     }  # fmt: skip
     (root / "quick").mkdir(exist_ok=True)
     (root / "quick" / f"{cell}-{seed}.json".replace("+", "-")).write_text(json.dumps(run))

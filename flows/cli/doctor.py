@@ -95,7 +95,11 @@ def _store() -> Iterator[Line]:
     from lore_datasets.errors import LoreError
     from lore_datasets.exchange.shipped import ShippedStore
 
-    store = ShippedStore()
+    try:
+        store = ShippedStore()
+    except LoreError as error:
+        yield "FAIL", "datasets", str(error)
+        return
     root, beside = store.root, store.beside
     near = next(p for p in (beside, *beside.absolute().parents) if p.exists())
     free = shutil.disk_usage(near).free / 2**30

@@ -167,11 +167,12 @@ def watch(
         episode: Which one: worst, median, best, or its number in the evaluation.
         fps: Steps of the game per second of the film.
     """
-    from lore.evaluation.film import write_film
+    from lore.evaluation.film import check_ending, write_film
     from lore.evaluation.recording import read_recording, recordings
 
     if not 1 <= fps <= 60:
         raise UsageError(f"--fps {fps} is out of range", hint="1..60")
+    check_ending(out or Path("episode.gif"))
     if not folder.is_dir():
         raise NotFound(f"no folder {folder}", hint="give the --folder of a run")
     paths = recordings(folder)

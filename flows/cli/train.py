@@ -15,7 +15,7 @@ from typing import Any
 from flows.cluster.cluster import check_address
 from flows.config import TrainJob, check_pinned, check_seeds
 from flows.jobs.training_process import last_row
-from flows.terminal import clock, current
+from flows.terminal import Terminal, clock, current, use
 from lore.config import Config
 from lore.config import replace as configured
 from lore.main import Flags, parse, prepare
@@ -83,7 +83,8 @@ def summary_of(config: Config, flags: Flags) -> list[str]:
 
     train, folder = config.train, Path(flags.folder)
     device = device_of(config)
-    threads = f", {train.threads} thread{'' if train.threads == 1 else 's'}" if device.type == "cpu" else ""
+    own = train.threads if device.type == "cpu" else 0  # 0: as many as torch takes
+    threads = f", {own} thread{'' if own == 1 else 's'}" if own else ""
     updates = train.steps * train.train_ratio / train.batch_size
     paths = {"A, synthetic replay": config.synthetic, "B, policy prior": config.gate, "C, options": config.options}
     on = "; ".join(name for name, section in paths.items() if section.enabled) or "prefill"
@@ -155,7 +156,8 @@ def _several(flags: SeedFlags) -> int:
 
         # an unknown version or a wrong digest is named before any start
         ShippedStore().verify(flags.config().advice.dataset)
-    found = train_runs(jobs, datasets_root(), flags.workers, flags.dask)
+    with use(Terminal()) if flags.quiet else nullcontext():
+        found = train_runs(jobs, datasets_root(), flags.workers, flags.dask)
     if not flags.quiet:
         for job, row in zip(jobs, found, strict=True):
             print(f"{job.folder}: {row.get('step', 0):,} steps")

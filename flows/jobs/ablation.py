@@ -17,8 +17,8 @@ from flows.jobs.training_process import evaluate_in_process, last_row, stop_proc
 from flows.terminal import current
 from lore.config import Config
 from lore.config import replace as configured
+from lore.presets import MACHINE
 from lore_datasets.errors import ConfigError, CorruptArtifact, LoreError, NotFound
-from lore_datasets.json_text import parsed
 
 __all__ = ["ablate", "check_folder", "train_and_evaluate"]
 
@@ -91,21 +91,25 @@ def _run_all(job: AblateJob, todo: list[AblationRun], advice: dict[str, str], ro
 
 def check_folder(folder: Path, config: Config, episodes: int) -> None:
     """ConfigError where the folder of a run holds one of other settings, which would pass for what is asked."""
+    from flows.report.results import evaluated_at, read_evaluation
     from lore.training.folder import CONFIG, read_config
     from lore.training.fork import differences
 
     if not (folder / CONFIG).exists():
         return
-    free = {"train.steps", "train.device", "train.threads", "train.save_interval_s", "train.log_interval"}
+    free = {"train.steps", *MACHINE}
     if not config.options.max_options:  # the run has the number that came of it
         free.add("options.max_options")
     other = [name for name in differences(read_config(folder), config) if name not in free]
     done = (last_row(folder / "progress.jsonl") or {}).get("step", 0)
     if done >= config.train.steps + config.env.num_envs:
         other.append("train.steps")
-    earlier = [parsed(path.read_text())["final_policy"]["as_trained"] for path in folder.glob("evaluation-*.json")]
-    if any(len(found["returns"]) != episodes for found in earlier):
+    earlier = {path: read_evaluation(path) for path in folder.glob("evaluation-*.json")}
+    if any(len(found["final_policy"]["as_trained"]["returns"]) != episodes for found in earlier.values()):
         other.append("number of episodes")
+    stops = [step for step in evaluated_at(config) if episodes and step < config.train.steps]
+    if any(done >= at + config.env.num_envs and folder / f"evaluation-{at}.json" not in earlier for at in stops):
+        other.append("train.steps (it went by a step at which the policy is evaluated)")
     if other:
         raise ConfigError(
             f"{folder} holds a run with another {', '.join(other[:4])}", kept="that run",
@@ -123,7 +127,8 @@ def train_and_evaluate(
     folder, end = Path(train.folder), train.config.train.steps
     for step in sorted(s for s in stops if s < end):
         kept = folder / f"evaluation-{step}.json"
-        if evaluate is None or kept.exists() or (last_row(folder / "progress.jsonl") or {}).get("step", 0) > step:
+        done = (last_row(folder / "progress.jsonl") or {}).get("step", 0)
+        if evaluate is None or kept.exists() or done >= step + train.config.env.num_envs:
             continue
         _train_to(train, step, root)
         evaluate_in_process(evaluate, root)

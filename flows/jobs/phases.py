@@ -109,9 +109,12 @@ class Phases:
     def _read(self, name: str) -> dict[str, Any] | None:
         path = self.state / f"{name}.json"
         try:
-            return parsed(path.read_text())
+            found = parsed(path.read_text())
         except FileNotFoundError:
             return None
         except ValueError:
-            path.unlink()
-            return None
+            found = None
+        if isinstance(found, dict) and (name == "begun" or {"inputs", "result"} <= set(found)):
+            return found
+        path.unlink()
+        return None

@@ -7,6 +7,7 @@ from typing import Any
 
 from flows.config import AblateJob
 from lore.config import replace as configured
+from lore.presets import MACHINE
 from lore_datasets.environments import DEFAULT
 from lore_datasets.errors import ConfigError
 
@@ -40,8 +41,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Preset -> what it sets of a job. ``quick`` and ``laptop``: symbolic, ``tiny``, train ratio 64, full Crafter.
 ``paper``: pixels, size ``1m``, train ratio 32. ``doorkey``, ``keycorridor``: the rule book's program in MiniGrid,
 train ratio 16."""
-_MACHINE = ("train.device", "train.threads", "train.save_interval_s", "train.log_interval")
-"""Settings that a caller may give beside a preset: they change minutes alone."""
 
 
 def resolved(job: AblateJob) -> AblateJob:
@@ -51,7 +50,7 @@ def resolved(job: AblateJob) -> AblateJob:
     made, plain = dict(PRESETS[job.preset]), AblateJob()
     fixed = sorted({*made, "control_arms", "dataset", "states", "rows", "epochs"})
     given = [f"--{n.replace('_', '-')}" for n in fixed if getattr(job, n) != getattr(plain, n)]
-    own = {name: _value(job.config, name) for name in _MACHINE}
+    own = {name: _value(job.config, name) for name in MACHINE}
     if configured(plain.config, **own) != job.config:
         given.append("a setting of the learner")
     if given:

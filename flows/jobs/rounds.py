@@ -93,7 +93,7 @@ def round_names(folder: str) -> tuple[str, int, int]:
     try:
         found = parsed((run / "config.json").read_text())
         return str(found["advice"]), len(finished_rounds(run)) + 1, int(found["config"]["train"]["seed"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "no run", 1, 0
 
 
@@ -125,7 +125,7 @@ def _store() -> Any:
 def _target(folder: Path) -> int:
     try:
         return int(parsed((folder / "target.json").read_text())["rounds"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return 0
 
 

@@ -65,9 +65,9 @@ def summary(folder: Path) -> dict[str, Any]:
         return row | {"state": "damaged", "error": str(error)}
     state = "running" if _is_running(folder) else {"done": "done"}.get(last.get("phase", ""), "stopped")
     return row | {
-        "state": state, "steps": int(last.get("step", 0)), "total": config.train.steps,
+        "state": state, "steps": run.step, "total": config.train.steps,
         "size": config.model.size, "observation": config.env.observation, "environment": config.env.name,
-        "advice": run.advice, "return": last.get("episode_return"), "seed": config.train.seed,
+        "advice": run.advice, "return": _rounded(last.get("episode_return")), "seed": config.train.seed,
     }  # fmt: skip
 
 
@@ -86,14 +86,15 @@ def compare_runs(folders: Sequence[Path | str]) -> tuple[dict[str, list[Any]], d
         "episodes": lambda run: len(run.episodes),
         "return, last 20 training episodes": lambda run: _rounded((run.progress or {}).get("episode_return")),
         "hours": lambda run: round((run.progress or {}).get("seconds", 0) / 3600, 3),
-        "final return, as trained": lambda run: _final(run, "as_trained"),
-        "final return, agent alone": lambda run: _final(run, "agent_alone"),
+        "evaluated at step": lambda run: (run.evaluation or {}).get("frames"),
+        "return then, as trained": lambda run: _evaluated(run, "as_trained"),
+        "return then, agent alone": lambda run: _evaluated(run, "agent_alone"),
     }.items():
         figures[name] = [pick(run) for run in runs]
     return settings, figures
 
 
-def _final(run: RunData, mode: str) -> float | None:
+def _evaluated(run: RunData, mode: str) -> float | None:
     found = ((run.evaluation or {}).get("final_policy") or {}).get(mode) or {}
     return _rounded(found.get("return_mean"))
 

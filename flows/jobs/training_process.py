@@ -19,7 +19,7 @@ from flows.jobs.child_process import spawn, stop
 from flows.terminal import current
 from lore.config import Config
 from lore.training.progress import waits
-from lore_datasets.errors import Busy, LoreError, shown
+from lore_datasets.errors import Busy, LoreError, NoSpace, shown
 from lore_datasets.json_text import parsed
 
 __all__ = [
@@ -62,13 +62,8 @@ def last_row(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def run_child(
-    module: str, words: Sequence[str], folder: Path, log: str, env: dict[str, str], kept: str = "its checkpoint"
-) -> None:
-    """Run ``python -m module words`` with one thread to its end; its error becomes one here, with its last line.
-
-    ``kept``: what an error or a stop leaves in ``folder``.
-    """
+def run_child(module: str, words: Sequence[str], folder: Path, log: str, env: dict[str, str]) -> None:
+    """Run ``python -m module words`` with one thread to its end; its error becomes one here, with its last line."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / log
     for attempt in range(20):  # a child of a killed parent may need a moment to let go of the folder
@@ -83,13 +78,14 @@ def run_child(
         if code == 0:
             return
         if _stopping.is_set():
-            raise LoreError("stopped", kept=f"{kept} in {folder}")
+            raise LoreError("stopped", kept=f"what was saved in {folder}")
         if code != Busy.exit_code or attempt == 19:
             break
         time.sleep(0.5)
     text = path.read_bytes()[began:].decode(errors="replace").strip().splitlines()
     last = shown(text[-1].strip().removeprefix("lore: "), 300) if text else f"exit code {code}"
-    error = LoreError(f"{module} in {folder} failed: {last}", kept=kept, hint=f"read {path}; run again to go on")
+    kind = NoSpace if code == NoSpace.exit_code else LoreError
+    error = kind(f"{module} in {folder} failed: {last}", kept="what was saved", hint=f"read {path}; run again to go on")
     error.exit_code = code if 0 < code < 126 else 1
     raise error
 

@@ -207,8 +207,14 @@ def _job(name: str, flow: str, values: Any, source: _Source) -> Any:
     _known(kind, values, (name, "job"), source)
     from pydantic import TypeAdapter, ValidationError
 
+    from flows.jobs.ablation_arms import planned_runs
+    from flows.jobs.presets import resolved
+
     try:
-        return TypeAdapter(kind).validate_python(values)
+        job = TypeAdapter(kind).validate_python(values)
+        if isinstance(job, AblateJob):
+            planned_runs(resolved(job))  # its arms, its cells, and what its preset fixes
+        return job
     except ValidationError as error:
         first = error.errors()[0]
         at = tuple(str(word) for word in first["loc"])
@@ -248,6 +254,8 @@ def _leaves(values: Mapping[str, Any]) -> set[str]:
 
 def check_datasets(schedules: Sequence[Schedule], path: Path) -> None:
     """NotFound with the line when a deployment reads a run or a dataset that neither exists nor is made by another."""
+    from flows.jobs.ablation_arms import check_advisers
+    from flows.jobs.presets import resolved
     from flows.jobs.rounds import dataset_of
     from lore.training.folder import read_config
     from lore_datasets.exchange.shipped import ShippedStore
@@ -255,13 +263,16 @@ def check_datasets(schedules: Sequence[Schedule], path: Path) -> None:
 
     store = ShippedStore()
     made = {s.job.dataset for s in schedules if isinstance(s.job, (CollectJob, AdviceJob))}
-    runs = [s.job.folder for s in schedules if isinstance(s.job, (SeedsJob, AblateJob))]
+    studies = {s.name: resolved(s.job) for s in schedules if isinstance(s.job, AblateJob)}
+    runs = [s.job.folder for s in schedules if isinstance(s.job, SeedsJob)] + [s.folder for s in studies.values()]
     for each in schedules:
         job = each.job
         asked = [job.dataset] if isinstance(job, SeedsJob) else []
         if isinstance(job, AdviceJob) and not job.revise and job.advise.wanted != {"program"}:
             asked = [job.states]
         try:
+            if each.name in studies:
+                check_advisers(studies[each.name])
             if isinstance(job, RefreshJob):
                 dataset_of(Path(job.folder))
             if isinstance(job, EvaluateJob) and not any(Path(job.folder).is_relative_to(folder) for folder in runs):

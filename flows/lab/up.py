@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -30,7 +31,7 @@ from flows.prefect_flows.runtime import (
 )
 from flows.terminal import clock, current
 from lore_datasets.atomic import write_json
-from lore_datasets.errors import Busy, ConfigError, NotFound, ServiceError, UsageError
+from lore_datasets.errors import BadInput, Busy, ConfigError, NotFound, ServiceError, UsageError, shown
 
 __all__ = ["Lab", "UpJob", "read_auth", "up"]
 
@@ -89,7 +90,10 @@ def read_auth(job: UpJob, environment: Any = None) -> str:
             raise NotFound(f"no file {path}", hint="write user:password into it and chmod 600 it")
         if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise UsageError(f"{path} can be read by others", hint=f"chmod 600 {path}")
-        text = path.read_text().strip()
+        try:
+            text = path.read_text().strip()
+        except UnicodeDecodeError:
+            text = "not text"
     user, colon, password = text.partition(":")
     if text and (not user or not colon or len(password) < 12 or any(c.isspace() for c in text)):
         raise UsageError("the auth string is not user:password", hint="a password of 12 characters or more, no spaces")
@@ -102,18 +106,23 @@ def read_auth(job: UpJob, environment: Any = None) -> str:
 
 
 def _claim(host: str, port: int, what: str, flag: str) -> int:
-    """``port``, or a free one for 0; Busy when somebody listens there."""
-    if port == 0:
-        return free_port(host)
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    """``port``, or a free one for 0; Busy when somebody listens there, BadInput where the host is not this machine."""
+    try:
+        if port == 0:
+            return free_port(host)
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
-        except OSError as error:
-            raise Busy(
-                f"port {port} on {host} is taken ({error.strerror}); {what} cannot listen there",
-                hint=f"{flag} N takes another, {flag} 0 a free one",
+    except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise BadInput(
+                f"{shown(host, 60)} is no address of this machine ({error.strerror}); {what} cannot listen there",
+                hint="--host takes one of its addresses, 127.0.0.1 without it",
             ) from None
+        raise Busy(
+            f"port {port} on {host} is taken ({error.strerror}); {what} cannot listen there",
+            hint=f"{flag} N takes another, {flag} 0 a free one",
+        ) from None
     return port
 
 

@@ -244,6 +244,8 @@ def _check_reachable(url: str) -> None:
 
     try:
         host, port = urlsplit(url).hostname or "", urlsplit(url).port or 80
+        if urlsplit(url).scheme not in ("http", "https") or not host:
+            raise ValueError
     except ValueError:
         raise BadInput(f"PREFECT_API_URL = {shown(url)} is no address", hint="http://HOST:PORT/api") from None
     if host in LOOPBACK and not _healthy(host, port):

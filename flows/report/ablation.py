@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
@@ -46,12 +47,12 @@ def ablation_figures(
 ) -> dict[str, Any]:
     """Figures of every arm (label -> its runs, one per seed); comparisons are with the arm ``none`` where there is one.
 
-    Returns a JSON-able dict: ``steps``, ``grid``, ``baseline`` (the level of ``steps_ratio``), ``arms`` and their
-    ``order``.
+    Returns a JSON-able dict: ``steps``, ``grid``, ``baseline`` (the level of ``steps_ratio``), ``arms``.
+    A curve is NaN where not every seed has finished an episode.
     """
     grid = np.linspace(steps / POINTS, steps, POINTS)
     curves = {label: np.array([_curve(run, grid) for run in group]) for label, group in runs.items()}
-    means = {label: _seed_mean(curve) for label, curve in curves.items()}
+    means = {label: curve.mean(0) for label, curve in curves.items()}
     base = runs.get("none")
     level = float(means["none"][-1]) if base else float("nan")
     needed = steps_to(level, grid, means["none"]) if base else None
@@ -91,11 +92,6 @@ def _plain(value: Any) -> Any:
 
 def _curve(run: RunData, grid: np.ndarray) -> np.ndarray:
     return learning_curve([e["step"] for e in run.episodes], [e["return"] for e in run.episodes], grid)
-
-
-def _seed_mean(curves: np.ndarray) -> np.ndarray:
-    """Mean over seeds [R, P] -> [P]; NaN where not every seed has finished an episode."""
-    return curves.mean(0)
 
 
 def _returns(group: Sequence[RunData]) -> list[np.ndarray]:
@@ -183,13 +179,20 @@ def _results(job: AblateJob) -> dict[str, list[tuple[Path, dict[str, Any]]]]:
         if job.preset:
             files = root.glob(f"{cell.folder}-s*.json")
             named = {int(n): f for f in files if (n := f.stem.removeprefix(f"{cell.folder}-s")).isdecimal()}
-        read = [(path, value) for _, path in sorted(named.items()) if (value := read_result(path)) is not None]
-        wanted = [settings_of(cell.config(job, value["seed"], value["advice"]), job.episodes) for _, value in read]
-        kept = [each for each, settings in zip(read, wanted, strict=True) if each[1]["settings"] == settings]
-        if kept:
-            found[cell.label] = kept
+        read = {path: (seed, v) for seed, path in sorted(named.items()) if (v := read_result(path)) is not None}
+        kept = [
+            (path, value) for path, (seed, value) in read.items()
+            if value["settings"] == settings_of(cell.config(job, seed, value["advice"]), job.episodes)
+        ]  # fmt: skip
         if len(kept) < len(read):
             current().say(f"  {cell.label}: {len(read) - len(kept)} of {len(read)} runs have other settings, left out")
+        versions = Counter(value["advice"] for _, value in kept)
+        if len(versions) > 1:
+            (most, n), total = versions.most_common(1)[0], len(kept)
+            current().say(f"  {cell.label}: {total - n} of {total} runs have other advice than {most}, left out")
+            kept = [(path, value) for path, value in kept if value["advice"] == most]
+        if kept:
+            found[cell.label] = kept
     if not found:
         raise NotFound(f"no finished runs of this study in {root}", hint="the same command without --report runs them")
     return found

@@ -10,12 +10,15 @@ from flows.jobs.training_process import arguments
 from flows.report.read import RunData, read_run
 from lore.config import Config
 from lore.config import replace as configured
+from lore.presets import MACHINE
+from lore.training.records import read_json
 from lore_datasets.atomic import write_text
 from lore_datasets.environments import get_environment
-from lore_datasets.errors import BadInput
+from lore_datasets.errors import BadInput, CorruptArtifact
 from lore_datasets.json_text import parsed
 
-__all__ = ["MODES", "TAGS", "evaluated_at", "guidance_end", "read_result", "run_of", "settings_of", "write_result"]
+__all__ = ["MODES", "TAGS", "evaluated_at", "guidance_end", "read_evaluation", "read_result", "run_of", "settings_of",
+           "write_result"]  # fmt: skip
 
 SCHEMA = 1
 MODES = ("as_trained", "agent_alone", "primitives_only")
@@ -29,12 +32,13 @@ TAGS = (
     "synthetic/plans_executed", "synthetic/false_unlock_rate", "train/rand/action", "opt/updates",
 )  # fmt: skip
 """Statistics of the paths that a study reports, means over a run's rows."""
-_MACHINE = {"train.device": "cpu", "train.threads": 1, "train.save_interval_s": 60.0, "train.log_interval": 500}
 
 
 def settings_of(config: Config, episodes: int) -> str:
     """The settings of a run that its figures follow from, as words of a command line: those that are not defaults."""
-    words = arguments(configured(config, **_MACHINE), configured(Config(), **_MACHINE))
+    plain = Config()
+    usual = {name: getattr(plain.train, name.removeprefix("train.")) for name in MACHINE}
+    words = arguments(configured(config, **usual), plain)
     return " ".join([*words, "--episodes", str(episodes)])
 
 
@@ -81,7 +85,7 @@ def write_result(path: Path, cell: str, seed: int, folder: Path, config: Config,
 
 
 def _evaluations(folder: Path, last: dict[str, Any] | None) -> list[dict[str, Any]]:
-    earlier = [parsed(path.read_text()) for path in folder.glob("evaluation-*.json")]
+    earlier = [read_evaluation(path) for path in folder.glob("evaluation-*.json")]
     found = {e["frames"]: e for e in [*earlier, *([last] if last else [])]}
     return [found[step] for step in sorted(found)]
 
@@ -106,14 +110,44 @@ def read_result(path: Path, settings: str | None = None) -> dict[str, Any] | Non
         return None
     try:
         value = parsed(path.read_text(encoding="utf-8"))
-        whole = value["schema"] == SCHEMA and {"cell", "seed", "steps", "settings", "episodes", "evaluations"} <= set(
-            value
-        )
-    except (ValueError, KeyError, TypeError):
-        whole = False
-    if not whole:
+    except ValueError:
+        value = None
+    if not _is_whole(value, path):
         raise BadInput(f"{path} does not hold the figures of a run", hint="remove it; the same command makes it anew")
     return value if settings is None or value["settings"] == settings else None
+
+
+def _is_whole(value: Any, path: Path) -> bool:
+    """Whether a result has everything that :func:`write_result` writes, in its form."""
+    try:
+        run_of(value, path)
+        episodes, evaluations = value["episodes"], value["evaluations"]
+        modes = [e[m] for e in evaluations for m in MODES if m in e or m == MODES[0]]
+        numbers = [value["seed"], value["steps"], value["minutes"], *value["statistics"].values()]
+        numbers += [n for name in ("step", "return", "length") for n in episodes[name]]
+        numbers += [e["step"] for e in evaluations] + [n for m in modes for n in (m["score"], *m["returns"])]
+        numbers += [share for e in evaluations if (share := e["after_guidance"]) is not None]
+        numbers += [rate for m in modes for rate in m["achievements"].values()]
+        is_ours = value["schema"] == SCHEMA
+        texts = [value[name] for name in ("cell", "settings", "advice", "unused_advice")]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        return False
+    plain = all(isinstance(n, (int, float)) for n in numbers) and all(isinstance(text, str) for text in texts)
+    return is_ours and plain and all(m["returns"] for m in modes)
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """An evaluation that was made in the course of a run; CorruptArtifact where the file holds something else."""
+    found = read_json(path) or {}
+    try:
+        whole = isinstance(found["frames"], int) and bool(found["final_policy"]["as_trained"]["returns"])
+    except (KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise CorruptArtifact(
+            f"{path} holds no evaluation", kept="the file as it is", hint="mend it, or move the whole run away"
+        )
+    return found
 
 
 def run_of(value: dict[str, Any], path: Path) -> RunData:

@@ -13,11 +13,12 @@ from flows.report.read import RunData, Subject, is_number
 from flows.report.results import MODES, guidance_end
 from lore.config import from_dict
 from lore.evaluation.statistics import mean_of_runs, nested_bootstrap
+from lore.presets import MACHINE
 from lore_datasets.errors import LoreError
 
 __all__ = ["Figure", "banners", "explanations", "figure_of", "verdict"]
 
-_OF_A_RUN = ("seed", "steps", "threads", "device", "save_interval_s", "log_interval")
+_OF_A_RUN = ("seed", "steps", *(name.removeprefix("train.") for name in MACHINE))
 LAST = 20
 """Training episodes that speak for a run that was not evaluated."""
 
@@ -206,6 +207,14 @@ def banners(subject: Subject) -> list[tuple[str, str]]:
         if is_number(total) and run.step < total and (run.progress or {}).get("phase") != "done":
             out.append(
                 ("Not finished", f"{run.name} stands at step {run.step:,} of {int(total):,}; the same command goes on")
+            )
+        at = (run.evaluation or {}).get("frames")
+        if is_number(at) and at < run.step:
+            out.append(
+                (
+                    "Evaluated earlier",
+                    f"{run.name}: at step {at:,} of its {run.step:,}; lore eval evaluates it anew",
+                )
             )
         out += [("Left out", f"{run.name}: {each}") for each in run.damage]
     if subject.advice is None and (lost := next((run.advice for run in subject.runs if run.advice), "")):

@@ -19,7 +19,7 @@ from lore_datasets.types import SymbolicState
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["film", "why", "write_film"]
+__all__ = ["check_ending", "film", "why", "write_film"]
 
 _WIDTH, _HEIGHT = 720, 480
 _PICTURE, _SMALL = (360, 280), (162, 126)
@@ -140,15 +140,20 @@ def _lanes(found: Mapping[str, np.ndarray]) -> Image:
 
 def write_film(found: Mapping[str, np.ndarray], path: Path, fps: int = 10) -> Path:
     """Write a recorded episode to ``path``, .gif or .mp4, by its ending; UsageError for another, or without PyAV."""
+    check_ending(path)
     if path.suffix.lower() == ".gif":
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             write_gif(film(found), file, fps)
-    elif path.suffix.lower() == ".mp4":
-        _write_mp4(film(found), path, fps)
     else:
-        raise UsageError(f"{path.name} is neither .mp4 nor .gif", hint="--out episode.mp4 or --out episode.gif")
+        _write_mp4(film(found), path, fps)
     return path
+
+
+def check_ending(path: Path) -> None:
+    """UsageError where a film cannot be written under that name."""
+    if path.suffix.lower() not in (".gif", ".mp4"):
+        raise UsageError(f"{path.name} is neither .mp4 nor .gif", hint="--out episode.mp4 or --out episode.gif")
 
 
 def _write_mp4(frames: Iterator[np.ndarray], path: Path, fps: int) -> None:

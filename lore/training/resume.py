@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from lore.config import to_dict
+from lore.presets import MACHINE
 from lore.training import checkpoint
 from lore.training.advice_versions import is_same_dataset
 from lore.training.advice_versions import record as record_version
@@ -71,12 +72,12 @@ def _check_new(folder: Path, before: dict[str, Any] | None) -> None:
 def _check_same(run: Training) -> None:
     """ConfigError when the folder was started with other settings."""
     before, now = to_dict(read_config(run.folder)), to_dict(run.config)
-    free = {"steps", "save_interval_s", "log_interval", "threads", "device", "wandb"}
+    free = {"train.steps", *MACHINE}
     if is_same_dataset(recorded_advice(run.folder), run.policy.reference):
-        free.add("dataset")
+        free.add("advice.dataset")
     changed = [
         f"{section}.{name}" for section, body in now.items() for name, value in body.items()
-        if before[section][name] != value and name not in free
+        if before[section][name] != value and f"{section}.{name}" not in free
         and (body.get("enabled", True) or before[section].get("enabled", True)  # a path that stays off has no say
              or ((section, name) == ("gate", "hold") and now["advice"]["prefill_steps"]))
     ]  # fmt: skip

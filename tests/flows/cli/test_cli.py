@@ -19,6 +19,7 @@ def no_datasets(tmp_path, monkeypatch):
     monkeypatch.setenv("LORE_DATASETS", str(tmp_path / "datasets"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "afile").write_text("somebody's")
+    (tmp_path / "bad.json").write_text("{")
     return tmp_path / "datasets"
 
 
@@ -84,6 +85,10 @@ def test_a_verb_with_hostile_characters_is_shown_escaped(capsys):
         (("train", "--gate.enabled"), 3, "advice.dataset is empty"),
         (("train", "--gate.enabled", "--advice.dataset", "nope@v1"), 3, "no dataset 'nope"),
         (("eval", "nope"), 3, "no folder nope"),
+        (("eval", "nope", "--seed", "-5"), 3, "seed = -5 is out of range"),
+        (("skills", "run", "collect_wood", "--seed", "-1"), 2, "--seed -1 is out of range"),
+        (("watch", ".", "--out", "x.avi"), 2, "x.avi is neither .mp4 nor .gif"),
+        (("datasets", "play", "bad.json"), 5, "bad.json is not JSON"),
         (("report",), 2, "at least one run"),
         (("report", "nope"), 3, "no folder nope"),
         (("skills", "show", "fly"), 3, "no skill 'fly'"),
@@ -127,6 +132,14 @@ def test_the_doctor_finds_this_installation_sound(capsys):
     assert cli.main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert "FAIL" not in out and "ok    fastapi" in out and "lore demo" in out
+
+
+def test_the_doctor_goes_on_where_the_datasets_are_no_folder(monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LORE_DATASETS", str(tmp_path / "file"))
+    assert cli.main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "FAIL  datasets" in out and "loopback" in out and "1 to mend" in out
 
 
 def test_the_doctor_names_what_is_missing_too_old_or_too_new(monkeypatch, capsys):

@@ -6,6 +6,7 @@ import io
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -114,10 +115,15 @@ def test_a_fresh_demo_in_a_folder_of_other_things_or_under_a_bad_name_deletes_no
     assert (tmp_path / "bought.icechunk").is_dir() and not (tmp_path / "runs").exists()
 
 
-def test_a_state_file_torn_by_a_crash_counts_as_absent(tmp_path):
+@pytest.mark.parametrize("text", ['{"inputs": {', "{}", "[1]"])
+def test_a_state_file_torn_by_a_crash_counts_as_absent(tmp_path, text):
     phases = Phases(tmp_path, {})
-    (tmp_path / "state" / "one.json").write_text('{"inputs": {')
+    (tmp_path / "state" / "one.json").write_text(text)
     assert phases.done("one", {}) is None
+    (tmp_path / "state" / "begun.json").write_text("[]")
+    Phases(tmp_path, {"a": 1})
+    with pytest.raises(ConfigError, match="begun with a 1"):
+        Phases(tmp_path, {"a": 2})
 
 
 def test_a_second_process_in_the_same_folder_is_told_that_it_is_busy(tmp_path, short_wait):
@@ -148,6 +154,19 @@ def test_without_a_terminal_a_bar_ends_in_one_line():
         for n in range(11):
             bar.update(n, note="fine")
     assert out.getvalue().strip() == "ask                 100 %  10/10  fine"
+
+
+def test_without_a_terminal_what_is_done_is_not_told_again_and_again(monkeypatch):
+    monkeypatch.setattr("flows.terminal._PLAIN_SECONDS", 0.1)
+    monkeypatch.setattr("flows.terminal.WAIT_S", 0.1)
+    out = io.StringIO()
+    with use(PlainTerminal(out)) as terminal, terminal.bars() as add:
+        done, open_ = add("done", 10), add("open", 10)
+        done.update(10)
+        open_.update(5)
+        time.sleep(3.5)
+    lines = [line.split()[0] for line in out.getvalue().splitlines()]
+    assert lines.count("open") >= 3 and lines.count("done") <= 2
 
 
 def test_the_commands_of_a_demo_are_those_that_it_was_called_with_and_a_shell_takes_them():

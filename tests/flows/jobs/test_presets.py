@@ -12,8 +12,8 @@ import pytest
 import tyro
 
 from flows.cli import main as cli
-from flows.config import AblateJob
-from flows.jobs.ablation import ablate, check_folder
+from flows.config import AblateJob, EvaluateJob, TrainJob
+from flows.jobs.ablation import ablate, check_folder, train_and_evaluate
 from flows.jobs.ablation_arms import cells, planned_runs, rows_alone
 from flows.jobs.presets import PRESETS, resolved
 from flows.prefect_flows import ablate as flow_of_studies
@@ -23,7 +23,7 @@ from flows.terminal import open_terminal, use
 from lore.config import Config, load_config, replace, to_dict
 from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment
-from lore_datasets.errors import BadInput, ConfigError, NotFound
+from lore_datasets.errors import BadInput, ConfigError, CorruptArtifact, NotFound
 from lore_datasets.json_text import parsed
 
 NAMES = get_environment("crafter").vocab.achievements
@@ -159,6 +159,24 @@ def test_a_finished_run_leaves_a_small_file_that_says_all_its_page_needs(tmp_pat
     assert run.evaluation is not None and run.evaluation["final_policy"]["as_trained"]["returns"] == [3.0, 3.0]
 
 
+def test_figures_that_lack_a_part_or_have_one_of_another_form_are_refused_by_name(tmp_path):
+    config = load_config(**{"train.steps": 300})
+    path = tmp_path / "none-s0.json"
+    whole = write_result(path, "none", 0, finished(tmp_path / "run", config, [1.0, 2.0, 6.0]), config, 2)
+    no_score = {k: v for k, v in whole["evaluations"][-1]["as_trained"].items() if k != "score"}
+    damaged = [{k: v for k, v in whole.items() if k != name} for name in whole]
+    damaged += [whole | {name: value} for name, value in [
+        ("episodes", 3), ("statistics", None), ("evaluations", [{}]), ("advice", None), ("seed", "0"),
+        ("evaluations", [whole["evaluations"][-1] | {"as_trained": no_score}]),
+        ("episodes", whole["episodes"] | {"return": [1.0, 2.0]}),
+        ("episodes", whole["episodes"] | {"unlocked": [[99], [], []]}),
+    ]]  # fmt: skip
+    for each in damaged:
+        path.write_text(json.dumps(each))
+        with pytest.raises(BadInput, match=r"none-s0\.json"):
+            read_result(path)
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"schema": 1}', '{"schema": 9, "cell": "none"}'])
 def test_a_file_that_holds_no_figures_is_refused_by_name(tmp_path, text):
     (tmp_path / "none-s0.json").write_text(text)
@@ -200,6 +218,24 @@ def test_a_page_leaves_out_runs_of_other_settings_and_says_so(tmp_path, capsys):
     assert "none: 1 of 2 runs have other settings, left out" in capsys.readouterr().out
 
 
+def test_a_page_pools_neither_a_copied_seed_nor_another_version_of_the_advice(tmp_path, capsys):
+    job = AblateJob(arms="BC", advisers="c=x@v2", seeds=(0, 1, 2, 3), steps=300, episodes=2,
+                    folder=str(tmp_path), report=True)  # fmt: skip
+    (cell,) = cells(job)
+    for seed, advice in ((0, "x@v1#000000000000"), (1, "x@v2#000000000000"), (2, "x@v2#000000000000")):
+        config = cell.config(job, seed, advice)
+        folder = finished(tmp_path / "BC" / f"seed-{seed}", config, [1.0] * 3)
+        write_result(tmp_path / "results" / f"{cell.folder}-s{seed}.json", cell.label, seed, folder, config, 2)
+    copy = tmp_path / "results" / f"{cell.folder}-s3.json"
+    copy.write_text(copy.with_name(f"{cell.folder}-s2.json").read_text())
+    with use(open_terminal()):
+        found = ablate(job)
+    assert found["arms"]["BC c"]["seeds"] == 2 and found["advice"] == {"c": "x@v2#000000000000"}
+    out = capsys.readouterr().out
+    assert "BC c: 1 of 4 runs have other settings, left out" in out
+    assert "BC c: 1 of 3 runs have other advice than x@v2#000000000000, left out" in out
+
+
 def test_results_beside_the_docs_get_no_page_there(tmp_path):
     assert page_folder(resolved(AblateJob(preset="quick"))) == Path("docs/studies")
     assert page_folder(resolved(AblateJob(preset="quick", results="mine"))) is None
@@ -224,6 +260,36 @@ def test_the_folder_of_a_run_with_other_settings_is_not_taken_for_the_one_that_i
         check_folder(folder, replace(config, **change), 2)
     with pytest.raises(ConfigError, match="another number of episodes"):
         check_folder(folder, config, 3)  # the evaluation at step 150 cannot be made again
+
+
+def test_a_step_at_which_the_policy_was_not_evaluated_cannot_be_passed(tmp_path):
+    config = load_config(**{"train.steps": 600, "dataset": "x@v1", "advice.prefill_steps": 150, "env.num_envs": 3})
+    folder = finished(tmp_path / "run", config, [1.0] * 2)  # stands at 200; the next evaluation is at 210
+    check_folder(folder, config, 2)
+    with pytest.raises(ConfigError, match="went by a step"):
+        check_folder(folder, replace(config, **{"train.steps": 300}), 2)  # with one at 180
+    (folder / "evaluation-150.json").write_text("{}")
+    with pytest.raises(CorruptArtifact, match=r"evaluation-150\.json holds no evaluation"):
+        check_folder(folder, config, 2)
+
+
+def test_a_run_of_several_games_that_was_killed_while_it_was_evaluated_is_evaluated_again(tmp_path, monkeypatch):
+    config = load_config(**{"train.steps": 300, "env.num_envs": 3})
+    (tmp_path / "progress.jsonl").write_text('{"step": 102}\n')
+    done: list[str] = []
+
+    def trained(job, root):
+        done.append(f"to {job.config.train.steps}")
+        return {"step": job.config.train.steps}
+
+    def evaluated(job, root):
+        done.append("evaluated")
+        (tmp_path / "evaluation.json").write_text("{}")
+
+    monkeypatch.setattr("flows.jobs.ablation.train_in_process", trained)
+    monkeypatch.setattr("flows.jobs.ablation.evaluate_in_process", evaluated)
+    train_and_evaluate(TrainJob(str(tmp_path), config), EvaluateJob(str(tmp_path)), "", (50, 100))
+    assert done == ["to 100", "evaluated", "to 300", "evaluated"] and (tmp_path / "evaluation-100.json").is_file()
 
 
 def test_a_cell_that_the_preset_lacks_is_said_before_anything_runs(capsys):

@@ -11,12 +11,12 @@ import pytest
 
 from flows.config import DemoJob, TrainJob
 from flows.jobs.demo import ARMS, arm_config
-from flows.jobs.training_process import arguments, follow, last_row, side_by_side, train_in_process
+from flows.jobs.training_process import arguments, follow, last_row, run_child, side_by_side, train_in_process
 from flows.prefect_flows import runtime
 from flows.terminal import PlainTerminal, use
 from lore.config import load_config
 from lore.main import parse
-from lore_datasets.errors import BadInput, LoreError, ServiceError
+from lore_datasets.errors import BadInput, LoreError, NoSpace, ServiceError
 
 CONFIGS = {
     "defaults": load_config(),
@@ -46,6 +46,20 @@ def test_a_child_s_error_comes_back_as_one_with_its_code_and_its_last_line(tmp_p
     with pytest.raises(LoreError, match="no dataset 'nope'") as caught:
         train_in_process(TrainJob(str(tmp_path / "run"), config), str(tmp_path / "datasets"))
     assert caught.value.exit_code == 3 and "log.txt" in caught.value.hint
+
+
+def test_a_child_s_full_disk_comes_back_as_one(tmp_path, monkeypatch):
+    class Child:
+        pid = 0
+
+        def wait(self):
+            return NoSpace.exit_code
+
+    monkeypatch.setattr("flows.jobs.training_process.spawn", lambda *_, **__: Child())
+    monkeypatch.setattr("flows.jobs.training_process.stop", lambda *_: None)
+    (tmp_path / "log.txt").write_text("")
+    with pytest.raises(NoSpace, match="failed: exit code 7"):
+        run_child("lore.main", [], tmp_path, "log.txt", {})
 
 
 def test_the_last_whole_row_is_read_while_the_next_is_being_written(tmp_path):
@@ -112,9 +126,10 @@ def test_a_server_that_the_user_names_is_used_and_none_is_started(tmp_path, monk
     assert not (tmp_path / "home").exists()
 
 
-def test_an_address_with_a_port_that_is_none_is_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("PREFECT_API_URL", "http://localhost:abc/api")
-    with pytest.raises(BadInput, match="localhost:abc/api is no address"), runtime.embedded_server(tmp_path):
+@pytest.mark.parametrize("url", ["http://localhost:abc/api", "xx", "ftp://localhost/api", "http:///api"])
+def test_an_address_that_is_none_is_named(tmp_path, monkeypatch, url):
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    with pytest.raises(BadInput, match=f"{url} is no address"), runtime.embedded_server(tmp_path):
         raise AssertionError("no server is there")
 
 

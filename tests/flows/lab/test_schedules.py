@@ -17,7 +17,7 @@ from flows.lab.schedules import FLOWS, check_datasets, read_notify, read_schedul
 from flows.lab.up import UpJob, read_auth
 from lore.config import replace as configured
 from lore_datasets.environments import get_environment
-from lore_datasets.errors import Busy, ConfigError, LoreError, NotFound, ServiceError, UsageError
+from lore_datasets.errors import BadInput, Busy, ConfigError, LoreError, NotFound, ServiceError, UsageError
 from lore_datasets.testing import small_states
 
 ROOT = Path(__file__).parents[3]
@@ -56,6 +56,10 @@ def test_a_schedule_says_when_what_and_with_which_settings(tmp_path):
         ('[a]\nflow = "collect"\ncron = "0 3 * *"\n', 3, "is no cron line"),
         ('[a]\nflow = "collect"\n\ncron = "61 3 * * *"\n', 4, "61"),
         ('[a]\nflow = "collect"\ninterval = "1s"\n', 3, "out of range"),
+        ('[a]\nflow = "ablate"\n[a.job]\nsteps = 5\narms = "X"\n', 3, "unknown arm 'X'"),
+        ('[a]\nflow = "ablate"\n[a.job]\nsteps = 5\nonly = "nope"\n', 3, "no cell 'nope'"),
+        ('[a]\nflow = "ablate"\n[a.job]\npreset = "quick"\nsteps = 5\n', 5, "--steps beside --preset quick"),
+        ('[a]\nflow = "evaluate"\n[a.job]\nseed = -4\n', 4, "seed = -4 is out of range"),
         ('[a]\nflow = "collect"\ninterval = 60\n', 3, "out of range"),
         ('[a]\nflow = "collect"\ncron = "0 3 * * *"\ninterval = "1h"\n', 4, "exclude each other"),
         ('[a]\nflow = "refresh"\n', 2, "is no flow"),
@@ -127,6 +131,11 @@ def test_deployments_of_unknown_runs_and_datasets_are_refused_before_anything_st
         check_datasets(read(tmp_path, advice.format(wrong)), path)
     for no_states in ('advise = {kinds = "program"}\n', "revise = true\n"):
         check_datasets(read(tmp_path, advice.format("nobody") + no_states), path)
+    study = '[s]\nflow = "ablate"\n[s.job]\nadvisers = "x=nobody"\n'
+    with pytest.raises(NotFound, match="line 1: s: no dataset 'nobody'"):
+        check_datasets(read(tmp_path, study), path)
+    preset = '[s]\nflow = "ablate"\n[s.job]\npreset = "quick"\n[look]\nflow = "evaluate"\n[look.job]\n'
+    check_datasets(read(tmp_path, preset + 'folder = "runs/ablate-quick/none/seed-0"\n'), path)
     evaluate = '[look]\nflow = "evaluate"\n[look.job]\nfolder = "runs/seeds/seed-0"\n'
     with pytest.raises(NotFound, match="line 1: look: no run in runs/seeds/seed-0"):
         check_datasets(read(tmp_path, evaluate), path)
@@ -283,6 +292,9 @@ def test_an_open_address_needs_an_auth_string_from_a_file_of_one_s_own(tmp_path)
         read_auth(job, {})
     secret.chmod(stat.S_IRUSR | stat.S_IWUSR)
     assert read_auth(job, {}) == read_auth(UpJob(host="0.0.0.0"), {"LORE_AUTH": "lab:a-long-password"})
+    secret.write_bytes(b"lab:\xff-long-password")
+    with pytest.raises(UsageError, match="not user:password"):
+        read_auth(job, {})
     for weak in ("lab", "lab:short", ":a-long-password", "lab:with a space in it"):
         with pytest.raises(UsageError, match="not user:password"):
             read_auth(UpJob(), {"LORE_AUTH": weak})
@@ -309,6 +321,17 @@ def test_a_taken_port_is_named_before_anything_starts(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
     with pytest.raises(ConfigError, match="port = 80 is out of range"):
         UpJob(port=80)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
+@pytest.mark.parametrize("port", [0, 4200])
+def test_a_host_that_is_not_this_machine_is_named(tmp_path, monkeypatch, host, port):
+    from flows.lab.up import up
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LORE_AUTH", "lab:a-long-password")
+    with pytest.raises(BadInput, match=f"{host} is no address of this machine"):
+        up(UpJob(host=host, port=port))
 
 
 def test_reports_are_served_by_name_and_nothing_else(tmp_path):

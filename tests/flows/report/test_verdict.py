@@ -119,6 +119,17 @@ def test_unused_advice_an_early_stop_and_damage_stand_at_the_top_and_unused_advi
     assert said(cut).startswith("Without advice the agent makes")
 
 
+def test_an_evaluation_of_an_earlier_step_stands_at_the_top():
+    early = guided()
+    assert early.evaluation is not None
+    early.evaluation["frames"] = 400
+    assert banners(Subject((early,)))[0] == (
+        "Evaluated earlier", "with: at step 400 of its 5,000; lore eval evaluates it anew"
+    )  # fmt: skip
+    early.evaluation["frames"] = 5000
+    assert "Evaluated earlier" not in dict(banners(Subject((early,))))
+
+
 def test_the_rows_of_a_run_explain_it_only_where_something_stands_out():
     quiet = {"uncertainty_gate/kappa": ([1, 2], [1.0, 1.0]), "uncertainty_gate/trust": ([1, 2], [1.0, 1.0]),
              "uncertainty_gate/beta": ([1, 2], [0.2, 0.2])}  # fmt: skip
