@@ -11,7 +11,7 @@ import tyro
 
 from flows.terminal import current
 from lore_datasets.environments import DEFAULT
-from lore_datasets.errors import BadInput, NotFound, SkillError, shown
+from lore_datasets.errors import BadInput, NotFound, SkillError, UsageError, shown
 
 if TYPE_CHECKING:
     from lore_datasets.environments import Environment
@@ -155,6 +155,8 @@ def run(name: Word, environment: str = DEFAULT, dataset: str = "", episodes: int
     from lore.options.interpreter import Outcome, SkillRun, propose
     from lore_datasets.language.geometry import StateView
 
+    if seed < 0:
+        raise UsageError(f"--seed {seed} is out of range", hint="0 or more")
     where, skill = _find(name, environment, dataset)
     game = make_env(EnvConfig(name=where.name, observation="symbolic"), seed)
     rng = np.random.default_rng(seed)
@@ -190,11 +192,14 @@ def update(dataset: Word) -> int:
     Args:
         dataset: Its name; the skills of its environment's library take the place of those stored under their names.
     """
+    from flows.jobs.advise import asking
     from flows.jobs.distil import distil_model, needs_model
     from lore_datasets.exchange.shipped import ShippedStore
     from pipeline.rounds.library import update_skills
 
-    made = update_skills(ShippedStore(), dataset)
+    store = ShippedStore()
+    with asking(store, dataset):  # a round under way commits with the skills that it began with
+        made = update_skills(store, dataset)
     if not made.replaced and not made.added:
         print(f"{made.ref} has the skills of the library already")
         return 0

@@ -106,9 +106,10 @@ def _journal(job: AdviceJob, store: ShippedStore) -> Path:
 def advise_states(job: AdviceJob, wrap: Wrap | None = None) -> ArtifactRef:
     """Ask about the selected states that the dataset does not know yet, commit the next version.
 
-    When all of them are known, the newest version is returned as it is. ``wrap`` stands around every shard that has to
-    be asked, where a flow makes a task of it. One run at a time per dataset: Busy otherwise. With ``job.revise`` a
-    better program is asked for instead, without states (:mod:`flows.jobs.revise_program`).
+    When all of them are known, or nobody has a usable answer to the rest, the newest version is returned as it is.
+    ``wrap`` stands around every shard that has to be asked, where a flow makes a task of it. One run at a time per
+    dataset: Busy otherwise. With ``job.revise`` a better program is asked for instead, without states
+    (:mod:`flows.jobs.revise_program`).
     """
     from flows.jobs.program_trials import ProgramTrials
     from pipeline.llm import backend_from
@@ -126,11 +127,17 @@ def advise_states(job: AdviceJob, wrap: Wrap | None = None) -> ArtifactRef:
         with Journal(path) as journal:
             llm = backend_from(job.ask, environment, job.advise.seed, journal)
             refuse_mixed(store, job.dataset, llm.name, job.ask.allow_mixed_advisers)
-            if (source is not None and not len(states)) or _is_made(store, job.dataset, source, settings):
+            is_made = _is_made(store, job.dataset, source, settings)
+            if is_made if source is None else not len(states):
                 return _known_already(store, job.dataset, llm)
             judge = ProgramTrials(environment, job.advise.seed) if job.advise.program_drafts > 1 else None
-            now, results = _ask_all(job, llm, store, environment, states, settings, journal, wrap, judge)
+            # A repeated call goes on with the states that were left over: skills and programs were asked for before.
+            now, results = _ask_all(job, llm, store, environment, states, settings, journal, wrap, judge, not is_made)
             exchange(llm, job)
+            if is_made and not any(result.rows for result in results):
+                ref = store.resolve(job.dataset)
+                current().say(f"  {len(states)} selected states have no usable answer; {ref} stays the newest version")
+                return ref
             spent = {} if judge is None else {"environment_steps": judge.steps}
             parents = [] if source is None else [source]
             ref = commit_round(now, results, store, job.dataset, parents=parents, provenance=spent)
@@ -169,8 +176,9 @@ def _ask_all(
     journal: Journal,
     wrap: Wrap | None,
     judge: ProgramTrials | None,
+    is_first: bool,
 ) -> tuple[Round, list[ShardResult]]:
-    """(the round, what its shards gave), with a bar."""
+    """(the round, what its shards gave), with a bar; ``is_first``: skills and programs are asked for as well."""
     from flows.jobs.shards import answer_shards
     from flows.jobs.skill_trials import SkillTrials
     from pipeline.rounds.advise import ask_first, prepare
@@ -178,7 +186,10 @@ def _ask_all(
     trial, asked, done = SkillTrials(environment, job.advise.seed), _revisions(job), 0
     with current().bar("ask", len(states)) as bar, _cluster(job, llm) as client:
         now = prepare(states, environment, llm, store, job.dataset, settings, journal, revisions=asked)
-        ask_first(now, trial, judge)
+        if is_first:
+            ask_first(now, trial, judge)
+            if now.first.counts["waiting.skills"] and not job.ask.partial:
+                return now, []  # a new skill stands in every other question, so these come when its answer is there
 
         def on_done(count: int) -> None:
             nonlocal done

@@ -110,6 +110,11 @@ def _clear(path: Path) -> None:
         raise CorruptArtifact(
             f"{path} is no repository and holds {shown(foreign[0])}", kept="it as it is", hint="move it elsewhere"
         )
+    if any(entry.is_file() for name in ("chunks", "manifests") for entry in (path / name).glob("*")):
+        raise CorruptArtifact(
+            f"{path} holds data and no version of it, as after half a copy", kept="it as it is",
+            hint="copy it again, whole, or move it elsewhere",
+        )  # fmt: skip
     shutil.rmtree(path)
 
 

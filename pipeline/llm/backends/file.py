@@ -139,7 +139,11 @@ class FileAdviser(Completing):
         """Question id -> answer of all result files. What cannot be used is noted, nothing is changed."""
         found: dict[str, Response] = {}
         twice, bad = 0, 0
-        for path in sorted(p for p in (self.folder / "answers").glob("**/*") if p.suffix in (".jsonl", ".json")):
+        files = sorted(p for p in (self.folder / "answers").glob("**/*") if p.is_file() and p.name[0] != ".")
+        for path in files:
+            if path.suffix.lower() not in (".jsonl", ".json"):
+                self.notes.append(f"{path.name} is not read: its name ends neither in .jsonl nor in .json")
+                continue
             for where, line in json_lines(path):
                 try:
                     if line is None:

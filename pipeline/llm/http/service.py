@@ -234,7 +234,7 @@ class Service(ABC):
             except Failed as failed:
                 last = failed
                 self.pace.settle(expected, 0)
-                if failed.wait_s > self.timeout_s + started - time.monotonic():
+                if failed.wait_s and failed.wait_s > self.timeout_s + started - time.monotonic():
                     text = f"{failed.text}, the server asks to wait {failed.wait_s:.0f} s"
                     raise Failed(text, again=False, status=failed.status) from None
                 self.pace.hold(failed.wait_s)
@@ -310,9 +310,10 @@ class _Writing:
             self._take([(i, response) for i, response, _ in part])
         except BaseException as error:
             self.error = error
-            part[0][2].set_exception(_NotWritten())
             for _, _, written in part[1:]:
                 written.cancel()
+            if not part[0][2].done():
+                part[0][2].set_exception(_NotWritten())
         else:
             for _, _, written in part:
                 if not written.done():

@@ -353,8 +353,8 @@ class Journal:
         where, kept = f"journal {self.path}: {shown(error)}", "every answer written before"
         if code in (sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_BUSY):
             return Busy(where, kept=kept, hint="another run is writing; try again when it is done")
-        if code == sqlite3.SQLITE_FULL:
-            return NoSpace(where, kept=kept, hint="free some space and run again")
+        if code == sqlite3.SQLITE_FULL or whole == sqlite3.SQLITE_IOERR_WRITE:  # the latter at a quota or size limit
+            return NoSpace(where, kept=kept, hint="free some space there and run again")
         unread = any(word in str(error) for word in ("decode", "malformed"))  # of the module, or of JSON in a row
         unread |= whole == sqlite3.SQLITE_IOERR_SHORT_READ
         if unread or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -10,11 +12,12 @@ from flows.config import AdviceJob, CollectJob, DemoJob, EvaluateJob
 from flows.jobs.advise import _store, advise_states, asking, estimate
 from flows.jobs.collect import _next_seed, play_states
 from flows.jobs.distil import coverage, distil_model
+from flows.terminal import open_terminal, use
 from lore.config import EnvConfig
 from lore.envs import make_env
 from lore.options.play import GoalPlayer
 from lore_datasets.environments import get_environment
-from lore_datasets.errors import BadInput, Busy, ConfigError
+from lore_datasets.errors import BadInput, Busy, ConfigError, Waiting
 from lore_datasets.store.store import Store
 from pipeline.config import AdviseConfig, AskConfig, CollectConfig, SelectConfig, to_dict
 from pipeline.llm import backend_from
@@ -204,3 +207,51 @@ def test_two_that_buy_for_one_dataset_are_refused_whatever_their_journals(stored
     with asking(_store(), "talk"), pytest.raises(Busy, match="somebody asks for talk already: process"):
         advise_states(job_about(stored[1], journal=str(tmp_path / "another.sqlite")))
     assert advise_states(job_about(stored[1])).name == "talk", "free again"
+
+
+def test_answers_that_come_after_a_partial_round_are_read_by_the_same_command(stored, tmp_path, capsys):
+    folder = tmp_path / "questions"
+    ask = AskConfig(backend="file", folder=str(folder), partial=True)
+    advise = AdviseConfig(kinds="prior", skill_questions=0, orders=1)
+    job = AdviceJob(str(stored[1]), "by-hand", select=SelectConfig(budget=8), ask=ask, advise=advise,
+                    journal=str(tmp_path / "journal.sqlite"))  # fmt: skip
+    with pytest.raises(Waiting):
+        advise_states(job)
+    keys = [json.loads(line)["custom_id"] for line in (folder / "openai-001.jsonl").read_text().splitlines()]
+    good = json.dumps({"ranked": ["explore"], "confidence": 0.9, "reason": "because"})
+
+    def answer(texts):
+        rows = [json.dumps({"key": key, "text": text}) for key, text in zip(keys, texts, strict=False)]
+        (folder / "answers").mkdir(exist_ok=True)
+        (folder / "answers" / "a.jsonl").write_text("\n".join(rows) + "\n")
+        with use(open_terminal()):
+            ref = advise_states(job)
+        rows = Store(stored[0]).manifest(ref).counts["rows"]
+        return ref.version, rows, capsys.readouterr().out
+
+    assert answer([good] * 3)[:2] == (1, 3)
+    with pytest.raises(Waiting, match=f"0 of {len(keys) - 3} answered"):
+        answer([good] * 3)
+    version, rows, told = answer([good] * 3 + ["no idea"] * (len(keys) - 3))
+    assert (version, rows) == (1, 3) and f"{len(keys) - 3} selected states have no usable answer" in told
+    assert answer([good] * len(keys))[:2] == (2, len(keys))
+    assert "every selected state is advised" in answer([good] * len(keys))[2]
+
+
+def test_questions_for_new_skills_are_answered_by_file_before_those_in_which_they_stand(stored, tmp_path):
+    folder = tmp_path / "questions"
+    job = AdviceJob(str(stored[1]), "by-hand-2", select=SelectConfig(budget=3), journal=str(tmp_path / "j.sqlite"),
+                    ask=AskConfig(backend="file", folder=str(folder)),
+                    advise=AdviseConfig(kinds="prior,skills", orders=1))  # fmt: skip
+
+    def kinds():
+        with pytest.raises(Waiting):
+            advise_states(job)
+        return [json.loads(line)["kind"] for line in (folder / "questions.jsonl").read_text().splitlines()]
+
+    first = kinds()
+    assert set(first) == {"skills"}
+    keys = [json.loads(line)["custom_id"] for line in (folder / "openai-001.jsonl").read_text().splitlines()]
+    rows = [json.dumps({"key": key, "text": json.dumps({"skills": []})}) for key in keys]
+    (folder / "answers" / "a.jsonl").write_text("\n".join(rows) + "\n")
+    assert kinds().count("prior") == 3

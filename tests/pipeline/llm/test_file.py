@@ -118,12 +118,15 @@ def test_partial_results_over_several_files_leave_the_others_waiting(states, env
     late = {"custom_id": keys[6], "response": {"status_code": 429, "body": {"error": {"message": "slow"}}}}
     answers(tmp_path, [by_openai(keys[0], GOOD), by_openai(keys[0], "{}"), late, "not json"])
     answers(tmp_path, [plainly(keys[3], GOOD), failed, plainly("f" * 64, GOOD), '{"key": "' + keys[4]], "b.jsonl")
+    answers(tmp_path, [plainly(keys[7], GOOD)], "c.md")
+    answers(tmp_path, [plainly(keys[7], GOOD)], ".hidden")
     llm = FileAdviser(tmp_path)
     mixed = replace(CONFIG, ask=replace(CONFIG.ask, allow_mixed_models=True))
     ref = advise(states[:10], env, llm, store, "part", mixed)
     assert llm.said == "2 of 10 answered, 8 waiting" and len(load_advice("part", store.root).rows) == 2
     assert llm.unknown() == ["f" * 64]
     told = "\n".join(llm.notes)
+    assert "c.md is not read: its name ends neither in .jsonl nor in .json" in told and "hidden" not in told
     assert f"a.jsonl:2: {keys[0][:12]} is answered twice; the first answer counts" in told
     assert "overloaded" in told and "slow" in told and "a.jsonl:4: no result" in told and "b.jsonl:4: no result" in told
     assert store.manifest(ref).counts["waiting"] == {"prior": 8}
