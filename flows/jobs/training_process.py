@@ -62,8 +62,13 @@ def last_row(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def run_child(module: str, words: Sequence[str], folder: Path, log: str, env: dict[str, str]) -> None:
-    """Run ``python -m module words`` with one thread to its end; its error becomes one here, with its last line."""
+def run_child(
+    module: str, words: Sequence[str], folder: Path, log: str, env: dict[str, str], kept: str = "what was saved"
+) -> None:
+    """Run ``python -m module words`` with one thread to its end; its error becomes one here, with its last line.
+
+    ``kept``: what an error or a stop leaves in ``folder``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / log
     for attempt in range(20):  # a child of a killed parent may need a moment to let go of the folder
@@ -78,14 +83,14 @@ def run_child(module: str, words: Sequence[str], folder: Path, log: str, env: di
         if code == 0:
             return
         if _stopping.is_set():
-            raise LoreError("stopped", kept=f"what was saved in {folder}")
+            raise LoreError("stopped", kept=f"{kept} in {folder}")
         if code != Busy.exit_code or attempt == 19:
             break
         time.sleep(0.5)
     text = path.read_bytes()[began:].decode(errors="replace").strip().splitlines()
     last = shown(text[-1].strip().removeprefix("lore: "), 300) if text else f"exit code {code}"
     kind = NoSpace if code == NoSpace.exit_code else LoreError
-    error = kind(f"{module} in {folder} failed: {last}", kept="what was saved", hint=f"read {path}; run again to go on")
+    error = kind(f"{module} in {folder} failed: {last}", kept=kept, hint=f"read {path}; run again to go on")
     error.exit_code = code if 0 < code < 126 else 1
     raise error
 

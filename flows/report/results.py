@@ -109,9 +109,9 @@ def read_result(path: Path, settings: str | None = None) -> dict[str, Any] | Non
     if not path.is_file():
         return None
     try:
-        value = parsed(path.read_text(encoding="utf-8"))
+        value: Any = parsed(path.read_text(encoding="utf-8"))
     except ValueError:
-        value = None
+        value = {}
     if not _is_whole(value, path):
         raise BadInput(f"{path} does not hold the figures of a run", hint="remove it; the same command makes it anew")
     return value if settings is None or value["settings"] == settings else None

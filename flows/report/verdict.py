@@ -208,14 +208,10 @@ def banners(subject: Subject) -> list[tuple[str, str]]:
             out.append(
                 ("Not finished", f"{run.name} stands at step {run.step:,} of {int(total):,}; the same command goes on")
             )
-        at = (run.evaluation or {}).get("frames")
+        at = (run.evaluation or {}).get("frames", run.step)
         if is_number(at) and at < run.step:
-            out.append(
-                (
-                    "Evaluated earlier",
-                    f"{run.name}: at step {at:,} of its {run.step:,}; lore eval evaluates it anew",
-                )
-            )
+            said = f"{run.name}: at step {at:,} of its {run.step:,}; lore eval evaluates it anew"
+            out.append(("Evaluated earlier", said))
         out += [("Left out", f"{run.name}: {each}") for each in run.damage]
     if subject.advice is None and (lost := next((run.advice for run in subject.runs if run.advice), "")):
         out.append(("Left out", f"{lost} is not in the store here, so the page shows nothing of what it says"))
