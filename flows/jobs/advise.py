@@ -128,7 +128,8 @@ def advise_states(job: AdviceJob, wrap: Wrap | None = None) -> ArtifactRef:
             llm = backend_from(job.ask, environment, job.advise.seed, journal)
             refuse_mixed(store, job.dataset, llm.name, job.ask.allow_mixed_advisers)
             is_made = _is_made(store, job.dataset, source, settings)
-            if is_made if source is None else not len(states):
+            moves_on = source is None or job.select.coverage or job.select.unsure  # the selection would be another
+            if (is_made and moves_on) or (source is not None and not len(states)):
                 return _known_already(store, job.dataset, llm)
             judge = ProgramTrials(environment, job.advise.seed) if job.advise.program_drafts > 1 else None
             # A repeated call goes on with the states that were left over: skills and programs were asked for before.

@@ -23,7 +23,6 @@ from flows.jobs.phases import hold
 from flows.jobs.training_process import run_child, stop_processes
 from flows.terminal import current
 from lore.evaluation.play import Life, PlaySettings, check_skills, difference, figures, play_life
-from lore.training.records import read_json
 from lore_datasets.atomic import write_json
 from lore_datasets.cores import available_cores
 from lore_datasets.environments import get_environment
@@ -157,8 +156,11 @@ def _loaded(dataset: str) -> AdviceData:
     from lore_datasets.advice import load_advice, program_alone
 
     if dataset.endswith(".json"):
-        body = read_json(dataset)
-        if body is None or not {"environment", "skills", "program"} <= set(body):
+        try:
+            body = parsed(Path(dataset).read_text())
+        except ValueError:
+            body = None
+        if not isinstance(body, dict) or not {"environment", "skills", "program"} <= set(body):
             raise BadInput(f"{dataset} holds no advice", hint="a dataset's name, or an export (.h5)")
         environment = get_environment(body["environment"])
         skills = [parse_skill(each, environment.vocab) for each in body["skills"]]

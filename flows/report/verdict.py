@@ -241,8 +241,8 @@ def _of_gate(run: RunData) -> list[str]:
     if trust and min(trust[1]) < 0.98:
         at = trust[0][int(np.argmin(trust[1]))]
         out.append(
-            f"trust in the advice fell to {min(trust[1]):.2f} by step {at:,}, because following it returned less than "
-            f"the critic expected; at the end it stood at {trust[1][-1]:.2f}"
+            f"trust in the advice fell to {min(trust[1]):.2f} by step {at:,}, because decisions that followed it "
+            f"returned less than the policy's own; at the end it stood at {trust[1][-1]:.2f}"
         )
     end = _guidance_end(run)
     if end is not None and end <= run.step:
@@ -275,9 +275,8 @@ def _of_paths(run: RunData) -> list[str]:
         out.append(
             f"imagined replay stayed off: the model's open-loop error {error:.2f} is above the bound {allowed:g}"
         )
-    counts = {
-        "llm_adapter/failures": "look-ups of advice failed",
-        "options/broken": "skills are out of use after errors",
-    }
-    out += [f"{count:.0f} {what}" for tag, what in counts.items() if (count := run.last(tag) or 0) > 0]
+    failed = sum(run.series.get("llm_adapter/failures", ([], []))[1])  # each row counts since the one before
+    broken = run.last("options/broken") or 0
+    counts = {"look-ups of advice failed": failed, "skills are out of use after errors": broken}
+    out += [f"{count:.0f} {what}" for what, count in counts.items() if count > 0]
     return out

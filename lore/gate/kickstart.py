@@ -87,7 +87,8 @@ def kickstart_loss(
         alone = policy_log_probs(logits[:, :num_actions], None, actor_critic.unimix)
         loss = loss - (primitive * alone).sum(-1)
     with torch.no_grad():
-        hit = ((log_probs.argmax(-1) == whole.argmax(-1)) & (confidence > 0)).sum()
+        is_first = whole.gather(-1, log_probs.argmax(-1, keepdim=True)).squeeze(-1) > 0  # equal ones are all first
+        hit = (is_first & (confidence > 0)).sum()
         metrics = {
             "kickstart/agreement": hit / (confidence > 0).sum().clamp(min=1),
             "kickstart/advised": (confidence > 0).float().mean(),

@@ -234,8 +234,9 @@ class Service(ABC):
             except Failed as failed:
                 last = failed
                 self.pace.settle(expected, 0)
-                if failed.wait_s and failed.wait_s > self.timeout_s + started - time.monotonic():
-                    text = f"{failed.text}, the server asks to wait {failed.wait_s:.0f} s"
+                if failed.wait_s > self.timeout_s + started - time.monotonic():
+                    asks = f", the server asks to wait {failed.wait_s:.0f} s" if failed.wait_s else ""
+                    text = f"{failed.text}{asks}"
                     raise Failed(text, again=False, status=failed.status) from None
                 self.pace.hold(failed.wait_s)
                 raise

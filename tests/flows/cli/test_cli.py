@@ -88,7 +88,7 @@ def test_a_verb_with_hostile_characters_is_shown_escaped(capsys):
         (("eval", "nope", "--seed", "-5"), 3, "seed = -5 is out of range"),
         (("skills", "run", "collect_wood", "--seed", "-1"), 2, "--seed -1 is out of range"),
         (("watch", ".", "--out", "x.avi"), 2, "x.avi is neither .mp4 nor .gif"),
-        (("datasets", "play", "bad.json"), 5, "bad.json is not JSON"),
+        (("datasets", "play", "bad.json"), 3, "bad.json holds no advice"),
         (("report",), 2, "at least one run"),
         (("report", "nope"), 3, "no folder nope"),
         (("skills", "show", "fly"), 3, "no skill 'fly'"),
