@@ -154,10 +154,7 @@ class EvaluateJob:
     """Episodes to keep frame by frame, from the worst to the best."""
 
     def __post_init__(self) -> None:
-        if self.episodes < 1:
-            raise ConfigError.out_of_range("episodes", self.episodes, "1 or more")
-        if self.record < 0:
-            raise ConfigError.out_of_range("record", self.record, "0 or more")
+        _at_least(self, episodes=1, record=0)
         if not 0 <= self.seed < 2**63:
             raise ConfigError.out_of_range("seed", self.seed, "0 or more")
 

@@ -118,6 +118,7 @@ class _PlainBar:
         self.pace = Pace(total)
         self.shown = self.pace.since + WAIT_S - _PLAIN_SECONDS  # the first line comes as soon as somebody has to wait
         self.note = ""
+        self.is_told = False  # what is done was said, and is not said again
 
     def update(self, done: float, total: float | None = None, note: str = "", waits: str = "") -> None:
         self.note = note
@@ -125,15 +126,16 @@ class _PlainBar:
         self.tick()
 
     def tick(self) -> None:
-        now = time.monotonic()
-        if now - self.shown >= _PLAIN_SECONDS:
-            self.shown = now
+        now, is_done = time.monotonic(), bool(self.pace.total) and self.pace.done >= self.pace.total
+        if now - self.shown >= _PLAIN_SECONDS and not (is_done and self.is_told):
+            self.shown, self.is_told = now, is_done
             self.line()
 
     def end(self) -> None:
         waited = time.monotonic() - self.pace.since
         if self.pace.total:
-            self.line()
+            if not self.is_told:
+                self.line()
         elif waited >= WAIT_S:
             self.say(f"  {self.label:<18}  {said(waited)}")
 
@@ -165,8 +167,7 @@ class PlainTerminal(Terminal):
         def look() -> None:  # whoever waits hears something although nothing is reported
             while not over.wait(1.0):
                 for bar in list(made):
-                    if not bar.pace.total or bar.pace.done < bar.pace.total:
-                        bar.tick()
+                    bar.tick()
 
         clockwork = threading.Thread(target=look, daemon=True)
         clockwork.start()

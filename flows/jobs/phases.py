@@ -88,7 +88,8 @@ class Phases:
     def done(self, name: str, inputs: dict[str, Any]) -> dict[str, Any] | None:
         """Result of a finished phase with the same inputs, None when it has to run."""
         found = self._read(name)
-        return found["result"] if found is not None and found["inputs"] == json.loads(json.dumps(inputs)) else None
+        is_done = found is not None and "result" in found and found.get("inputs") == json.loads(json.dumps(inputs))
+        return found["result"] if is_done else None
 
     def run(
         self,
@@ -114,7 +115,7 @@ class Phases:
             return None
         except ValueError:
             found = None
-        if isinstance(found, dict) and (name == "begun" or {"inputs", "result"} <= set(found)):
+        if isinstance(found, dict):
             return found
         path.unlink()
         return None

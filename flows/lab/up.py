@@ -93,7 +93,7 @@ def read_auth(job: UpJob, environment: Any = None) -> str:
         try:
             text = path.read_text().strip()
         except UnicodeDecodeError:
-            text = "not text"
+            raise UsageError(f"{path} is not text", hint="write user:password into it") from None
     user, colon, password = text.partition(":")
     if text and (not user or not colon or len(password) < 12 or any(c.isspace() for c in text)):
         raise UsageError("the auth string is not user:password", hint="a password of 12 characters or more, no spaces")

@@ -243,8 +243,9 @@ def _check_reachable(url: str) -> None:
     from urllib.parse import urlsplit
 
     try:
-        host, port = urlsplit(url).hostname or "", urlsplit(url).port or 80
-        if urlsplit(url).scheme not in ("http", "https") or not host:
+        given = urlsplit(url)
+        host, port = given.hostname or "", given.port or 80
+        if given.scheme not in ("http", "https") or not host:
             raise ValueError
     except ValueError:
         raise BadInput(f"PREFECT_API_URL = {shown(url)} is no address", hint="http://HOST:PORT/api") from None

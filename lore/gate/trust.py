@@ -20,8 +20,9 @@ class Trust(Trials):
     """Every decision at which advice was at hand starts a trial: followed (1) or not (0). Where following is worse by
     more than chance, ``value`` falls, the faster the surer that is.
 
-    Whether a decision is followed is drawn at random in each state, so the two groups differ by little else. Harm that
-    shows later than ``horizon`` steps is not seen.
+    Whether a decision is followed is drawn at random in each state, yet where advice is followed more often than
+    elsewhere the groups differ by their states too, and advice that does no harm may lose trust. Harm that shows later
+    than ``horizon`` steps is not seen.
 
     Args:
         horizon: steps of a trial.

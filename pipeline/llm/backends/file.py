@@ -140,10 +140,11 @@ class FileAdviser(Completing):
         found: dict[str, Response] = {}
         twice, bad = 0, 0
         files = sorted(p for p in (self.folder / "answers").glob("**/*") if p.is_file() and p.name[0] != ".")
-        for path in files:
-            if path.suffix.lower() not in (".jsonl", ".json"):
-                self.notes.append(f"{path.name} is not read: its name ends neither in .jsonl nor in .json")
-                continue
+        read = [path for path in files if path.suffix.lower() in (".jsonl", ".json")]
+        if others := [path.name for path in files if path not in read]:
+            named = ", ".join(shown(name, 40) for name in others[:4])
+            self.notes.append(f"{len(others)} files end neither in .jsonl nor in .json and are not read: {named}")
+        for path in read:
             for where, line in json_lines(path):
                 try:
                     if line is None:

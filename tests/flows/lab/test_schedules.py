@@ -293,7 +293,7 @@ def test_an_open_address_needs_an_auth_string_from_a_file_of_one_s_own(tmp_path)
     secret.chmod(stat.S_IRUSR | stat.S_IWUSR)
     assert read_auth(job, {}) == read_auth(UpJob(host="0.0.0.0"), {"LORE_AUTH": "lab:a-long-password"})
     secret.write_bytes(b"lab:\xff-long-password")
-    with pytest.raises(UsageError, match="not user:password"):
+    with pytest.raises(UsageError, match="auth is not text"):
         read_auth(job, {})
     for weak in ("lab", "lab:short", ":a-long-password", "lab:with a space in it"):
         with pytest.raises(UsageError, match="not user:password"):

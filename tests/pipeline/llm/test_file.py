@@ -126,7 +126,7 @@ def test_partial_results_over_several_files_leave_the_others_waiting(states, env
     assert llm.said == "2 of 10 answered, 8 waiting" and len(load_advice("part", store.root).rows) == 2
     assert llm.unknown() == ["f" * 64]
     told = "\n".join(llm.notes)
-    assert "c.md is not read: its name ends neither in .jsonl nor in .json" in told and "hidden" not in told
+    assert "1 files end neither in .jsonl nor in .json and are not read: c.md" in told and "hidden" not in told
     assert f"a.jsonl:2: {keys[0][:12]} is answered twice; the first answer counts" in told
     assert "overloaded" in told and "slow" in told and "a.jsonl:4: no result" in told and "b.jsonl:4: no result" in told
     assert store.manifest(ref).counts["waiting"] == {"prior": 8}
