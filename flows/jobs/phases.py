@@ -87,9 +87,9 @@ class Phases:
 
     def done(self, name: str, inputs: dict[str, Any]) -> dict[str, Any] | None:
         """Result of a finished phase with the same inputs, None when it has to run."""
-        found = self._read(name)
-        is_done = found is not None and "result" in found and found.get("inputs") == json.loads(json.dumps(inputs))
-        return found["result"] if is_done else None
+        found = self._read(name) or {}
+        is_same = found.get("inputs") == json.loads(json.dumps(inputs))
+        return found.get("result") if is_same else None
 
     def run(
         self,
