@@ -11,7 +11,8 @@ from lore.training.policy import load_policy
 from lore_datasets.environments import get_environment
 from lore_datasets.testing import small_advice
 
-PATHS = {"gate": {"gate.enabled": True, "beta_max": 50.0, "delta_target": 50.0}, "options": {"options.enabled": True}}
+PATHS = {"gate": {"gate.enabled": True, "beta_max": 50.0, "delta_target": 50.0}, "options": {"options.enabled": True},
+         "plans": {"synthetic.enabled": True}}  # fmt: skip
 
 
 @pytest.fixture
@@ -41,6 +42,14 @@ def played(folder, **how) -> tuple[float, float]:
         rows.append((bool(records[0].get("advised", False)), records[0].get("skill", -1) >= 0))
         steps = envs.step(actions)
     return tuple(np.array(rows).mean(0))
+
+
+@pytest.mark.parametrize("folder", [("options", "plans")], indirect=True, ids=["A+C"])
+def test_a_final_policy_has_its_skills_own_limits_and_plays_no_plans_under_test(folder):
+    policy = load_policy(folder, 1)
+    assert policy.agent.heads.limits.tolist() == [skill.max_steps for skill in policy.skills]
+    assert len(set(policy.agent.heads.limits.tolist())) > 1
+    assert policy.plans is not None and policy.controller.plans is None
 
 
 @pytest.mark.parametrize("folder", [("gate", "options")], indirect=True, ids=["B+C"])

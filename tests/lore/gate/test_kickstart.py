@@ -70,6 +70,24 @@ def test_descending_the_loss_draws_all_entries_to_the_slots_and_the_primitives_a
     assert metrics["kickstart/agreement"] == 1.0 and metrics["kickstart/advised"] == 0.5
 
 
+def test_the_loss_is_the_cross_entropy_to_the_first_choice_among_what_may_be_chosen_times_the_confidence():
+    generator = torch.Generator().manual_seed(0)
+    critic = ActorCritic(F, A + 3, SIZES["tiny"], generator=generator)
+    torch.nn.init.normal_(critic.actor.out.weight, generator=generator)
+    features = torch.randn(2, F, generator=generator)
+    said = {"advice": torch.tensor([[[0.1, 0.0, 0.0, 0.2, 0.6, 0.1], [0.5, 0.2, 0.0, 0.3, 0.0, 0.0]]])}
+    said["confidence"] = torch.tensor([[0.8, 0.3]])
+    loss, metrics = kickstart_loss(critic, features, batch() | said, SLOTS, A)
+    logits = critic.actor(features)
+    # Slot 0 holds the skill that the first state's advice names, slot 1 none, slot 2 one that cannot start there.
+    in_all = logits[0, : A + 1].log_softmax(-1), logits[1, [0, 1, 2, 3, 5]].log_softmax(-1)
+    alone = logits[:, :A].log_softmax(-1)
+    wanted = torch.stack([-0.8 * (in_all[0][A] + alone[0, 1]), -0.3 * (in_all[1][0] + alone[1, 0])])
+    torch.testing.assert_close(loss, wanted)
+    hits = [int(in_all[0].argmax()) == A, int(in_all[1].argmax()) == 0]
+    assert metrics["kickstart/agreement"] == sum(hits) / 2
+
+
 def test_the_weight_falls_from_its_start_to_its_floor_and_with_the_trust():
     gate, weights = Gate(GateConfig(kickstart=1.0, kickstart_floor=0.2, kickstart_steps=1000)), []
     gate.trust.means[False].weight, gate.trust.means[True].weight = 500.0, 19.0
@@ -80,6 +98,10 @@ def test_the_weight_falls_from_its_start_to_its_floor_and_with_the_trust():
     assert weights == pytest.approx([1.0, 0.6, 0.2, 0.2])
     gate.trust.value = 0.01
     assert kickstart_weight(gate) == pytest.approx(0.002)
+    own, followed = gate.trust.means
+    own.mean, own.square, followed.square = 0.3, 0.09 + 0.5, 1.0
+    assert 0.5 * trust.DOUBT < gate.trust.harm() < trust.DOUBT  # no verdict, but something speaks for harm
+    assert kickstart_weight(gate) == 0.0
 
 
 def test_path_b_kickstarts_by_default_and_where_it_is_off_the_default_says_nothing():

@@ -7,6 +7,7 @@ from lore.config import load_config, replace
 from lore.options.carry_over import carry_over
 from lore.options.charge import PLAN, Charge
 from lore.options.interpreter import propose
+from lore.options.slots import GONE, NOBODY, Slots
 from lore.training import checkpoint
 from lore.training.folder import CHECKPOINT
 from lore.training.fork import fork
@@ -85,6 +86,10 @@ def test_heads_and_moments_follow_their_skill_by_name(tmp_path, own_datasets):
     fresh |= {n: tensors[n] * 0.0 + 7.0 for n in critics}
     old = dict(tensors)
     meta["controller"]["slots"]["skill"][:3] = [0, 4, -1]
+    meta["controller"]["slots"]["taught"][:3] = [0, 4, NOBODY]
+    in_charge = tensors["replay/0/skill"].clone()
+    tensors["replay/0/skill"][:4] = tensors["replay/0/skill"].new_tensor([4, 1, 0, -1])
+    in_charge[:4] = tensors["replay/0/skill"][:4]
     meta["controller"]["slots"]["worth"]["means"] = [[float(k), 0.5, 0.25] for k in range(7)]  # the last: primitives
     assert carry_over(tensors, meta, fresh, order, CRAFTER.vocab)
     for key in ("agent/heads.", "learner/optimiser/square.heads.", "learner/optimiser/momentum.heads."):
@@ -101,6 +106,13 @@ def test_heads_and_moments_follow_their_skill_by_name(tmp_path, own_datasets):
         assert (value[:, :-8] == was[:, :-8]).all() and (value[:, -7] == begins).all()
         assert (value[:, -8] == was[:, -4]).all() and (value[:, -6] == was[:, -7]).all()
     assert meta["controller"]["slots"]["skill"][:3] == [-1, 0, -1]
+    assert meta["controller"]["slots"]["taught"][:3] == [GONE, 0, NOBODY]  # of the first slot nothing is kept
+    slots = Slots(2, tuple(skill.name for skill in order), 0.0)
+    slots.skill[:], slots.taught[:] = [1, 2], [GONE, NOBODY]
+    assert slots.take_over() == [0]
+    moved = {4: 0, 1: 2}  # where the skills of before are now; the others have left
+    wanted = [moved.get(k, -1) for k in in_charge.tolist()]
+    assert tensors["replay/0/skill"].tolist() == wanted and wanted[:4] == [0, 2, -1, -1]
     worth = meta["controller"]["slots"]["worth"]
     assert [m[0] for m in worth["means"]] == [4.0, 0.0, 1.0, 6.0] and worth["open"] == []
     assert not any(charge["advised"] for charge in meta["controller"]["charges"])

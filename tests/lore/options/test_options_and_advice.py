@@ -11,7 +11,7 @@ from lore.advice.lookup import AdviceSource
 from lore.config import load_config
 from lore.envs.crafter.adapter import CrafterEnv
 from lore.gate.gate import Gate, softmax
-from lore.options.charge import ADVICE, OPTION, POLICY
+from lore.options.charge import ADVICE, ENDS, OPTION, POLICY
 from lore.options.controller import Controller
 from lore.options.slots import Slots
 from lore_datasets.advice import load_advice
@@ -70,6 +70,7 @@ def test_an_option_of_the_policy_is_an_own_choice_at_every_step_and_the_gate_dec
     assert play(c, here, 6) == [(OPTION, False)] * 6
     assert c.accounts.totals["decisions"] == 6
     assert [trial[0] for trial in c.gate.trust.open[0]] == [0.0] * 6  # six own choices
+    assert [trial[0] for trial in c.accounts.slots.worth.open[0]] == [EXPLORE]  # of one call
 
 
 def test_an_option_of_the_policy_ends_where_the_draw_is_one_that_the_advice_added(tmp_path, here):
@@ -81,6 +82,8 @@ def test_an_option_of_the_policy_ends_where_the_draw_is_one_that_the_advice_adde
     used = slots.statistics[EXPLORE]
     assert used.outcomes == {"advised_away": 1} and used.reward == 0.5 and used.steps == 2
     assert used.judged == 0 and used.failure == {}
+    assert choice.ended == ENDS.index("advised_away") and choice.held == 0
+    assert c.act(0, here, 0.0, CALL, UNSURE).ended == 0
 
 
 def test_an_option_of_the_policy_that_the_advice_names_goes_on_undisturbed(tmp_path, here):
@@ -108,9 +111,14 @@ def test_advice_is_held_as_long_through_a_slot_as_without_one(tmp_path, here, th
     logits = np.full(A + 2, -700.0)
     logits[[A, A + 1] if through == OPTION else range(A)] = 12.0
     logits[A if through == OPTION else int(c.idle(here).proposals[EXPLORE])] = 0.0
-    assert play(c, here, 4, logits) == [(through, True)] * 4
+    choices = [c.act(0, here, 0.0, logits, UNSURE) for _ in range(4)]
+    assert (c.charges[0].kind, c.charges[0].advised) == (through, True)
     first = c.charges[0].run
-    play(c, here, 1, logits)
+    choices += [c.act(0, here, 0.0, logits, UNSURE) for _ in range(2)]
+    assert [choice.held for choice in choices] == [0, 1, 2, 3, 0, 1]
+    assert [choice.ended for choice in choices] == [0, 0, 0, 0, ENDS.index("hold_over"), 0]
+    assert all(choice.advised and choice.skill == EXPLORE for choice in choices)
+    assert slots.worth.open in ([], [[]])  # what advice chose is no call of the policy's
     assert c.accounts.totals["decisions"] == 2 and c.charges[0].run is not first
     assert c.metrics()["uncertainty_gate/held_share"] == 1.0
     if through == OPTION:

@@ -100,12 +100,14 @@ def test_a_slot_whose_skill_changes_starts_afresh_and_one_whose_skill_comes_back
     run.fill_slots()
     slots, first = run.policy.slots, run.policy.agent.num_actions
     out, optimiser = run.policy.agent.actor_critic.actor.out, run.learner.optimiser
-    at = optimiser.names.index("actor_critic.actor.out.weight")
+    at, bias = (optimiser.names.index(f"actor_critic.actor.out.{name}") for name in ("weight", "bias"))
     with torch.no_grad():
         out.weight.fill_(1.0)
         out.bias.fill_(1.0)
-    optimiser.momentum[at].fill_(0.5)
-    optimiser.square[at].fill_(0.25)
+    for index in (at, bias):
+        optimiser.momentum[index].fill_(0.5)
+        optimiser.square[index].fill_(0.25)
+        optimiser.square[index][first + 1] = 9.0
     same, other = int(slots.skill[0]), int(slots.skill[1])
     stranger = next(k for k in range(len(CRAFTER.skills)) if k not in slots.skill)
     slots.skill[:2] = -1
@@ -115,7 +117,9 @@ def test_a_slot_whose_skill_changes_starts_afresh_and_one_whose_skill_comes_back
     assert (out.weight[first] == 1.0).all() and (out.weight[first + 1] == 0.0).all()
     assert out.bias[first] == 1.0 and out.bias[first + 1] == SLOT_BIAS
     assert (optimiser.momentum[at][first] == 0.5).all() and (optimiser.momentum[at][first + 1] == 0.0).all()
-    assert (optimiser.square[at] == 0.25).all()
+    assert optimiser.momentum[bias][first] == 0.5 and optimiser.momentum[bias][first + 1] == 0.0
+    for index in (at, bias):  # the skill that leaves had larger gradients: the next one begins with those of the others
+        torch.testing.assert_close(optimiser.square[index], torch.full_like(optimiser.square[index], 0.25))
     slots.skill[1] = other
     assert slots.take_over() == [1] and slots.take_over() == []
     again = Slots(len(slots.skill), slots.names, 0.2)

@@ -165,6 +165,29 @@ def test_heads_learn_what_the_interpreters_do_and_give_no_gradient_to_the_featur
     assert metrics["options/ends_missed"] < 0.1 and metrics["options/ends_invented"] < 0.1
 
 
+def test_a_skill_that_cannot_act_teaches_its_head_no_action():
+    heads = make_heads()
+    nobody = Use.none(4, torch.device("cpu"))
+    loss, _ = heads.loss(torch.randn(4, 6), torch.tensor([[2, -1], [1, DONE], [0, -1], [2, DONE]]), nobody)
+    loss.sum().backward()
+    slope = heads.action.bias.grad.view(2, 3)
+    assert slope[0].abs().sum() > 0 and not slope[1].any()
+
+
+def test_heads_learn_after_how_many_steps_uses_end_where_the_states_do_not_tell():
+    heads, elapsed = make_heads(), torch.arange(1, 17)
+    features, skill = torch.zeros(16, 6), torch.zeros(16, dtype=torch.int64)
+    use = Use(skill, elapsed, elapsed >= 5)
+    optimiser = torch.optim.Adam(heads.parameters(), lr=3e-2)
+    for _ in range(400):
+        optimiser.zero_grad()
+        loss, metrics = heads.loss(features, torch.full((16, 2), -1), use)
+        loss.mean().backward()
+        optimiser.step()
+    chances = heads.ends(heads.read(heads(features)), skill, elapsed)
+    assert chances[0] < 0.1 and chances[-1] > 0.9 and metrics["options/ends_missed"] < 0.2
+
+
 def test_a_use_is_known_up_to_its_own_end_and_what_cut_it_says_nothing():
     own, cut, whole = ENDS.index("interrupted"), ENDS.index("hold_over"), ENDS.index("episode_end")
     batch = {
