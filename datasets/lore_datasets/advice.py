@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lore_datasets.environments import Environment, get_environment
-from lore_datasets.errors import BadInput, CorruptArtifact, LoreError
+from lore_datasets.errors import BadInput, CorruptArtifact, LoreError, NotFound
 from lore_datasets.exchange.shipped import check_meant, shipped_file
 from lore_datasets.keys import check_scheme
 from lore_datasets.language.programs import Program
@@ -106,7 +106,9 @@ def shared_advice(where: str) -> AdviceData:
 
     The last version alone is kept; a file that has changed since is read anew.
     """
-    if where.endswith((".h5", ".hdf5")) and Path(where).is_file():
+    if where.endswith((".h5", ".hdf5")):
+        if not Path(where).is_file():
+            raise NotFound(f"no file {where}", hint="put the export back there, or name the dataset in the store")
         about = os.stat(where)
         key = (str(Path(where).resolve()), about.st_mtime_ns, about.st_size)
     elif (file := shipped_file(where, store := Store())) is not None:

@@ -152,6 +152,8 @@ class Learner:
                 agent.world_model, agent.actor_critic, agent.imagination, batch, start, inputs.uniform,
                 paths=paths, entropy=self.config.train.entropy, replay_lam=replay_lam,
             )  # fmt: skip
+        if "kickstart" in paths.scales:
+            more["kickstart/weight"] = inputs.weights["kickstart"]
         return found._replace(metrics=found.metrics | more)
 
     @torch.no_grad()

@@ -36,6 +36,11 @@ def open_folder(run: Training) -> tuple[bool, bool]:
     renewed = False
     resumed = (run.folder / CHECKPOINT).exists() or checkpoint.previous_path(run.folder / CHECKPOINT).exists()
     before = read_json(path)
+    if before is None and resumed:  # it was lost: the checkpoint knows its settings too
+        meta = checkpoint.load(run.folder / CHECKPOINT, fall_back=True)[1]
+        before = {"config": meta["config"], "advice": meta["advice"], "is_saved": True}
+        write_json(path, before)
+        _LOG.warning("%s had lost its %s; it is made anew from the checkpoint", run.folder, CONFIG)
     if before is not None:
         _check_same(run)
     if not resumed:

@@ -43,7 +43,12 @@ LAYOUT: dict[str, dict[str, list[str]]] = {
         "length of the episodes": ["env/episode_length"],
     },
     "what the advice does": {
-        "weight and trust": ["uncertainty_gate/beta", "uncertainty_gate/trust", "uncertainty_gate/kappa"],
+        "weight and trust": [
+            "uncertainty_gate/beta",
+            "uncertainty_gate/trust",
+            "uncertainty_gate/kappa",
+            "kickstart/weight",
+        ],
         "KL to the own policy, nats": ["uncertainty_gate/avg_kl", "uncertainty_gate/kl_running"],
         "share of the steps held by the advice, and in options": ["uncertainty_gate/held_share", "options/step_share"],
         "where the advice comes from": [

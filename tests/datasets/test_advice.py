@@ -8,7 +8,7 @@ import pytest
 
 from lore_datasets.advice import load_advice, shared_advice
 from lore_datasets.environments import ENVIRONMENTS, get_environment
-from lore_datasets.errors import BadInput, SchemeMismatch
+from lore_datasets.errors import BadInput, NotFound, SchemeMismatch
 from lore_datasets.exchange.hdf5 import export_hdf5, read_hdf5
 from lore_datasets.keys import fine_keys
 from lore_datasets.language.skills import parse_skill
@@ -124,3 +124,6 @@ def test_a_process_reads_a_version_once_and_a_changed_file_or_a_newer_model_anew
     assert shared_advice(str(path)) is old
     export_hdf5(store, "small@v2", path)
     assert len(shared_advice(str(path)).rows) == 80
+    path.unlink()
+    with pytest.raises(NotFound, match="no file"):
+        shared_advice(str(path))

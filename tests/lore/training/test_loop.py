@@ -17,14 +17,14 @@ from lore.config import Config, load_config
 from lore.evaluation.evaluate import evaluate
 from lore.training import checkpoint, segments
 from lore.training.agent import resolve_device
-from lore.training.folder import CHECKPOINT
+from lore.training.folder import CHECKPOINT, CONFIG
 from lore.training.loop import train
 from lore.training.policy import load_policy
 from lore.training.records import read_jsonl
 from lore.training.run import Training
 from lore_datasets.atomic import held
 from lore_datasets.environments import get_environment
-from lore_datasets.errors import BadInput, Busy, ConfigError, CorruptArtifact, Diverged, NotFound, SchemeMismatch
+from lore_datasets.errors import BadInput, Busy, ConfigError, CorruptArtifact, Diverged, NotFound
 from lore_datasets.testing import small_advice
 
 SMALL = {
@@ -233,6 +233,20 @@ def test_a_folder_of_another_configuration_is_refused_and_kept(tmp_path, digest)
     assert digest(tmp_path) == before
 
 
+@pytest.mark.parametrize(("change", "name"), [({"size": "1m"}, "size"), ({"options.enabled": False}, "enabled")])
+def test_a_lost_config_is_made_anew_from_the_checkpoint_which_another_form_does_not_fit(
+    tmp_path, advice, change, name, caplog
+):  # fmt: skip
+    train(config(20, advice), tmp_path, tensorboard=False)
+    kept = json.loads((tmp_path / CONFIG).read_text())
+    (tmp_path / CONFIG).unlink()
+    with pytest.raises(ConfigError, match=name):
+        train(config(40, advice, **change), tmp_path, tensorboard=False)
+    assert "made anew from the checkpoint" in caplog.text
+    assert json.loads((tmp_path / CONFIG).read_text())["config"] == kept["config"]
+    assert train(config(40, advice), tmp_path, tensorboard=False)["step"] == 40
+
+
 def test_a_setting_of_a_path_that_stays_off_keeps_no_run_from_going_on(tmp_path):
     before = config(20, **{"gate.kickstart": 0.0})  # the default of an earlier release
     train(before, tmp_path, tensorboard=False)
@@ -297,17 +311,6 @@ def test_bad_settings_on_the_command_line_give_one_line_and_exit_code_3():
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 3
     assert "ratio_max" in done.stderr and len(done.stderr.strip().splitlines()) == 1
-
-
-@pytest.mark.parametrize(("change", "name"), [({"size": "1m"}, "size"), ({"options.enabled": False}, "entries")])
-def test_a_checkpoint_of_another_shape_is_refused_with_what_does_fit(tmp_path, advice, change, name):
-    train(config(20, advice), tmp_path, tensorboard=False)
-    other = config(40, advice, **change)
-    (tmp_path / "config.json").unlink()
-    with pytest.raises(SchemeMismatch, match=name) as caught:
-        train(other, tmp_path, tensorboard=False)
-    assert f"{name} " in caught.value.hint
-    assert train(config(40, advice), tmp_path, tensorboard=False)["step"] == 40
 
 
 def test_bfloat16_updates_stay_finite_and_are_another_arithmetic(tmp_path, advice, digest):

@@ -45,6 +45,7 @@ def found(learner: Learner, **fields: np.ndarray):
     """Losses and their weights of one update on :func:`replayed`; every call draws the same numbers."""
     torch.manual_seed(1)
     out = learner.losses(learner.inputs(replayed(learner, **fields)))
+    assert out.metrics.get("kickstart/weight") is out.scales.get("kickstart")
     return out.losses, out.scales
 
 
