@@ -312,21 +312,6 @@ class StateView:
                     todo.append(nxt)
         return True
 
-    def can_stand_near(self, targets: Sequence[str]) -> bool:
-        """True when some reachable cell has every one of the targets in its 3x3 block, as crafting needs it."""
-        if not self._distance:
-            self._search()
-        ids, place = self._tables.resolve(targets), self._tables.place
-        spots = [[place[c] for c, kind in enumerate(self.cells) if kind == i] for i in ids]
-        return any(
-            all(any(abs(x - place[c][0]) <= 1 and abs(y - place[c][1]) <= 1 for x, y in found) for found in spots)
-            for c in self._order
-        )
-
-    def is_trapped(self) -> bool:
-        """True when no direction is free."""
-        return not self.free_directions()
-
     def can(self, action: str) -> bool:
         """Whether a primitive action would have its effect now: a walkable cell ahead for a move, a recipe met for
         the rest.

@@ -181,7 +181,8 @@ def test_standing_near_table_and_furnace_finds_the_cell_between_them():
     near = {"do": "stand_near", "target": ["table", "iron"], "limit": 20}
     assert ground.play(skill(near))[0] == []
     ground = Ground(["t.I......", ".........", "........."])
-    assert len(ground.play(skill(near))[0]) == 3 and ground.view.can_stand_near(("table", "iron"))
+    assert len(ground.play(skill(near))[0]) == 3
+    assert ground.view.near("table", 2) and ground.view.near("iron", 2)
 
 
 def test_exploring_towards_rock_takes_the_heading_where_most_of_it_is_in_view():
