@@ -22,7 +22,7 @@ setup: .venv/.stamp  ## build .venv from pyproject.toml and constraints.txt (no-
 demo: setup  ## the whole walk on real Crafter: collect, advise, train two arms, evaluate, report
 	@$(BIN)/lore demo $(ARGS)
 
-test: setup  ## the tests (five to eight minutes on two cores)
+test: setup  ## the tests (six to ten minutes on two cores)
 	@$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-all: setup  ## everything, slow learning checks included

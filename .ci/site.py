@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,11 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the table of commands in its place."""
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Put the table of commands in its place, and lead to pages of other folders where the site has them."""
+    for target, source in ELSEWHERE.items():
+        here = posixpath.relpath(target, posixpath.dirname(page.file.src_uri) or ".")
+        markdown = re.sub(rf"\]\((?:\.\./)+{re.escape(source)}\)", f"]({here})", markdown)
     return markdown.replace("<!-- commands -->", commands()) if "<!-- commands -->" in markdown else markdown
 
 

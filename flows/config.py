@@ -19,21 +19,8 @@ from lore_datasets.environments import DEFAULT
 from lore_datasets.errors import ConfigError, shown
 from pipeline.config import AdviseConfig, AskConfig, CollectConfig, SelectConfig
 
-__all__ = [
-    "AblateJob",
-    "AdviceJob",
-    "CollectJob",
-    "DemoJob",
-    "EvaluateJob",
-    "RefreshJob",
-    "SeedsJob",
-    "TrainJob",
-    "asking",
-    "check_pinned",
-    "check_seeds",
-    "renamed_job",
-    "with_advice",
-]
+__all__ = ["AblateJob", "AdviceJob", "CollectJob", "DemoJob", "EvaluateJob", "RefreshJob", "SeedsJob", "TrainJob",
+           "asking", "check_pinned", "check_seeds", "renamed_job", "with_advice"]  # fmt: skip
 
 
 T = TypeVar("T")
