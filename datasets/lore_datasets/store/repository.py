@@ -102,6 +102,10 @@ def _is_made(path: Path) -> bool:
     return bool(_pointed_at(refs / f"branch.{MAIN}" / "ref.json")) or any(refs.glob("tag.*/ref.json"))
 
 
+def _holds_data(path: Path) -> bool:
+    return any(entry.is_file() for name in ("chunks", "manifests") for entry in (path / name).glob("*"))
+
+
 def _clear(path: Path) -> None:
     """Remove what a writer that died left of a repository that never was; the caller holds the lock."""
     if not path.exists():
@@ -110,11 +114,6 @@ def _clear(path: Path) -> None:
         raise CorruptArtifact(
             f"{path} is no repository and holds {shown(foreign[0])}", kept="it as it is", hint="move it elsewhere"
         )
-    if any(entry.is_file() for name in ("chunks", "manifests") for entry in (path / name).glob("*")):
-        raise CorruptArtifact(
-            f"{path} holds data and no version of it, as after half a copy", kept="it as it is",
-            hint="copy it again, whole, or move it elsewhere",
-        )  # fmt: skip
     shutil.rmtree(path)
 
 
@@ -185,6 +184,11 @@ def open_repository(root: Root, name: str, create: bool = False) -> Any:
     path = repository_path(root, name)
     icechunk = _icechunk()
     exists = _is_made(path)
+    if not exists and _holds_data(path):
+        raise CorruptArtifact(
+            f"{path} holds data and no version of it, as after half a copy", kept="it as it is",
+            hint="copy it again, whole, or move it elsewhere",
+        )  # fmt: skip
     if not exists and not create:
         raise _not_there(root, name)
     with guarded(f"opening {path}", "the files as they are"):

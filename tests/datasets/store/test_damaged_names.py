@@ -133,12 +133,14 @@ def test_folders_of_writers_that_died_at_the_start_count_as_absent_and_are_clear
         assert store.verify(small_advice(tmp_path, env, 4, name=name)).version == 1
 
 
-def test_half_a_copy_of_a_dataset_is_not_cleared(tmp_path, env):
+def test_half_a_copy_of_a_dataset_is_named_and_not_cleared(tmp_path, env):
     whole = small_advice(tmp_path / "there", env, 4, name="half")
     there, here = tmp_path / "there" / "half.icechunk", tmp_path / "half.icechunk"
     shutil.copytree(there, here, ignore=shutil.ignore_patterns("refs"))
     with pytest.raises(CorruptArtifact, match=r"holds data and no version of it.*copy it again"):
         small_advice(tmp_path, env, 4, name="half")
+    with pytest.raises(CorruptArtifact, match="half a copy"):
+        Store(tmp_path).resolve("half")
     shutil.copytree(there / "refs", here / "refs")
     assert Store(tmp_path).resolve("half").digest == whole.digest
 
