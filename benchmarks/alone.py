@@ -1,9 +1,10 @@
 """Where an agent alone decides otherwise than its advice, and what that costs: ``python -m benchmarks.alone RUN``.
 
 RUN learned with advice. Its agent plays the same fresh worlds, the first of them those of its evaluation, without the
-gate in five forms (:data:`FORMS`), among them one in which the first choice of the advice makes every decision.
+gate in seven forms (:data:`FORMS`), among them one in which the first choice of the advice makes every decision.
 Printed: return with its 95 % interval, Crafter score and length of each; of the agent as it is also what the advice
-would have called, and how its episodes ended. One thread, about four minutes.
+would have called, and how its episodes ended; over primitive actions how often its likeliest one is the next action of
+what the advice names. One thread, about five minutes.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ DARK = 128
 
 class Form(NamedTuple):
     """How decisions are made: by the advice's first choice, by the agent's likeliest entry, else by a draw of its
-    policy; ``limit``: steps after which a skill ends, 0 = at its own end."""
+    policy; ``limit``: steps after which a skill ends, 0 = at its own end. ``bare``: over primitive actions alone, where
+    the next action of a skill stands for it."""
 
     advised: bool = False
     likeliest: bool = False
     limit: int = 0
+    bare: bool = False
 
 
 FORMS = {
@@ -41,6 +44,8 @@ FORMS = {
     f"the agent, anew after {ANEW} steps": Form(limit=ANEW),
     "the advice": Form(advised=True),
     f"the advice, anew after {ANEW} steps": Form(advised=True, limit=ANEW),
+    "the agent, primitive actions": Form(bare=True),
+    "the advice, primitive actions": Form(advised=True, bare=True),
 }
 
 
@@ -51,10 +56,11 @@ class Watched(Controller):
     called: Counter[tuple[str, str]]  # (by the advice, by the agent) -> decisions
     here: StateView  # the latest state
     ends: list[StateView]  # the last state before the end of each episode
+    agreed: list[bool]  # of each decision with advice: is the agent's likeliest entry what it puts first?
 
     def watch(self, form: Form) -> None:
         """Play in this form from now on."""
-        self.form, self.called, self.ends = form, Counter(), []
+        self.form, self.called, self.ends, self.agreed = form, Counter(), [], []
 
     def _name(self, entry: int) -> str:
         skill = self._skill_of(entry)
@@ -66,6 +72,8 @@ class Watched(Controller):
         entry = int(np.argmax(extended)) if is_covered else -1
         if entry < self.num_actions:
             return entry
+        if self.form.bare:
+            return int(here.proposals[entry - self.num_actions])
         slots = self.slots.skill if self.slots is not None else np.zeros(0, np.int64)
         found = np.flatnonzero(slots == entry - self.num_actions)
         return int(found[0]) + self.num_actions if len(found) else -1
@@ -75,6 +83,7 @@ class Watched(Controller):
         entry = int(np.argmax(here.policy)) if self.form.likeliest else self._sample(here.policy)
         if wanted >= 0:
             self.called[self._name(wanted), self._name(entry)] += 1
+            self.agreed.append(int(np.argmax(here.policy)) == wanted)
             entry = wanted if self.form.advised else entry
         self.decisions[here.env] = Decision(here.logits, np.zeros(len(here.policy)), here.allowed, here.policy, entry)
         return self._obey(here, entry, self._skill_of(entry), False)
@@ -94,7 +103,7 @@ class Watched(Controller):
 
 def play(folder: str, form: Form) -> tuple[dict[str, Any], Watched]:
     """What a run's agent alone does in one form."""
-    policy = load_policy(folder, SEED, is_advised=False)
+    policy = load_policy(folder, SEED, is_advised=False, has_skills=not form.bare)
     if policy.source is None:
         raise SystemExit(f"{folder} learned without advice: there is nothing to compare its agent with")
     controller = policy.controller
@@ -109,9 +118,11 @@ def main(folder: str) -> None:
     torch.set_num_threads(1)
     print(f"{folder}, alone, {EPISODES} worlds\n\n| who decides | return | score | steps |\n|---|---|---|---|")
     own: Watched | None = None
+    agreed = []
     for name, form in FORMS.items():
         found, controller = play(folder, form)
         own = own or controller
+        agreed += [float(np.mean(controller.agreed))] if form.bare else []
         low, high = found["return_interval"]
         figures = f"{found['return_mean']:.1f} ({low:.1f} to {high:.1f}) | {found['score']:.1f}"
         print(f"| {name} | {figures} | {found['length_mean']:.0f} |", flush=True)
@@ -129,6 +140,9 @@ def main(folder: str) -> None:
     dark = sum(view.daylight < DARK for view in own.ends)
     names = own.ends[0].vocab.vitals[1:]
     empty = [f", {sum(view.vital(name) == 0 for view in own.ends)} without {name}" for name in names]
+    its, there = agreed
+    print(f"\nOver primitive actions its likeliest one is the advice's at {its:.0%} of its own steps,")
+    print(f"at {there:.0%} of those that the advice plays.")
     print(f"\n{len(own.ends)} episodes of it, of which {dark} ended in the dark{''.join(empty)}.")
 
 
