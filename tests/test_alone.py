@@ -9,7 +9,9 @@ from lore.training.loop import train
 ROW = re.compile(r"^\| ([a-z0-9, ]+) \| (-?\d+\.\d) \(.*\) \| \d+\.\d \| (\d+) \|$", re.M)
 
 
-def test_every_form_plays_the_same_worlds_and_over_primitive_actions_no_skill_is_called(tmp_path, capsys, monkeypatch):
+def test_every_form_has_its_row_and_over_primitive_actions_the_advice_is_obeyed_without_skills(
+    tmp_path, capsys, monkeypatch
+):
     train(load_config(
         size="tiny", observation="symbolic", batch_size=32, sequence_length=8, steps=40, threads=1, train_ratio=2.0,
         dataset="crafter-claude", **{"env.length": 60, "gate.enabled": True, "options.enabled": True,

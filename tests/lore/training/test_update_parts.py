@@ -19,9 +19,8 @@ def learner_of(paths: str = "BC") -> Learner:
     torch.manual_seed(0)
     learner = make_learner(paths, torch.device("cpu"), **TINY)
     learner.set_slots(SLOTS)
-    torch.nn.init.normal_(
-        learner.agent.actor_critic.critic.out.weight, std=0.1
-    )  # it begins with the same value for all
+    # A critic begins with one value for all states.
+    torch.nn.init.normal_(learner.agent.actor_critic.critic.out.weight, std=0.1)
     if learner.gate is not None:
         for mean in learner.gate.trust.means:
             mean.weight = 100.0
