@@ -218,10 +218,13 @@ def test_the_player_is_driven_by_keys_and_its_sums_hold(tmp_path, browser):
     browser.run("new Promise(done => setTimeout(done, 3200))")
     assert step() == 64 and "▶ play" in browser.run("document.querySelector('.viewer-play').textContent")
     assert browser.complaints() == [] and not browser.is_cut()
-    for width in (1440, 390):
+    for width in (1440, 1200, 390):
         for dark in (False, True):
             browser.open(tmp_path / "report.html", width, dark=dark)
             browser.run("document.querySelector('.viewer').focus()")
             browser.press("d")
             assert not browser.is_cut() and browser.complaints() == []
             browser.shot(tmp_path / f"viewer-{width}-{'dark' if dark else 'light'}.png")
+            names = "[...document.querySelectorAll('.viewer-choice tbody th')]"
+            assert browser.run(f"{names}.map(th => th.textContent = 'skeleton'.repeat(9)).length") > 5
+            assert not browser.is_cut()  # a long name is scrolled to, the page stays as wide as the window
