@@ -35,7 +35,7 @@ BEGIN, END = "<!-- worth: made by `python -m benchmarks.worth --table` -->", "<!
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 KEPT = Path("runs", "worth.jsonl")
 FIGURES = ("lives", "steps", "return", "score", "length", "achievements", "ended")
-LEAST = 2.0
+LEAST = 5.0
 """Per cent of the lives from which on a way to end has a line of its own."""
 
 

@@ -228,10 +228,10 @@ def estimate(job: AdviceJob) -> DryRun:
 
         return estimate_better(job, _store(), _journal(job, _store()))
     store, _, environment, states, settings = _asked(job)
-    if not len(states) and job.advise.wanted != {"program"}:
-        return DryRun(0, 0, 0, 0, 0.0, 0.0, job.ask.backend, 0.0)
     path = _journal(job, store)
     with Journal(path if path.exists() else ":memory:") as journal:
+        if not len(states) and job.advise.wanted != {"program"}:
+            return DryRun(0, 0, 0, 0, 0.0, 0.0, job.ask.backend, journal.paid())
         llm = backend_from(job.ask, environment, job.advise.seed, journal)
         asked = _revisions(job)
         return dry_run(prepare(states, environment, llm, store, job.dataset, settings, journal, revisions=asked))

@@ -43,13 +43,18 @@ def settings_of(config: Config, episodes: int) -> str:
 
 
 def guidance_end(config: Config) -> int | None:
-    """Step at which the guidance ends: with a prefill, or when both kickstarting and the gate have fallen to 0; None
-    where it never does.
+    """Step at which the guidance ends: a prefill, or both kickstarting and the gate (its weight, its budget or the
+    share of episodes that it guides); None where it never does, or there is none.
     """
-    gate, end = config.gate, config.advice.prefill_steps
-    if gate.enabled and gate.beta_max_end == 0 and (not gate.kickstart or not gate.kickstart_floor):
-        end = max(gate.budget_steps, gate.kickstart_steps if gate.kickstart else 0)
-    return end or None
+    gate = config.gate
+    if not gate.enabled:
+        return config.advice.prefill_steps or None
+    ends = [gate.budget_steps] if 0 in (gate.beta_max_end, gate.delta_target_end) else []
+    ends += [gate.anneal_steps] if gate.anneal_steps else []
+    ends += [gate.guided_steps] if gate.guided != "always" and not gate.guided_end else []
+    if not ends or (gate.kickstart and gate.kickstart_floor):
+        return None
+    return max(min(ends), gate.kickstart_steps if gate.kickstart else 0)
 
 
 def evaluated_at(config: Config) -> dict[int, float]:

@@ -20,8 +20,10 @@ from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, Busy, ConfigError, Waiting
 from lore_datasets.store.store import Store
 from pipeline.config import AdviseConfig, AskConfig, CollectConfig, SelectConfig, to_dict
-from pipeline.llm import backend_from
+from pipeline.llm import backend_from, get_backend
 from pipeline.llm.backends.rules import rule_book
+from pipeline.llm.base import Prompt, Response
+from pipeline.llm.journal.journal import Journal
 from pipeline.rounds.collect import HalfAndHalf, RandomPolicy, collect, commit_states
 
 PLAY = CollectJob("play", CollectConfig(budget=90, stride=2))
@@ -141,6 +143,17 @@ def test_a_round_says_what_the_journal_had_paid_before_and_after(stored, capsys)
     assert "questions for 0.0000 USD; paid in all 0.0000 USD, 0.0000 USD before" in capsys.readouterr().out
     assert cli.main([*words, "--dry-run"]) == 0
     assert "paid so far 0.0000 USD" in capsys.readouterr().out
+
+
+def test_a_dry_run_with_nothing_left_to_ask_says_what_the_journal_has_paid(stored, tmp_path, capsys):
+    path = tmp_path / "journal.sqlite"
+    with Journal(path) as journal:
+        failed = Response("", finish="error", error="HTTP 500", price_usd=1.5)
+        journal.put([("key", Prompt("prior", "system", "user"), failed)], get_backend("rules"))
+    words = ["advise", "--states", str(stored[1]), "--dataset", "talk", "--select.budget", "40", "--dry-run"]
+    assert cli.main([*words, "--journal", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "0 questions, 0 not asked before" in said and "paid so far 1.5000 USD" in said
 
 
 def test_advice_is_refused_for_what_are_no_states(stored):

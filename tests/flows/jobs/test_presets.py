@@ -18,9 +18,9 @@ from flows.jobs.ablation_arms import cells, planned_runs, rows_alone
 from flows.jobs.presets import PRESETS, resolved
 from flows.prefect_flows import ablate as flow_of_studies
 from flows.report.ablation import page_folder
-from flows.report.results import evaluated_at, read_result, run_of, settings_of, write_result
+from flows.report.results import evaluated_at, guidance_end, read_result, run_of, settings_of, write_result
 from flows.terminal import open_terminal, use
-from lore.config import Config, load_config, replace, to_dict
+from lore.config import Config, from_dict, load_config, replace, to_dict
 from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, ConfigError, CorruptArtifact, NotFound
@@ -100,6 +100,25 @@ def test_the_policy_is_evaluated_when_its_guidance_has_ended_and_a_tenth_and_a_h
     assert found["prefill claude"] == {5_000: 0.0, 10_000: 0.1, 30_000: 0.5}
     assert found["BC+kick+end claude"] == {25_000: 0.0, 30_000: 0.1, 50_000: 0.5}
     assert not any(v for label, v in found.items() if label not in ("prefill claude", "BC+kick+end claude"))
+
+
+@pytest.mark.parametrize(
+    ("advice", "gate", "end"),
+    [
+        ({}, {}, None),
+        ({}, {"delta_target_end": 0.0, "budget_steps": 300}, 300),
+        ({}, {"anneal_steps": 400}, 400),
+        ({}, {"guided": "blocks", "guided_end": 0.0, "guided_steps": 500}, 500),
+        ({}, {"guided": "always", "guided_end": 0.0, "guided_steps": 500}, None),
+        ({}, {"anneal_steps": 400, "beta_max_end": 0.0, "budget_steps": 300}, 300),
+        ({}, {"anneal_steps": 400, "kickstart": 1.0, "kickstart_floor": 0.0, "kickstart_steps": 700}, 700),
+        ({}, {"anneal_steps": 400, "kickstart": 1.0, "kickstart_floor": 0.1}, None),
+        ({"prefill_steps": 600}, {"enabled": False}, 600),
+    ],
+)
+def test_guidance_ends_when_gate_and_kickstart_have_ended_whichever_way(advice, gate, end):
+    values = {"gate": {"enabled": True, "kickstart": 0.0, **gate}, "advice": {"dataset": "x@v1", **advice}}
+    assert guidance_end(from_dict(values)) == end
 
 
 def test_the_run_of_a_study_in_prefect_is_named_after_what_its_preset_sets(monkeypatch):
