@@ -32,7 +32,7 @@ from lore_datasets.environments import get_environment
 from lore_datasets.errors import BadInput, LoreError, NotFound
 
 RUNS = Path(__file__).parents[1] / "docs" / "studies" / "runs"
-KICK, UNIFORM = "BC+kick claude", "BC+kick uniform"
+KICK, UNIFORM, LASTING = "BC+kick claude", "BC+kick uniform", "BC+kick+end+numbers+skills claude"
 PAIRS = (
     (KICK, UNIFORM), ("BC+kick rows", UNIFORM), ("BC+kick rules", UNIFORM), (KICK, "BC+kick rules"),
     (KICK, "prefill claude"), (KICK, "B+kick claude"), (KICK, "BC+all claude"),
@@ -40,6 +40,10 @@ PAIRS = (
     *((f"BC+kick+{word} claude", KICK) for word in ("end", "episodes", "blocks")),
     *((cell, "none") for cell in (KICK, UNIFORM, "B claude", "C claude", "C+all claude", "prefill claude",
                                   "BC+kick+end claude")),
+    (LASTING, KICK), (LASTING, "BC+kick+end claude"), (LASTING, "BC+kick+end+numbers claude"),
+    (LASTING, "BC+kick+end+skills claude"), (LASTING, "BC+kick+end+numbers+skills uniform"),
+    (LASTING, "C+all+numbers+skills claude"), (LASTING, "none"), ("BC+kick+numbers+skills claude", KICK),
+    ("C+all+numbers+skills claude", "C+all claude"),
 )  # fmt: skip
 """Cells that are compared: the first less the second."""
 PLAY = {KICK: ("crafter-claude@v2", "all"), "BC+kick rows": ("crafter-claude@v2", "rows"),

@@ -52,8 +52,7 @@ def main(folder: Path) -> None:
             f" {(promised > CERTAIN).float().mean():.2f} of the states; paid {real} in {len(paid):,} steps"
         )
     if run.config.env.observation == "symbolic":
-        numbers = model.decoder(latent.features())[2]
-        told = numbers[:, -len(environment.vocab.achievements) :] > np.log1p(1.0) / 2
+        told = model.decoder.unlocked(latent.features())
         state = run.replay.records(0, spread % run.replay.slots, ("state",))["state"]
         true = torch.as_tensor(state)[:, -told.shape[1] :] > 0
         common = torch.minimum(true.float().mean(0), 1.0 - true.float().mean(0)).mean()

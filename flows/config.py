@@ -263,8 +263,9 @@ class AblateJob(_Job):
     is alone), any of A, B, C together (ABC), and B1 or AB1C: the gate decides anew at every step;
     BC+kick draws the actor to the advice, with all skills in slots, BC+kick+budget under a budget that falls over two
     fifths of the run, BC+kick+episodes and BC+kick+blocks with guidance in a share of the episodes, or in a stretch of
-    each of these, that falls to a tenth meanwhile, BC+kick+end until all guidance has fallen to 0 at its half; BCD+kick
-    pays for advised goals in imagination; C+all has all skills in slots and nothing else."""
+    each of these, that falls to a tenth meanwhile, BC+kick+end until all guidance has fallen to 0 at its half,
+    BC+kick+numbers with a world model that tells numbers exactly, BC+kick+skills with imagination that chooses among
+    skills; BCD+kick pays for advised goals in imagination; C+all has all skills in slots and nothing else."""
     advisers: str = "rules"
     """Comma-separated: backends (rules, random, blind, local, ...), ``program`` (the rule book's, asked for alone),
     NAME=DATASET for a version that exists,

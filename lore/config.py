@@ -126,13 +126,16 @@ class ModelConfig:
     """Uniform share mixed into the actor; DreamerV3's code applies none."""
     bf16: bool = False
     """Compute updates under autocast to bfloat16; parameters, norms, logits and losses stay float32."""
+    numbers_as_classes: float = 0.0
+    """Weight in the reconstruction of symbolic states of what is counted, daylight and flags as classes, which tell
+    exactly on what rewards depend; 0: their squared errors, of weight 1."""
     tf32: bool = False
     """Multiply float32 matrices in TF32 on a CUDA device: ten bits of mantissa in place of 23; a CPU has none."""
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
             raise ConfigError.out_of_range("model.size", self.size, f"one of {', '.join(SIZES)}")
-        check_ranges("model", self, {"actor_unimix": (0.0, 0.5)})
+        check_ranges("model", self, {"actor_unimix": (0.0, 0.5), "numbers_as_classes": (0.0, 100.0)})
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,9 @@ class OptionsConfig:
     confidence_threshold: float = 0.2
     """A skill whose success rate falls below this after enough uses is retired: a better one is asked for, and another
     one that waits for a slot takes its place."""
+    imagine_only_skills: bool = False
+    """Imagination chooses single actions only where no skill can start: replay of good advice holds hardly any that
+    failed, so the world model promises rewards for all."""
 
     def __post_init__(self) -> None:
         check_ranges(
@@ -274,6 +280,17 @@ class Config:
                 f"gate.goal_bonus = {self.gate.goal_bonus:g}, but path {'C' if self.gate.enabled else 'B'} is off:"
                 " nobody advises a goal, or knows when it is reached",
                 hint="give --gate.enabled and --options.enabled, or leave gate.goal_bonus at 0",
+            )
+
+        if self.options.imagine_only_skills and not self.options.enabled:
+            raise ConfigError(
+                "options.imagine_only_skills, but path C is off: there are no skills to choose",
+                hint="give --options.enabled, or leave it away",
+            )
+        if self.model.numbers_as_classes and self.env.observation == "pixels":
+            raise ConfigError(
+                f"model.numbers_as_classes = {self.model.numbers_as_classes:g}, but frames hold no numbers",
+                hint="give --env.observation symbolic, or leave it at 0",
             )
 
     @property

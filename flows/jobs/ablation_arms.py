@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["GOAL_BONUS", "AblationRun", "Cell", "cells", "check_advisers", "make_advice", "planned_runs", "shuffle"]
 
-_KICK = r"\+kick(\+budget)?(\+episodes|\+blocks)?(\+end)?"
-_ARM = re.compile(rf"none|prefill|(?=[ABC])A?(B1?)?C?|(?=A?B)A?B1?(CD?)?{_KICK}|A?B?C\+all")
+_MODEL = r"(\+numbers)?(\+skills)?"
+_KICK = rf"\+kick(\+budget)?(\+episodes|\+blocks)?(\+end)?{_MODEL}"
+_ARM = re.compile(rf"none|prefill|(?=[ABC])A?(B1?)?C?|(?=A?B)A?B1?(CD?)?{_KICK}|A?B?C\+all{_MODEL}")
 _OF_THE_FIRST = ("shuffled", "rows", "uniform")
 """Advisers that are made of the first one's version."""
 _PROGRAM = "program"
@@ -33,10 +34,12 @@ _ADDED: dict[str, dict[str, Any]] = {
     "episodes": {"gate.guided": "episodes"},
     "blocks": {"gate.guided": "blocks"},
     "end": {"gate.beta_max_end": 0.0, "gate.kickstart_floor": 0.0},
+    "numbers": {"model.numbers_as_classes": 3.0},
+    "skills": {"options.imagine_only_skills": True},
 }  # fmt: skip
 """What a word behind the paths of an arm adds: all skills in slots, with kickstarting or without path B; a budget that
-falls; guidance in a falling share of the episodes, or in one stretch of each of these; an end of all guidance. Path B
-without ``kick`` is not kickstarted."""
+falls; guidance in a falling share of the episodes, or in one stretch of each of these; an end of all guidance; a world
+model of exact numbers; imagination that chooses among skills. Path B without ``kick`` is not kickstarted."""
 PREFILL_STEPS = 5_000
 """Environment steps that the arm ``prefill`` lets the version play; half of the budget of shorter runs."""
 GOAL_BONUS = 0.5
@@ -108,7 +111,8 @@ def cells(job: AblateJob) -> list[Cell]:
         raise ConfigError(
             f"unknown arm {shown(wrong[0])!r}",
             hint="arms: none, prefill, A, B, B1, C and their unions in this order, as ABC; with B also BC+kick,"
-            " BC+kick+budget, BC+kick+episodes, BC+kick+blocks, BC+kick+end; with C also C+all, with both BCD+kick",
+            " BC+kick+budget, BC+kick+episodes, BC+kick+blocks, BC+kick+end, BC+kick+numbers, BC+kick+skills (several"
+            " in this order); with C also C+all, C+all+numbers+skills, with both BCD+kick",
         )
     words = _words(job.advisers, "advisers")
     names = [text.partition("=")[0] for text in words]

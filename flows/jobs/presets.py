@@ -16,6 +16,7 @@ __all__ = ["PRESETS", "resolved"]
 _CLAUDE = f"claude={DEFAULT}-claude@v2"
 _ARMS, _KICKED = "none,prefill,C+all,C,B", "BC+kick,BC+kick+budget,BC+kick+end,ABC+kick,BCD+kick"
 _PARTS, _PRACTICE = "B+kick,BC+all", "BC+kick+episodes,BC+kick+blocks"
+_LASTING = "BC+kick+end+numbers+skills"
 _SYMBOLIC: dict[str, Any] = {
     "advisers": f"{_CLAUDE},rows,rules={DEFAULT}-rules@v2,uniform",
     "control_arms": "BC+kick",
@@ -33,7 +34,14 @@ _LEARNERS: dict[str, dict[str, Any]] = {
 """Preset -> settings of its learner beside those of every study."""
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": _SYMBOLIC | {"arms": f"{_ARMS},{_PARTS},{_KICKED},{_PRACTICE}", "steps": 5_000, "episodes": 10},
-    "laptop": _SYMBOLIC | {"arms": f"{_ARMS},{_KICKED},BC+kick+blocks", "steps": 50_000, "episodes": 20},
+    "laptop": _SYMBOLIC
+    | {
+        "arms": f"{_ARMS},{_KICKED},BC+kick+blocks,C+all+numbers+skills,BC+kick+numbers+skills,BC+kick+end+numbers,"
+        f"BC+kick+end+skills,{_LASTING}",
+        "control_arms": f"BC+kick,{_LASTING}",
+        "steps": 50_000,
+        "episodes": 20,
+    },
     "doorkey": _MISSION | {"dataset": "doorkey-ablate"},
     "keycorridor": _MISSION | {"dataset": "keycorridor-ablate"},
     "paper": {"arms": "none,BC+kick", "advisers": _CLAUDE, "steps": 30_000, "episodes": 20},

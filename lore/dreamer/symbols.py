@@ -6,6 +6,8 @@ The state is what the player sees: one-hot planes of the view's cells plus a vec
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
@@ -15,6 +17,10 @@ from lore.dreamer.nets import MLP, Head, NormAct, init_weight
 from lore_datasets.environments import Environment
 
 __all__ = ["OneHotLinear", "StateCodec", "SymbolicDecoder", "SymbolicEncoder"]
+
+
+DAYLIGHT_STEPS = 10
+"""Classes that daylight has where numbers are classes."""
 
 
 class StateCodec(nn.Module):
@@ -31,8 +37,9 @@ class StateCodec(nn.Module):
         self.facing, self.rest = at["facing"].start, slice(at["sleeping"].start, at["unlocked"].stop)
         self.count_width, self.rest_width = self.counts.stop - self.counts.start, self.rest.stop - self.rest.start
         self.vector_width = self.count_width + self.directions + self.rest_width
+        self.daylight_at = at["daylight"].start - self.rest.start
         scale = torch.ones(self.rest_width)
-        scale[at["daylight"].start - self.rest.start] = 1.0 / 255.0
+        scale[self.daylight_at] = 1.0 / 255.0
         self.register_buffer("daylight", scale, persistent=False)  # unit scale but for daylight
         self.register_buffer("directions_index", torch.arange(self.directions), persistent=False)
 
@@ -48,6 +55,14 @@ class StateCodec(nn.Module):
     def scalars(self, state: Tensor) -> Tensor:
         """float32 [..., I + V + 2 + K]: raw counts and vitals, then sleeping, daylight in 0..1, unlocked."""
         return torch.cat([state[..., self.counts].float(), state[..., self.rest].float() * self.daylight], -1)
+
+    def classes(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Numbers as classes: counts and vitals int64 [..., I + V], step of the daylight int64 [...], and flags float32
+        [..., 1 + K] (sleeping, unlocked)."""
+        rest, at = state[..., self.rest], self.daylight_at
+        light = rest[..., at].long() * DAYLIGHT_STEPS // 256
+        flags = torch.cat([rest[..., :at], rest[..., at + 1 :]], -1).float()
+        return state[..., self.counts].long().clamp(max=self.max_count), light, flags
 
     def vector(self, state: Tensor) -> Tensor:
         """float32 [..., vector_width]: counts and vitals / max_count, facing one-hot, sleeping, daylight, unlocked."""
@@ -95,28 +110,53 @@ class SymbolicEncoder(nn.Module):
 
 
 class SymbolicDecoder(nn.Module):
-    """Features -> logits of every cell and of the facing, and the symlog of every scalar."""
+    """Features -> logits of every cell and of the facing, and the numbers beside them.
 
-    def __init__(self, codec: StateCodec, features: int, units: int, generator: Generator | None = None) -> None:
+    Args:
+        class_weight: of the cross-entropies of numbers as classes (:meth:`StateCodec.classes`) in the loss; 0: numbers
+        are the symlog of every scalar, with squared errors of weight 1.
+    """
+
+    def __init__(
+        self, codec: StateCodec, features: int, units: int, generator: Generator | None = None,
+        class_weight: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.codec = codec
-        self.split = [codec.cells * codec.targets, codec.directions, codec.count_width + codec.rest_width]
+        self.codec, self.class_weight = codec, class_weight
+        self.parts = [codec.count_width * (codec.max_count + 1), DAYLIGHT_STEPS, codec.rest_width - 1]
+        numbers = sum(self.parts) if class_weight else codec.count_width + codec.rest_width
+        self.split = [codec.cells * codec.targets, codec.directions, numbers]
         self.head = Head(features, sum(self.split), 3, units, generator)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """features [..., F] -> logits of cells [..., H*W, targets] and facing [..., 4], symlog scalars [..., V]."""
-        cells, facing, scalars = self.head(features).split(self.split, -1)
-        return cells.unflatten(-1, (self.codec.cells, self.codec.targets)), facing, scalars
+        """features [..., F] -> logits of cells [..., H*W, targets] and facing [..., 4], numbers [..., V]."""
+        cells, facing, numbers = self.head(features).split(self.split, -1)
+        return cells.unflatten(-1, (self.codec.cells, self.codec.targets)), facing, numbers
 
     def loss(self, features: Tensor, state: Tensor) -> Tensor:
-        """Loss [...] against packed states: cross-entropies of cells and facing plus symlog squared errors."""
-        cells, facing, scalars = self(features)
+        """Loss [...] against packed states: cross-entropies of cells and facing plus the loss of the numbers."""
+        cells, facing, numbers = self(features)
         lead = state.shape[:-1]
         ids = self.codec.cell_ids(state)
         view = F.cross_entropy(cells.flatten(0, -2), ids.flatten(), reduction="none").view(*lead, -1).sum(-1)
         turned = self.codec.facing_id(state).flatten()
         turn = F.cross_entropy(facing.flatten(0, -2), turned, reduction="none").view(lead)
-        return view + turn + (scalars - symlog(self.codec.scalars(state))).square().sum(-1)
+        return view + turn + self._number_loss(numbers, state)
+
+    def _number_loss(self, numbers: Tensor, state: Tensor) -> Tensor:
+        if not self.class_weight:
+            return (numbers - symlog(self.codec.scalars(state))).square().sum(-1)
+        said, true, lead = numbers.split(self.parts, -1), self.codec.classes(state), state.shape[:-1]
+        rows = said[0].reshape(-1, self.codec.max_count + 1)
+        counts = F.cross_entropy(rows, true[0].flatten(), reduction="none").view(*lead, -1).sum(-1)
+        light = F.cross_entropy(said[1].flatten(0, -2), true[1].flatten(), reduction="none").view(lead)
+        flags = F.binary_cross_entropy_with_logits(said[2], true[2], reduction="none").sum(-1)
+        return self.class_weight * (counts + light + flags)
+
+    def unlocked(self, features: Tensor) -> Tensor:
+        """bool [..., K]: achievements that the reconstruction of features tells to be unlocked."""
+        half = 0.0 if self.class_weight else math.log1p(1.0) / 2.0
+        return self(features)[2][..., -(self.codec.rest_width - 2) :] > half
 
     def reconstruct(self, features: Tensor) -> Tensor:
         """Most likely cell ids int64 [..., cells] of features, for open-loop reports."""

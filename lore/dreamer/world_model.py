@@ -40,13 +40,13 @@ class WorldModel(nn.Module):
         size: row of the size table.
         actions: primitive actions A; default those of the environment.
         image_size, mults: side of the frame and channel multiples of the CNN stages (each halves the side).
-        generator: draws the initial weights.
+        generator: draws the initial weights. class_weight: as :class:`lore.dreamer.symbols.SymbolicDecoder` takes it.
     """
 
     def __init__(
         self, observation: Literal["pixels", "symbolic"], environment: Environment | None, size: Size, *,
         actions: int | None = None, image_size: int = 64, mults: Sequence[int] = (2, 3, 4, 4),
-        generator: Generator | None = None,
+        generator: Generator | None = None, class_weight: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
         if actions is None:
@@ -68,7 +68,7 @@ class WorldModel(nn.Module):
                 size.deter, flat, size.depth, size.units, size.blocks, image_size, mults, generator
             )
         else:
-            self.decoder = SymbolicDecoder(codec, self.features, size.units, generator)
+            self.decoder = SymbolicDecoder(codec, self.features, size.units, generator, class_weight)
         self.reward = TwoHotHead(self.features, 1, size.units, generator)
         self.cont = Head(self.features, 1, 1, size.units, generator)
 

@@ -169,14 +169,17 @@ class OptionPolicy:
 
     Args:
         actor: features [N, F] -> logits [N, A+M]. heads: the cloned skills.
-        slots: int64 [M], skill of each slot or -1.
+        slots: int64 [M], skill of each slot or -1. only_skills: primitives only where no slot can start.
     """
 
     NUMBERS = 3
     """Uniform numbers for each imagined state: the decision, the skill's action, whether it ends."""
 
-    def __init__(self, actor, heads: OptionHeads, slots: Tensor, unimix: float = 0.0) -> None:
+    def __init__(
+        self, actor, heads: OptionHeads, slots: Tensor, unimix: float = 0.0, only_skills: bool = False
+    ) -> None:
         self.actor, self.heads, self.slots, self.unimix = actor, heads, slots, unimix
+        self.only_skills = only_skills
 
     def __call__(self, features: Tensor, carry: Charges | None, uniform: Tensor) -> Choice:
         """One imagined step at features [N, F], uniform [3, N]; without ``carry`` nobody is in charge."""
@@ -186,7 +189,10 @@ class OptionPolicy:
         signs = self.heads.read(hidden)
         goes_on = uniform[2] >= self.heads.ends(signs, skill, elapsed)
         open_slots = (self.slots >= 0) & (signs.ready > 0)[:, self.slots.clamp(min=0)]
-        mask = torch.cat([open_slots.new_ones(n, primitives), open_slots], -1)
+        single = open_slots.new_ones(n, primitives)
+        if self.only_skills:
+            single = single & ~open_slots.any(-1, keepdim=True)
+        mask = torch.cat([single, open_slots], -1)
         with torch.enable_grad():
             logits = self.actor(features)
         decision = sample_index(policy_log_probs(logits.detach(), mask, self.unimix).exp() * mask, uniform[0])

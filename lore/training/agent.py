@@ -80,8 +80,9 @@ class Agent(nn.Module):
         self.observation = config.env.observation
         self.num_actions = len(environment.vocab.actions)
         self.world_model = WorldModel(
-            config.env.observation, environment, size, image_size=frame[0], mults=frame[1], generator=generator
-        )
+            config.env.observation, environment, size, image_size=frame[0], mults=frame[1], generator=generator,
+            class_weight=config.model.numbers_as_classes,
+        )  # fmt: skip
         features = self.world_model.features
         with_options = config.options.enabled
         entries = self.num_actions + (config.options.max_options if with_options else 0)

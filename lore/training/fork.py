@@ -22,9 +22,10 @@ from lore_datasets.errors import BadInput, ConfigError, CorruptArtifact, NotFoun
 __all__ = ["check_steps", "differences", "fork"]
 
 _LOG = logging.getLogger("lore")
-_SHAPES = ("env", "model.size", "train.seed", "train.sequence_length", "train.replay_capacity", "options.enabled",
-           "options.max_options", "gate.enabled", "synthetic.enabled", "synthetic.capacity", "advice.prior",
-           "advice.prefill_steps", "advice.min_agreement", "advice.accept_uninformative")  # fmt: skip
+_SHAPES = ("env", "model.size", "model.numbers_as_classes", "train.seed", "train.sequence_length",
+           "train.replay_capacity", "options.enabled", "options.max_options", "gate.enabled", "synthetic.enabled",
+           "synthetic.capacity", "advice.prior", "advice.prefill_steps", "advice.min_agreement",
+           "advice.accept_uninformative")  # fmt: skip
 """Settings, or sections of them, that networks and replay were laid out for, or by which replay was filled with advice:
 a fork keeps them."""
 

@@ -169,7 +169,10 @@ class Learner:
     def policy(self) -> Policy:
         """Who acts in imagination: the actor, with option slots (C) where they are on."""
         heads, critic = self.agent.heads, self.agent.actor_critic
-        return critic.policy_step if heads is None else OptionPolicy(critic.actor, heads, self.slots, critic.unimix)
+        if heads is None:
+            return critic.policy_step
+        only_skills = self.config.options.imagine_only_skills
+        return OptionPolicy(critic.actor, heads, self.slots, critic.unimix, only_skills)
 
     def _starts(
         self, noise: Noise | None, weights: dict[str, Tensor],

@@ -39,6 +39,14 @@ def test_paths_without_a_dataset_are_refused():
     assert load_config(**{"gate.enabled": True}, dataset="a@v1").needs_advice
 
 
+def test_numbers_of_frames_and_skills_without_options_are_refused():
+    with pytest.raises(ConfigError, match="frames hold no numbers"):
+        load_config(numbers_as_classes=1.0, observation="pixels")
+    with pytest.raises(ConfigError, match="path C is off"):
+        load_config(imagine_only_skills=True)
+    assert load_config(numbers_as_classes=1.0, observation="symbolic").model.numbers_as_classes == 1.0
+
+
 def test_dict_round_trip_is_equal_and_refuses_strangers():
     config = load_config(size="tiny", hold=3, **{"train.seed": 7})
     assert from_dict(to_dict(config)) == config

@@ -73,6 +73,7 @@ def test_a_fork_goes_on_from_the_checkpoint_with_another_learning_rate_and_leave
     (["--env.area", "32", "32"], ConfigError, "env.area"),
     (["--synthetic.capacity", "99"], ConfigError, "synthetic.capacity"),
     (["--advice.prior", "uniform"], ConfigError, "advice.prior"),
+    (["--model.numbers-as-classes", "3"], ConfigError, "model.numbers_as_classes"),
 ])  # fmt: skip
 def test_a_fork_keeps_what_networks_and_replay_were_laid_out_for(run, tmp_path, capsys, more, error, what):
     words = ["train", "--fork", str(run), "--folder", str(tmp_path / "fork"), *more]

@@ -16,13 +16,13 @@ import tyro
 
 from flows.cli import main as cli
 from flows.config import AblateJob, CollectJob
-from flows.jobs.ablation_arms import GOAL_BONUS, cells, make_advice, planned_runs, shuffle
+from flows.jobs.ablation_arms import GOAL_BONUS, Cell, cells, make_advice, planned_runs, shuffle
 from flows.jobs.collect import play_states
 from flows.report.ablation import ablation_figures
 from flows.report.ablation_page import HEADER, markdown_page, table
 from flows.report.read import RunData
 from flows.report.study_page import study_page
-from lore.config import to_dict
+from lore.config import replace, to_dict
 from lore_datasets.advice import load_advice
 from lore_datasets.environments import get_environment
 from lore_datasets.errors import ConfigError, LoreError
@@ -74,6 +74,15 @@ def test_the_agent_acts_by_itself_in_a_share_of_the_episodes_or_but_for_a_stretc
     assert dataclasses.replace(blocks, guided="episodes") == episodes
 
 
+def test_an_arm_s_words_make_numbers_classes_and_imagination_choose_among_skills():
+    end, more = cells(AblateJob(arms="BC+kick+end,BC+kick+end+numbers+skills"))
+    plain, changed = end.config(AblateJob(), 0, "x@v1"), more.config(AblateJob(), 0, "x@v1")
+    assert (plain.model.numbers_as_classes, plain.options.imagine_only_skills) == (0.0, False)
+    assert changed == replace(plain, numbers_as_classes=3.0, imagine_only_skills=True)
+    with pytest.raises(ConfigError, match="path C is off"):
+        Cell("B+kick+skills", "rules").config(AblateJob(), 0, "x@v1")
+
+
 def test_prefill_lets_the_version_play_half_of_a_short_run_and_5000_steps_of_a_long_one():
     for steps, played in ((20_000, 5_000), (700, 350)):
         (cell,) = cells(job := AblateJob(arms="prefill", steps=steps))
@@ -95,7 +104,22 @@ def test_controls_run_in_their_own_arms_and_uniform_changes_the_prior_alone():
 
 @pytest.mark.parametrize(
     "arms",
-    ["", "none,D", "BA", "A1", "b", "CA", "C+kick", "BC+budget", "B+all", "BD+kick", "BC+blocks", "B+kick+end+blocks"],
+    [
+        "",
+        "none,D",
+        "BA",
+        "A1",
+        "b",
+        "CA",
+        "C+kick",
+        "BC+budget",
+        "B+all",
+        "BD+kick",
+        "BC+blocks",
+        "B+kick+end+blocks",
+        "BC+numbers",
+        "BC+kick+skills+numbers",
+    ],
 )
 def test_an_arm_that_does_not_exist_is_refused_by_name(arms):
     with pytest.raises(ConfigError, match="arm"):

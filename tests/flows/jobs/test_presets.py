@@ -44,7 +44,8 @@ def test_a_preset_names_its_cells_budget_learner_and_the_place_of_its_figures(na
     assert {c.train.train_ratio for c in configs} == {ratios.get(name, 64.0)}
     controls = [label for label in labels if not label.endswith(first) and label != "none"]
     known = {"paper": [], "doorkey": ["BC+kick uniform"], "keycorridor": ["BC+kick uniform"]}
-    assert controls == known.get(name, ["BC+kick rows", "BC+kick rules", "BC+kick uniform"])
+    arms = ["BC+kick", "BC+kick+end+numbers+skills"] if name == "laptop" else ["BC+kick"]
+    assert controls == known.get(name, [f"{arm} {who}" for who in ("rows", "rules", "uniform") for arm in arms])
     assert {c.env.name for c in configs} == {get_environment(job.config.env.name).name}
     for text in job.advisers.split(","):
         if "=" in text:
@@ -98,8 +99,9 @@ def test_the_policy_is_evaluated_when_its_guidance_has_ended_and_a_tenth_and_a_h
     job = resolved(AblateJob(preset="laptop"))
     found = {cell.label: evaluated_at(cell.config(job, 0, "x@v1")) for cell in cells(job)}
     assert found["prefill claude"] == {5_000: 0.0, 10_000: 0.1, 30_000: 0.5}
-    assert found["BC+kick+end claude"] == {25_000: 0.0, 30_000: 0.1, 50_000: 0.5}
-    assert not any(v for label, v in found.items() if label not in ("prefill claude", "BC+kick+end claude"))
+    ending = [label for label in found if "+end" in label]
+    assert len(ending) == 7 and all(found[k] == {25_000: 0.0, 30_000: 0.1, 50_000: 0.5} for k in ending)
+    assert not any(v for label, v in found.items() if label not in ("prefill claude", *ending))
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,26 @@ def test_symbolic_loss_sums_cross_entropies_and_symlog_errors():
     torch.testing.assert_close(decoder.loss(features, states), expected)
 
 
+def test_symbolic_loss_of_numbers_as_classes_sums_cross_entropies_and_tells_what_is_unlocked():
+    decoder, states = SymbolicDecoder(StateCodec(CRAFTER), 12, 32, seeded(), class_weight=3.0), random_states(4)
+    features = torch.randn(4, 12, generator=seeded(1))
+    cells, facing, numbers = decoder(features)
+    view = -cells.log_softmax(-1).gather(-1, states[:, :63].long().unsqueeze(-1)).sum((1, 2))
+    turn = -facing.log_softmax(-1).gather(-1, states[:, 79:80].long()).sum(-1)
+    counts, light, flags = numbers[:, :160].view(4, 16, 10), numbers[:, 160:170], numbers[:, 170:]
+    assert flags.shape[1] == 23  # asleep, and 22 achievements
+    told = -counts.log_softmax(-1).gather(-1, states[:, 63:79].long().unsqueeze(-1)).sum((1, 2))
+    told -= light.log_softmax(-1).gather(-1, (states[:, 81:82].long() * 10) // 256).sum(-1)
+    true = torch.cat([states[:, 80:81], states[:, 82:]], -1).bool()
+    told -= torch.where(true, flags, -flags).sigmoid().log().sum(-1)
+    torch.testing.assert_close(decoder.loss(features, states), view + turn + 3.0 * told)
+    assert torch.equal(decoder.unlocked(features), flags[:, 1:] > 0)
+    strange = states.clone()
+    strange[:, 63:79] = 200  # more than the vocabulary counts to: as the most that it does
+    states[:, 63:79] = 9
+    assert torch.equal(decoder.loss(features, strange), decoder.loss(features, states))
+
+
 def test_same_generator_seed_gives_the_same_network():
     one, other = Linear(8, 8, seeded(3)), Linear(8, 8, seeded(3))
     assert torch.equal(one.weight, other.weight) and not torch.equal(one.weight, Linear(8, 8, seeded(4)).weight)

@@ -245,6 +245,21 @@ def test_an_imagined_option_stays_in_charge_until_its_limit_its_goal_or_a_record
         assert (charge == 0).float().mean().item() == pytest.approx(going, abs=0.03)
 
 
+def test_imagination_among_skills_acts_by_itself_only_where_no_skill_can_start():
+    heads = make_heads()
+    actor, slots = Fixed([50.0, 0.0, 0.0, 0.0, 0.0]), torch.tensor([0, 1])  # it prefers a single action
+    for ready, decided, open_to in (
+        ([9.0, -9.0], 3, [False, False, False, True, False]),
+        ([-9.0, -9.0], 0, [True, True, True, False, False]),
+    ):
+        force(heads, ready, 2)
+        choice = OptionPolicy(actor, heads, slots, only_skills=True)(torch.zeros(64, 6), None, torch.rand(3, 64))
+        assert (choice.decision == decided).all() and choice.mask[0].tolist() == open_to
+        assert (choice.action == (2 if decided == 3 else 0)).all()
+    force(heads, [9.0, -9.0], 2)
+    assert (OptionPolicy(actor, heads, slots)(torch.zeros(64, 6), None, torch.rand(3, 64)).decision == 0).all()
+
+
 def test_empty_slots_are_never_chosen():
     heads = make_heads()
     force(heads, [9.0, 9.0], 1)

@@ -122,3 +122,20 @@ def test_who_acts_in_imagination_calls_the_skills_that_sit_in_slots_and_no_other
     assert set(choice.carry.skill.tolist()) == {0, 2, 3}
     plain = make_learner("none", torch.device("cpu"), **TINY)
     assert plain.policy()(features, None, torch.rand(1, 400)).carry is None
+
+
+def test_a_learner_tells_numbers_as_classes_and_imagines_among_skills_where_its_settings_say_so():
+    plain, changed = (
+        make_learner("C", torch.device("cpu"), **TINY, **more)
+        for more in ({}, {"numbers_as_classes": 3.0, "imagine_only_skills": True})
+    )
+    assert (plain.agent.world_model.decoder.class_weight, changed.agent.world_model.decoder.class_weight) == (0.0, 3.0)
+    for learner, open_to in ((plain, True), (changed, False)):
+        learner.set_slots(SLOTS)
+        with torch.no_grad():
+            learner.agent.heads.signs.bias.view(SKILLS, -1)[:, 0] = 99.0  # every skill can start
+        seen = learner.policy()(torch.zeros(2, learner.agent.world_model.features), None, torch.rand(3, 2))
+        assert seen.mask[:, : learner.agent.num_actions].eq(open_to).all() and seen.mask[:, -1].all()
+        losses = found(learner)[0]
+        assert {"state", "policy"} <= set(losses) and all(value.isfinite().all() for value in losses.values())
+        assert reached(learner, losses["state"]) == {"world_model"}
