@@ -127,7 +127,7 @@ class ModelConfig:
     bf16: bool = False
     """Compute updates under autocast to bfloat16; parameters, norms, logits and losses stay float32."""
     numbers_as_classes: float = 0.0
-    """Weight in the reconstruction of symbolic states of what is counted, daylight and flags as classes, which tell
+    """Weight in the reconstruction of symbolic states of counts, vitals, daylight and flags as classes, which tell
     exactly on what rewards depend; 0: their squared errors, of weight 1."""
     tf32: bool = False
     """Multiply float32 matrices in TF32 on a CUDA device: ten bits of mantissa in place of 23; a CPU has none."""
@@ -281,7 +281,6 @@ class Config:
                 " nobody advises a goal, or knows when it is reached",
                 hint="give --gate.enabled and --options.enabled, or leave gate.goal_bonus at 0",
             )
-
         if self.options.imagine_only_skills and not self.options.enabled:
             raise ConfigError(
                 "options.imagine_only_skills, but path C is off: there are no skills to choose",
